@@ -1,0 +1,21 @@
+# Prints the Makefile's targets by group, aligned: "##@ Group" opens one, "target: ... ## text" is a line.
+BEGIN {
+  FS = ":.*## "
+  print "celray: a Celery and Ray task service on ordinary Linux hosts\n"
+  print "usage: make <operation> [HOST=address] [SSH_USER=user] [ENV=inventory] ..."
+}
+/^##@ / { printf "\n%s\n", substr($0, 5) }
+/^[a-z-]+:.*## / { printf "  %-13s%s\n", $1, $2 }
+END {
+  print "\nVariables"
+  printf "  %-13s%s\n", "HOST", "the machine to work on, over SSH; unset: this machine, without SSH"
+  printf "  %-13s%s\n", "SSH_USER", "the user there (default: ssh's own choice)"
+  printf "  %-13s%s\n", "ENV", "which inventory: a folder of inventory/ (default: single)"
+  printf "  %-13s%s\n", "WHAT", "a service: redis, worker-ml, worker-data, worker-default, beat, flower, ray"
+  printf "  %-13s%s\n", "CONFIRM=yes", "destroy without asking; PURGE=yes removes the data too"
+  printf "  %-13s%s\n", "ARGS", "more options for ansible-playbook, such as ARGS=-K for a sudo password"
+  print "\nExamples"
+  print "  make deploy                                    on this machine"
+  print "  make check HOST=10.0.0.84 SSH_USER=deploy      what would change there"
+  print "  make logs WHAT=worker-ml"
+}

@@ -1,0 +1,136 @@
+# Every operation of celray; `make` alone lists them. Needs git, make and Python >= 3.11 with venv.
+# What an operation does stands in site.yml and playbooks/; this file only prepares and calls.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS   += --no-print-directory
+
+# --- what an operator may set (by argument or environment)
+HOST     ?=
+SSH_USER ?=
+ENV      ?= single
+WHAT     ?=
+CONFIRM  ?=
+PURGE    ?=
+ARGS     ?=
+export HOST SSH_USER ENV
+
+# --- environments, each made from its locks when they change, never by hand
+VENV  := .venv
+DEV   := .venv-dev
+TASKS := .venv-tasks
+RAY   := .venv-ray
+LOCKS := tasks_pkg/requirements
+
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+# Ansible refuses to start in a locale that is not UTF-8; a bare machine often has none.
+export LC_ALL := C.UTF-8
+
+PLAY = $(VENV)/bin/ansible-playbook -i inventory/$(ENV) $(ARGS)
+
+# --- wrong use stops here, with one line
+# (HOST given but empty is a script's unset variable, and would mean this machine)
+ifeq ($(origin HOST)$(HOST),command line)
+  $(error HOST= is empty: name the machine, or leave HOST out for this machine)
+endif
+comma := ,
+odd   := ; & | < > ( ) [ ] { } ` ' " \ * ? ! $$ $(comma)
+odd_in = $(strip $(foreach c,$(odd),$(findstring $c,$1)))
+ifneq ($(findstring @,$(HOST)),)
+  $(error HOST=$(HOST): give the user by itself, as in HOST=10.0.0.84 SSH_USER=deploy)
+endif
+ifneq ($(filter-out 0 1,$(words $(HOST)))$(call odd_in,$(HOST)),)
+  $(error HOST="$(HOST)" is not one host name or address, as in HOST=10.0.0.84; for several hosts write an inventory and use ENV=name)
+endif
+ifneq ($(filter-out 0 1,$(words $(SSH_USER)))$(call odd_in,$(SSH_USER)),)
+  $(error SSH_USER="$(SSH_USER)" is not one user name, as in SSH_USER=deploy)
+endif
+ifeq ($(wildcard inventory/$(ENV)/.),)
+  $(error ENV="$(ENV)": there is no inventory/$(ENV); there is: $(notdir $(patsubst %/.,%,$(wildcard inventory/*/.))))
+endif
+ifneq ($(filter logs restart,$(MAKECMDGOALS)),)
+  ifneq ($(words $(WHAT))$(call odd_in,$(WHAT)),1)
+    $(error WHAT="$(WHAT)": name one service, as in make $(firstword $(MAKECMDGOALS)) WHAT=worker-ml; make status lists them)
+  endif
+endif
+ifneq ($(filter-out yes no,$(CONFIRM) $(PURGE)),)
+  $(error CONFIRM and PURGE take yes or no, not "$(filter-out yes no,$(CONFIRM) $(PURGE))")
+endif
+ifneq ($(HOST),)
+  ifeq ($(shell command -v ssh),)
+    $(error HOST=$(HOST) is reached over SSH and there is no ssh here: apt-get install -y openssh-client, as root)
+  endif
+endif
+
+.PHONY: help
+help:
+	@awk -f .ci/help.awk Makefile
+
+##@ Deploy
+.PHONY: deploy check diff
+deploy: $(VENV)/stamp ## bring the service up, or up to date; a second run changes nothing
+	@$(PLAY) site.yml
+check: $(VENV)/stamp ## preflight and the exact difference; changes nothing on the host
+	@$(PLAY) site.yml --check --diff
+diff: $(VENV)/stamp ## the same in short: one line per container, image and file that would change
+	@CELRAY_SHORT=1 $(PLAY) site.yml --check
+
+##@ Look
+.PHONY: status verify logs credentials
+status: $(VENV)/stamp ## containers, health, queue lengths, workers, Ray nodes, versions
+	@$(PLAY) playbooks/status.yml
+verify: $(VENV)/stamp ## use every part for real; report in reports/<date>-<host>.{md,json}
+	@$(PLAY) playbooks/verify.yml
+logs: $(VENV)/stamp ## the last log lines of one service: WHAT=worker-ml
+	@$(PLAY) playbooks/logs.yml -e what=$(WHAT)
+credentials: $(VENV)/stamp ## KEY=VALUE lines for clients, and nothing else, on standard output
+	@$(PLAY) playbooks/credentials.yml
+
+##@ Act
+.PHONY: restart destroy
+restart: $(VENV)/stamp ## restart one service, gracefully: WHAT=worker-ml
+	@$(PLAY) playbooks/restart.yml -e what=$(WHAT)
+destroy: $(VENV)/stamp ## remove containers and images; data stays unless PURGE=yes; asks first
+	@confirm="$(CONFIRM)"; \
+	if [ "$$confirm" != yes ] && [ -t 0 ]; then \
+	  read -r -p "Remove celray from $(or $(HOST),this machine)$(if $(filter yes,$(PURGE)), AND ALL ITS DATA)? [yes/no] " confirm; \
+	fi; \
+	if [ "$$confirm" != yes ]; then \
+	  echo "celray: nothing was removed; to go on: make destroy CONFIRM=yes" >&2; exit 2; \
+	fi; \
+	$(PLAY) playbooks/destroy.yml -e confirm=yes -e purge=$(or $(PURGE),no)
+
+##@ Develop
+.PHONY: lint test test-fast bench
+lint: $(DEV)/stamp $(TASKS)/stamp ## ansible-lint, yamllint, ruff, mypy, hadolint, shellcheck
+	@.ci/lint
+test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp ## unit tests: templates, modules, tasks (real Redis, real Ray), no container
+	@.ci/test-fast
+test: test-fast ## test-fast, then whole deployments in container hosts (molecule)
+	@.ci/test-hosts
+bench: $(VENV)/stamp $(TASKS)/stamp ## measure deploys, code updates and task round trips into docs/benchmarks.md
+	@$(VENV)/bin/python -m tests.bench
+
+##@ Environments
+.PHONY: venv lock clean
+venv: $(VENV)/stamp ## make the control environment now (every operation does when it must)
+lock: ## renew every lock from its .in file (needs uv)
+	@.ci/lock
+clean: ## remove environments and caches; the deployment is not touched
+	@rm -rf $(VENV) $(DEV) $(TASKS) $(RAY) .ansible
+	@find . -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache -o -name .ruff_cache \
+	  -o -name .hypothesis | xargs rm -rf
+
+# A stamp names the clone that it was made in: an environment that was moved is made anew.
+stale = $(if $(filter $(CURDIR),$(file <$1/stamp)),,FORCE)
+$(VENV)/stamp: requirements.txt $(call stale,$(VENV))
+$(DEV)/stamp: requirements-dev.txt $(call stale,$(DEV))
+$(TASKS)/stamp: $(LOCKS)/worker.lock $(LOCKS)/test.lock $(call stale,$(TASKS))
+$(RAY)/stamp: $(LOCKS)/worker.lock $(LOCKS)/ray.lock $(LOCKS)/test.lock $(call stale,$(RAY))
+%/stamp:
+	@command -v git >/dev/null || { echo "celray: git is missing: apt-get install -y git, as root" >&2; exit 1; }
+	@.ci/venv $* $(filter-out FORCE,$^)
+.PHONY: FORCE
+FORCE:
