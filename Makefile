@@ -110,12 +110,13 @@ test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp ## unit tests: templates, mo
 	@.ci/test-fast
 test: test-fast ## test-fast, then whole deployments in container hosts (molecule)
 	@.ci/test-hosts
-bench: $(VENV)/stamp $(TASKS)/stamp ## measure deploys, code updates and task round trips into docs/benchmarks.md
-	@$(VENV)/bin/python -m tests.bench
+bench: $(VENV)/stamp $(DEV)/stamp ## measure deploys, code updates and task round trips into docs/benchmarks.md
+	@$(DEV)/bin/python -m tests.bench $(ARGS)
 
 ##@ Environments
 .PHONY: venv lock clean
 venv: $(VENV)/stamp ## make the control environment now (every operation does when it must)
+	@:
 lock: ## renew every lock from its .in file (needs uv)
 	@.ci/lock
 clean: ## remove environments and caches; the deployment is not touched
@@ -128,9 +129,9 @@ stale = $(if $(filter $(CURDIR),$(file <$1/stamp)),,FORCE)
 $(VENV)/stamp: requirements.txt $(call stale,$(VENV))
 $(DEV)/stamp: requirements-dev.txt $(call stale,$(DEV))
 $(TASKS)/stamp: $(LOCKS)/worker.lock $(LOCKS)/test.lock $(call stale,$(TASKS))
-$(RAY)/stamp: $(LOCKS)/worker.lock $(LOCKS)/ray.lock $(LOCKS)/test.lock $(call stale,$(RAY))
-%/stamp:
+$(RAY)/stamp: $(LOCKS)/ray.lock $(LOCKS)/worker.lock $(LOCKS)/test.lock $(call stale,$(RAY))
+.venv%/stamp:
 	@command -v git >/dev/null || { echo "celray: git is missing: apt-get install -y git, as root" >&2; exit 1; }
-	@.ci/venv $* $(filter-out FORCE,$^)
+	@.ci/venv $(@D) $(filter-out FORCE,$^)
 .PHONY: FORCE
 FORCE:
