@@ -1,0 +1,167 @@
+"""The Celery app: ``celery -A tasks``. Every setting has its reason beside it."""
+
+import socket
+import sys
+import time
+from typing import Any
+
+from celery import Celery, Task, signals
+from celery.schedules import crontab, schedule
+from kombu import Exchange, Queue
+
+from tasks.headers import PUBLISHED_AT
+from tasks.heartbeat import ConsumerHeartbeat
+from tasks.routes import ROUTES
+from tasks.settings import ConfigurationError, ScheduleSpec, Settings, get_settings
+
+#: sysexits.h: the configuration is wrong, and a restart will not help.
+EX_CONFIG = 78
+
+#: The modules that hold tasks. Listed, because a module that nobody imports registers nothing.
+TASK_MODULES = ("tasks.simple_tasks",)
+
+
+class CelrayTask(Task):  # type: ignore[misc]  # celery has no types
+    """The base of every task here: a bounded number of new starts.
+
+    With ``task_retry_on_worker_lost`` these bounds also hold for a task that kills its own
+    process, which would otherwise be requeued without end.
+    """
+
+    abstract = True
+    max_retries = 2
+    default_retry_delay = 5
+
+
+def _schedule_entry(spec: ScheduleSpec) -> dict[str, Any]:
+    if spec.cron is None:
+        rhythm: Any = schedule(spec.every_seconds)
+    else:
+        minute, hour, day_of_month, month_of_year, day_of_week = spec.cron.split()
+        rhythm = crontab(minute, hour, day_of_week, day_of_month, month_of_year)
+    return {
+        "task": spec.task,
+        "schedule": rhythm,
+        "options": {"queue": spec.queue} if spec.queue else {},
+    }
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """The Celery configuration that follows from ``settings``."""
+    return {
+        # -- what travels: JSON alone, everywhere; pickle is code execution by message
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "event_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "timezone": "UTC",
+        "enable_utc": True,
+        # -- which queues: the catalogue's, and a typo in a queue's name is an error
+        "task_queues": [
+            Queue(name, Exchange(name, type="direct"), routing_key=name)
+            for name in settings.queues
+        ],
+        "task_routes": dict(ROUTES),
+        "task_default_queue": "default",
+        "task_create_missing_queues": False,
+        "imports": TASK_MODULES,
+        # -- running work survives: acknowledged when done, one message per child at a time
+        "task_acks_late": True,
+        "worker_prefetch_multiplier": 1,
+        # A lost child's task runs again, but as a counted retry: by rejection alone a task
+        # that kills its process loops (30 runs in 8 s).
+        "task_reject_on_worker_lost": True,
+        "task_retry_on_worker_lost": True,
+        # Cancelling on a lost connection dropped tasks in flight (4 of 40); going on and
+        # retrying the result write lost none.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "result_backend_always_retry": True,
+        # -- stopping: what runs may finish for so long, then it goes back to its queue
+        "worker_soft_shutdown_timeout": settings.soft_shutdown_seconds,
+        "worker_enable_soft_shutdown_on_idle": True,
+        # -- nothing waits for ever, nothing gives up after a second
+        "broker_url": settings.broker_url.get_secret_value(),
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_connection_timeout": 5,
+        "broker_transport_options": {
+            "visibility_timeout": settings.visibility_timeout_seconds,
+            # Defaults look for lost tasks only every 100 s.
+            "unacked_restore_interval": 5,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "client_name": f"celray-{settings.worker_name or 'client'}",
+        },
+        "task_publish_retry_policy": {
+            "max_retries": 12,
+            "interval_start": 0.2,
+            "interval_step": 0.5,
+            "interval_max": 5,
+        },
+        "result_backend": settings.result_backend_url.get_secret_value(),
+        "redis_socket_timeout": 30.0,
+        "redis_socket_connect_timeout": 5.0,
+        "redis_socket_keepalive": True,
+        "redis_retry_on_timeout": True,
+        "result_expires": settings.result_expires_seconds,
+        # -- what can be seen: name, arguments and worker in results, events for Flower
+        "result_extended": True,
+        "task_track_started": True,
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        "worker_hijack_root_logger": True,
+        # -- Beat (RedBeat): the lock lives five ticks, so that one slow tick costs no restart
+        "beat_schedule": {spec.name: _schedule_entry(spec) for spec in settings.beat_schedule},
+        "beat_max_loop_interval": settings.beat_max_interval_seconds,
+        "redbeat_redis_url": settings.redbeat_url.get_secret_value(),
+        "redbeat_redis_options": {
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+        },
+        "redbeat_key_prefix": "redbeat:",
+        "redbeat_lock_timeout": 5 * settings.beat_max_interval_seconds,
+    }
+
+
+def create_app(settings: Settings) -> Celery:
+    """Build the app for ``settings``; registers the consumer's heartbeat."""
+    celery = Celery("tasks", task_cls=CelrayTask)
+    celery.conf.update(configuration(settings))
+    celery.steps["consumer"].add(ConsumerHeartbeat)
+    return celery
+
+
+def fail(error: ConfigurationError) -> SystemExit:
+    """Print ``error`` as the one line that an operator needs; returns what to raise."""
+    print(f"celray: configuration error on {socket.gethostname()}: {error}", file=sys.stderr)  # noqa: T201
+    return SystemExit(EX_CONFIG)
+
+
+@signals.before_task_publish.connect
+def _stamp(headers: dict[str, Any] | None = None, **_: object) -> None:
+    if headers is not None:
+        headers[PUBLISHED_AT] = time.time()
+
+
+@signals.celeryd_init.connect
+@signals.beat_init.connect
+def _registered_as_routed(**_: object) -> None:
+    """Refuse to start when the tasks that exist are not exactly those that are routed."""
+    app.loader.import_default_modules()
+    registered = {name for name in app.tasks if not name.startswith("celery.")}
+    if registered != set(ROUTES):
+        message = (
+            f"tasks and routes.py differ: only registered {sorted(registered - set(ROUTES))}, "
+            f"only routed {sorted(set(ROUTES) - registered)}; correct routes.py"
+        )
+        raise fail(ConfigurationError(message))
+
+
+try:
+    app = create_app(get_settings())
+except ConfigurationError as _error:
+    raise fail(_error) from None

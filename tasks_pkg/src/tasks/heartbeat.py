@@ -1,0 +1,90 @@
+"""A file that is fresh only while the consumer really consumes.
+
+``celery inspect ping`` costs seconds of CPU and answers while nothing is consumed
+(celery#4079), so the container's health check looks at this file's age instead.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from celery import bootsteps
+from celery.utils.log import get_logger
+
+from tasks.settings import get_settings
+
+logger = get_logger(__name__)
+
+#: So many beats in a row without a pending read while there is room for a task: stuck.
+_MISSED_POLLS = 3
+
+
+def touch(path: Path) -> None:
+    """Make ``path`` as young as now; a full or vanished disk is logged, never raised."""
+    try:
+        path.touch()
+    except OSError as error:
+        logger.warning("heartbeat: cannot touch %s: %s", path, error.strerror)
+
+
+class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
+    """Touch the heartbeat file from the consumer's own loop.
+
+    It starts after every (re)connection and stops with it. A blocked loop, a lost broker, a
+    queue that was cancelled, or a reader that no longer reads: each lets the file grow old.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        settings = get_settings()
+        self._file = settings.heartbeat_file
+        self._every = settings.heartbeat_seconds
+        self._queues = settings.own_queues
+        self._timer: Any = None
+        self._missed = 0
+        self._reason: str | None = None
+
+    def start(self, consumer: Any) -> None:
+        """Beat once, then from the consumer's timer."""
+        self._missed = 0
+        self._timer = consumer.timer.call_repeatedly(self._every, self._beat, (consumer,))
+
+    def stop(self, consumer: Any) -> None:  # noqa: ARG002 - the bootstep's signature
+        """Let the file grow old."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    shutdown = stop
+
+    def _beat(self, consumer: Any) -> None:
+        reason = self._not_working(consumer)
+        if reason is None:
+            touch(self._file)
+        elif reason != self._reason:
+            logger.error("heartbeat: unhealthy: %s", reason)
+        if reason is None and self._reason is not None:
+            logger.warning("heartbeat: healthy again")
+        self._reason = reason
+
+    def _not_working(self, consumer: Any) -> str | None:
+        """Say why this worker does no work, or nothing when it does."""
+        task_consumer = consumer.task_consumer
+        if task_consumer is None:
+            return "no consumer"
+        gone = [queue for queue in self._queues if not task_consumer.consuming_from(queue)]
+        if gone:
+            return f"does not consume {', '.join(gone)}"
+        channel = task_consumer.channel
+        try:
+            # The pool's connection, never `channel.client`, which sits in BRPOP.
+            with channel.conn_or_acquire() as client:
+                client.ping()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the broker does not answer
+            return f"broker does not answer: {type(error).__name__}"
+        idle = channel.qos.can_consume() and not getattr(channel, "_in_poll", True)
+        self._missed = self._missed + 1 if idle else 0
+        if self._missed >= _MISSED_POLLS:
+            return "has room for a task but does not read the queue"
+        return None

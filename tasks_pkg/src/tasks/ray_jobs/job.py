@@ -1,0 +1,105 @@
+"""The frame of every job: announce the start, run, report one result or one error.
+
+The exit status tells Ray whether the job failed; the record before it tells the submitter why.
+"""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from .files import write_json
+from .protocol import (
+    EXIT_REJECTED,
+    InfrastructureError,
+    InputProblemError,
+    JobRequest,
+    Progress,
+    Record,
+    encode,
+)
+
+PROGRESS_INTERVAL_SECONDS = 0.5
+
+
+class Reporter:
+    """Sends records to the submitter, and keeps the last of each kind in the run folder.
+
+    Args:
+        run_dir: the job's run folder; it is made here. Where it cannot be, the job goes on
+            without, since the records themselves travel in the log.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self._last_sent = 0.0
+        self._last_phase = ""
+
+    def send(self, record: Record) -> None:
+        """Write one record to the log and to ``<type>.json``."""
+        record["at"] = time.time()
+        emit(record)
+        try:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            write_json(self.run_dir / f"{record['type']}.json", record)
+        except OSError as error:
+            sys.stderr.write(f"{self.run_dir}: {error.strerror}; records are in the log only\n")
+
+    def progress(self, phase: str, done: int, total: int, message: str) -> None:
+        """Say how far the job is; what comes too fast for anybody to read is left out."""
+        now = time.monotonic()
+        last = done >= total or phase != self._last_phase
+        if last or now - self._last_sent >= PROGRESS_INTERVAL_SECONDS:
+            self._last_sent, self._last_phase = now, phase
+            progress: Progress = {"phase": phase, "done": done, "total": total, "message": message}
+            self.send({"type": "progress", "progress": progress})
+
+
+def emit(record: Record) -> None:
+    """Write a record to this process's standard output, in one piece.
+
+    Not :func:`print`: Ray Train replaces that inside its workers.
+    """
+    os.write(1, (encode(record) + "\n").encode())
+
+
+def run(main: Callable[[JobRequest, Reporter], dict[str, Any]]) -> None:
+    """Run a job's main function, and leave the process with the status that tells how it went.
+
+    Args:
+        main: gets the request and a reporter, and returns the result; JSON types only.
+    """
+    emit({"type": "started", "at": time.time()})
+    # Ray sends SIGTERM to stop a job and SIGKILL 3 s later: time for `finally` clauses.
+    signal.signal(signal.SIGTERM, _leave)
+    request = JobRequest.from_environment()
+    reporter = Reporter(Path(request.runs_dir) / request.submission_id)
+    try:
+        result = main(request, reporter)
+    except InputProblemError as error:
+        _report(reporter, error.kind, str(error), retry=False)
+        sys.exit(EXIT_REJECTED)
+    except InfrastructureError as error:
+        _report(reporter, error.kind, str(error), retry=True)
+        sys.exit(1)
+    except Exception as error:
+        # The operator gets one line, the log gets the rest.
+        traceback.print_exc()
+        retry = type(error).__module__.startswith("ray.")
+        message = f"{type(error).__name__}: {str(error).strip().splitlines()[-1:] or ['']}"
+        _report(reporter, "infrastructure" if retry else "internal", message, retry=retry)
+        sys.exit(1)
+    reporter.send({"type": "result", "result": result})
+
+
+def _report(reporter: Reporter, kind: str, message: str, *, retry: bool) -> None:
+    reporter.send({"type": "error", "kind": kind, "message": message, "retry": retry})
+
+
+def _leave(signum: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + signum)

@@ -1,0 +1,132 @@
+"""What a Ray job and its submitter say to each other. Standard library only: both import it.
+
+Submitter to job: one JSON document in the environment variable :data:`REQUEST_VARIABLE` of the
+job's runtime environment. Job to submitter: records, one per line of the driver's log, each
+:data:`MARKER` followed by JSON. Both travel through the Jobs API alone, so a worker host needs
+no storage in common with Ray. Records are also kept as files in the job's run folder, for people.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict, cast
+
+REQUEST_VARIABLE = "CELRAY_JOB_REQUEST"
+
+# Linux limits one environment string to 128 KiB, and Ray repeats the runtime environment,
+# escaped once more, in a second variable of the same process.
+REQUEST_LIMIT_BYTES = 48 * 1024
+
+# Unlikely in anybody's own output, and still readable by a person who looks at the log.
+MARKER = "@@celray "
+
+# The driver's exit status after a report of bad input; anything else is not the caller's mistake.
+EXIT_REJECTED = 65
+
+
+class Progress(TypedDict):
+    """How far a job is. ``done`` of ``total`` are in the units that ``message`` names."""
+
+    phase: str
+    done: int
+    total: int
+    message: str
+
+
+class Record(TypedDict, total=False):
+    """One line from the job. ``at`` is the job's clock, seconds since the epoch."""
+
+    type: Literal["started", "progress", "result", "error"]
+    at: float
+    progress: Progress
+    result: dict[str, Any]
+    kind: str
+    message: str
+    retry: bool
+
+
+class InputProblemError(Exception):
+    """A mistake in what was asked for, which no repetition can cure.
+
+    Args:
+        kind: a stable word for programs, such as ``dataset_missing``.
+        message: what is wrong, with the value and where it came from.
+        hint: the way out, a full sentence.
+    """
+
+    def __init__(self, kind: str, message: str, hint: str = "") -> None:
+        super().__init__(f"{message} {hint}".strip())
+        self.kind = kind
+
+
+class InfrastructureError(Exception):
+    """The cluster could not do it this time; the same request may well succeed later."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What the submitter hands to a job.
+
+    Attributes:
+        submission_id: Ray's id of this job, also the name of its run folder.
+        runs_dir: folder of all run folders, as the job sees it.
+        datasets_dir: first allowed root; relative paths are taken under it.
+        models_dir: second allowed root; results go there.
+        code_version: of the worker that submitted, for the record.
+        parameters: the task's own part, validated by the submitter.
+    """
+
+    submission_id: str
+    runs_dir: str
+    datasets_dir: str
+    models_dir: str
+    code_version: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def encode(self) -> str:
+        """Give the JSON for :data:`REQUEST_VARIABLE`.
+
+        Raises:
+            InputProblemError: the request is longer than :data:`REQUEST_LIMIT_BYTES`.
+        """
+        text = json.dumps(self.__dict__, separators=(",", ":"), sort_keys=True)
+        if len(text) > REQUEST_LIMIT_BYTES:
+            raise InputProblemError(
+                "request_too_large",
+                f"The request is {len(text)} bytes long; a Ray job takes {REQUEST_LIMIT_BYTES}.",
+                "Put large inputs into a file under the datasets folder and pass its path.",
+            )
+        return text
+
+    @classmethod
+    def from_environment(cls) -> "JobRequest":
+        """Read the request of the job that this process belongs to."""
+        return cls(**json.loads(os.environ[REQUEST_VARIABLE]))
+
+
+def encode(record: Record) -> str:
+    """Give the log line, without its newline, that carries ``record``."""
+    return MARKER + json.dumps(record, separators=(",", ":"))
+
+
+def decode(log: str) -> Iterator[Record]:
+    """Find the records in a driver's log, in order; everything else is passed over.
+
+    A record may follow a prefix: Ray puts ``(name pid=1)`` before what its workers print. A last
+    line that is only half written yet is passed over too.
+    """
+    for line in log.splitlines():
+        _, marker, text = line.partition(MARKER)
+        if not marker:
+            continue
+        try:
+            record = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "type" in record:
+            yield cast("Record", record)

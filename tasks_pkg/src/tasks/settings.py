@@ -1,0 +1,276 @@
+"""Everything that the deployment tells this package, typed; the sole reader of the environment.
+
+Values come from ``CELRAY_<NAME>`` or, for secrets, from a file ``celray_<name>`` in the secrets
+directory (``/run/secrets``). A missing or wrong one stops the process at start with a
+:class:`ConfigurationError` that names the value, its source and the way out.
+"""
+
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from tasks.routes import ROUTES
+
+DEFAULT_SECRETS_DIR = "/run/secrets"
+PREFIX = "CELRAY_"
+
+#: The fields that come as files, because they hold a password or a token.
+SECRET_FILES = frozenset({"broker_url", "result_backend_url", "redbeat_url", "notify_channels"})
+
+#: What to edit for the fields that an operator sets by another name in the inventory.
+_WAYS_OUT = {
+    "workers": "correct `celery_workers` in the inventory and deploy again",
+    "worker_name": "correct `celery_workers` in the inventory and deploy again",
+    "beat_schedule": "correct the beat schedule in the inventory and deploy again",
+    "notify_channels": "correct the notification channels in the inventory and deploy again",
+}
+
+_QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class ConfigurationError(Exception):
+    """The deployment's mistake, in one line for the person who reads the log."""
+
+
+def _redis_url(value: SecretStr) -> SecretStr:
+    url = urlsplit(value.get_secret_value())
+    if url.scheme not in {"redis", "rediss"} or not url.hostname:
+        message = "must be a URL of the form redis://user:password@host:port/db"
+        raise ValueError(message)
+    return value
+
+
+def _name(value: str) -> str:
+    if not _QUEUE_NAME.fullmatch(value):
+        message = f"{value!r} must be letters, digits, '_', '.' or '-', and start with no sign"
+        raise ValueError(message)
+    return value
+
+
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+Name = Annotated[str, AfterValidator(_name)]
+
+
+class _Strict(BaseModel):
+    """A part of the settings in which a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WorkerSpec(_Strict):
+    """One worker of the catalogue: its name, the queues it consumes, its child processes."""
+
+    name: Name
+    queues: tuple[Name, ...] = Field(min_length=1)
+    concurrency: int = Field(ge=1)
+
+
+class ScheduleSpec(_Strict):
+    """One entry of Beat's schedule: exactly one of ``every_seconds`` and ``cron`` (UTC)."""
+
+    name: str = Field(min_length=1)
+    task: str
+    queue: Name | None = None
+    every_seconds: float | None = Field(default=None, gt=0)
+    cron: str | None = None
+
+    @model_validator(mode="after")
+    def _one_rhythm(self) -> Self:
+        if (self.every_seconds is None) == (self.cron is None):
+            message = f"entry {self.name!r}: give exactly one of every_seconds and cron"
+            raise ValueError(message)
+        fields = 5
+        if self.cron is not None and len(self.cron.split()) != fields:
+            message = f"entry {self.name!r}: cron {self.cron!r} must have five fields"
+            raise ValueError(message)
+        if self.task not in ROUTES:
+            message = (
+                f"entry {self.name!r}: task {self.task!r} does not exist; "
+                f"there are: {', '.join(sorted(ROUTES))}"
+            )
+            raise ValueError(message)
+        return self
+
+
+class Settings(BaseSettings):
+    """What the deployment decides. Units are in the names; defaults are nowhere else."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    # Where things are.
+    broker_url: RedisUrl
+    result_backend_url: RedisUrl
+    redbeat_url: RedisUrl
+    ray_address: str = Field(default="http://127.0.0.1:8265", pattern=r"^https?://[^/\s]+$")
+    ray_auth_mode: Literal["token", "disabled"] = Field(
+        default="token", validation_alias="RAY_AUTH_MODE"
+    )
+    ray_auth_token_path: Path = Field(
+        default=Path(DEFAULT_SECRETS_DIR, "ray_auth_token"), validation_alias="RAY_AUTH_TOKEN_PATH"
+    )
+    datasets_dir: Path = Path("/datasets")
+    models_dir: Path = Path("/models")
+    runs_dir: Path = Path("/models/.runs")
+    code_version: str = "unknown"
+
+    # Who does what.
+    workers: tuple[WorkerSpec, ...] = Field(min_length=1)
+    worker_name: str | None = None
+    beat_schedule: tuple[ScheduleSpec, ...] = ()
+    beat_max_interval_seconds: float = Field(default=5.0, gt=0)
+    heartbeat_file: Path = Path("/tmp/heartbeat")  # noqa: S108 - the container's own tmpfs
+    heartbeat_seconds: float = Field(default=5.0, gt=0)
+
+    # How long.
+    result_expires_seconds: int = Field(default=86_400, ge=60)
+    visibility_timeout_seconds: int = Field(default=3_600, ge=5)
+    soft_shutdown_seconds: float = Field(default=20.0, ge=0)
+    runs_max_age_days: float = Field(default=30.0, gt=0)
+
+    # Notifications.
+    notify_channels: dict[str, SecretStr] = {}
+    notify_dedupe_seconds: int = Field(default=300, ge=0)
+    notify_max_retries: int = Field(default=5, ge=0)
+    notify_backoff_seconds: float = Field(default=5.0, gt=0)
+
+    # What counts as healthy.
+    health_timeout_seconds: float = Field(default=3.0, gt=0)
+    health_min_ray_nodes: int = Field(default=1, ge=0)
+    health_min_ray_cpus: float = Field(default=1.0, ge=0)
+    health_max_queue_length: int = Field(default=1_000, ge=0)
+    health_max_redis_memory_percent: float = Field(default=90.0, gt=0, le=100)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [worker.name for worker in self.workers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            message = f"workers: {', '.join(twice)} named more than once"
+            raise ValueError(message)
+        if self.worker_name is not None and self.worker_name not in names:
+            message = f"worker_name: {self.worker_name!r} is not in workers ({', '.join(names)})"
+            raise ValueError(message)
+        for task, queue in ROUTES.items():
+            if queue not in self.queues:
+                message = (
+                    f"workers: task {task} is routed to queue {queue!r}, which no worker "
+                    f"consumes (queues: {', '.join(self.queues)})"
+                )
+                raise ValueError(message)
+        for entry in self.beat_schedule:
+            if entry.queue is not None and entry.queue not in self.queues:
+                message = (
+                    f"beat_schedule: entry {entry.name!r} goes to queue {entry.queue!r}, which no "
+                    f"worker consumes (queues: {', '.join(self.queues)})"
+                )
+                raise ValueError(message)
+        return self
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Every queue that some worker of the catalogue consumes, in catalogue order."""
+        return tuple(dict.fromkeys(queue for worker in self.workers for queue in worker.queues))
+
+    @property
+    def own_queues(self) -> tuple[str, ...]:
+        """The queues of this process's own catalogue entry; none in Beat and Flower."""
+        return next((w.queues for w in self.workers if w.name == self.worker_name), ())
+
+    def ray_headers(self) -> dict[str, str]:
+        """The HTTP headers that Ray's dashboard asks for.
+
+        Raises:
+            ConfigurationError: the token file cannot be read.
+        """
+        if self.ray_auth_mode == "disabled":
+            return {}
+        try:
+            token = self.ray_auth_token_path.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            message = (
+                f"RAY_AUTH_TOKEN_PATH: cannot read {self.ray_auth_token_path}: {error.strerror}; "
+                "deploy again, which writes the token"
+            )
+            raise ConfigurationError(message) from None
+        return {"Authorization": f"Bearer {token}"}
+
+
+def _source(field: str) -> str:
+    if field in SECRET_FILES:
+        return f"file {secrets_dir() / (PREFIX.lower() + field)}"
+    return f"environment variable {PREFIX}{field.upper()}"
+
+
+def _explain(error: ErrorDetails) -> str:
+    """One clause for one finding, without the value: it may hold a password."""
+    location = [str(part) for part in error["loc"]]
+    text = error["msg"].removeprefix("Value error, ")
+    if not location:  # a model's own finding starts with the field's name
+        field, _, text = text.partition(": ")
+    else:
+        field, path = location[0], ".".join(location[1:])
+        field = field.removeprefix(PREFIX).lower()
+        if error["type"] == "missing":
+            text = f"{path} is missing" if path else "is missing"
+        elif path:
+            text = f"{path}: {text}"
+    if field.startswith("ray_auth"):
+        return f"{field.upper()} (environment variable): {text}"
+    way_out = _WAYS_OUT.get(field, "deploy again, which writes it")
+    return f"{field} ({_source(field)}): {text}; {way_out}"
+
+
+def secrets_dir() -> Path:
+    """The directory that holds the secret files."""
+    return Path(os.environ.get(f"{PREFIX}SECRETS_DIR", DEFAULT_SECRETS_DIR))
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment and the secret files.
+
+    Raises:
+        ConfigurationError: naming every missing or wrong value, where it came from, what to do.
+    """
+    directory = secrets_dir()
+    try:
+        # An absent directory is no error by itself: tests give everything by environment.
+        return Settings(_secrets_dir=directory if directory.is_dir() else None)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_explain(e) for e in error.errors())) from None
+    except SettingsError as error:  # a value that is not JSON; the message names the field alone
+        found = re.search(r'field "(\w+)"', str(error))
+        field = found.group(1) if found else "settings"
+        message = f"{field} ({_source(field)}): is not valid JSON; " + _WAYS_OUT.get(
+            field, "deploy again, which writes it"
+        )
+        raise ConfigurationError(message) from None
+    except PermissionError as error:
+        message = f"cannot read {error.filename}: it must belong to the user the container runs as"
+        raise ConfigurationError(message) from None
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read once.
+
+    Raises:
+        ConfigurationError: see :func:`load_settings`.
+    """
+    return load_settings()
