@@ -117,7 +117,7 @@ bench: $(VENV)/stamp $(DEV)/stamp ## measure deploys, code updates and task roun
 .PHONY: venv lock clean
 venv: $(VENV)/stamp ## make the control environment now (every operation does when it must)
 	@:
-lock: ## renew every lock from its .in file (needs uv)
+lock: $(DEV)/stamp ## renew every lock from its .in file; UPGRADE=1 takes the newest versions
 	@.ci/lock
 clean: ## remove environments and caches; the deployment is not touched
 	@rm -rf $(VENV) $(DEV) $(TASKS) $(RAY) .ansible
