@@ -73,11 +73,10 @@ class _Strict(BaseModel):
 
 
 class WorkerSpec(_Strict):
-    """One worker of the catalogue: its name, the queues it consumes, its child processes."""
+    """One worker of the catalogue: its name and the queues that it consumes."""
 
     name: Name
     queues: tuple[Name, ...] = Field(min_length=1)
-    concurrency: int = Field(ge=1)
 
 
 class ScheduleSpec(_Strict):
