@@ -15,6 +15,7 @@ WHAT     ?=
 CONFIRM  ?=
 PURGE    ?=
 ARGS     ?=
+BENCH    ?=
 export HOST SSH_USER ENV
 
 # --- environments, each made from its locks when they change, never by hand
@@ -111,7 +112,7 @@ test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp ## unit tests: templates, mo
 test: test-fast ## test-fast, then whole deployments in container hosts (molecule)
 	@.ci/test-hosts
 bench: $(VENV)/stamp $(DEV)/stamp ## measure deploys, code updates and task round trips into docs/benchmarks.md
-	@$(DEV)/bin/python -m tests.bench $(ARGS)
+	@$(DEV)/bin/python -m tests.bench $(BENCH)
 
 ##@ Environments
 .PHONY: venv lock clean

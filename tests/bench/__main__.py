@@ -1,0 +1,95 @@
+"""``make bench``: measure everything, write docs/benchmarks.md, leave the machine as it was.
+
+``make bench BENCH="--only ping --repeat 3"`` measures parts, and prints them without writing.
+"""
+
+import argparse
+import sys
+
+from tests.bench import operations as do
+from tests.bench.converge import edit_one_line, fresh, no_change
+from tests.bench.loopback import ssh_server
+from tests.bench.operations import REPO, BenchError
+from tests.bench.report import Report, render
+from tests.bench.roundtrip import compare
+
+PARTS = ("fresh", "nothing", "edit", "ping", "sizes")
+
+
+def say(text: str) -> None:
+    """Tell the person who waits what is being measured."""
+    print(f"==> {text}", file=sys.stderr, flush=True)
+
+
+def bring_up(report: Report, wanted: list[str]) -> bool:
+    """Deploy where nothing is deployed (measuring that); returns whether it is ours to remove."""
+    if do.containers():
+        report.skipped["fresh deploy"] = (
+            "this machine has a deployment, which a fresh one would remove; "
+            "make destroy first (with PURGE=yes when its data may go)"
+        )
+        say("a deployment is here: it is brought up to date and used")
+        do.run("make", "deploy")
+        return False
+    say("fresh deploy")
+    report.fresh = fresh()
+    if "fresh" not in wanted:
+        report.fresh = None
+    return True
+
+
+def measure(report: Report, wanted: list[str], repeat: int) -> None:
+    """Everything that needs a running deployment."""
+    if "nothing" in wanted:
+        say(f"a deploy that changes nothing, {repeat} times, on this machine")
+        report.no_change.append(no_change("on this machine", repeat))
+        say("the same over SSH")
+        try:
+            with ssh_server() as reach:
+                report.no_change.append(no_change("over SSH", repeat, reach))
+        except BenchError as error:
+            report.skipped["deploy over SSH"] = str(error)
+    urls = do.credentials()
+    if "ping" in wanted:
+        say("ping, against a stock worker")
+        report.round_trips = compare(urls, tasks=500)
+    if "sizes" in wanted:
+        tags = sorted({box["tag"] for box in do.containers().values()})
+        for tag in tags:
+            size = int(do.run("docker", "image", "inspect", "--format", "{{.Size}}", tag))
+            report.sizes[tag] = size / 1e6
+    if "edit" in wanted:
+        say("edit one line of one task file, deploy")
+        report.edit = edit_one_line(urls)
+
+
+def main() -> int:
+    """Measure, print, and write when everything was asked for."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only", help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--repeat", type=int, default=5, help="repetitions of each deploy")
+    options = parser.parse_args()
+    wanted = options.only.split(",") if options.only else list(PARTS)
+    if unknown := set(wanted) - set(PARTS):
+        parser.error(f"--only {','.join(unknown)}: there are {', '.join(PARTS)}")
+    report = Report()
+    ours = False
+    try:
+        ours = bring_up(report, wanted)
+        measure(report, wanted, options.repeat)
+        text = render(report)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if ours:
+            say("removing the deployment that this bench made")
+            do.run("make", "destroy", extra={"CONFIRM": "yes", "PURGE": "yes"})
+    print(text)
+    if not options.only:
+        (REPO / "docs/benchmarks.md").write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""What was measured, as Markdown."""
+
+import datetime as dt
+import os
+import platform
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench import operations as do
+from tests.bench.converge import Edit, NoChange
+from tests.bench.roundtrip import RoundTrips
+
+HEAD = """\
+# Benchmarks
+
+Written by `make bench`; do not edit. Each comparison is a ratio of two things measured in turns in
+one run on one machine, because seconds alone mean little elsewhere. Medians, with the lowest and the
+highest.
+"""
+
+NO_CHANGE = """
+## A deploy that changes nothing
+
+The floor is a bare playbook (`tests/bench/floor.yml`): gather facts, then one compose call per
+project that has nothing to do.
+
+| | deploy | floor | ratio |
+| --- | --- | --- | --- |"""
+
+FRESH = """
+## A fresh deploy
+
+By role; what took more than 3 s by task.
+
+| part | seconds |
+| --- | --- |"""
+
+EDIT = """
+## Edit one line of one task file, `make deploy`
+
+New code answered a ping after {seconds:.1f} s; the deploy ended after {deploy:.1f} s.
+Replaced: {replaced}. Nothing else was touched."""
+
+PING = """
+## Ping, from sending to having the result
+
+One client, one task at a time, in alternating batches. Both workers run in the same image with four
+processes, on the same Redis. The stock worker has Celery's default settings.
+
+| worker | median | 95 of 100 under | n |
+| --- | --- | --- | --- |"""
+
+#: The aims: ratio, seconds, seconds, ratio, megabytes.
+MAX_NO_CHANGE, MAX_FRESH, MAX_EDIT, MAX_PING, MAX_WORKER_IMAGE = 2.0, 360.0, 30.0, 1.0, 400.0
+
+
+@dataclass
+class Report:
+    """The results that there are; a part that was not measured says why."""
+
+    no_change: list[NoChange] = field(default_factory=list)
+    fresh: tuple[float, dict[str, float]] | None = None
+    edit: Edit | None = None
+    round_trips: tuple[RoundTrips, RoundTrips] | None = None
+    sizes: dict[str, float] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def machine() -> str:
+    """What the figures were taken on."""
+    cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    model = re.search(r"^model name\s*: (.*)$", cpus, flags=re.MULTILINE)
+    memory = int(Path("/proc/meminfo").read_text(encoding="utf-8").split()[1]) / 2**20
+    engine = do.run("docker", "version", "--format", "{{.Server.Version}}").strip()
+    compose = do.run(*do.compose_command(), "version", "--short").strip()
+    return ", ".join(
+        [
+            str(dt.datetime.now(tz=dt.UTC).date()),
+            f"commit {do.run('git', 'rev-parse', '--short=12', 'HEAD').strip()}",
+            f"{os.cpu_count()} CPUs ({model[1] if model else platform.machine()})",
+            f"{memory:.0f} GiB",
+            platform.freedesktop_os_release()["PRETTY_NAME"],
+            f"engine {engine}",
+            f"compose {compose}.",
+        ]
+    )
+
+
+def row(what: str, measured: str, aim: str, *, reached: bool) -> str:
+    """One line of the table of aims."""
+    return f"| {what} | {measured} | {aim} | {'reached' if reached else '**missed**'} |"
+
+
+def aims(report: Report) -> list[str]:
+    """The table of what was to be reached."""
+    rows = ["| what | measured | aim | |", "| --- | --- | --- | --- |"]
+    rows += [
+        row(
+            f"deploy that changes nothing, {part.where}: ratio to the floor",
+            f"{part.ratio:.2f}",
+            f"at most {MAX_NO_CHANGE:g}",
+            reached=part.ratio <= MAX_NO_CHANGE,
+        )
+        for part in report.no_change
+    ]
+    if report.fresh:
+        seconds = report.fresh[0]
+        what = "fresh deploy, warm package caches"
+        aim = f"under {MAX_FRESH:g} s"
+        rows.append(row(what, f"{seconds:.0f} s", aim, reached=seconds < MAX_FRESH))
+    if report.edit:
+        seconds = report.edit.until_new_code_answers
+        what = "edit one line of a task, deploy: new code answers after"
+        rows.append(
+            row(what, f"{seconds:.1f} s", f"under {MAX_EDIT:g} s", reached=seconds < MAX_EDIT)
+        )
+    if report.round_trips:
+        ours, stock = report.round_trips
+        ratio = ours.median / stock.median
+        what = "ping round trip: ratio to a stock worker"
+        rows.append(row(what, f"{ratio:.2f}", f"at most {MAX_PING:g}", reached=ratio <= MAX_PING))
+    for name, size in report.sizes.items():
+        limited = "worker" in name
+        aim = f"under {MAX_WORKER_IMAGE:g} MB" if limited else "reported"
+        reached = not limited or size < MAX_WORKER_IMAGE
+        rows.append(row(f"image `{name}`", f"{size:.0f} MB", aim, reached=reached))
+    return rows
+
+
+def details(report: Report) -> list[str]:
+    """The figures behind the table."""
+    lines = []
+    if report.no_change:
+        lines.append(NO_CHANGE)
+        lines += [
+            f"| {part.where} | {part.deploy} | {part.floor} | {part.ratio:.2f} |"
+            for part in report.no_change
+        ]
+    if report.fresh:
+        parts = sorted(report.fresh[1].items(), key=lambda part: -part[1])
+        lines.append(FRESH)
+        lines += [f"| {name} | {seconds:.1f} |" for name, seconds in parts]
+    if report.edit:
+        edit = report.edit
+        lines.append(
+            EDIT.format(
+                seconds=edit.until_new_code_answers,
+                deploy=edit.deploy,
+                replaced=", ".join(f"`{name}`" for name in edit.replaced),
+            )
+        )
+    if report.round_trips:
+        lines.append(PING)
+        lines += [
+            f"| {trip.name} | {trip.median:.2f} ms | {trip.p95:.2f} ms | {len(trip.milliseconds)} |"
+            for trip in report.round_trips
+        ]
+    if report.skipped:
+        lines.append("\n## Not measured\n")
+        lines += [f"- {name}: {why}" for name, why in report.skipped.items()]
+    return lines
+
+
+def render(report: Report) -> str:
+    """The whole document."""
+    return "\n".join([HEAD, machine(), "", *aims(report), *details(report)]) + "\n"
