@@ -15,8 +15,8 @@ HEAD = """\
 # Benchmarks
 
 Written by `make bench`; do not edit. Each comparison is a ratio of two things measured in turns in
-one run on one machine, because seconds alone mean little elsewhere. Medians, with the lowest and the
-highest.
+one run on one machine, because seconds alone mean little elsewhere. Medians, with the lowest and
+the highest.
 """
 
 NO_CHANGE = """
