@@ -45,6 +45,7 @@ def no_change(where: str, times: int, extra: Mapping[str, str] | None = None) ->
         "floor_become": False,
     }
     playbook = [".venv/bin/ansible-playbook", "-i", "inventory/single", "tests/bench/floor.yml"]
+    playbook += (extra or {}).get("ARGS", "").split()
     config = {"ANSIBLE_CONFIG": str(REPO / "ansible.cfg"), "LC_ALL": "C.UTF-8", **(extra or {})}
     deploys, floors = [], []
     for _ in range(times + 1):

@@ -21,16 +21,38 @@ def _free_port() -> int:
 
 
 @contextmanager
+def _program() -> Iterator[str]:
+    """The path of sshd; where there is none it is installed, and removed again afterwards."""
+    there = shutil.which("sshd", path="/usr/sbin")
+    if there:
+        yield there
+        return
+    run(".ci/apt", "openssh-server")
+    try:
+        yield "/usr/sbin/sshd"
+    finally:
+        run(
+            "apt-get",
+            "purge",
+            "--yes",
+            "openssh-server",
+            extra={"DEBIAN_FRONTEND": "noninteractive"},
+        )
+
+
+@contextmanager
 def ssh_server() -> Iterator[dict[str, str]]:
     """Start sshd for the current user; yields the environment with which Ansible reaches it.
 
     Raises:
-        BenchError: where there is no sshd, or it does not come up.
+        BenchError: where there is no sshd and it cannot be installed, or it does not come up.
     """
-    sshd = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
-    if not sshd:
-        message = "no sshd on this machine: apt-get install -y openssh-server"
-        raise BenchError(message)
+    with _program() as sshd, _server(sshd) as reach:
+        yield reach
+
+
+@contextmanager
+def _server(sshd: str) -> Iterator[dict[str, str]]:
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     user, port = pwd.getpwuid(os.geteuid()).pw_name, _free_port()
@@ -65,9 +87,13 @@ def ssh_server() -> Iterator[dict[str, str]]:
                 "SSH_USER": user,
                 "ANSIBLE_SSH_COMMON_ARGS": f"-F {folder}/ssh_config",
                 # The next run's server has another key: no connection may outlive this one.
-                "ANSIBLE_SSH_CONTROL_PATH_DIR": str(folder),
+                "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{folder}/cp",
+                # Not whatever a login shell's PATH has first, such as a version manager's shim.
+                "ARGS": "-e ansible_python_interpreter=/usr/bin/python3",
             }
         finally:
+            for socket_file in folder.glob("cp/*"):
+                run("ssh", "-O", "exit", "-o", f"ControlPath={socket_file}", "127.0.0.1")
             server.terminate()
             server.wait(timeout=10)
 

@@ -45,7 +45,7 @@ class Sample:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without make's own variables."""
+    """This process's environment without what make passed on for `make bench` itself."""
     kept = {key: value for key, value in os.environ.items() if key not in _MAKE_VARIABLES}
     return {**kept, **(extra or {})}
 
