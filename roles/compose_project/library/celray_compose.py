@@ -1,0 +1,320 @@
+#!/usr/bin/python
+"""Converge one compose project: the only caller of compose in this repository."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: celray_compose
+short_description: Converge a compose project by digest label, under either compose generation
+description:
+  - A container whose digest label differs from the wanted one is replaced, a missing one created,
+    one that no service names any more removed, a stopped one started. Nothing else is touched.
+  - Called through the action plugin of the same name, which renders and digests the definition.
+options:
+  project: {description: Compose project name, type: str, required: true}
+  folder: {description: Where the project is written, type: path, required: true}
+  compose: {description: The command that runs compose, type: list, elements: str, required: true}
+  docker: {description: The engine's client, type: str, required: true}
+  text: {description: The compose file, type: str, required: true}
+  services: {description: Container, image, digest and parts of each service, type: dict, required: true}
+  files: {description: Name to content of the files to write below folder, type: dict, default: {}}
+  secret_files: {description: "The same, for files that hold secrets (mode 0400)", type: dict, default: {}}
+  folders: {description: Directories that are mounted, type: list, elements: str, default: []}
+  uid: {description: Owner of files and directories, type: int, required: true}
+  gid: {description: Group of files and directories, type: int, required: true}
+  force: {description: Services to replace although nothing differs, type: list, elements: str, default: []}
+  wait_seconds: {description: How long a changed service may take to become healthy, type: int, default: 180}
+author: celray
+"""
+
+EXAMPLES = r"""
+# See roles/compose_project/tasks/main.yml: the arguments come from the action plugin.
+"""
+
+RETURN = r"""
+actions: {description: service to [verb, reason], returned: always, type: dict}
+lines: {description: the same for a person, returned: always, type: list}
+"""
+
+import difflib
+import json
+import os
+import tempfile
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DIGEST_LABEL = "celray.digest"
+SYMBOLS = {"create": "+", "recreate": "~", "start": "^", "remove": "-"}
+
+
+class Failed(Exception):
+    """Compose or the engine refused; the message is for the operator."""
+
+
+# --- what is there, what is wanted, what to do ----------------------------------------------------
+
+
+def plan(
+    services: dict[str, dict[str, Any]], present: dict[str, dict[str, Any]], stored: dict[str, dict[str, str]],
+    force: list[str],
+) -> dict[str, tuple[str, str]]:
+    """Service -> (create | recreate | start | remove, reason); what needs nothing is not named."""
+    actions: dict[str, tuple[str, str]] = {}
+    for name, wanted in services.items():
+        there = present.get(name)
+        if there is None:
+            actions[name] = ("create", "not there")
+        elif there["digest"] != wanted["digest"]:
+            actions[name] = ("recreate", reason(stored.get(name), wanted["parts"]))
+        elif name in force:
+            actions[name] = ("recreate", "asked for")
+        elif there["state"] != "running":
+            actions[name] = ("start", there["state"])
+    for name in present.keys() - services.keys():
+        actions[name] = ("remove", "no longer defined")
+    return actions
+
+
+def reason(stored: dict[str, str] | None, parts: dict[str, str]) -> str:
+    if not stored:
+        return "definition differs"
+    changed = sorted(key for key in stored.keys() | parts.keys() if stored.get(key) != parts.get(key))
+    return ", ".join(changed) + " changed" if changed else "label differs"
+
+
+def describe(project: str, services: dict[str, Any], actions: dict[str, tuple[str, str]]) -> list[str]:
+    names = {name: service["container"] for name, service in services.items()}
+    lines = [
+        f"  {SYMBOLS[verb]} {names.get(name, name):<24} {verb:<9} {why}"
+        for name, (verb, why) in sorted(actions.items())
+    ]
+    return [project, *lines] if lines else []
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def read(path: str) -> str | None:
+    try:
+        with open(path) as handle:
+            return handle.read()
+    except FileNotFoundError:
+        return None
+
+
+def own(path: str, uid: int, gid: int) -> None:
+    # Only root can give files away; everybody else's are their own already.
+    if os.geteuid() == 0:
+        os.chown(path, uid, gid, follow_symlinks=False)
+
+
+def make_folder(path: str, uid: int, gid: int, mode: int) -> bool:
+    """Make a directory with its missing parents, all of them owned by uid."""
+    if os.path.isdir(path):
+        return False
+    make_folder(os.path.dirname(path), uid, gid, 0o750)
+    os.mkdir(path, mode)
+    own(path, uid, gid)
+    return True
+
+
+def write(path: str, content: str, mode: int, uid: int, gid: int) -> None:
+    """Atomically, and never with a wider mode than it ends with."""
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
+    with os.fdopen(handle, "w") as stream:
+        stream.write(content)
+    os.chmod(temporary, mode)
+    own(temporary, uid, gid)
+    os.rename(temporary, path)
+
+
+class Project:
+    """One compose project on this host."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.params: dict[str, Any] = module.params
+        self.folder: str = self.params["folder"]
+        self.compose_file = os.path.join(self.folder, "compose.yml")
+        self.state_file = os.path.join(self.folder, "state.json")
+
+    # engine and compose
+
+    def docker(self, *argv: str) -> str:
+        rc, out, err = self.module.run_command([self.params["docker"], *argv])
+        if rc:
+            raise Failed(f"docker {argv[0]}: {(err or out).strip()}")
+        return str(out)
+
+    def compose(self, *argv: str) -> None:
+        # LANG: compose v1 is Python and dies on a host whose locale is not UTF-8.
+        command = [*self.params["compose"], "-p", self.params["project"], "-f", self.compose_file,
+                   "--project-directory", self.folder, *argv]
+        rc, out, err = self.module.run_command(
+            command, cwd=self.folder, environ_update={"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+        )
+        if rc:
+            raise Failed(f"compose {' '.join(argv)}: {(err or out).strip()[-2000:]}")
+
+    def inspect(self, ids: list[str]) -> list[dict[str, Any]]:
+        return list(json.loads(self.docker("inspect", *ids))) if ids else []
+
+    def present(self) -> dict[str, dict[str, Any]]:
+        """Service -> id, digest and state of each container of this project."""
+        label = f"label=com.docker.compose.project={self.params['project']}"
+        found = {}
+        for box in self.inspect(self.docker("ps", "-aq", "--filter", label).split()):
+            labels = box["Config"]["Labels"]
+            found[labels["com.docker.compose.service"]] = {
+                "id": box["Id"], "digest": labels.get(DIGEST_LABEL, ""), "state": box["State"]["Status"],
+            }
+        return found
+
+    # differences on disk
+
+    def wanted_files(self) -> dict[str, tuple[str, int]]:
+        """Path -> content and mode."""
+        kinds = ((self.params["files"], 0o440), (self.params["secret_files"], 0o400))
+        return {
+            os.path.join(self.folder, name): (content, mode)
+            for files, mode in kinds for name, content in files.items()
+        }
+
+    def differing_files(self) -> dict[str, tuple[str, int]]:
+        return {
+            path: (content, mode) for path, (content, mode) in self.wanted_files().items()
+            if read(path) != content or os.stat(path).st_mode & 0o777 != mode
+        }
+
+    def obsolete_files(self) -> list[str]:
+        keep = set(self.wanted_files())
+        found = [os.path.join(root, name) for root, _, names in os.walk(os.path.join(self.folder, "files"))
+                 for name in names]
+        return sorted(set(found) - keep)
+
+    def stored_parts(self) -> dict[str, dict[str, str]]:
+        try:
+            return dict(json.loads(read(self.state_file) or "{}"))
+        except ValueError:
+            return {}
+
+    def detail(self, differing: dict[str, tuple[str, int]]) -> list[str]:
+        """Unified diffs; of a secret file the name alone."""
+        pairs = [(self.compose_file, read(self.compose_file) or "", self.params["text"])]
+        lines = []
+        for path, (content, mode) in differing.items():
+            if mode == 0o400:
+                lines.append(f"  {path}: secret, {'changes' if os.path.exists(path) else 'new'}")
+            else:
+                pairs.append((path, read(path) or "", content))
+        for path, before, after in pairs:
+            lines += list(difflib.unified_diff(before.splitlines(), after.splitlines(), path, f"{path} (new)",
+                                               lineterm="", n=1))
+        return lines
+
+    # converging
+
+    def write_all(self, differing: dict[str, tuple[str, int]], obsolete: list[str]) -> None:
+        uid, gid = self.params["uid"], self.params["gid"]
+        make_folder(os.path.join(self.folder, "files"), uid, gid, 0o700)
+        for path, (content, mode) in differing.items():
+            make_folder(os.path.dirname(path), uid, gid, 0o700)
+            write(path, content, mode, uid, gid)
+        for path in obsolete:
+            os.unlink(path)
+        if read(self.compose_file) != self.params["text"]:
+            write(self.compose_file, self.params["text"], 0o640, uid, gid)
+
+    def converge(self, actions: dict[str, tuple[str, str]], present: dict[str, dict[str, Any]]) -> None:
+        by_verb: dict[str, list[str]] = {verb: [] for verb in SYMBOLS}
+        for name, (verb, _) in sorted(actions.items()):
+            by_verb[verb].append(name)
+        for name in by_verb["remove"]:
+            self.docker("stop", present[name]["id"])
+            self.docker("rm", present[name]["id"])
+        if by_verb["recreate"]:
+            # Removed first, never recreated in place: v1 on a newer engine dies of that
+            # (KeyError: ContainerConfig, docker/compose#11742), and both generations then do the same.
+            self.compose("stop", *by_verb["recreate"])
+            self.compose("rm", "-f", *by_verb["recreate"])
+        up = by_verb["create"] + by_verb["recreate"] + by_verb["start"]
+        if up:
+            self.compose("up", "-d", "--no-build", "--no-deps", "--no-recreate", *up)
+            self.wait(up)
+
+    def wait(self, names: list[str]) -> None:
+        """Until every named service runs and is healthy; a failure carries its container's last words."""
+        deadline = time.monotonic() + self.params["wait_seconds"]
+        containers = {self.params["services"][name]["container"]: name for name in names}
+        pending = dict.fromkeys(containers, "")
+        while pending and time.monotonic() < deadline:
+            for box in self.inspect(list(pending)):
+                container, state = box["Name"].lstrip("/"), box["State"]
+                health = state.get("Health", {}).get("Status", "none")
+                if state["Restarting"] or box["RestartCount"] > 2 or state["Status"] in ("exited", "dead"):
+                    raise Failed(self.last_words(container, f"keeps failing (exit {state['ExitCode']})"))
+                wants_health = self.params["services"][containers[container]]["health"]
+                pending[container] = f"{state['Status']}, {health}"
+                if state["Status"] == "running" and (health == "healthy" or not wants_health):
+                    del pending[container]
+            time.sleep(0.5 if pending else 0)
+        for container, state in pending.items():
+            raise Failed(self.last_words(container, f"is not healthy after {self.params['wait_seconds']} s ({state})"))
+
+    def last_words(self, container: str, what: str) -> str:
+        rc, out, err = self.module.run_command([self.params["docker"], "logs", "--tail", "25", container])
+        words = (out + err).strip() if rc == 0 else ""
+        return f"{container} {what}. Its last lines:\n{words}"
+
+    def run(self) -> dict[str, Any]:
+        present = self.present()
+        actions = plan(self.params["services"], present, self.stored_parts(), self.params["force"])
+        differing, obsolete = self.differing_files(), self.obsolete_files()
+        missing = [path for path in self.params["folders"] if not os.path.exists(path)]
+        text_differs = read(self.compose_file) != self.params["text"]
+        changed = bool(actions or differing or obsolete or missing or text_differs)
+        result = {
+            "changed": changed,
+            "actions": {name: list(action) for name, action in actions.items()},
+            "lines": describe(self.params["project"], self.params["services"], actions),
+            "detail": self.detail(differing) if changed else [],
+        }
+        if changed and not self.module.check_mode:
+            for path in missing:
+                make_folder(path, self.params["uid"], self.params["gid"], 0o750)
+            self.write_all(differing, obsolete)
+            self.converge(actions, present)
+            parts = {name: service["parts"] for name, service in self.params["services"].items()}
+            write(self.state_file, json.dumps(parts, indent=1), 0o640, self.params["uid"], self.params["gid"])
+        return result
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "project": {"type": "str", "required": True},
+            "folder": {"type": "path", "required": True},
+            "compose": {"type": "list", "elements": "str", "required": True},
+            "docker": {"type": "str", "required": True},
+            "text": {"type": "str", "required": True},
+            "services": {"type": "dict", "required": True},
+            "files": {"type": "dict", "default": {}},
+            "secret_files": {"type": "dict", "default": {}, "no_log": True},
+            "folders": {"type": "list", "elements": "str", "default": []},
+            "uid": {"type": "int", "required": True},
+            "gid": {"type": "int", "required": True},
+            "force": {"type": "list", "elements": "str", "default": []},
+            "wait_seconds": {"type": "int", "default": 180},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        module.exit_json(**Project(module).run())
+    except Failed as error:
+        module.fail_json(msg=f"project {module.params['project']}: {error}")
+
+
+if __name__ == "__main__":
+    main()

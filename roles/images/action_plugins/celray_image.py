@@ -1,0 +1,44 @@
+"""Give the module of the same name what only the controller has: our files, and the image archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+REPO = Path(__file__).resolve().parents[3]
+IGNORED = ("__pycache__", ".pyc")
+
+
+def context_from(sources: dict[str, str]) -> dict[str, str]:
+    """Path in the build context -> text, from paths below the repository (a directory: all its files)."""
+    context: dict[str, str] = {}
+    for name, source in sources.items():
+        path = REPO / source
+        files = [path] if path.is_file() else [item for item in sorted(path.rglob("*")) if item.is_file()]
+        for item in files:
+            if not any(word in str(item) for word in IGNORED):
+                inside = name if item == path else f"{name}/{item.relative_to(path)}"
+                context[inside] = item.read_text()
+    return context
+
+
+class ActionModule(ActionBase):
+    """Arguments: those of the module, `context_from` in place of `context`, `archive` for a load."""
+
+    _requires_connection = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        args = dict(self._task.args)
+        if sources := args.pop("context_from", None):
+            args["context"] = context_from(sources)
+        archive = args.pop("archive", None)
+        if archive and not self._task.check_mode:
+            folder = self._make_tmp_path()
+            args["target"] = self._connection._shell.join_path(folder, "images.tar")
+            self._connection.put_file(archive, args["target"])
+        done: dict[str, Any] = self._execute_module(module_name="celray_image", module_args=args, task_vars=task_vars)
+        done.pop("invocation", None)
+        return result | done

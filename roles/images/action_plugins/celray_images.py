@@ -1,0 +1,125 @@
+"""Say which images a host needs, by content, and which of them it lacks.
+
+A tag is a digest over everything that goes into the image, so that "is it there" answers "is it
+right", nothing is ever rebuilt or shipped twice, and check mode knows what a deploy would build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+REPO = Path(__file__).resolve().parents[3]
+PACKAGE = REPO / "tasks_pkg"
+SOURCES = ("registry", "distro")
+IGNORED = ("__pycache__", ".pyc")
+
+
+def digest(*parts: str | bytes) -> str:
+    """12 hex digits over the parts and their boundaries."""
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        total.update(len(data).to_bytes(8, "big") + data)
+    return total.hexdigest()[:12]
+
+
+def files_below(folder: Path) -> list[Path]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in found if not any(word in str(path) for word in IGNORED))
+
+
+def code_version(folder: Path = PACKAGE / "src/tasks") -> str:
+    """The version of our code: a digest over the package's files."""
+    pairs = ((str(path.relative_to(folder)), path.read_bytes()) for path in files_below(folder))
+    return digest(*(part for pair in pairs for part in pair))
+
+
+def images_for(source: str, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Image name -> tag, for one source. Upstream images keep the tags that they came with."""
+    if source == "registry":
+        base, redis = settings["upstream"]["base"], settings["upstream"]["redis"]
+    else:
+        distro = settings["distro"]
+        recipe = (distro["suite"], *distro["options"])
+        base = f"celray/base:{digest(*recipe, *distro['base_packages'])}"
+        redis = f"celray/redis:{digest(*recipe, *distro['redis_packages'])}"
+    own = {
+        name: digest(base, (PACKAGE / f"{name}.Dockerfile").read_bytes(),
+                     (PACKAGE / f"requirements/{name}.lock").read_bytes())
+        for name in ("worker", "ray")
+    }
+    code = digest(own["worker"], (PACKAGE / "code.Dockerfile").read_bytes(), code_version())
+    return {
+        "base": base,
+        "redis": redis,
+        "worker_deps": f"celray/worker-deps:{own['worker']}",
+        "ray": f"celray/ray:{own['ray']}",
+        "worker": f"celray/worker:{code}",
+    }
+
+
+def choose(wanted: str, there: Mapping[str, Iterable[str]], candidates: Mapping[str, Mapping[str, str]]) -> str:
+    """The source to use, or '' where a registry has to be asked first.
+
+    `auto` stays with the source whose images the host has: a registry that comes and goes must not
+    recreate everything.
+    """
+    if wanted != "auto":
+        return wanted
+    for source in SOURCES:
+        needed = {candidates[source][name] for name in ("redis", "ray", "worker_deps")}
+        if needed <= set(there):
+            return source
+    return ""
+
+
+class ActionModule(ActionBase):
+    """Arguments: see roles/images/tasks/main.yml. Result: source, images, missing, build_host."""
+
+    _requires_connection = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        task_vars = task_vars or {}
+        args = self._task.args
+        candidates = {source: images_for(source, args) for source in SOURCES}
+        there: dict[str, str] = {}
+        if args["docker"]:
+            seen = self._execute_module(
+                module_name="celray_image", task_vars=task_vars,
+                module_args={"do": "list", "docker": args["docker"]},
+            )
+            if seen.get("failed"):
+                return result | seen
+            there = seen["images"]
+        source = choose(args["source"], there, candidates)
+        images = candidates[source or "distro"]
+        missing = [name for name in args["needed"] if images[name] not in there]
+        return result | {
+            "changed": False,
+            "source": source,
+            "images": images,
+            "missing": missing,
+            "code_version": code_version(),
+            "build_host": self.build_host(task_vars),
+            "diff": {"prepared": self.announce(images, missing)} if missing and self._task.check_mode else {},
+        }
+
+    @staticmethod
+    def announce(images: Mapping[str, str], missing: Iterable[str]) -> str:
+        return "images\n" + "".join(f"  + {images[name]:<37} build\n" for name in missing)
+
+    def build_host(self, task_vars: dict[str, Any]) -> str:
+        """This machine when it has an engine (built once, shipped to all), else the host itself."""
+        if self._connection.transport == "local":
+            return str(task_vars["inventory_hostname"])
+        docker = shutil.which("docker")
+        answers = docker and subprocess.run([docker, "version"], capture_output=True, check=False).returncode == 0
+        return "localhost" if answers else str(task_vars["inventory_hostname"])

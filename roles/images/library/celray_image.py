@@ -1,0 +1,270 @@
+#!/usr/bin/python
+"""One step in making an image on this host: list, probe, bootstrap, wheels, build, save, load."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: celray_image
+short_description: Make container images without a registry and without a network in the build
+options:
+  do:
+    description: The step.
+    choices: [list, probe, bootstrap, wheels, build, save, load]
+    required: true
+  docker: {description: The engine's client, type: str, required: true}
+  image: {description: "probe, build: the image's tag", type: str}
+  images: {description: "bootstrap: tag to packages; save: tags", type: raw}
+  suite: {description: "bootstrap: the distribution's release", type: str}
+  options: {description: "bootstrap: further mmdebstrap options", type: list, elements: str, default: []}
+  cache: {description: "wheels, bootstrap, save: directory for what is made", type: path}
+  lock: {description: "wheels: the lock's text", type: str}
+  name: {description: "wheels, build: which of our images", type: str}
+  python: {description: "wheels: the image's Python, as in 3.11", type: str}
+  context: {description: "build: path to text of the files in the context", type: dict, default: {}}
+  wheels: {description: "build: directory of wheels that goes into the context", type: path}
+  build_args: {description: "build: build arguments", type: dict, default: {}}
+  target: {description: "save, load: the tar file", type: path}
+author: celray
+"""
+
+EXAMPLES = r"""
+- name: See which images are there
+  celray_image: {do: list, docker: docker}
+"""
+
+RETURN = r"""
+images: {description: "list: tag to id", returned: when listed, type: dict}
+"""
+
+import http.client
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import quote
+
+from ansible.module_utils.basic import AnsibleModule
+
+PROBE_SECONDS = 20
+# What a wheel may be tagged with to run on the image's C library (Debian 12: 2.36), newest first.
+GLIBC = (36, 35, 34, 31, 28, 27, 26, 24, 17, 12, 5)
+
+
+class Failed(Exception):
+    """A step that did not work; the message is for the operator."""
+
+
+def call(*argv: str, **options: Any) -> str:
+    """Run a program; its last lines are the error when it fails."""
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, **options)
+    if done.returncode:
+        words = "\n".join((done.stderr + done.stdout).strip().splitlines()[-15:])
+        raise Failed(f"{' '.join(argv[:3])} … exit {done.returncode}:\n{words}")
+    return done.stdout
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over the engine's socket."""
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect("/var/run/docker.sock")
+
+
+def probe(image: str) -> dict[str, Any]:
+    """Ask the registry for an image's digest through the engine. Pulls nothing."""
+    connection = UnixConnection("localhost", timeout=PROBE_SECONDS)
+    try:
+        connection.request("GET", f"/v1.30/distribution/{quote(image, safe='')}/json")
+        answer = connection.getresponse()
+        body = answer.read().decode(errors="replace")
+    except OSError as error:
+        return {"reachable": False, "why": f"no answer within {PROBE_SECONDS} s ({error})"}
+    if answer.status == 200:
+        return {"reachable": True, "why": ""}
+    try:
+        body = json.loads(body)["message"]
+    except (ValueError, KeyError):
+        pass
+    return {"reachable": False, "why": body.strip()}
+
+
+def list_images(docker: str) -> dict[str, str]:
+    rows = call(docker, "images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}").splitlines()
+    return dict(row.split(" ", 1) for row in rows)
+
+
+# --- bootstrap from the distribution --------------------------------------------------------------
+
+
+def debian_sources(suite: str) -> list[str]:
+    """The build host's own Debian mirrors, for the wanted suite; none: mmdebstrap's default."""
+    form = "$(REPO_URI) $(RELEASE) $(COMPONENT)"
+    try:
+        rows = call("apt-get", "indextargets", "--format", form, "Created-By: Packages", "Origin: Debian")
+    except (Failed, OSError):
+        return []
+    lines = set()
+    for row in rows.splitlines():
+        uri, release, component = row.split()
+        kind = next((kind for kind in ("-security", "-updates") if release.endswith(kind)), "")
+        if "security" in uri:
+            kind = "-security"
+        if component == "main" and not release.endswith(("-backports", "-proposed-updates")):
+            lines.add(f"deb {uri} {suite}{kind} {component}")
+    return sorted(lines)
+
+
+def bootstrap(docker: str, tag: str, packages: list[str], suite: str, options: list[str], cache: str) -> None:
+    with tempfile.TemporaryDirectory(dir=cache) as work:
+        tar = os.path.join(work, "root.tar")
+        call("mmdebstrap", "--quiet", "--variant=essential", f"--include={','.join(packages)}", *options,
+             suite, tar, *debian_sources(suite))
+        call(docker, "import", "--change", "ENV LANG=C.UTF-8", tar, tag)
+
+
+def bootstrap_all(params: dict[str, Any]) -> dict[str, Any]:
+    if not shutil.which("mmdebstrap"):
+        raise Failed("mmdebstrap is missing on the build host: apt-get install -y mmdebstrap")
+    there = list_images(params["docker"])
+    missing = {tag: packages for tag, packages in params["images"].items() if tag not in there}
+    with ThreadPoolExecutor() as pool:
+        jobs = [pool.submit(bootstrap, params["docker"], tag, packages, params["suite"], params["options"],
+                            params["cache"]) for tag, packages in missing.items()]
+        for job in jobs:
+            job.result()
+    return {"changed": bool(missing), "made": sorted(missing)}
+
+
+# --- wheels ---------------------------------------------------------------------------------------
+
+
+def pip_command(cache: str) -> list[str]:
+    """A pip that works: this interpreter's, or that of an environment made for it."""
+    own = [sys.executable, "-m", "pip"]
+    if subprocess.run([*own, "--version"], capture_output=True, check=False).returncode == 0:
+        return own
+    tool = os.path.join(cache, "pip")
+    if not os.path.exists(f"{tool}/bin/pip"):
+        try:
+            call(sys.executable, "-m", "venv", tool)
+        except Failed as error:
+            raise Failed(f"the build host has no pip: apt-get install -y python3-venv ({error})") from error
+    return [f"{tool}/bin/pip"]
+
+
+def wheels(params: dict[str, Any]) -> dict[str, Any]:
+    """Download exactly what the lock names, with this host's own index, proxy and CA settings."""
+    cache, lock, name = (params[key] for key in ("cache", "lock", "name"))
+    os.makedirs(cache, exist_ok=True)
+    folder = os.path.join(cache, f"wheels-{name}")
+    stamp = os.path.join(folder, ".lock")
+    if os.path.exists(stamp) and open(stamp).read() == lock:
+        return {"changed": False}
+    shutil.rmtree(folder, ignore_errors=True)  # an older lock's wheels; pip's cache has the rest
+    os.makedirs(folder)
+    requirements = os.path.join(cache, f"{name}.lock")
+    with open(requirements, "w") as handle:
+        handle.write(lock)
+    machine = platform.machine()
+    platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in GLIBC]
+    platforms += [f"--platform=manylinux2014_{machine}", f"--platform=manylinux1_{machine}"]
+    call(*pip_command(cache), "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes",
+         "--only-binary=:all:", f"--python-version={params['python']}", "--implementation=cp", *platforms,
+         "--dest", folder, "-r", requirements)
+    with open(stamp, "w") as handle:
+        handle.write(lock)
+    return {"changed": True}
+
+
+# --- build, save, load ----------------------------------------------------------------------------
+
+
+def link_tree(source: str, target: str) -> None:
+    """Copy a directory by hard links where the file system allows."""
+    try:
+        shutil.copytree(source, target, copy_function=os.link)
+    except (OSError, shutil.Error):
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target)
+
+
+def build(params: dict[str, Any]) -> dict[str, Any]:
+    if params["image"] in list_images(params["docker"]):
+        return {"changed": False}
+    with tempfile.TemporaryDirectory(dir=params["cache"]) as context:
+        for name, text in params["context"].items():
+            path = os.path.join(context, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w") as handle:
+                handle.write(text)
+        if params["wheels"]:
+            link_tree(params["wheels"], os.path.join(context, "wheelhouse"))
+        args = [word for key, value in params["build_args"].items() for word in ("--build-arg", f"{key}={value}")]
+        call(params["docker"], "build", "--network", "none", "-t", params["image"], *args, context)
+    return {"changed": True}
+
+
+def save(params: dict[str, Any]) -> dict[str, Any]:
+    if not os.path.exists(params["target"]):
+        partial = params["target"] + ".partial"
+        call(params["docker"], "save", "-o", partial, *params["images"])
+        os.rename(partial, params["target"])
+        return {"changed": True}
+    return {"changed": False}
+
+
+def load(params: dict[str, Any]) -> dict[str, Any]:
+    call(params["docker"], "load", "--quiet", "--input", params["target"])
+    return {"changed": True}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "do": {"choices": ["list", "probe", "bootstrap", "wheels", "build", "save", "load"], "required": True},
+            "docker": {"type": "str", "required": True},
+            "image": {"type": "str"},
+            "images": {"type": "raw"},
+            "suite": {"type": "str"},
+            "options": {"type": "list", "elements": "str", "default": []},
+            "cache": {"type": "path"},
+            "lock": {"type": "str"},
+            "name": {"type": "str"},
+            "python": {"type": "str"},
+            "context": {"type": "dict", "default": {}},
+            "wheels": {"type": "path"},
+            "build_args": {"type": "dict", "default": {}},
+            "target": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    steps = {
+        "list": lambda params: {"changed": False, "images": list_images(params["docker"])},
+        "probe": lambda params: {"changed": False, **probe(params["image"])},
+        "bootstrap": bootstrap_all,
+        "wheels": wheels,
+        "build": build,
+        "save": save,
+        "load": load,
+    }
+    do = module.params["do"]
+    if module.check_mode and do not in ("list", "probe"):
+        module.exit_json(changed=True)
+    if module.params["cache"]:
+        os.makedirs(module.params["cache"], exist_ok=True)
+    try:
+        module.exit_json(**steps[do](module.params))
+    except Failed as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()

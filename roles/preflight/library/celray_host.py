@@ -1,0 +1,253 @@
+#!/usr/bin/python
+"""Look at a host, read-only: user, engine, compose, ports, disk, memory, clock."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: celray_host
+short_description: Gather what a deployment has to know of a host, without changing it
+description:
+  - Reads the deploying user, the container engine and compose, listening ports with their
+    processes, free disk and memory, writability of paths and the clock. Changes nothing.
+options:
+  ports: {description: TCP ports to look up, type: list, elements: int, default: []}
+  paths:
+    description: Directories that will be written; the nearest existing parent is examined.
+    type: list
+    elements: str
+    default: []
+author: celray
+"""
+
+EXAMPLES = r"""
+- name: Look at the host
+  celray_host:
+    ports: [6380]
+"""
+
+RETURN = r"""
+host: {description: what was found, returned: always, type: dict}
+"""
+
+import grp
+import json
+import os
+import platform
+import pwd
+import shutil
+import sys
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+# Runs as a program of its own too: under sudo, where the owner of a socket is another user.
+SCAN_SOURCE = r"""
+import json, os, sys
+
+def listeners(wanted):
+    inodes = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = open(table).read().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            cells = line.split()
+            port = int(cells[1].rsplit(":", 1)[1], 16)
+            if cells[3] == "0A" and port in wanted:
+                inodes["socket:[%s]" % cells[9]] = port
+    found = {port: None for port in inodes.values()}
+    for pid in filter(str.isdigit, os.listdir("/proc")) if inodes else ():
+        try:
+            handles = [os.readlink("/proc/%s/fd/%s" % (pid, fd)) for fd in os.listdir("/proc/%s/fd" % pid)]
+            name = open("/proc/%s/comm" % pid).read().strip()
+        except OSError:
+            continue
+        for handle in handles:
+            if handle in inodes:
+                found[inodes[handle]] = {"pid": int(pid), "name": name}
+    return found
+"""
+
+
+def run(module: AnsibleModule, *argv: str, timeout: int = 20) -> tuple[int, str, str]:
+    """Run a command that only reads; a missing program is rc 127, not an exception."""
+    timed = ["timeout", str(timeout), *argv] if shutil.which("timeout") else list(argv)
+    rc, out, err = module.run_command(timed, check_rc=False)
+    return rc, out.strip(), err.strip()
+
+
+def read_first(path: str, default: str = "") -> str:
+    try:
+        with open(path) as handle:
+            return handle.read().strip()
+    except OSError:
+        return default
+
+
+def os_release() -> dict[str, str]:
+    pairs = (line.split("=", 1) for line in read_first("/etc/os-release").splitlines() if "=" in line)
+    values = {key: value.strip('"') for key, value in pairs}
+    return {key: values.get(key.upper(), "") for key in ("id", "id_like", "version_id", "version_codename")}
+
+
+def uplink_mtu() -> int:
+    for line in read_first("/proc/net/route").splitlines()[1:]:
+        cells = line.split()
+        if cells[1] == "00000000":
+            return int(read_first(f"/sys/class/net/{cells[0]}/mtu", "1500"))
+    return 1500
+
+
+def memory_mb() -> tuple[int, int]:
+    rows = dict(line.split(":", 1) for line in read_first("/proc/meminfo").splitlines())
+    total, available = (int(rows[key].split()[0]) // 1024 for key in ("MemTotal", "MemAvailable"))
+    return total, available
+
+
+def nearest_parent(path: str) -> str:
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def look_at_path(path: str) -> dict[str, Any]:
+    parent = nearest_parent(path)
+    stats = os.statvfs(parent)
+    return {
+        "path": path,
+        "parent": parent,
+        "is_directory": os.path.isdir(parent),
+        "writable": os.access(parent, os.W_OK | os.X_OK),
+        "read_only_mount": bool(stats.f_flag & os.ST_RDONLY),
+        "free_mb": stats.f_bavail * stats.f_frsize // 2**20,
+        "device": os.stat(parent).st_dev,
+    }
+
+
+def has_sudo(module: AnsibleModule) -> bool:
+    return os.getuid() == 0 or (
+        shutil.which("sudo") is not None and run(module, "sudo", "-n", "true")[0] == 0
+    )
+
+
+def look_at_engine(module: AnsibleModule, sudo: bool) -> dict[str, Any]:
+    """The engine's version and how the deploying user reaches it: direct, sudo, stopped, absent."""
+    path = shutil.which("docker") or ""
+    engine: dict[str, Any] = {
+        "path": path,
+        "daemon": shutil.which("dockerd") or "",
+        "snap": os.path.realpath(path).startswith("/snap/") or path.startswith("/snap/"),
+        "access": "absent",
+        "error": "",
+    }
+    if not path:
+        return engine
+    engine["access"] = "stopped"
+    ways = [("direct", [])] + ([("sudo", ["sudo", "-n"])] if sudo and os.getuid() else [])
+    for access, prefix in ways:
+        rc, out, err = run(module, *prefix, path, "version", "--format", "{{json .Server}}")
+        if rc == 0 and out not in ("", "null"):
+            server = json.loads(out)
+            # Engine and API numbers are what v1 is held against; both are strings such as 1.41.
+            engine |= {
+                "access": access,
+                "version": server["Version"],
+                "api": server["ApiVersion"],
+                "min_api": server.get("MinAPIVersion", "1.12"),
+                "error": "",
+            }
+            return engine
+        engine["error"] = (err or out).splitlines()[-1] if err or out else f"exit {rc}"
+        if "permission denied" in err.lower():
+            engine["access"] = "denied"
+    return engine
+
+
+def look_at_compose(module: AnsibleModule, docker: str) -> dict[str, Any]:
+    """Which generations are there: {"v2": {command, version}, "v1": ...}; a missing one is absent."""
+    found: dict[str, Any] = {}
+    if docker:
+        rc, out, _ = run(module, docker, "compose", "version", "--short")
+        if rc == 0:
+            found["v2"] = {"command": [docker, "compose"], "version": out.lstrip("v")}
+    standalone = shutil.which("docker-compose")
+    if standalone:
+        rc, out, _ = run(module, standalone, "version", "--short")
+        if rc == 0:
+            generation = "v1" if out.lstrip("v").startswith("1.") else "v2"
+            found.setdefault(generation, {"command": [standalone], "version": out.lstrip("v")})
+    return found
+
+
+def look_at_containers(module: AnsibleModule, engine: dict[str, Any]) -> list[dict[str, str]]:
+    """Every container's name with our project label (empty for somebody else's)."""
+    if engine["access"] not in ("direct", "sudo"):
+        return []
+    prefix = ["sudo", "-n"] if engine["access"] == "sudo" else []
+    form = '{{.Names}}\t{{.Label "celray.project"}}\t{{.State}}'
+    rc, out, _ = run(module, *prefix, engine["path"], "ps", "-a", "--format", form)
+    rows = (line.split("\t") for line in out.splitlines() if rc == 0)
+    return [{"name": name, "project": project, "state": state} for name, project, state in rows]
+
+
+def look_at_ports(module: AnsibleModule, wanted: list[int], sudo: bool) -> dict[str, Any]:
+    scope: dict[str, Any] = {}
+    exec(SCAN_SOURCE, scope)  # noqa: S102 - our own constant, shared with the sudo call below
+    found = scope["listeners"](set(wanted))
+    if None in found.values() and sudo and os.getuid():
+        call = f"print(json.dumps(listeners(set({sorted(found)}))))"
+        rc, out, _ = run(module, "sudo", "-n", sys.executable, "-c", f"{SCAN_SOURCE}\n{call}")
+        if rc == 0:
+            found = {int(port): owner for port, owner in json.loads(out).items()}
+    return {str(port): owner for port, owner in found.items()}
+
+
+def look(module: AnsibleModule) -> dict[str, Any]:
+    me = pwd.getpwuid(os.getuid())
+    sudo = has_sudo(module)
+    engine = look_at_engine(module, sudo)
+    total, available = memory_mb()
+    docker_root = "/var/lib/docker"
+    home = os.environ.get("HOME") if os.getuid() == 0 else None
+    return {
+        "user": me.pw_name,
+        "uid": me.pw_uid,
+        "gid": me.pw_gid,
+        "group": grp.getgrgid(me.pw_gid).gr_name,
+        "home": home or me.pw_dir,
+        "hostname": platform.node(),
+        "sudo": sudo,
+        "machine": platform.machine(),
+        "os": os_release(),
+        "systemd": os.path.isdir("/run/systemd/system"),
+        "cpus": len(os.sched_getaffinity(0)),
+        "memory_mb": total,
+        "memory_available_mb": available,
+        # The address of this host that the operator's SSH came in on; local runs have none.
+        "address": (os.environ.get("SSH_CONNECTION", "").split() + ["", "", ""])[2] or "127.0.0.1",
+        "uplink_mtu": uplink_mtu(),
+        "epoch": time.time(),
+        "engine": engine,
+        "compose": look_at_compose(module, engine["path"]),
+        "containers": look_at_containers(module, engine),
+        "ports": look_at_ports(module, module.params["ports"], sudo),
+        "paths": [look_at_path(os.path.expanduser(path)) for path in module.params["paths"]],
+        "docker_root": look_at_path(docker_root),
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "ports": {"type": "list", "elements": "int", "default": []},
+            "paths": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    module.exit_json(changed=False, host=look(module))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+#!/usr/bin/python
+"""Keep the deployment's secrets on its host: read them, make what is missing, never change one."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: celray_secrets
+short_description: Read a host's secrets, generate what is missing
+description:
+  - The host is asked first, so that a second operator's machine gets the same secrets. An override
+    (from vault) replaces the stored value. Call it with no_log.
+options:
+  path: {description: JSON file on the host, type: path, required: true}
+  wanted:
+    description: Name and number of characters of each secret.
+    type: dict
+    required: true
+  overrides: {description: Values to keep instead of generated ones, type: dict, default: {}}
+author: celray
+"""
+
+EXAMPLES = r"""
+- name: Read or make the secrets
+  celray_secrets:
+    path: ~/celray/secrets/secrets.json
+    wanted: {redis_password: 32}
+  no_log: true
+"""
+
+RETURN = r"""
+secret: {description: every wanted secret, returned: always, type: dict}
+made: {description: names that were generated now, returned: always, type: list}
+"""
+
+import json
+import os
+import secrets
+import string
+import tempfile
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+ALPHABET = string.ascii_letters + string.digits
+SHORTEST = 8
+
+
+class BadSecret(Exception):
+    """An override or a stored file that cannot be used; the message never holds a value."""
+
+
+def check_overrides(overrides: dict[str, Any], wanted: dict[str, int]) -> None:
+    for name, value in overrides.items():
+        if name not in wanted:
+            raise BadSecret(f"celray_secrets names {name!r}, which is none of {', '.join(sorted(wanted))}")
+        if not isinstance(value, str) or len(value) < SHORTEST or not value.isprintable() or " " in value:
+            raise BadSecret(
+                f"celray_secrets.{name} (your vault or inventory) must be a string of at least {SHORTEST} "
+                "printable characters without blanks"
+            )
+
+
+def read(path: str) -> dict[str, str]:
+    try:
+        with open(path) as handle:
+            stored = json.load(handle)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise BadSecret(
+            f"{path} on the host cannot be read ({type(error).__name__}): restore it, or move it away to "
+            "generate new secrets (every client then needs the new ones)"
+        ) from error
+    return dict(stored)
+
+
+def merge(stored: dict[str, str], wanted: dict[str, int], overrides: dict[str, str]) -> dict[str, str]:
+    """Stored values stay, overrides win, the rest is generated. Unknown stored names are kept."""
+    made = {
+        name: "".join(secrets.choice(ALPHABET) for _ in range(length))
+        for name, length in wanted.items()
+        if name not in stored
+    }
+    return {**stored, **made, **overrides}
+
+
+def write(path: str, values: dict[str, str]) -> None:
+    """Atomically and never readable by others, not even for a moment."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    os.chmod(folder, 0o700)
+    handle, temporary = tempfile.mkstemp(dir=folder)
+    with os.fdopen(handle, "w") as stream:
+        json.dump(values, stream, indent=2, sort_keys=True)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.rename(temporary, path)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "wanted": {"type": "dict", "required": True},
+            "overrides": {"type": "dict", "default": {}, "no_log": True},
+        },
+        supports_check_mode=True,
+    )
+    path, wanted, overrides = (module.params[key] for key in ("path", "wanted", "overrides"))
+    try:
+        check_overrides(overrides, wanted)
+        stored = read(path)
+    except BadSecret as error:
+        module.fail_json(msg=str(error))
+    values = merge(stored, {name: int(length) for name, length in wanted.items()}, overrides)
+    changed = values != stored
+    if changed and not module.check_mode:
+        write(path, values)
+    module.exit_json(changed=changed, secret=values, made=sorted(set(values) - set(stored)))
+
+
+if __name__ == "__main__":
+    main()
