@@ -38,6 +38,7 @@ def _program() -> Iterator[str]:
             "openssh-server",
             extra={"DEBIAN_FRONTEND": "noninteractive"},
         )
+        shutil.rmtree("/run/sshd", ignore_errors=True)
 
 
 @contextmanager
