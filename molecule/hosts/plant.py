@@ -21,6 +21,8 @@ from pathlib import Path
 ALPHABET = string.ascii_letters + string.digits
 #: Name and length of what is overridden; see celray_secrets in roles/celray/defaults/main.yml.
 PLANTED = {"redis_password": 32, "flower_password": 32, "ray_auth_token": 64}
+#: A notification channel, whose address holds a token of this length.
+CHANNEL_TOKEN = 32
 
 
 def write(path: Path, text: str) -> Path:
@@ -41,18 +43,22 @@ def encrypt(content: str, password: Path, target: Path) -> None:
     )
 
 
-def plant(state: Path) -> dict[str, str]:
-    """Make and store the secrets of one run; return them by name."""
-    chosen = {
-        name: "".join(secrets.choice(ALPHABET) for _ in range(length))
-        for name, length in PLANTED.items()
-    }
-    write(state / "canaries.json", json.dumps(chosen))
+def invent(length: int) -> str:
+    """A secret without characters that anything would quote or escape."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+
+
+def plant(state: Path) -> None:
+    """Make and store the secrets of one run."""
+    chosen = {name: invent(length) for name, length in PLANTED.items()}
+    token = invent(CHANNEL_TOKEN)
+    write(state / "canaries.json", json.dumps({**chosen, "channel_token": token}))
     password = write(state / "vault-password", secrets.token_urlsafe(24) + "\n")
     write(state / "operator" / "hosts.yml", "all: {}\n")
     vault = state / "operator" / "group_vars" / "all" / "vault.yml"
-    encrypt(json.dumps({"celray_secrets": chosen}), password, vault)
-    return chosen
+    channels = {"ops": f"json://127.0.0.1:9/{token}"}
+    content = {"celray_secrets": chosen, "celray_notify_channels": channels}
+    encrypt(json.dumps(content), password, vault)
 
 
 if __name__ == "__main__":

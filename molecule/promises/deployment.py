@@ -1,0 +1,198 @@
+"""One deployment on one test host, looked at and changed as an operator would."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPO = Path(__file__).resolve().parents[2]
+USER = "operator"
+#: What a deploy or a check says of one container: symbol, name, verb, reason.
+ACTION = re.compile(r"^\s*[+~^-] (\S+) +(create|recreate|start|remove)\b", re.MULTILINE)
+RECAP = re.compile(
+    r"^(\S+) +: ok=\d+ +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", re.MULTILINE
+)
+
+#: Runs on the host as root: everything that a check must leave as it was. Data directories are left
+#: out (their services write to them); what is deployed is all here.
+LOOK = r"""
+import hashlib, json, os, subprocess, sys
+
+home = sys.argv[1]
+
+def docker(*argv):
+    return subprocess.run(["docker", *argv], capture_output=True, text=True, check=True).stdout
+
+ids = docker("ps", "-aq", "--no-trunc").split()
+boxes = json.loads(docker("inspect", *ids)) if ids else []
+files = {}
+for top in ("projects", "secrets"):
+    for folder, _, names in os.walk(os.path.join(home, top)):
+        for path in [folder, *(os.path.join(folder, name) for name in names)]:
+            stat = os.lstat(path)
+            content = open(path, "rb").read() if os.path.isfile(path) else b""
+            files[path] = [oct(stat.st_mode), stat.st_uid, stat.st_gid, stat.st_mtime,
+                           hashlib.sha256(content).hexdigest()]
+print(json.dumps({
+    "containers": {box["Name"].lstrip("/"): box for box in boxes},
+    "files": files,
+    "images": sorted(docker("images", "-aq", "--no-trunc").split()),
+}))
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What one command of the operator's said."""
+
+    code: int
+    output: str
+
+    @property
+    def actions(self) -> dict[str, str]:
+        """Container -> what is (or would be) done to it."""
+        return dict(ACTION.findall(self.output))
+
+    @property
+    def changed(self) -> int:
+        """Tasks that changed something, over all hosts."""
+        return sum(int(changed) for _, changed, _, _ in RECAP.findall(self.output))
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """A host at one moment."""
+
+    containers: dict[str, dict[str, Any]]
+    files: dict[str, list[Any]]
+    images: list[str]
+
+    def running(self) -> dict[str, tuple[str, str]]:
+        """Container -> its id and start time: equal means untouched."""
+        return {
+            name: (box["Id"], box["State"]["StartedAt"]) for name, box in self.containers.items()
+        }
+
+
+class Deployment:
+    """The host of this scenario and the commands that reach it.
+
+    Parameters:
+        state: molecule's ephemeral directory, where create has written how to reach the host.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        instance = json.loads((state / "instance_config.yml").read_text())[0]
+        self.name: str = instance["instance"]
+        self.address: str = instance["address"]
+        self.home = f"/home/{USER}/celray"
+        self.canaries: dict[str, str] = json.loads((state / "canaries.json").read_text())
+
+    # --- on the host
+
+    def ssh(self, *command: str, stdin: str | None = None) -> str:
+        """Run a command on the host and return its output."""
+        done = subprocess.run(
+            ["ssh", "-F", str(self.state / "ssh_config"), self.name, *command],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}{done.stdout}"
+        return done.stdout
+
+    def docker(self, *arguments: str) -> str:
+        """Run the engine's client on the host."""
+        return self.ssh("sudo", "docker", *arguments)
+
+    def python(self, program: str, *arguments: str) -> Any:
+        """Run a program on the host as root; it comes by standard input and answers in JSON."""
+        return json.loads(self.ssh("sudo", "python3", "-", *arguments, stdin=program))
+
+    def look(self) -> Look:
+        """See containers, deployed files and images as they are now."""
+        return Look(**self.python(LOOK, self.home))
+
+    @functools.cached_property
+    def secrets(self) -> dict[str, str]:
+        """Every secret of this deployment by name: the planted and the generated ones."""
+        stored = json.loads(self.ssh("sudo", "cat", f"{self.home}/secrets/secrets.json"))
+        return {**stored, **self.canaries}
+
+    # --- on the operator's machine
+
+    def command(
+        self, *argv: str, environment: Mapping[str, str] | None = None, code: int | None = 0
+    ) -> Run:
+        """Run a command in the repository; everything that it says is also kept in the log."""
+        done = subprocess.run(
+            argv,
+            cwd=REPO,
+            env={**os.environ, **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        with (self.state / "operator.log").open("a") as log:
+            log.write(f"$ {' '.join(argv)}\n{done.stdout}\n")
+        assert code is None or done.returncode == code, done.stdout[-6000:]
+        return Run(done.returncode, done.stdout)
+
+    def play(self, playbook: str, *arguments: str, code: int | None = 0) -> Run:
+        """Run a playbook with this scenario's inventory."""
+        inventories = (self.state / "inventory", self.state / "operator")
+        sources = [f"--inventory={path}" for path in inventories]
+        return self.command("ansible-playbook", *sources, *arguments, playbook, code=code)
+
+    def deploy(self, *arguments: str) -> Run:
+        """What `make deploy` runs."""
+        return self.play("site.yml", *arguments)
+
+    def check(self) -> Run:
+        """What `make check` runs."""
+        return self.play("site.yml", "--check", "--diff")
+
+    def configure(self, name: str, **variables: Any) -> None:
+        """Edit the operator's inventory: group_vars/all/NAME.yml."""
+        path = self.state / "operator" / "group_vars" / "all" / f"{name}.yml"
+        path.write_text(yaml.safe_dump(variables))
+
+    def make(self, target: str, *arguments: str) -> Run:
+        """Run a make target against the host as somebody who has nothing but its address."""
+        ssh = f"-o UserKnownHostsFile={self.state / 'known_hosts'} -o IdentitiesOnly=yes"
+        environment = {
+            "ANSIBLE_SSH_COMMON_ARGS": ssh,
+            "ANSIBLE_PRIVATE_KEY_FILE": str(self.state / "id_ed25519"),
+            "MAKEFLAGS": "",
+        }
+        where = (f"HOST={self.address}", f"SSH_USER={USER}")
+        return self.command("make", target, *where, *arguments, environment=environment)
+
+
+def eventually(test: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait until something is true; it must become so within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not test():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(1)
+
+
+@functools.cache
+def catalogue() -> list[dict[str, Any]]:
+    """The workers as the project ships them."""
+    defaults = yaml.safe_load((REPO / "roles/celray/defaults/main.yml").read_text())
+    workers: list[dict[str, Any]] = defaults["celery_workers"]
+    return workers

@@ -1,0 +1,45 @@
+"""What a second deploy, and a second operator, must find."""
+
+from __future__ import annotations
+
+from deployment import Deployment
+
+
+def test_second_deploy_changes_nothing_and_restarts_nothing(deployment: Deployment) -> None:
+    before = deployment.look()
+    again = deployment.deploy("-vvv", "--diff")
+    after = deployment.look()
+    assert again.changed == 0
+    assert not again.actions
+    assert after.running() == before.running()
+    assert (after.files, after.images) == (before.files, before.images)
+
+
+def test_second_operator_with_nothing_but_the_address_changes_nothing(
+    deployment: Deployment,
+) -> None:
+    """Another inventory, another name for the host, no vault: the host is asked first."""
+    before = deployment.look()
+    again = deployment.make("deploy")
+    after = deployment.look()
+    assert again.changed == 0
+    assert (after.running(), after.files) == (before.running(), before.files)
+
+
+def test_second_operator_gets_the_same_credentials(deployment: Deployment, broker_url: str) -> None:
+    said = deployment.make("credentials").output
+    pairs = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    assert pairs["CELERY_BROKER_URL"] == f"{broker_url}/0"
+    assert pairs["CELERY_RESULT_BACKEND"] == f"{broker_url}/1"
+    assert pairs["FLOWER_PASSWORD"] == deployment.canaries["flower_password"]
+    assert pairs["RAY_AUTH_TOKEN"] == deployment.canaries["ray_auth_token"]
+    assert pairs["RAY_DASHBOARD_URL"] == f"http://{deployment.address}:8265"
+    assert set(pairs) >= {"FLOWER_URL", "FLOWER_USER", "RAY_ADDRESS"}
+    # Credentials are printed for people to read, here and nowhere else.
+    (deployment.state / "operator.log").unlink()
+
+
+def test_status_names_every_worker_and_queue(deployment: Deployment) -> None:
+    said = deployment.make("status").output
+    for word in ("celery-worker-ml", "celery-worker-data", "celery-worker-default", "ray-head"):
+        assert word in said

@@ -1,0 +1,158 @@
+"""What clients and people reach over the network, from the control node."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from celery import Celery
+from deployment import Deployment, eventually
+from redis import Redis
+from redis.exceptions import AuthenticationError, NoPermissionError
+from testinfra.host import Host
+
+#: A server may bind these; `*` and `0.0.0.0` would be every network that the host is in.
+LOOPBACK = ("127.0.0.1", "[::1]", "[::ffff:127.0.0.1]")
+
+
+def get(url: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """GET a URL past any proxy: status and body."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 - http, ours
+    try:
+        with opener.open(request, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, ""
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+# --- Redis, as every existing client uses it
+
+
+def test_client_with_nothing_but_the_url_gets_a_result(client: Celery) -> None:
+    """It names no queue and lands on Celery's own default one (P3)."""
+    result = client.send_task("tasks.simple_tasks.ping").get(timeout=60)
+    assert result["status"] == "pong"
+    assert result["worker"]
+
+
+@pytest.mark.parametrize("queue", ["ml", "data", "default"])
+def test_every_queue_is_served_by_its_own_worker(client: Celery, queue: str) -> None:
+    result = client.send_task("tasks.simple_tasks.ping", queue=queue).get(timeout=60)
+    assert str(result["worker"]).startswith(f"{queue}@")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "FLUSHALL",
+        "FLUSHDB",
+        "CONFIG GET requirepass",
+        "KEYS *",
+        "SHUTDOWN NOSAVE",
+        "ACL LIST",
+        "DEBUG SLEEP 0",
+        "MONITOR",
+        "BGREWRITEAOF",
+        "REPLICAOF NO ONE",
+        "MODULE LIST",
+        "SCRIPT FLUSH",
+        "CLIENT KILL TYPE normal",
+    ],
+)
+def test_default_user_may_not_do_what_is_dangerous(redis: Redis, command: str) -> None:
+    with pytest.raises(NoPermissionError):
+        redis.execute_command(*command.split())  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("login", ["", "default:wrong@", ":wrong@", "celray:wrong@", "admin:x@"])
+def test_nobody_gets_in_without_the_password(deployment: Deployment, login: str) -> None:
+    with (
+        Redis.from_url(f"redis://{login}{deployment.address}:6380/0") as stranger,
+        pytest.raises(AuthenticationError),
+    ):
+        stranger.llen("celery")
+
+
+def test_health_user_may_do_nothing_but_ping(deployment: Deployment) -> None:
+    with Redis.from_url(f"redis://health:health@{deployment.address}:6380/0") as health:
+        assert health.execute_command("PING")
+        for command in ("LLEN celery", "GET x", "PUBLISH x y", "INFO"):
+            with pytest.raises(NoPermissionError):
+                health.execute_command(*command.split())
+
+
+# --- Flower and Ray
+
+
+def test_flower_asks_for_the_password_and_knows_the_workers(deployment: Deployment) -> None:
+    url = f"http://{deployment.address}:5555/api/workers"
+    assert get(url)[0] == 401
+    assert get(url, basic("admin", "wrong"))[0] == 401
+    login = basic("admin", deployment.canaries["flower_password"])
+
+    def knows_all() -> bool:
+        code, body = get(f"{url}?refresh=1", login)
+        names = {node.split("@")[0] for node in json.loads(body)} if code == 200 else set()
+        return names >= {"ml", "data", "default"}
+
+    eventually(knows_all, 40, "Flower lists the three workers")
+
+
+def test_ray_answers_the_token_and_nobody_else(deployment: Deployment) -> None:
+    url = f"http://{deployment.address}:8265/api/jobs/"
+    assert get(url)[0] == 401
+    assert get(url, {"Authorization": "Bearer wrong"})[0] in (401, 403)
+    token = deployment.canaries["ray_auth_token"]
+    assert get(url, {"Authorization": f"Bearer {token}"})[0] == 200
+
+
+def test_services_listen_on_the_promised_addresses_only(deployment: Deployment, host: Host) -> None:
+    lines = host.check_output("ss -Hltn").splitlines()
+    listening = [line.split()[3].rsplit(":", 1) for line in lines]
+    allowed = (*LOOPBACK, deployment.address, f"[::ffff:{deployment.address}]")
+    open_to_all = {port for address, port in listening if address not in allowed}
+    # sshd is the host's own.
+    assert open_to_all - {"22"} == set()
+    ports = {port for _, port in listening}
+    assert {"6380", "5555", "8265", "10001"} <= ports
+
+
+# --- failures
+
+
+def test_killed_worker_comes_back_by_itself(deployment: Deployment, client: Celery) -> None:
+    def inspect() -> dict[str, Any]:
+        return deployment.look().containers["celery-worker-default"]
+
+    pid = inspect()["State"]["Pid"]
+    deployment.ssh("sudo", "kill", "-KILL", str(pid))
+    eventually(lambda: inspect()["RestartCount"] > 0, 30, "the engine restarts the worker")
+    result = client.send_task("tasks.simple_tasks.ping", queue="default").get(timeout=60)
+    assert result["status"] == "pong"
+
+
+@pytest.mark.skipif(
+    os.environ.get("MOLECULE_SCENARIO_NAME") != "default",
+    reason="the same image and health check in every scenario; takes a minute",
+)
+def test_worker_that_does_not_consume_is_unhealthy(deployment: Deployment, client: Celery) -> None:
+    def health() -> str:
+        box = deployment.look().containers["celery-worker-ml"]
+        return str(box["State"]["Health"]["Status"])
+
+    eventually(lambda: health() == "healthy", 60, "the worker is healthy at first")
+    client.control.cancel_consumer("ml", reply=True, timeout=5)
+    eventually(lambda: health() == "unhealthy", 120, "a worker without its queue is unhealthy")
+    client.control.add_consumer("ml", reply=True, timeout=5)
+    eventually(lambda: health() == "healthy", 60, "with its queue it is healthy again")
