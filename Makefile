@@ -105,7 +105,7 @@ destroy: $(VENV)/stamp ## remove containers and images; data stays unless PURGE=
 
 ##@ Develop
 .PHONY: lint test test-fast bench
-lint: $(DEV)/stamp $(TASKS)/stamp ## ansible-lint, yamllint, ruff, mypy, hadolint, shellcheck
+lint: $(DEV)/stamp $(RAY)/stamp ## ansible-lint, yamllint, ruff, mypy, hadolint, shellcheck
 	@.ci/lint
 test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp ## unit tests: templates, modules, tasks (real Redis, real Ray), no container
 	@.ci/test-fast
