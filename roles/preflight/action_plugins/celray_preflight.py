@@ -121,14 +121,14 @@ def check_routes(workers: list[dict[str, Any]], routes: Mapping[str, str]) -> li
 
 
 def check_schedule(schedule: Any, routes: Mapping[str, str], queues: set[str]) -> list[Problem]:
-    source = "celery_beat_schedule (roles/celery_beat/defaults/main.yml, or your inventory)"
+    source = "celery_beat_schedule (roles/celray/defaults/main.yml, or your inventory)"
     problems = []
     for entry in schedule or []:
         name = entry.get("name", "?") if isinstance(entry, Mapping) else "?"
         if not isinstance(entry, Mapping) or not {"name", "task"} <= set(entry):
             problems.append(Problem(f"schedule entry {entry!r} lacks name or task", source, "add them"))
             continue
-        unknown = set(entry) - {"name", "task", "queue", "every_seconds", "cron", "kwargs"}
+        unknown = set(entry) - {"name", "task", "queue", "every_seconds", "cron"}
         if unknown:
             problems.append(Problem(f"schedule {name} has unknown keys {sorted(unknown)}", source, "remove them"))
         if ("every_seconds" in entry) == ("cron" in entry):

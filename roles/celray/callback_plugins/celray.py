@@ -1,0 +1,169 @@
+"""What an operator sees of a run: one line per thing that happened, an error once, the recap.
+
+With -v and more it is Ansible's own output, unabridged.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from ansible import constants as C
+from ansible.plugins.callback.default import CallbackModule as Default
+
+DOCUMENTATION = r"""
+name: celray
+type: stdout
+short_description: One line per thing that happened
+extends_documentation_fragment: [default_callback, result_format_callback]
+"""
+
+# A step that takes longer is announced while it runs.
+ANNOUNCE_SECONDS = 3.0
+# Steps that only lead to others.
+SILENT_ACTIONS = ("include_role", "include_tasks", "import_role", "import_tasks", "validate_argument_spec")
+
+
+class CallbackModule(Default):  # type: ignore[misc]
+    """Quiet where nothing happens."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "stdout"
+    CALLBACK_NAME = "celray"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.announcer: threading.Timer | None = None
+        self.started = 0.0
+
+    @property
+    def plain(self) -> bool:
+        return int(self._display.verbosity) > 0
+
+    def line(self, text: str, color: str | None = None) -> None:
+        self._display.display(text, color=color)
+
+    @staticmethod
+    def hides(task: Any) -> bool:
+        return task.action.rsplit(".", 1)[-1] in SILENT_ACTIONS
+
+    def done(self) -> str:
+        if self.announcer:
+            self.announcer.cancel()
+        seconds = time.monotonic() - self.started
+        return f"  ({seconds:.0f} s)" if seconds >= ANNOUNCE_SECONDS else ""
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        if self.plain:
+            return super().v2_playbook_on_play_start(play)
+        mark = "  [check: nothing is changed]" if play.check_mode else ""
+        self.line(f"\n{play.get_name().strip()}{mark}", C.COLOR_HIGHLIGHT)
+        return None
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        if self.plain:
+            return super().v2_playbook_on_task_start(task, is_conditional)
+        self.done()
+        self.started = time.monotonic()
+        if not self.hides(task):
+            name = task.name or task.action
+            self.announcer = threading.Timer(ANNOUNCE_SECONDS, self.line, [f"  …        {name}"])
+            self.announcer.daemon = True
+            self.announcer.start()
+        return None
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        if self.plain:
+            return super().v2_runner_on_ok(result)
+        took, task, data = self.done(), result.task, result.result
+        if self.hides(task) or "results" in data:
+            return None
+        if task.action.endswith("debug") and "msg" in data:
+            message = data["msg"]
+            for text in message if isinstance(message, list) else str(message).splitlines():
+                self.line(f"  {text}")
+            return None
+        changed = bool(data.get("changed"))
+        host = "" if len(task.play.hosts or []) == 1 else f"{result.host.get_name()}: "
+        word = ("would   " if task.check_mode else "changed ") if changed else "ok      "
+        self.line(f"  {word} {host}{task.get_name().split(' : ')[-1]}{took}",
+                  C.COLOR_CHANGED if changed else C.COLOR_OK)
+        return None
+
+    def v2_runner_item_on_ok(self, result: Any) -> None:
+        if self.plain:
+            return super().v2_runner_item_on_ok(result)
+        took = self.done()
+        changed = bool(result.result.get("changed"))
+        label = self._get_item_label(result.result)
+        name = result.task.get_name().split(" : ")[-1]
+        self.line(f"  {'changed ' if changed else 'ok      '} {name}: {label}{took}",
+                  C.COLOR_CHANGED if changed else C.COLOR_OK)
+        self.started = time.monotonic()
+        return None
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        if self.plain:
+            return super().v2_runner_on_failed(result, ignore_errors)
+        took = self.done()
+        if ignore_errors or "results" in result.result:
+            return None
+        self.failure(result, took)
+        return None
+
+    def v2_runner_item_on_failed(self, result: Any) -> None:
+        if self.plain:
+            return super().v2_runner_item_on_failed(result)
+        self.failure(result, self.done())
+        return None
+
+    def failure(self, result: Any, took: str) -> None:
+        data = result.result
+        text = str(data.get("msg", "failed")).removeprefix("Task failed: ").removeprefix("Module failed: ")
+        details = [str(data[key]).strip() for key in ("stderr", "stdout") if data.get(key)]
+        self.line(f"  FAILED   {result.host.get_name()}: {result.task.get_name().split(' : ')[-1]}{took}", C.COLOR_ERROR)
+        for row in "\n".join([text, *details[:1]]).splitlines():
+            self.line(f"    {row}", C.COLOR_ERROR)
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        if self.plain:
+            return super().v2_runner_on_unreachable(result)
+        self.failure(result, self.done())
+        return None
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        if self.plain:
+            return super().v2_runner_on_skipped(result)
+        self.done()
+        return None
+
+    def v2_runner_item_on_skipped(self, result: Any) -> None:
+        if self.plain:
+            super().v2_runner_item_on_skipped(result)
+
+    def v2_playbook_on_include(self, included_file: Any) -> None:
+        if self.plain:
+            super().v2_playbook_on_include(included_file)
+
+    def v2_runner_retry(self, result: Any) -> None:
+        if self.plain:
+            super().v2_runner_retry(result)
+
+    def v2_on_file_diff(self, result: Any) -> None:
+        if self.plain:
+            return super().v2_on_file_diff(result)
+        for diff in self._diffs(result):
+            if diff.get("prepared"):
+                for row in diff["prepared"].rstrip().splitlines():
+                    self.line(f"    {row}", C.COLOR_DIFF_LINES)
+        return None
+
+    @staticmethod
+    def _diffs(result: Any) -> list[dict[str, Any]]:
+        diff = result.result.get("diff") or []
+        return [diff] if isinstance(diff, dict) else [item for item in diff if isinstance(item, dict)]
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        self.done()
+        super().v2_playbook_on_stats(stats)
