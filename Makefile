@@ -131,7 +131,7 @@ $(VENV)/stamp: requirements.txt $(call stale,$(VENV))
 $(DEV)/stamp: requirements-dev.txt $(call stale,$(DEV))
 $(TASKS)/stamp: $(LOCKS)/worker.lock $(LOCKS)/test.lock $(call stale,$(TASKS))
 $(RAY)/stamp: $(LOCKS)/ray.lock $(LOCKS)/worker.lock $(LOCKS)/test.lock $(call stale,$(RAY))
-.venv%/stamp:
+.%/stamp:
 	@command -v git >/dev/null || { echo "celray: git is missing: apt-get install -y git, as root" >&2; exit 1; }
 	@.ci/venv $(@D) $(filter-out FORCE,$^)
 .PHONY: FORCE
