@@ -191,8 +191,8 @@ def eventually(test: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 @functools.cache
-def catalogue() -> list[dict[str, Any]]:
-    """The workers as the project ships them."""
-    defaults = yaml.safe_load((REPO / "roles/celray/defaults/main.yml").read_text())
-    workers: list[dict[str, Any]] = defaults["celery_workers"]
-    return workers
+def defaults() -> dict[str, Any]:
+    """The project's shared facts as it ships them; templated ones are strings with braces."""
+    content = (REPO / "roles/celray/defaults/main.yml").read_text()
+    shipped: dict[str, Any] = yaml.safe_load(content)
+    return shipped

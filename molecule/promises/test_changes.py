@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 from celery import Celery
-from deployment import Deployment, catalogue
+from deployment import Deployment, defaults
 from redis import Redis
 
 
@@ -30,7 +30,7 @@ def check_then_deploy(deployment: Deployment, expected: dict[str, str]) -> None:
 
 
 def test_concurrency_of_one_worker_recreates_that_container_alone(deployment: Deployment) -> None:
-    workers = copy.deepcopy(catalogue())
+    workers = copy.deepcopy(defaults()["celery_workers"])
     next(worker for worker in workers if worker["name"] == "data")["concurrency"] = 3
     deployment.configure("workers", celery_workers=workers)
     check_then_deploy(deployment, {"celery-worker-data": "recreate"})

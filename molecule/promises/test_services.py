@@ -7,18 +7,20 @@ import json
 import os
 import urllib.error
 import urllib.request
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from celery import Celery
-from deployment import Deployment, eventually
+from deployment import Deployment, defaults, eventually
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 from testinfra.host import Host
 
-#: A server may bind these; `*` and `0.0.0.0` would be every network that the host is in.
-LOOPBACK = ("127.0.0.1", "[::1]", "[::ffff:127.0.0.1]")
+#: Metrics of Ray's autoscaler and dashboard. Ray binds its own ports to every address as soon as
+#: its node has one that is not loopback, and has no option for these two.
+RAY_METRICS = (44217, 44227)
 
 
 def get(url: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
@@ -118,14 +120,24 @@ def test_ray_answers_the_token_and_nobody_else(deployment: Deployment) -> None:
 
 
 def test_services_listen_on_the_promised_addresses_only(deployment: Deployment, host: Host) -> None:
-    lines = host.check_output("ss -Hltn").splitlines()
-    listening = [line.split()[3].rsplit(":", 1) for line in lines]
-    allowed = (*LOOPBACK, deployment.address, f"[::ffff:{deployment.address}]")
-    open_to_all = {port for address, port in listening if address not in allowed}
-    # sshd is the host's own.
-    assert open_to_all - {"22"} == set()
-    ports = {port for _, port in listening}
-    assert {"6380", "5555", "8265", "10001"} <= ports
+    listening = defaultdict(set)
+    for line in host.check_output("ss -Hltn").splitlines():
+        address, _, port = line.split()[3].rpartition(":")
+        listening[int(port)].add(address.strip("[]").removeprefix("::ffff:"))
+    promised = {deployment.address, "127.0.0.1", "::1"}
+    for name in ("redis", "flower", "ray_dashboard", "ray_client", "ray_agent_http"):
+        addresses = listening[defaults()[f"celray_port_{name}"]]
+        assert addresses, f"nothing listens for {name}"
+        assert addresses <= promised, f"{name} listens on {addresses}"
+
+    # sshd is the host's own; 127.0.0.11 is the name server of the test host's network.
+    elsewhere = {port for port, where in listening.items() if where - promised - {"127.0.0.11"}}
+    pinned = {port for name, port in defaults().items() if name.startswith("celray_port_ray_")}
+    unpinned = elsewhere - pinned - {22, *RAY_METRICS}
+    workers = range(
+        defaults()["celray_port_ray_workers_first"], defaults()["celray_port_ray_workers_last"] + 1
+    )
+    assert not [port for port in unpinned if port not in workers]
 
 
 # --- failures
