@@ -10,7 +10,7 @@ def __getattr__(name: str) -> object:
     it lazily lets ``tasks.settings`` and ``tasks.routes`` be imported without an environment.
     """
     if name == "celery":
-        from tasks.app import app
+        from tasks.app import app  # noqa: PLC0415 - the point of this function
 
         return app
     message = f"module {__name__!r} has no attribute {name!r}"

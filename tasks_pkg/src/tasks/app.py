@@ -13,12 +13,13 @@ from tasks.headers import PUBLISHED_AT
 from tasks.heartbeat import ConsumerHeartbeat
 from tasks.routes import ROUTES
 from tasks.settings import ConfigurationError, ScheduleSpec, Settings, get_settings
+from tasks.shutdown import drain_on_sigterm
 
 #: sysexits.h: the configuration is wrong, and a restart will not help.
 EX_CONFIG = 78
 
 #: The modules that hold tasks. Listed, because a module that nobody imports registers nothing.
-TASK_MODULES = ("tasks.simple_tasks",)
+TASK_MODULES = ("tasks.simple_tasks", "tasks.ml_tasks")
 
 
 class CelrayTask(Task):  # type: ignore[misc]  # celery has no types
@@ -77,9 +78,9 @@ def configuration(settings: Settings) -> dict[str, Any]:
         # retrying the result write lost none.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "result_backend_always_retry": True,
-        # -- stopping: what runs may finish for so long, then it goes back to its queue
-        "worker_soft_shutdown_timeout": settings.soft_shutdown_seconds,
-        "worker_enable_soft_shutdown_on_idle": True,
+        # -- stopping: tasks.shutdown waits for what runs; Celery's own wait stops the loop
+        "worker_soft_shutdown_timeout": 0.0,
+        "worker_enable_soft_shutdown_on_idle": False,
         # -- nothing waits for ever, nothing gives up after a second
         "broker_url": settings.broker_url.get_secret_value(),
         "broker_connection_retry_on_startup": True,
@@ -132,6 +133,7 @@ def create_app(settings: Settings) -> Celery:
     celery = Celery("tasks", task_cls=CelrayTask)
     celery.conf.update(configuration(settings))
     celery.steps["consumer"].add(ConsumerHeartbeat)
+    signals.worker_ready.connect(drain_on_sigterm)
     return celery
 
 
@@ -152,7 +154,7 @@ def _stamp(headers: dict[str, Any] | None = None, **_: object) -> None:
 def _registered_as_routed(**_: object) -> None:
     """Refuse to start when the tasks that exist are not exactly those that are routed."""
     app.loader.import_default_modules()
-    registered = {name for name in app.tasks if not name.startswith("celery.")}
+    registered = {name for name in app.tasks if name.startswith("tasks.")}
     if registered != set(ROUTES):
         message = (
             f"tasks and routes.py differ: only registered {sorted(registered - set(ROUTES))}, "

@@ -14,6 +14,8 @@ from tasks.settings import get_settings
 
 logger = get_logger(__name__)
 
+#: Seconds until the first beat: the loop asks for its queues just after the steps have started.
+_FIRST = 1.0
 #: So many beats in a row without a pending read while there is room for a task: stuck.
 _MISSED_POLLS = 3
 
@@ -46,9 +48,10 @@ class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celer
         self._reason: str | None = None
 
     def start(self, consumer: Any) -> None:
-        """Beat once, then from the consumer's timer."""
+        """Beat soon, and then again and again, from the consumer's timer."""
         self._missed = 0
         self._timer = consumer.timer.call_repeatedly(self._every, self._beat, (consumer,))
+        consumer.timer.call_after(_FIRST, self._beat, (consumer,))
 
     def stop(self, consumer: Any) -> None:  # noqa: ARG002 - the bootstep's signature
         """Let the file grow old."""
@@ -63,7 +66,7 @@ class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celer
         if reason is None:
             touch(self._file)
         elif reason != self._reason:
-            logger.error("heartbeat: unhealthy: %s", reason)
+            logger.warning("heartbeat: unhealthy: %s", reason)
         if reason is None and self._reason is not None:
             logger.warning("heartbeat: healthy again")
         self._reason = reason

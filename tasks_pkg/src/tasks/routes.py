@@ -6,4 +6,5 @@
 
 ROUTES: dict[str, str] = {
     "tasks.simple_tasks.ping": "default",
+    "tasks.ml_tasks.distributed_training": "ml",
 }
