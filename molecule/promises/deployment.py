@@ -134,9 +134,19 @@ class Deployment:
     # --- on the operator's machine
 
     def command(
-        self, *argv: str, environment: Mapping[str, str] | None = None, code: int | None = 0
+        self,
+        *argv: str,
+        environment: Mapping[str, str] | None = None,
+        code: int | None = 0,
+        logged: bool = True,
     ) -> Run:
-        """Run a command in the repository; everything that it says is also kept in the log."""
+        """Run a command in the repository; what it says is also kept in operator.log.
+
+        Parameters:
+            environment: on top of this process's own.
+            code: the exit code that is expected; None takes any.
+            logged: whether to keep what it says.
+        """
         done = subprocess.run(
             argv,
             cwd=REPO,
@@ -146,8 +156,9 @@ class Deployment:
             text=True,
             check=False,
         )
-        with (self.state / "operator.log").open("a") as log:
-            log.write(f"$ {' '.join(argv)}\n{done.stdout}\n")
+        if logged:
+            with (self.state / "operator.log").open("a") as log:
+                log.write(f"$ {' '.join(argv)}\n{done.stdout}\n")
         assert code is None or done.returncode == code, done.stdout[-6000:]
         return Run(done.returncode, done.stdout)
 
@@ -170,16 +181,21 @@ class Deployment:
         path = self.state / "operator" / "group_vars" / "all" / f"{name}.yml"
         path.write_text(yaml.safe_dump(variables))
 
-    def make(self, target: str, *arguments: str) -> Run:
-        """Run a make target against the host as somebody who has nothing but its address."""
+    def make(self, target: str, *arguments: str, logged: bool = True) -> Run:
+        """Run a make target against the host as somebody who has nothing but its address.
+
+        What is meant to print secrets is not `logged`: the logs are searched for them.
+        """
         ssh = f"-o UserKnownHostsFile={self.state / 'known_hosts'} -o IdentitiesOnly=yes"
         environment = {
             "ANSIBLE_SSH_COMMON_ARGS": ssh,
             "ANSIBLE_PRIVATE_KEY_FILE": str(self.state / "id_ed25519"),
             "MAKEFLAGS": "",
+            **({} if logged else {"ANSIBLE_LOG_PATH": os.devnull}),
         }
         where = (f"HOST={self.address}", f"SSH_USER={USER}")
-        return self.command("make", target, *where, *arguments, environment=environment)
+        argv = ("make", target, *where, *arguments)
+        return self.command(*argv, environment=environment, logged=logged)
 
 
 def eventually(test: Callable[[], bool], seconds: float, what: str) -> None:

@@ -71,11 +71,11 @@ def test_planted_secrets_are_the_deployed_ones(deployment: Deployment) -> None:
 def test_no_log_of_the_operators_has_a_secret(
     deployment: Deployment, needles: dict[str, str]
 ) -> None:
-    for name in ("ansible.log", "operator.log"):
-        log = (deployment.state / name).read_text()
-        assert "TASK [" in log, f"{name} holds no run: this test would prove nothing"
+    for path in deployment.state.glob("*.log"):
+        log = path.read_text()
+        assert "TASK [" in log, f"{path.name} holds no run: this test would prove nothing"
         seen = [secret for secret, value in needles.items() if value in log]
-        assert not seen, f"{name} shows {', '.join(seen)}"
+        assert not seen, f"{path.name} shows {', '.join(seen)}"
 
 
 def test_first_deploy_was_logged_as_loudly_as_can_be(deployment: Deployment) -> None:
