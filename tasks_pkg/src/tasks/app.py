@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery, Task, signals
 from celery.schedules import crontab, schedule
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 
 from tasks.headers import PUBLISHED_AT
 from tasks.heartbeat import ConsumerHeartbeat
@@ -60,7 +60,11 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "enable_utc": True,
         # -- which queues: the catalogue's, and a typo in a queue's name is an error
         "task_queues": [
-            Queue(name, Exchange(name, type="direct"), routing_key=name)
+            Queue(  # type: ignore[no-untyped-call]  # kombu types no constructor
+                name,
+                Exchange(name, type="direct"),  # type: ignore[no-untyped-call]
+                routing_key=name,
+            )
             for name in settings.queues
         ],
         "task_routes": dict(ROUTES),
@@ -133,6 +137,9 @@ def create_app(settings: Settings) -> Celery:
     celery = Celery("tasks", task_cls=CelrayTask)
     celery.conf.update(configuration(settings))
     celery.steps["consumer"].add(ConsumerHeartbeat)
+    signals.before_task_publish.connect(_stamp)
+    signals.celeryd_init.connect(_registered_as_routed)
+    signals.beat_init.connect(_registered_as_routed)
     signals.worker_ready.connect(drain_on_sigterm)
     return celery
 
@@ -143,14 +150,11 @@ def fail(error: ConfigurationError) -> SystemExit:
     return SystemExit(EX_CONFIG)
 
 
-@signals.before_task_publish.connect
 def _stamp(headers: dict[str, Any] | None = None, **_: object) -> None:
     if headers is not None:
         headers[PUBLISHED_AT] = time.time()
 
 
-@signals.celeryd_init.connect
-@signals.beat_init.connect
 def _registered_as_routed(**_: object) -> None:
     """Refuse to start when the tasks that exist are not exactly those that are routed."""
     app.loader.import_default_modules()

@@ -1,7 +1,6 @@
 """Beat's scheduler: RedBeat, which keeps its schedule in Redis, with a sign of life."""
 
 import time
-from typing import Any
 
 from celery.utils.log import get_logger
 from redbeat import RedBeatScheduler
@@ -9,6 +8,7 @@ from redbeat.schedulers import get_redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from tasks.contracts import Untyped
 from tasks.heartbeat import touch
 from tasks.settings import get_settings
 
@@ -24,7 +24,7 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
     Losing the lock still ends the process, by RedBeat's design: another Beat has it.
     """
 
-    def tick(self, *args: Any, **kwargs: Any) -> float:
+    def tick(self, *args: Untyped, **kwargs: Untyped) -> float:
         """Run what is due, then renew the sign of life; returns the seconds to sleep."""
         try:
             pause: float = super().tick(*args, **kwargs)

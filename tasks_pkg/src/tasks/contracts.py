@@ -3,12 +3,15 @@
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar, get_type_hints
+from typing import Any, ParamSpec, TypeAlias, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: An object of Celery or kombu, which ship no types.
+Untyped: TypeAlias = Any
 
 #: How much of a wrong value an error repeats.
 _SHOWN = 80

@@ -5,11 +5,11 @@
 """
 
 from pathlib import Path
-from typing import Any
 
 from celery import bootsteps
 from celery.utils.log import get_logger
 
+from tasks.contracts import Untyped
 from tasks.settings import get_settings
 
 logger = get_logger(__name__)
@@ -37,23 +37,23 @@ class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celer
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
-    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+    def __init__(self, consumer: Untyped, **kwargs: Untyped) -> None:
         super().__init__(consumer, **kwargs)
         settings = get_settings()
         self._file = settings.heartbeat_file
         self._every = settings.heartbeat_seconds
         self._queues = settings.own_queues
-        self._timer: Any = None
+        self._timer: Untyped = None
         self._missed = 0
         self._reason: str | None = None
 
-    def start(self, consumer: Any) -> None:
+    def start(self, consumer: Untyped) -> None:
         """Beat soon, and then again and again, from the consumer's timer."""
         self._missed = 0
         self._timer = consumer.timer.call_repeatedly(self._every, self._beat, (consumer,))
         consumer.timer.call_after(_FIRST, self._beat, (consumer,))
 
-    def stop(self, consumer: Any) -> None:  # noqa: ARG002 - the bootstep's signature
+    def stop(self, consumer: Untyped) -> None:  # noqa: ARG002 - the bootstep's signature
         """Let the file grow old."""
         if self._timer is not None:
             self._timer.cancel()
@@ -61,7 +61,7 @@ class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celer
 
     shutdown = stop
 
-    def _beat(self, consumer: Any) -> None:
+    def _beat(self, consumer: Untyped) -> None:
         reason = self._not_working(consumer)
         if reason is None:
             touch(self._file)
@@ -71,7 +71,7 @@ class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celer
             logger.warning("heartbeat: healthy again")
         self._reason = reason
 
-    def _not_working(self, consumer: Any) -> str | None:
+    def _not_working(self, consumer: Untyped) -> str | None:
         """Say why this worker does no work, or nothing when it does."""
         task_consumer = consumer.task_consumer
         if task_consumer is None:

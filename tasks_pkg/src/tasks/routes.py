@@ -6,5 +6,8 @@
 
 ROUTES: dict[str, str] = {
     "tasks.simple_tasks.ping": "default",
+    "tasks.simple_tasks.check_cluster_health": "default",
+    "tasks.simple_tasks.send_notification": "default",
+    "tasks.simple_tasks.cleanup_old_results": "default",
     "tasks.ml_tasks.distributed_training": "ml",
 }

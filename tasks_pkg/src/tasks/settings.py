@@ -166,6 +166,10 @@ class Settings(BaseSettings):
         if self.worker_name is not None and self.worker_name not in names:
             message = f"worker_name: {self.worker_name!r} is not in workers ({', '.join(names)})"
             raise ValueError(message)
+        for place in (self.models_dir, self.datasets_dir):
+            if place.is_relative_to(self.runs_dir):
+                message = f"runs_dir: {self.runs_dir} is cleaned up and must not hold {place}"
+                raise ValueError(message)
         for task, queue in ROUTES.items():
             if queue not in self.queues:
                 message = (

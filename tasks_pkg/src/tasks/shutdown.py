@@ -12,11 +12,11 @@ import os
 import signal
 import threading
 import time
-from typing import Any
 
 from celery.utils.log import get_logger
 from celery.worker import state
 
+from tasks.contracts import Untyped
 from tasks.settings import get_settings
 
 logger = get_logger(__name__)
@@ -30,7 +30,7 @@ _CANCEL_TAKES = 2.0
 class Drain:
     """What SIGTERM does to a worker that is ready."""
 
-    def __init__(self, consumer: Any, seconds: float) -> None:
+    def __init__(self, consumer: Untyped, seconds: float) -> None:
         self._consumer = consumer
         self._seconds = seconds
         self._begun = False
@@ -69,6 +69,6 @@ class Drain:
         stopped.wait(_CANCEL_TAKES)
 
 
-def drain_on_sigterm(sender: Any = None, **_: object) -> None:
+def drain_on_sigterm(sender: Untyped = None, **_: object) -> None:
     """Replace Celery's SIGTERM handler; ``sender`` is the consumer."""
     signal.signal(signal.SIGTERM, Drain(sender, get_settings().soft_shutdown_seconds))

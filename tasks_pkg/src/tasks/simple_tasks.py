@@ -3,15 +3,27 @@
 import platform
 import socket
 import time
+from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated
 
+from annotated_types import Gt, Len
 from celery import shared_task
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tasks.contracts import InvalidArgumentsError, validated
+from tasks import cleanup, health, notify
+from tasks.contracts import InvalidArgumentsError, Untyped, validated
 from tasks.headers import PUBLISHED_AT
-from tasks.settings import get_settings
+from tasks.inspection import connect
+from tasks.settings import Settings, get_settings
+
+#: How long a task waits for one answer of the result store, in seconds.
+_STORE_TIMEOUT = 10.0
+
+#: What says "not now" and is worth another try.
+_TRANSIENT = (RedisConnectionError, RedisTimeoutError)
 
 
 @lru_cache(maxsize=1)
@@ -23,9 +35,11 @@ def _versions() -> dict[str, str]:
     }
 
 
-@shared_task(name="tasks.simple_tasks.ping", bind=True, throws=(InvalidArgumentsError,))
+@shared_task(  # type: ignore[untyped-decorator]  # celery has no types
+    name="tasks.simple_tasks.ping", bind=True, throws=(InvalidArgumentsError,)
+)
 @validated
-def ping(self: Any) -> dict[str, object]:
+def ping(self: Untyped) -> dict[str, object]:
     """Answer, and say who answered.
 
     Returns:
@@ -45,3 +59,104 @@ def ping(self: Any) -> dict[str, object]:
         "queue_seconds": None if waited is None or waited < 0 else round(waited, 6),
         "versions": _versions(),
     }
+
+
+@shared_task(  # type: ignore[untyped-decorator]  # celery has no types
+    name="tasks.simple_tasks.check_cluster_health", bind=True, throws=(InvalidArgumentsError,)
+)
+@validated
+def check_cluster_health(self: Untyped) -> dict[str, object]:
+    """Look at Redis, queues, workers and Ray, and judge them by the deployment's thresholds.
+
+    Returns:
+        :class:`tasks.health.Verdict`: ``status`` (healthy, degraded, unhealthy), ``reasons``,
+        ``cluster_data`` (``nodes``, ``available_cpus``, ...), ``redis``, ``results``, ``queues``,
+        ``workers``, ``ray``. A part that is down is a reason, never an exception.
+    """
+    return health.check(self.app, get_settings()).model_dump(mode="json")
+
+
+def _backoff(settings: Settings, retries: int) -> float:
+    """Seconds until the next try: doubling, at most ten minutes."""
+    return min(settings.notify_backoff_seconds * 2.0**retries, 600.0)
+
+
+@shared_task(  # type: ignore[untyped-decorator]  # celery has no types
+    name="tasks.simple_tasks.send_notification",
+    bind=True,
+    throws=(InvalidArgumentsError, notify.ChannelError, notify.DeliveryError),
+)
+@validated
+def send_notification(
+    self: Untyped, message: Annotated[str, Len(1, 16_384)], channel: str = "default"
+) -> dict[str, object]:
+    """Send ``message`` to a channel of the inventory, once per deduplication window.
+
+    Returns:
+        ``status``, ``channel``, ``message``, and ``detail`` in words. The status is "sent",
+        "duplicate" (the same message went to the same channel a moment ago) or "not_configured"
+        (no such channel; ``detail`` says which there are and where to add one).
+
+    Raises:
+        notify.DeliveryError: not delivered in ``notify_max_retries`` + 1 tries.
+        notify.ChannelError: the channel's URL is wrong.
+    """
+    settings = get_settings()
+
+    def result(status: str, detail: str) -> dict[str, object]:
+        return {"status": status, "channel": channel, "message": message, "detail": detail}
+
+    url = settings.notify_channels.get(channel)
+    if url is None:
+        there = ", ".join(sorted(settings.notify_channels)) or "none"
+        return result(
+            "not_configured",
+            f"channel {channel!r} is not configured (there are: {there}); "
+            "add it to celray_notify_channels in the inventory and deploy again",
+        )
+    retry_in = _backoff(settings, self.request.retries)
+    try:
+        store = connect(settings.result_backend_url.get_secret_value(), _STORE_TIMEOUT)
+        once = notify.Once(store, settings, channel, message, self.request.id)
+        if not once.taken():
+            return result("duplicate", f"sent less than {settings.notify_dedupe_seconds} s ago")
+        try:
+            notify.deliver(url.get_secret_value(), channel, message)
+        except (notify.ChannelError, notify.DeliveryError):
+            once.release()
+            raise
+    except (notify.DeliveryError, *_TRANSIENT) as error:
+        raise self.retry(
+            exc=error, countdown=retry_in, max_retries=settings.notify_max_retries
+        ) from None
+    return result("sent", f"taken by the service behind {channel!r}")
+
+
+@shared_task(  # type: ignore[untyped-decorator]  # celery has no types
+    name="tasks.simple_tasks.cleanup_old_results", bind=True, throws=(InvalidArgumentsError,)
+)
+@validated
+def cleanup_old_results(
+    self: Untyped, max_age_days: Annotated[float, Gt(0)] | None = None, dry_run: bool = False
+) -> dict[str, object]:
+    """Delete old results, and the folders of runs that ended long ago.
+
+    Args:
+        self: the bound task.
+        max_age_days: older than so many days; by default results by ``result_expires_seconds``
+            and run folders by ``runs_max_age_days`` of the settings.
+        dry_run: count, and delete nothing.
+
+    Returns:
+        ``status`` ("completed", or "partial" with ``problems``), ``files_deleted``,
+        ``space_freed`` (bytes), ``results_deleted``, ``results_given_ttl``, ``runs_deleted``,
+        ``runs_kept_active``, ``problems``, ``dry_run``.
+    """
+    settings = get_settings()
+    try:
+        with connect(settings.result_backend_url.get_secret_value(), _STORE_TIMEOUT) as store:
+            removed = cleanup.clean(store, settings, max_age_days, dry_run=dry_run)
+    except _TRANSIENT as error:
+        raise self.retry(exc=error) from None
+    status = "partial" if removed.problems else "completed"
+    return {"status": status, "dry_run": dry_run, **asdict(removed)}

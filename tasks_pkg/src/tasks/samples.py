@@ -1,0 +1,47 @@
+"""Safe samples: for each task a call that anyone may send to a production service at any time."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Relative to the datasets folder, where the deployment puts it.
+TRAINING_SAMPLE = "examples/winequality.csv"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One safe call, and what must hold in its result.
+
+    Args:
+        kwargs: the call's arguments.
+        statuses: the values of the result's ``status`` that are right.
+        seconds: how long it may take.
+    """
+
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    statuses: frozenset[str] = frozenset({"success"})
+    seconds: float = 30.0
+
+
+#: By task name. A task without one is named in the report as not sent.
+SAMPLES: dict[str, Sample] = {
+    "tasks.simple_tasks.ping": Sample(statuses=frozenset({"pong"})),
+    "tasks.simple_tasks.check_cluster_health": Sample(statuses=frozenset({"healthy"})),
+    # A channel that nobody can have configured: it goes all the way and disturbs nobody.
+    "tasks.simple_tasks.send_notification": Sample(
+        {"message": "celray verify", "channel": "celray-verify-no-such-channel"},
+        frozenset({"not_configured"}),
+    ),
+    "tasks.simple_tasks.cleanup_old_results": Sample({"dry_run": True}, frozenset({"completed"})),
+    "tasks.ml_tasks.distributed_training": Sample(
+        {
+            "model_config": {
+                "n_estimators": 20,
+                "max_depth": 4,
+                "num_partitions": 2,
+                "target": "quality",
+            },
+            "dataset_path": TRAINING_SAMPLE,
+        },
+        seconds=300.0,
+    ),
+}
