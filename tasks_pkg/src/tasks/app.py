@@ -70,7 +70,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_routes": dict(ROUTES),
         "task_default_queue": "default",
         "task_create_missing_queues": False,
-        "imports": TASK_MODULES,
+        "imports": (*TASK_MODULES, "tasks.remote"),
         # -- running work survives: acknowledged when done, one message per child at a time
         "task_acks_late": True,
         "worker_prefetch_multiplier": 1,

@@ -1,11 +1,8 @@
 """The light tasks of the default worker."""
 
-import platform
 import socket
 import time
 from dataclasses import asdict
-from functools import lru_cache
-from importlib.metadata import version
 from typing import Annotated
 
 from annotated_types import Gt, Len
@@ -18,21 +15,13 @@ from tasks.contracts import InvalidArgumentsError, Untyped, validated
 from tasks.headers import PUBLISHED_AT
 from tasks.inspection import connect
 from tasks.settings import Settings, get_settings
+from tasks.versions import versions
 
 #: How long a task waits for one answer of the result store, in seconds.
 _STORE_TIMEOUT = 10.0
 
 #: What says "not now" and is worth another try.
 _TRANSIENT = (RedisConnectionError, RedisTimeoutError)
-
-
-@lru_cache(maxsize=1)
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("celery", "kombu", "ray")},
-        "code": get_settings().code_version,
-    }
 
 
 @shared_task(  # type: ignore[untyped-decorator]  # celery has no types
@@ -57,7 +46,7 @@ def ping(self: Untyped) -> dict[str, object]:
         "host": socket.gethostname(),
         "queue": (request.delivery_info or {}).get("routing_key"),
         "queue_seconds": None if waited is None or waited < 0 else round(waited, 6),
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 

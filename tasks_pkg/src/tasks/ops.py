@@ -1,0 +1,146 @@
+"""What an operator asks inside a container: ``python -m tasks.ops status|verify|train-sample``.
+
+Exit status: 0 all is well, 1 something does not hold, 2 wrong use, 78 wrong configuration.
+"""
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from celery import Celery
+from pydantic import ValidationError
+
+from tasks import health, inspection
+from tasks.remote import ask_workers
+from tasks.report import Report, markdown
+from tasks.samples import SAMPLES
+from tasks.settings import get_settings
+from tasks.verify import Request, Verification
+
+TRAINING = "tasks.ml_tasks.distributed_training"
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text.rstrip("\n") + "\n")
+
+
+def _load_app() -> Celery:
+    from tasks.app import app  # noqa: PLC0415 - ends the process when the settings are wrong
+
+    return app
+
+
+def status(*, as_json: bool) -> int:
+    """Print queues, workers, Ray and Beat; 1 when a part is missing."""
+    app, settings = _load_app(), get_settings()
+    timeout = settings.health_timeout_seconds
+    verdict = health.check(app, settings)
+    workers = ask_workers(app, timeout) if verdict.redis else {}
+    beat = inspection.beat_state(app, settings, timeout) if verdict.redis else None
+    if as_json:
+        document: dict[str, Any] = {
+            **verdict.model_dump(mode="json"),
+            "nodes": workers,
+            "beat": beat.model_dump(mode="json") if beat else None,
+        }
+        _say(json.dumps(document, indent=2))
+        return int(verdict.status == "unhealthy")
+    lines = [f"status   {verdict.status}"]
+    lines += [f"         {r.level}: {r.part}: {r.message}" for r in verdict.reasons]
+    lines += [
+        f"queue    {name:<10} {length} waiting" for name, length in (verdict.queues or {}).items()
+    ]
+    lines += [
+        f"worker   {node:<28} queues {','.join(info['queues']):<16} processes {info['processes']}"
+        f"  running {info['running']}  done {info['done']}  code {info['versions']['code']}"
+        for node, info in workers.items()
+    ]
+    if verdict.redis:
+        used, most = verdict.redis.memory_used_bytes / 2**20, verdict.redis.memory_max_bytes / 2**20
+        lines.append(
+            f"redis    {verdict.redis.version}  {used:.1f} of {most:.0f} MiB"
+            f"  evicted {verdict.redis.evicted_keys}  up {verdict.redis.uptime_seconds} s"
+        )
+    if verdict.ray:
+        ray = verdict.ray
+        lines.append(
+            f"ray      {ray.version}  nodes {ray.nodes}"
+            f"  CPUs free {ray.available_cpus:g} of {ray.total_cpus:g}"
+        )
+    if beat:
+        ago = beat.last_tick_seconds_ago
+        lines.append(f"beat     last tick {'never' if ago is None else f'{ago} s ago'}")
+        lines += [
+            f"         {name:<28} last ran {when or 'never'}"
+            for name, when in beat.last_runs.items()
+        ]
+    _say("\n".join(lines))
+    return int(verdict.status == "unhealthy")
+
+
+def verify(*, as_markdown: bool) -> int:
+    """Run all checks on what stands on standard input, or render a report that stands there."""
+    text = sys.stdin.read()
+    try:
+        if as_markdown:
+            report = Report.model_validate_json(text)
+            _say(markdown(report))
+        else:
+            request = Request.model_validate_json(text or "{}")
+            report = Verification(_load_app(), get_settings(), request).run()
+            _say(report.model_dump_json(indent=2))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'document'}: {e['msg']}" for e in error.errors()
+        )
+        sys.stderr.write(f"celray: standard input: {problems}\n")
+        return 2
+    return int(not report.ok)
+
+
+def train_sample() -> int:
+    """Train on the sample data set; progress on standard error, the result on standard output."""
+    sample = SAMPLES[TRAINING]
+    pending = _load_app().send_task(TRAINING, kwargs=sample.kwargs)
+    told = ""
+    deadline = time.monotonic() + sample.seconds
+    while not pending.ready() and time.monotonic() < deadline:
+        info = (
+            pending.info if pending.state == "PROGRESS" and isinstance(pending.info, dict) else {}
+        )
+        line = "{phase}: {done} of {total} ({message})".format(**info) if info else pending.state
+        if line != told:
+            told = line
+            sys.stderr.write(f"train-sample {pending.id} {line}\n")
+        time.sleep(0.3)
+    if not pending.ready():
+        sys.stderr.write(f"train-sample: no result in {sample.seconds:.0f} s; it goes on\n")
+        return 1
+    if not pending.successful():
+        sys.stderr.write(f"train-sample: {type(pending.result).__name__}: {pending.result}\n")
+        return 1
+    _say(json.dumps(pending.result, indent=2))
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one subcommand; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.ops", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    about_status = commands.add_parser("status", help="queues, workers, Ray, Beat")
+    about_status.add_argument("--json", action="store_true", help="for programs")
+    about_verify = commands.add_parser("verify", help="use every part; JSON in, JSON out")
+    about_verify.add_argument("--markdown", action="store_true", help="render a report instead")
+    commands.add_parser("train-sample", help="one training job on the sample data")
+    options = parser.parse_args(arguments)
+    if options.command == "status":
+        return status(as_json=options.json)
+    if options.command == "verify":
+        return verify(as_markdown=options.markdown)
+    return train_sample()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

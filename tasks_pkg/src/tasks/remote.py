@@ -1,0 +1,56 @@
+"""One question to every worker's main process, which answers also while all its children work."""
+
+import os
+import time
+from typing import TypedDict, cast
+
+from celery import Celery
+from celery.worker import state
+from celery.worker.control import inspect_command
+
+from tasks.contracts import Untyped
+from tasks.settings import get_settings
+from tasks.versions import versions
+
+_STARTED = time.monotonic()
+
+
+class WorkerInfo(TypedDict):
+    """What one worker says about itself; ``uptime_seconds`` since its process began."""
+
+    queues: list[str]
+    processes: int
+    running: int
+    done: int
+    uptime_seconds: int
+    pid: int
+    versions: dict[str, str]
+    tasks: list[str]
+
+
+@inspect_command()  # type: ignore[untyped-decorator]  # celery has no types
+def celray_info(control: Untyped) -> WorkerInfo:
+    """Describe this worker."""
+    consumer = control.consumer
+    reads = consumer.task_consumer
+    return {
+        "queues": [q for q in get_settings().queues if reads and reads.consuming_from(q)],
+        "processes": consumer.pool.num_processes,
+        "running": len(state.active_requests),
+        "done": sum(state.total_count.values()),
+        "uptime_seconds": int(time.monotonic() - _STARTED),
+        "pid": os.getpid(),
+        "versions": versions(),
+        "tasks": sorted(name for name in control.app.tasks if not name.startswith("celery.")),
+    }
+
+
+def ask_workers(app: Celery, timeout: float) -> dict[str, WorkerInfo]:
+    """Give every worker's description by node name; waits the whole ``timeout`` (seconds)."""
+    replies = app.control.broadcast("celray_info", reply=True, timeout=timeout) or []
+    return {
+        node: cast("WorkerInfo", info)
+        for reply in replies
+        for node, info in sorted(reply.items())
+        if "error" not in info
+    }
