@@ -14,6 +14,8 @@ KEY_PREFIX = "celray:notify:"
 #: Deletes the mark only while it is still ours.
 _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
 
+#: Loggers whose records may hold a part of a channel's URL.
+_TALKATIVE = ("apprise", "urllib3", "requests")
 _STATUS_CODE = re.compile(r"error=(\d{3})")
 
 
@@ -70,8 +72,10 @@ def deliver(url: str, channel: str, message: str) -> None:
 
     # What apprise logs may repeat the URL, so it is read here and never written.
     with apprise.LogCapture(level=logging.WARNING, name="apprise") as captured:  # type: ignore[no-untyped-call]
-        logger = logging.getLogger("apprise")
-        propagate, logger.propagate = logger.propagate, False
+        loggers = [logging.getLogger(name) for name in _TALKATIVE]
+        before = [logger.propagate for logger in loggers]
+        for logger in loggers:
+            logger.propagate = False
         try:
             sender = apprise.Apprise()
             if not sender.add(url):
@@ -80,7 +84,8 @@ def deliver(url: str, channel: str, message: str) -> None:
             sent = sender.notify(body=message)
             said = captured.getvalue()
         finally:
-            logger.propagate = propagate
+            for logger, propagate in zip(loggers, before, strict=True):
+                logger.propagate = propagate
     if not sent:
         code = _STATUS_CODE.search(said)
         error = f"channel {channel!r}: not delivered" + (f", HTTP {code.group(1)}" if code else "")

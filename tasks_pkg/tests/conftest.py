@@ -1,0 +1,110 @@
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from celray_testing import ALONE, Process, RedisServer, StartWorker, environment, worker
+
+from tasks.settings import Settings, get_settings, load_settings
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of this run's own, on a free port."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer) -> RedisServer:
+    """The run's Redis, emptied."""
+    redis_server.client(0).flushall()
+    return redis_server
+
+
+@pytest.fixture
+def env(redis: RedisServer, tmp_path: Path) -> dict[str, str]:
+    """The variables of one Celery process."""
+    return environment(redis, tmp_path)
+
+
+@pytest.fixture
+def in_process(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """The same variables, for code that runs in the tests' own process."""
+    for name, value in env.items():
+        if name.startswith(("CELRAY_", "RAY_")):
+            monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+    yield env
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def configure(
+    in_process: dict[str, str],  # noqa: ARG001 - sets the environment
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Settings]:
+    """Change settings by field name; gives those that then hold."""
+
+    def change(**values: object) -> Settings:
+        for name, value in values.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            monkeypatch.setenv(f"CELRAY_{name.upper()}", text)
+        get_settings.cache_clear()
+        return get_settings()
+
+    return change
+
+
+@pytest.fixture
+def settings(in_process: dict[str, str]) -> Settings:  # noqa: ARG001 - sets the environment
+    """The settings that hold in the tests' own process."""
+    return load_settings()
+
+
+@pytest.fixture
+def app(in_process: dict[str, str]) -> Celery:  # noqa: ARG001 - sets the environment
+    """Our app, in the tests' own process, on this test's Redis."""
+    from tasks.app import app as ours  # noqa: PLC0415 - needs the environment
+
+    return ours
+
+
+@pytest.fixture
+def start_worker(env: dict[str, str], tmp_path: Path) -> Iterator[StartWorker]:
+    """Start workers that end with the test, whatever happens."""
+    with ExitStack() as stack:
+
+        def start(
+            name: str = "default", queues: str = "default,celery", app: str = "tasks", **extra: str
+        ) -> Process:
+            process = worker({**env, **extra}, tmp_path, name, queues, app)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+@pytest.fixture
+def client(redis: RedisServer) -> Iterator[Celery]:
+    """A client with nothing but two URLs, as callers outside have it."""
+    stock = Celery("outside", broker=redis.url(0), backend=redis.url(1), set_as_current=False)
+    yield stock
+    stock.close()
+
+
+@pytest.fixture
+def alone(
+    in_process: dict[str, str],  # noqa: ARG001 - sets the environment
+    monkeypatch: pytest.MonkeyPatch,
+    start_worker: StartWorker,
+) -> Process:
+    """One worker that consumes everything."""
+    catalogue = json.dumps(ALONE)
+    monkeypatch.setenv("CELRAY_WORKERS", catalogue)
+    get_settings.cache_clear()
+    return start_worker("all", "ml,default,celery", CELRAY_WORKERS=catalogue)

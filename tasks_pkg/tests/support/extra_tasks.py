@@ -1,0 +1,34 @@
+"""The app with tasks for the tests alone: ``celery -A extra_tasks``."""
+
+import os
+import signal
+import time
+from urllib.parse import urlsplit
+
+from celray_testing import TRACES
+from redis import Redis
+
+from tasks.app import app
+from tasks.settings import get_settings
+
+celery = app
+
+
+def _trace(text: str) -> None:
+    port = urlsplit(get_settings().broker_url.get_secret_value()).port or 0
+    with Redis(port=port, db=5) as client:
+        client.rpush(TRACES, text)
+
+
+@app.task(name="extra.nap")  # type: ignore[untyped-decorator]
+def nap(number: int, seconds: float) -> int:
+    _trace(f"start {number}")
+    time.sleep(seconds)
+    _trace(f"end {number}")
+    return number
+
+
+@app.task(name="extra.poison", default_retry_delay=1)  # type: ignore[untyped-decorator]
+def poison() -> None:
+    _trace("start poison")
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,136 @@
+"""What operators see: status, and the report that is made by measuring."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from celery import Celery
+from celray_testing import Answer, HttpService, Process, http_service, ray_answers
+
+from tasks import samples, verify
+from tasks.report import Check, Container, Report, markdown
+from tasks.settings import Settings, get_settings
+
+Configure = Callable[..., Settings]
+
+
+def ops(
+    env: dict[str, str], *arguments: str, stdin: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "tasks.ops", *arguments],
+        env=env,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def ray() -> Iterator[HttpService]:
+    with http_service(ray_answers()) as service:
+        yield service
+
+
+def test_status_names_what_is_missing(env: dict[str, str]) -> None:
+    done = ops(env, "status")
+    assert done.returncode == 1
+    assert "status   unhealthy" in done.stdout
+    assert "unhealthy: queue ml: nobody consumes it" in done.stdout
+    assert "last tick never" in done.stdout
+    assert done.stderr == ""
+
+
+def test_status_for_programs(env: dict[str, str]) -> None:
+    document = json.loads(ops(env, "status", "--json").stdout)
+    assert document["queues"] == {"ml": 0, "data": 0, "default": 0, "celery": 0}
+    assert document["nodes"] == {}
+
+
+def test_verify_refuses_what_it_does_not_know(env: dict[str, str]) -> None:
+    done = ops(env, "verify", stdin='{"flowr": {}}')
+    assert done.returncode == 2
+    assert done.stderr == "celray: standard input: flowr: Extra inputs are not permitted\n"
+
+
+def test_verify_without_redis_says_that_and_stops(env: dict[str, str]) -> None:
+    done = ops({**env, "CELRAY_BROKER_URL": "redis://127.0.0.1:1/0"}, "verify", stdin="{}")
+    report = Report.model_validate_json(done.stdout)
+    assert done.returncode == 1
+    assert [check.name for check in report.checks] == ["redis"]
+
+
+def test_verify_uses_every_part(
+    alone: Process,
+    app: Celery,
+    configure: Configure,
+    ray: HttpService,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert alone.popen.poll() is None
+    configure(ray_address=ray.url)
+    # No Ray here that could run a job, and the worker knows only that there is none.
+    light = {
+        name: sample
+        for name, sample in samples.SAMPLES.items()
+        if name.rpartition(".")[2] not in {"distributed_training", "check_cluster_health"}
+    }
+    monkeypatch.setattr(verify, "SAMPLES", light)
+    flower = {"/api/workers": Answer(401)}
+    with http_service(flower) as closed:
+        request = verify.Request(
+            flower=verify.Flower(url=closed.url, user="admin", password="x"),  # noqa: S106
+            containers=[
+                Container(name="redis-celery", state="running", health="healthy"),
+                Container(name="flower", state="running", health="unhealthy", code="other"),
+            ],
+        )
+        monkeypatch.setattr(verify, "_FLOWER_SECONDS", 0.5)
+        report = verify.Verification(app, get_settings(), request).run()
+    checks = {check.name: check for check in report.checks}
+    right = ["redis", "ray", "workers answer", "tasks registered", "queues consumed"]
+    right += ["queue ml", "queue default", "queue celery", "result round trip"]
+    right += ["task ping", "task send_notification", "task cleanup_old_results"]
+    assert {name: checks[name].detail for name in right if not checks[name].ok} == {}
+    assert "different code runs" in checks["code versions"].detail
+    assert checks["beat"].detail == "it has never ticked"
+    assert checks["flower access"].detail == (
+        "its API answers HTTP 401 with the password, it should be 200"
+    )
+    assert "it shows nothing of a ping" in checks["flower shows tasks"].detail
+    assert checks["containers"].detail == "flower is running and unhealthy"
+    assert not report.ok
+    assert report.versions["ray head"] == "2.60.0"
+
+
+def test_a_report_reads_well() -> None:
+    report = Report(
+        ok=False,
+        started="2026-11-21T01:02:03+00:00",
+        seconds=12.34,
+        host={"name": "server"},
+        versions={"celery": "5.7.0"},
+        containers=[Container(name="flower", state="running", health="healthy", image="w:1")],
+        checks=[
+            Check(name="redis", ok=True, seconds=0.01, detail="fine | really"),
+            Check(name="beat", ok=False, seconds=0.5, detail="it has never ticked"),
+        ],
+    )
+    lines = markdown(report).splitlines()
+    assert lines[0] == "# celray on server: 1 of 2 fail"
+    assert lines[2] == "2026-11-21 01:02:03 UTC, 2 checks in 12.3 s."
+    assert "- **beat**: it has never ticked" in lines
+    assert "| ok   | redis | 0.01    | fine \\| really      |" in lines
+    assert "| flower    | running | healthy | w:1   | -    |" in lines
+
+
+def test_a_good_report_starts_with_the_good_news() -> None:
+    report = Report(
+        ok=True, started="2026-11-21T00:00:00+00:00", seconds=1, host={}, versions={},
+        containers=[], checks=[],
+    )  # fmt: skip
+    assert markdown(report).startswith("# celray on this host: everything works\n")

@@ -1,0 +1,108 @@
+"""A client with two URLs and a real worker: what goes in, what comes out, what is refused."""
+
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+from celery import Celery
+from celray_testing import Process, RedisServer, StartWorker, wait_for
+from kombu.entity import Queue
+
+PING = "tasks.simple_tasks.ping"
+
+
+@pytest.fixture
+def default_worker(start_worker: StartWorker) -> Process:
+    return start_worker()
+
+
+OUTSIDE = """
+import json, sys
+from celery import Celery
+client = Celery(broker=sys.argv[1], backend=sys.argv[2])
+result = client.send_task("tasks.simple_tasks.ping", queue="default")
+print(json.dumps(result.get(timeout=20)))
+"""
+
+
+def ask_from_outside(redis: RedisServer) -> dict[str, Any]:
+    """Ping from a process that has none of our code."""
+    arguments = [sys.executable, "-c", OUTSIDE, redis.url(0), redis.url(1)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_ping_says_who_answers(
+    default_worker: Process, client: Celery, app: Celery, redis: RedisServer
+) -> None:
+    assert default_worker.popen.poll() is None
+    answer = ask_from_outside(redis)
+    assert answer["status"] == "pong"
+    assert answer["worker"].startswith("default@")
+    assert answer["queue"] == "default"
+    assert answer["queue_seconds"] is None  # a client outside stamps nothing: unknown, not 0
+    assert answer["versions"]["code"] == "test"
+    assert set(answer["versions"]) == {"python", "celery", "kombu", "ray", "code"}
+
+    # A client that names no queue publishes to Celery's own default queue.
+    assert client.send_task(PING).get(timeout=20)["queue"] == "celery"
+
+    ours = app.send_task(PING).get(timeout=20)
+    assert ours["queue"] == "default"
+    assert 0 <= ours["queue_seconds"] < 5
+
+
+def test_the_wait_in_the_queue_is_measured(start_worker: StartWorker, app: Celery) -> None:
+    pending = app.send_task(PING)
+    time.sleep(1.0)
+    start_worker()
+    assert pending.get(timeout=20)["queue_seconds"] >= 1.0
+
+
+def test_wrong_arguments_fail_at_once_in_one_line(default_worker: Process, client: Celery) -> None:
+    result = client.send_task(PING, kwargs={"loud": True})
+    result.get(timeout=20, propagate=False)
+    assert result.state == "FAILURE"
+    assert "unexpected keyword argument 'loud'; it accepts: nothing" in str(result.result)
+    default_worker.says("raised expected: InvalidArgumentsError")
+    assert "Traceback" not in default_worker.text
+    assert default_worker.text.count("received") == 1
+
+
+def test_a_result_is_json_and_expires(
+    default_worker: Process, client: Celery, redis: RedisServer
+) -> None:
+    assert default_worker.popen.poll() is None
+    result = client.send_task(PING)
+    result.get(timeout=20)
+    with redis.client(1) as store:
+        key = f"celery-task-meta-{result.id}"
+        assert str(store.get(key)).startswith("{")
+        assert 86_000 < int(str(store.ttl(key))) <= 86_400
+
+
+def test_pickle_is_refused_and_the_worker_lives(
+    default_worker: Process, client: Celery, redis: RedisServer
+) -> None:
+    with client.connection_for_write() as connection:
+        producer = connection.Producer(serializer="pickle")
+        producer.publish(
+            ([], {}, {}),
+            routing_key="default",
+            declare=[Queue("default", routing_key="default")],  # type: ignore[no-untyped-call]
+            headers={"task": PING, "id": "pickled", "lang": "py"},
+        )
+    default_worker.says("Refusing to deserialize")
+    assert client.send_task(PING).get(timeout=20)["status"] == "pong"
+    with redis.client(0) as broker:
+        wait_for(lambda: not broker.exists("unacked"))
+
+
+def test_an_unknown_task_does_not_stop_the_worker(default_worker: Process, client: Celery) -> None:
+    client.send_task("tasks.simple_tasks.gone")
+    default_worker.says("Received unregistered task")
+    assert client.send_task(PING).get(timeout=20)["status"] == "pong"
