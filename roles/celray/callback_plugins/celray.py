@@ -1,10 +1,12 @@
 """What an operator sees of a run: one line per thing that happened, an error once, the recap.
 
-With -v and more it is Ansible's own output, unabridged.
+With -v and more it is Ansible's own output, unabridged. With CELRAY_RAW=1 the messages alone, for
+other programs to read (make credentials, make logs); errors then go to standard error.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any
@@ -36,13 +38,17 @@ class CallbackModule(Default):  # type: ignore[misc]
         super().__init__()
         self.announcer: threading.Timer | None = None
         self.started = 0.0
+        self.raw = bool(os.environ.get("CELRAY_RAW"))
 
     @property
     def plain(self) -> bool:
         return int(self._display.verbosity) > 0
 
     def line(self, text: str, color: str | None = None) -> None:
-        self._display.display(text, color=color)
+        if not self.raw:
+            self._display.display(text, color=color)
+        elif color == C.COLOR_ERROR:
+            self._display.display(text.strip(), color=color, stderr=True)
 
     @staticmethod
     def hides(task: Any) -> bool:
@@ -82,7 +88,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         if task.action.endswith("debug") and "msg" in data:
             message = data["msg"]
             for text in message if isinstance(message, list) else str(message).splitlines():
-                self.line(f"  {text}")
+                self._display.display(text if self.raw else f"  {text}")
             return None
         changed = bool(data.get("changed"))
         host = "" if len(task.play.hosts or []) == 1 else f"{result.host.get_name()}: "
@@ -166,4 +172,5 @@ class CallbackModule(Default):  # type: ignore[misc]
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         self.done()
-        super().v2_playbook_on_stats(stats)
+        if not self.raw or self.plain:
+            super().v2_playbook_on_stats(stats)

@@ -209,6 +209,8 @@ def build(params: dict[str, Any]) -> dict[str, Any]:
             link_tree(params["wheels"], os.path.join(context, "wheelhouse"))
         args = [word for key, value in params["build_args"].items() for word in ("--build-arg", f"{key}={value}")]
         call(params["docker"], "build", "--network", "none", "-t", params["image"], *args, context)
+    # The legacy builder keeps the stages of a build as images without a name.
+    call(params["docker"], "image", "prune", "--force", "--filter", "label=celray.stage=build")
     return {"changed": True}
 
 

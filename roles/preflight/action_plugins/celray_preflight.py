@@ -144,7 +144,7 @@ def check_schedule(schedule: Any, routes: Mapping[str, str], queues: set[str]) -
 
 def known_variables(roles: Path) -> set[str]:
     """Every variable that a role has a default for, and the results that roles register."""
-    known = {"celray_preflight", "celray_images", "celray_secrets_store", "images_plan_source", "images_registry",
+    known = {"preflight_found", "images_found", "secrets_store", "images_plan_source", "images_registry",
              "images_pull", "docker_now", "docker_service", "docker_answer", "celery_worker", "celery_beat"}
     for defaults in roles.glob("*/defaults/main.yml"):
         known |= set(re.findall(r"^([a-z_]+):", defaults.read_text(), flags=re.MULTILINE))
@@ -300,7 +300,7 @@ class ActionModule(ActionBase):
     def value(self, name: str, task_vars: dict[str, Any], home: str | None = None) -> Any:
         """A variable's value, before the host has been seen: its home is then `~`."""
         unseen = {"host": {"home": home or "~", "uid": 0, "gid": 0, "address": "", "engine": {"access": ""}}}
-        self._templar.available_variables = {**task_vars, "celray_preflight": unseen}
+        self._templar.available_variables = {**task_vars, "preflight_found": unseen}
         return self._templar.template(trust_as_template("{{ " + name + " }}"))
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -324,7 +324,7 @@ class ActionModule(ActionBase):
             return result | seen
         host = seen["host"]
         skew = host["epoch"] - (before + time.time()) / 2
-        problems = self.problems(args, task_vars, host, ports, paths, skew)
+        problems = self.problems(args, task_vars, host, ports, paths, skew) if args["judge"] else []
         if problems:
             return result | {"failed": True, "msg": report(problems)}
         compose = choose_compose(host["compose"], args["compose"])

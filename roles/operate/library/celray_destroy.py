@@ -1,0 +1,70 @@
+#!/usr/bin/python
+"""Remove celray from a host: its containers, its images, the named directories."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: celray_destroy
+short_description: Remove containers, images and directories of a deployment
+description:
+  - Only what carries the project's label or name goes. Queued work is in the Redis directory and
+    stays unless that directory is named.
+options:
+  folders: {description: Directories to remove, type: list, elements: path, required: true}
+author: celray
+"""
+
+EXAMPLES = r"""
+- name: Remove everything but the data
+  celray_destroy:
+    folders: [~/celray/projects]
+"""
+
+RETURN = r"""
+lines: {description: what was removed, returned: always, type: list}
+"""
+
+import os
+import shutil
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def docker(module: AnsibleModule, *argv: str) -> list[str]:
+    """Lines of a docker command; on a host without an engine there is nothing to remove."""
+    if not shutil.which("docker"):
+        return []
+    rc, out, err = module.run_command(["docker", *argv])
+    if rc:
+        module.fail_json(msg=f"docker {argv[0]}: {err.strip()}")
+    return [line for line in out.splitlines() if line]
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={"folders": {"type": "list", "elements": "path", "required": True}},
+        supports_check_mode=True,
+    )
+    boxes = docker(module, "ps", "-a", "--filter", "label=celray.project=celray", "--format", "{{.Names}}")
+    images = [
+        line for line in docker(module, "images", "--format", "{{.Repository}}:{{.Tag}}")
+        if line.startswith("celray/")
+    ]
+    folders: list[Any] = [path for path in module.params["folders"] if os.path.isdir(path)]
+    if not module.check_mode:
+        if boxes:
+            docker(module, "stop", *boxes)
+            docker(module, "rm", *boxes)
+        if images:
+            docker(module, "rmi", "--force", *images)
+            docker(module, "image", "prune", "--force", "--filter", "label=celray.stage=build")
+        for path in folders:
+            shutil.rmtree(path, ignore_errors=not os.path.exists(path))
+    lines = [f"removed {kind}: {', '.join(names) or 'none'}"
+             for kind, names in (("containers", boxes), ("images", images), ("directories", folders))]
+    module.exit_json(changed=bool(boxes or images or folders), lines=lines)
+
+
+if __name__ == "__main__":
+    main()
