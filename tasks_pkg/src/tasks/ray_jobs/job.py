@@ -1,4 +1,4 @@
-"""The frame of every job: announce the start, run, report one result or one error.
+"""The frame of every job: run it, report how far it is, and then one result or one error.
 
 The exit status tells Ray whether the job failed; the record before it tells the submitter why.
 """
@@ -74,7 +74,6 @@ def run(main: Callable[[JobRequest, Reporter], dict[str, Any]]) -> None:
     Args:
         main: gets the request and a reporter, and returns the result; JSON types only.
     """
-    emit({"type": "started", "at": time.time()})
     # Ray sends SIGTERM to stop a job and SIGKILL 3 s later: time for `finally` clauses.
     signal.signal(signal.SIGTERM, _leave)
     request = JobRequest.from_environment()
@@ -87,11 +86,11 @@ def run(main: Callable[[JobRequest, Reporter], dict[str, Any]]) -> None:
     except InfrastructureError as error:
         _report(reporter, error.kind, str(error), retry=True)
         sys.exit(1)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the submitter must be told
         # The operator gets one line, the log gets the rest.
         traceback.print_exc()
         retry = type(error).__module__.startswith("ray.")
-        message = f"{type(error).__name__}: {str(error).strip().splitlines()[-1:] or ['']}"
+        message = f"{type(error).__name__}: {''.join(str(error).strip().splitlines()[-1:])}"
         _report(reporter, "infrastructure" if retry else "internal", message, retry=retry)
         sys.exit(1)
     reporter.send({"type": "result", "result": result})

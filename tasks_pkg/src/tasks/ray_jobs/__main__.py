@@ -1,0 +1,15 @@
+"""``python -m ray_jobs train``: run one of the jobs of this package.
+
+The first record goes out before anything heavy is imported, so that the submitter can tell
+Ray's start-up from our own.
+"""
+
+import sys
+import time
+from importlib import import_module
+
+from .job import emit, run
+
+if __name__ == "__main__":
+    emit({"type": "started", "at": time.time()})
+    run(import_module(f".{sys.argv[1]}", __package__).main)

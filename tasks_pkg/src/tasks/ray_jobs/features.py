@@ -1,0 +1,234 @@
+"""Turns a table's columns into the model's numbers, by a plan that is learnt once and stored.
+
+The plan is learnt from training rows alone, and is plain JSON: loading it cannot run anything.
+
+======== ========================================= =========================================
+role     columns                                   becomes
+======== ========================================= =========================================
+number   numbers; text that is nearly all numbers  itself; missing stays missing
+boolean  booleans                                  0 or 1
+date     dates and times                           days since 2000-01-01
+category text with few different values            a code; 0 is every value not seen often
+text     other text                                its length, and counts of hashed words
+======== ========================================= =========================================
+"""
+
+import re
+import zlib
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from .protocol import InputProblemError
+
+Role = Literal["number", "boolean", "date", "category", "text"]
+
+#: Text with at most so many different values is a category.
+MAX_CATEGORIES = 64
+#: Text of which this share of the values are numbers is a number; the rest of it is missing.
+NUMERIC_SHARE = 0.9
+#: Words of a text column are counted in so many groups.
+TEXT_BUCKETS = 32
+
+_EPOCH_DAYS = 10957.0  # 2000-01-01 in days since 1970: float32 then tells minutes apart
+_SECONDS_PER_DAY = 86_400.0
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one column is turned into numbers."""
+
+    name: str
+    role: Role
+    categories: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Number of the model's features that this column becomes."""
+        return 1 + TEXT_BUCKETS if self.role == "text" else 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a whole table is turned into numbers, and what was left out and why."""
+
+    columns: tuple[Column, ...]
+    dropped: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the plan as it is stored."""
+        return {"columns": [asdict(column) for column in self.columns], "dropped": self.dropped}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Plan":
+        """Read a stored plan."""
+        columns = (
+            Column(c["name"], c["role"], tuple(c.get("categories", ()))) for c in value["columns"]
+        )
+        return cls(tuple(columns), dict(value["dropped"]))
+
+    @property
+    def feature_names(self) -> list[str]:
+        """Name every feature; a text column's parts are numbered.
+
+        XGBoost refuses ``[``, ``]`` and ``<`` in names, and names that occur twice; so the
+        position goes in front.
+        """
+        return [
+            f"{position}.{part} " + re.sub(r"[\[\]<\s]", "_", column.name)
+            for position, column in enumerate(self.columns)
+            for part in range(column.width)
+        ]
+
+    @property
+    def feature_types(self) -> list[str]:
+        """Give XGBoost's type of every feature: ``c`` for codes, ``q`` for quantities."""
+        return [
+            "c" if column.role == "category" else "q"
+            for column in self.columns
+            for _ in range(column.width)
+        ]
+
+
+def learn(training: pl.DataFrame) -> Plan:
+    """Decide from training rows how each column is turned into numbers.
+
+    Raises:
+        InputProblemError: no column is of any use.
+    """
+    columns: list[Column] = []
+    dropped: dict[str, str] = {}
+    for series in training:
+        learnt = _learn(series)
+        if isinstance(learnt, Column):
+            columns.append(learnt)
+        else:
+            dropped[series.name] = learnt
+    if not columns:
+        shown = ", ".join(f"{name} ({why})" for name, why in dropped.items()) or "none"
+        raise InputProblemError(
+            "no_features",
+            f"No column is left to learn from; beside the target there are: {shown}.",
+            "Bring at least one column whose values differ.",
+        )
+    return Plan(tuple(columns), dropped)
+
+
+def _learn(series: pl.Series) -> Column | str:  # noqa: PLR0911 - one reason each
+    """Give a column's plan, or the reason for leaving it out."""
+    role = _role(series)
+    if role is None:
+        return f"type {series.dtype} is not supported"
+    if series.null_count() == len(series):
+        return "it has no value in any row"
+    if role == "category":
+        values = series.cast(pl.String).drop_nulls()
+        known = values.unique()
+        if int(_as_numbers(values).is_not_null().sum()) >= NUMERIC_SHARE * len(values):
+            role = "number"
+        elif len(known) > MAX_CATEGORIES:
+            return Column(series.name, "text")
+        elif len(known) == 1 and len(values) == len(series):
+            return "it has the same value in every row"
+        else:
+            return Column(series.name, "category", tuple(known.sort().to_list()))
+    numbers = _numbers(series, role)
+    if np.isnan(numbers).all():
+        return "it has no value in any row"
+    if (numbers == numbers[0]).all():
+        return "it has the same value in every row"
+    return Column(series.name, role)
+
+
+def _role(series: pl.Series) -> Role | None:
+    kind = series.dtype
+    if kind == pl.Boolean:
+        return "boolean"
+    if kind.is_temporal():
+        return "date"
+    if kind.is_numeric() or kind == pl.Null:
+        return "number"
+    return "category" if kind in {pl.String, pl.Categorical, pl.Enum} else None
+
+
+def transform(frame: pl.DataFrame, plan: Plan) -> NDArray[np.float32]:
+    """Turn a table into the model's numbers, one row per row; NaN is missing.
+
+    Raises:
+        InputProblemError: a column of the plan is not in the table.
+    """
+    lacking = [column.name for column in plan.columns if column.name not in frame.columns]
+    if lacking:
+        raise InputProblemError(
+            "column_missing",
+            f"The model needs column {lacking[0]!r}, which the data lacks"
+            f" ({len(lacking)} missing in all).",
+            f"It was trained on: {', '.join(column.name for column in plan.columns)}.",
+        )
+    matrix = np.empty((frame.height, len(plan.feature_types)), dtype=np.float32)
+    position = 0
+    for column in plan.columns:
+        series = frame[column.name]
+        part = matrix[:, position : position + column.width]
+        if column.role == "text":
+            _fill_text(part, series.cast(pl.String))
+        elif column.role == "category":
+            part[:, 0] = _codes(series.cast(pl.String), column.categories)
+        else:
+            part[:, 0] = _numbers(series, column.role)
+        position += column.width
+    return matrix
+
+
+def _as_numbers(series: pl.Series) -> pl.Series:
+    return series.cast(pl.Float64, strict=False)
+
+
+def _numbers(series: pl.Series, role: Role) -> NDArray[np.float64]:
+    if role == "date" or series.dtype.is_temporal():
+        series = _days(series)
+    values = _as_numbers(series).to_numpy(writable=True)
+    # Beyond float32 a value would turn into infinity, which XGBoost refuses.
+    values[~(np.abs(values) < np.finfo(np.float32).max)] = np.nan
+    return values
+
+
+def _days(series: pl.Series) -> pl.Series:
+    if series.dtype == pl.String:
+        series = series.str.to_datetime(strict=False)
+    if series.dtype == pl.Date:
+        return series.to_physical().cast(pl.Float64) - _EPOCH_DAYS
+    if series.dtype == pl.Time:
+        return series.to_physical().cast(pl.Float64) / 1e9 / _SECONDS_PER_DAY
+    if series.dtype == pl.Duration:
+        return series.dt.total_milliseconds().cast(pl.Float64) / 1e3 / _SECONDS_PER_DAY
+    return series.dt.epoch("ms").cast(pl.Float64) / 1e3 / _SECONDS_PER_DAY - _EPOCH_DAYS
+
+
+def _codes(series: pl.Series, categories: tuple[str, ...]) -> NDArray[np.float64]:
+    known = pl.Series(categories, dtype=pl.String)
+    codes = series.replace_strict(
+        known, pl.Series(range(1, len(categories) + 1), dtype=pl.Float64), default=0.0
+    )
+    return codes.set(series.is_null(), None).to_numpy()
+
+
+def _fill_text(part: NDArray[np.float32], series: pl.Series) -> None:
+    """Count words by group. CRC-32 is the same in every process, unlike Python's ``hash``."""
+    part[:, 0] = series.str.len_chars().cast(pl.Float64).to_numpy()
+    part[:, 1:] = 0.0
+    distinct = series.drop_nulls().unique()
+    groups = {
+        text: [zlib.crc32(word.encode()) % TEXT_BUCKETS for word in _WORD.findall(text.lower())]
+        for text in distinct
+    }
+    for row, text in enumerate(series):
+        if text is None:
+            part[row, 1:] = np.nan
+        else:
+            for group in groups[text]:
+                part[row, 1 + group] += 1.0

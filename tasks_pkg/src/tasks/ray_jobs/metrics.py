@@ -1,0 +1,69 @@
+"""Held-out metrics, by their textbook definitions; tests hold them against scikit-learn."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+#: Of these, less is better.
+LOWER_IS_BETTER = frozenset({"log_loss", "rmse", "mae"})
+CLASSIFICATION = ("accuracy", "f1", "log_loss", "roc_auc")
+REGRESSION = ("r2", "rmse", "mae")
+
+
+def classification(truth: Floats, probabilities: Floats) -> dict[str, float | None]:
+    """Score class probabilities.
+
+    Args:
+        truth: class number per row.
+        probabilities: one column per class.
+
+    Returns:
+        ``accuracy``; ``f1`` (of the second class when there are two, else the plain mean over
+        the classes); ``log_loss`` (natural logarithm); ``roc_auc`` (two classes, else None, as
+        it also is when the rows hold one class alone).
+    """
+    guess = probabilities.argmax(axis=1)
+    number = probabilities.shape[1]
+    own = np.clip(probabilities[np.arange(len(truth)), truth.astype(np.int64)], 1e-15, 1.0)
+    seen = [1] if number == 2 else sorted({*truth.astype(int), *guess})  # noqa: PLR2004
+    return {
+        "accuracy": float((guess == truth).mean()),
+        "f1": float(np.mean([_f1(truth == label, guess == label) for label in seen])),
+        "log_loss": float(-np.log(own).mean()),
+        "roc_auc": roc_auc(truth, probabilities[:, 1]) if number == 2 else None,  # noqa: PLR2004
+    }
+
+
+def _f1(truth: NDArray[np.bool_], guess: NDArray[np.bool_]) -> float:
+    total = int(truth.sum()) + int(guess.sum())
+    return 2.0 * int((truth & guess).sum()) / total if total else 0.0
+
+
+def roc_auc(truth: Floats, scores: Floats) -> float | None:
+    """Give the chance that a row of class 1 scores above one of class 0 (Mann-Whitney)."""
+    positive = truth == 1
+    ones, zeros = int(positive.sum()), int((~positive).sum())
+    if not ones or not zeros:
+        return None
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # ties share their mean rank
+    return float((ranks[positive].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+
+
+def regression(truth: Floats, guess: Floats) -> dict[str, float | None]:
+    """Score numbers: ``r2`` (None when all true values are equal), ``rmse`` and ``mae``."""
+    residual = truth - guess
+    spread = float(((truth - truth.mean()) ** 2).sum())
+    return {
+        "r2": 1.0 - float((residual**2).sum()) / spread if spread > 0 else None,
+        "rmse": float(np.sqrt((residual**2).mean())),
+        "mae": float(np.abs(residual).mean()),
+    }
+
+
+def rounded(metrics: dict[str, float | None]) -> dict[str, Any]:
+    """Give the metrics to six digits: more would be noise."""
+    return {name: None if value is None else round(value, 6) for name, value in metrics.items()}

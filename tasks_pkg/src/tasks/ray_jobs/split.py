@@ -1,0 +1,52 @@
+"""Which rows are held out: decided by row number and seed, before anything else is done.
+
+The number of workers has no say in it, so that the same seed gives the same hold-out on one
+machine and on twenty.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def row_keys(rows: int, seed: int) -> NDArray[np.uint64]:
+    """Give every row number a key that looks random and is the same everywhere.
+
+    This is SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators,
+    OOPSLA 2014), started at ``seed`` and stepped ``row`` times.
+    """
+    golden, first, second = (
+        np.uint64(0x9E3779B97F4A7C15),
+        np.uint64(0xBF58476D1CE4E5B9),
+        np.uint64(0x94D049BB133111EB),
+    )
+    start = np.uint64((seed * int(golden) + 1) % (1 << 64))
+    with np.errstate(over="ignore"):
+        z = start + np.arange(1, rows + 1, dtype=np.uint64) * golden
+        z = (z ^ (z >> np.uint64(30))) * first
+        z = (z ^ (z >> np.uint64(27))) * second
+        return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
+
+
+def holdout_mask(
+    rows: int, seed: int, fraction: float, classes: NDArray[np.int64] | None = None
+) -> NDArray[np.bool_]:
+    """Choose the held-out rows.
+
+    Args:
+        rows: number of rows.
+        seed: any whole number.
+        fraction: share of the rows to hold out, 0 to 1.
+        classes: class number per row; then each class is held out in that share, at least one
+            row and never all of them. A class of a single row stays in training.
+
+    Returns:
+        True where a row is held out.
+    """
+    keys = row_keys(rows, seed)
+    mask = np.zeros(rows, dtype=np.bool_)
+    groups = np.zeros(rows, dtype=np.int64) if classes is None else classes
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        count = min(max(round(len(members) * fraction), 1), len(members) - 1)
+        mask[members[np.argsort(keys[members], kind="stable")[:count]]] = True
+    return mask

@@ -1,0 +1,137 @@
+"""What is to be predicted: a class or a number, and how it is written for the model."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from .protocol import InputProblemError
+
+Task = Literal["classification", "regression"]
+
+#: Whole numbers count as classes up to so many different values ...
+MAX_NUMERIC_CLASSES = 20
+#: ... of which each occurs so often on average.
+MIN_ROWS_PER_NUMERIC_CLASS = 5
+#: More classes than this are taken for names or identifiers.
+MAX_CLASSES = 1000
+#: Fewer rows than this cannot be split into something to learn from and something to test on.
+MIN_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Target:
+    """The target of all rows that have one.
+
+    Attributes:
+        task: classification or regression.
+        values: class numbers or the numbers themselves.
+        classes: the labels in the order of their class numbers; empty for regression.
+        present: per row of the table, whether it has a target.
+    """
+
+    task: Task
+    values: NDArray[np.float64]
+    classes: list[str | int | float | bool]
+    present: NDArray[np.bool_]
+
+
+def decide(column: pl.Series) -> Task:
+    """Tell classification from regression, for ``task: auto``.
+
+    Text, booleans and categories are classes. Numbers with a fraction are regression. Whole
+    numbers (also as ``1.0``) are classes when there are two values, or at most
+    :data:`MAX_NUMERIC_CLASSES` values that each occur :data:`MIN_ROWS_PER_NUMERIC_CLASS` times
+    on average; otherwise regression. Dates are numbers.
+    """
+    if not column.dtype.is_numeric():
+        return "classification"
+    values = column.drop_nulls().cast(pl.Float64)
+    if not (values == values.round()).all():
+        return "regression"
+    distinct = values.n_unique()
+    few = distinct <= MAX_NUMERIC_CLASSES
+    often = len(values) >= MIN_ROWS_PER_NUMERIC_CLASS * distinct
+    return "classification" if distinct == 2 or (few and often) else "regression"  # noqa: PLR2004
+
+
+def encode(column: pl.Series, wanted: Literal["auto", "classification", "regression"]) -> Target:
+    """Turn the target column into numbers.
+
+    Raises:
+        InputProblemError: no value, one value, too few rows, or not numbers where regression
+            was asked for.
+    """
+    column = _comparable(column)
+    present = column.is_not_null().to_numpy()
+    values = column.drop_nulls()
+    _require_enough(column.name, values)
+    task = decide(values) if wanted == "auto" else wanted
+    if task == "regression":
+        if not values.dtype.is_numeric():
+            raise InputProblemError(
+                "target_not_numeric",
+                f"model_config.task is 'regression', but target {column.name!r} holds"
+                f" {str(values[0])!r}.",
+                "Use task 'classification', or clean the column.",
+            )
+        return Target(task, values.cast(pl.Float64).to_numpy(), [], present)
+    classes = values.unique().sort()
+    if len(classes) > MAX_CLASSES:
+        raise InputProblemError(
+            "target_too_many_classes",
+            f"Target {column.name!r} has {len(classes)} different values in {len(values)} rows;"
+            f" at most {MAX_CLASSES} classes are possible.",
+            "Is it an identifier? For numbers, set task to 'regression'.",
+        )
+    codes = values.replace_strict(classes, pl.Series(range(len(classes)), dtype=pl.Float64))
+    return Target("classification", codes.to_numpy(), _labels(classes), present)
+
+
+def _comparable(column: pl.Series) -> pl.Series:
+    """Give a column of numbers, booleans or text; NaN and infinity are missing values."""
+    kind = column.dtype
+    if kind.is_float() or kind == pl.Decimal:
+        numbers = column.cast(pl.Float64)
+        return numbers.set(~numbers.is_finite(), None)
+    if kind.is_numeric() or kind in {pl.Boolean, pl.String}:
+        return column
+    if kind.is_temporal():
+        return column.to_physical().cast(pl.Float64)
+    if kind in {pl.Categorical, pl.Enum, pl.Null}:
+        return column.cast(pl.String)
+    raise InputProblemError(
+        "target_type",
+        f"Target {column.name!r} is of type {kind}, which is neither a number nor a label.",
+        "Choose another target column.",
+    )
+
+
+def _require_enough(name: str, values: pl.Series) -> None:
+    if values.is_empty():
+        raise InputProblemError(
+            "target_all_missing",
+            f"Target {name!r} has no value in any row.",
+            "Choose another target column.",
+        )
+    if len(values) < MIN_ROWS:
+        raise InputProblemError(
+            "too_few_rows",
+            f"Only {len(values)} rows have a value in target {name!r}; {MIN_ROWS} are needed.",
+            "Bring more data.",
+        )
+    if values.n_unique() == 1:
+        raise InputProblemError(
+            "target_one_class",
+            f"Target {name!r} has the one value {values[0]!r} in all {len(values)} rows;"
+            " there is nothing to learn.",
+            "Choose another target column, or bring rows with other values.",
+        )
+
+
+def _labels(classes: pl.Series) -> list[str | int | float | bool]:
+    if classes.dtype.is_float() and (classes == classes.round()).all():
+        return classes.cast(pl.Int64).to_list()
+    return classes.to_list()
