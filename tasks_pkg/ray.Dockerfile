@@ -4,6 +4,8 @@
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS ray-venv
+# By this label the images role removes what a finished build leaves behind.
+LABEL celray.stage=build
 WORKDIR /build
 RUN python3 -m venv --without-pip /opt/venv && python3 -m venv /build/tool
 COPY wheelhouse wheelhouse
@@ -12,8 +14,8 @@ RUN /build/tool/bin/pip --python /opt/venv/bin/python install --no-cache-dir \
       --disable-pip-version-check --no-index --find-links wheelhouse \
       --require-hashes --no-deps -r ray.lock
 # Job code arrives with each job (runtime_env), Java and C++ workers are not offered.
-RUN cd /opt/venv/lib/python3.11/site-packages \
- && rm -rf ray/jars ray/cpp \
+WORKDIR /opt/venv/lib/python3.11/site-packages
+RUN rm -rf ray/jars ray/cpp \
  && find . -type d \( -name tests -o -name test \) -prune -exec rm -rf {} +
 
 FROM ${BASE} AS ray

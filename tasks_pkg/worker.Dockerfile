@@ -4,6 +4,8 @@
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS worker-venv
+# By this label the images role removes what a finished build leaves behind.
+LABEL celray.stage=build
 WORKDIR /build
 # A second environment holds pip, so that the one we ship has none.
 RUN python3 -m venv --without-pip /opt/venv && python3 -m venv /build/tool
@@ -14,8 +16,8 @@ RUN /build/tool/bin/pip --python /opt/venv/bin/python install --no-cache-dir \
       --require-hashes --no-deps -r worker.lock
 # A worker talks to Ray over HTTP alone: Ray's servers, jars and libraries stay out, and the
 # import at the end proves that the Jobs API client does not miss them.
-RUN cd /opt/venv/lib/python3.11/site-packages \
- && rm -rf ray/core/src ray/jars ray/cpp ray/rllib ray/serve ray/tune ray/train ray/data \
+WORKDIR /opt/venv/lib/python3.11/site-packages
+RUN rm -rf ray/core/src ray/jars ray/cpp ray/rllib ray/serve ray/tune ray/train ray/data \
       ray/llm ray/dashboard/client ray/autoscaler/aws ray/autoscaler/gcp ray/autoscaler/azure \
       ray/tests ray/_private/runtime_env/agent/thirdparty_files \
  && find . -type d \( -name tests -o -name test \) -prune -exec rm -rf {} + \

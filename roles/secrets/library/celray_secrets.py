@@ -103,9 +103,13 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "wanted": {"type": "dict", "required": True},
-            "overrides": {"type": "dict", "default": {}, "no_log": True},
+            # Not no_log: Ansible would then put a placeholder in place of these values in the result
+            # too, and the placeholder would be deployed. The task's no_log hides the result, and this
+            # module logs nothing on the host.
+            "overrides": {"type": "dict", "default": {}, "no_log": False},
         },
         supports_check_mode=True,
+        no_log=True,
     )
     path, wanted, overrides = (module.params[key] for key in ("path", "wanted", "overrides"))
     try:
