@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
-from celray_testing import Process, RedisServer, StartWorker, wait_for
+from celray_testing import Process, RedisServer, StartWorker, environment, wait_for, worker
 from kombu.entity import Queue
 
 PING = "tasks.simple_tasks.ping"
@@ -106,3 +108,34 @@ def test_an_unknown_task_does_not_stop_the_worker(default_worker: Process, clien
     client.send_task("tasks.simple_tasks.gone")
     default_worker.says("Received unregistered task")
     assert client.send_task(PING).get(timeout=20)["status"] == "pong"
+
+
+def test_events_are_sent_also_after_the_broker_was_away(tmp_path: Path) -> None:
+    (tmp_path / "redis").mkdir()
+    server = RedisServer(tmp_path / "redis")
+    server.start()
+    process = worker(environment(server, tmp_path), tmp_path, "default", "default,celery")
+    client = Celery("outside", broker=server.url(0), backend=server.url(1), set_as_current=False)
+    try:
+        for _ in range(2):
+            assert {"task-received", "task-started", "task-succeeded"} <= events_of_a_ping(client)
+            server.stop()
+            server.start()
+    finally:
+        process.kill()
+        client.close()
+        server.stop()
+
+
+def events_of_a_ping(client: Celery) -> set[str]:
+    seen: set[str] = set()
+    with client.connection_for_read() as connection:
+        receiver = client.events.Receiver(connection, handlers={"*": lambda e: seen.add(e["type"])})
+        capture = receiver.itercapture(limit=None, timeout=20, wakeup=False)
+        next(capture)  # yields once when it listens
+        client.send_task(PING)
+        with suppress(TimeoutError):
+            for _ in capture:
+                if "task-succeeded" in seen:
+                    break
+    return seen

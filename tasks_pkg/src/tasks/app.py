@@ -116,6 +116,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "result_extended": True,
         "task_track_started": True,
         "worker_send_task_events": True,
+        "worker_consumer": "tasks.consumer:Consumer",
         "task_send_sent_event": True,
         "worker_hijack_root_logger": True,
         # -- Beat (RedBeat): the lock lives five ticks, so that one slow tick costs no restart
