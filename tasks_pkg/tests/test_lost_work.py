@@ -34,7 +34,7 @@ def test_a_stopping_worker_finishes_what_it_can_and_leaves_the_rest(
 ) -> None:
     first = start_worker(app="extra_tasks", CELRAY_SOFT_SHUTDOWN_SECONDS="10")
     results = [client.send_task("extra.nap", args=[i, 1.5]) for i in range(12)]
-    first.says("received")
+    wait_for(lambda: traces(redis).total() == 4)
     assert first.terminate() < 6
     assert first.popen.returncode == 0
     with redis.client(0) as broker:
