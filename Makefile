@@ -12,6 +12,7 @@ HOST     ?=
 SSH_USER ?=
 ENV      ?= single
 WHAT     ?=
+TAIL     ?= 200
 CONFIRM  ?=
 PURGE    ?=
 ARGS     ?=
@@ -56,6 +57,11 @@ ifneq ($(filter logs restart,$(MAKECMDGOALS)),)
     $(error WHAT="$(WHAT)": name one service, as in make $(firstword $(MAKECMDGOALS)) WHAT=worker-ml; make status lists them)
   endif
 endif
+ifneq ($(filter logs,$(MAKECMDGOALS)),)
+  ifneq ($(words $(TAIL))$(shell printf %s '$(subst ','"'"',$(TAIL))' | tr -d 0-9),1)
+    $(error TAIL="$(TAIL)" is not a number of lines)
+  endif
+endif
 ifneq ($(filter-out yes no,$(CONFIRM) $(PURGE)),)
   $(error CONFIRM and PURGE take yes or no, not "$(filter-out yes no,$(CONFIRM) $(PURGE))")
 endif
@@ -84,10 +90,10 @@ status: $(VENV)/stamp ## containers, health, queue lengths, workers, Ray nodes, 
 	@$(PLAY) playbooks/status.yml
 verify: $(VENV)/stamp ## use every part for real; report in reports/<date>-<host>.{md,json}
 	@$(PLAY) playbooks/verify.yml
-logs: $(VENV)/stamp ## the last log lines of one service: WHAT=worker-ml
-	@$(PLAY) playbooks/logs.yml -e what=$(WHAT)
+logs: $(VENV)/stamp ## the last log lines of one service: WHAT=worker-ml, TAIL=200
+	@CELRAY_RAW=1 $(PLAY) playbooks/logs.yml -e what=$(WHAT) -e lines=$(TAIL)
 credentials: $(VENV)/stamp ## KEY=VALUE lines for clients, and nothing else, on standard output
-	@$(PLAY) playbooks/credentials.yml
+	@CELRAY_RAW=1 $(PLAY) playbooks/credentials.yml
 
 ##@ Act
 .PHONY: restart destroy
