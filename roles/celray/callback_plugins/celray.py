@@ -24,7 +24,13 @@ extends_documentation_fragment: [default_callback, result_format_callback]
 # A step that takes longer is announced while it runs.
 ANNOUNCE_SECONDS = 3.0
 # Steps that only lead to others.
-SILENT_ACTIONS = ("include_role", "include_tasks", "import_role", "import_tasks", "validate_argument_spec")
+SILENT_ACTIONS = (
+    "include_role",
+    "include_tasks",
+    "import_role",
+    "import_tasks",
+    "validate_argument_spec",
+)
 
 
 class CallbackModule(Default):  # type: ignore[misc]
@@ -93,8 +99,10 @@ class CallbackModule(Default):  # type: ignore[misc]
         changed = bool(data.get("changed"))
         host = "" if len(task.play.hosts or []) == 1 else f"{result.host.get_name()}: "
         word = ("would   " if task.check_mode else "changed ") if changed else "ok      "
-        self.line(f"  {word} {host}{task.get_name().split(' : ')[-1]}{took}",
-                  C.COLOR_CHANGED if changed else C.COLOR_OK)
+        self.line(
+            f"  {word} {host}{task.get_name().split(' : ')[-1]}{took}",
+            C.COLOR_CHANGED if changed else C.COLOR_OK,
+        )
         return None
 
     def v2_runner_item_on_ok(self, result: Any) -> None:
@@ -104,8 +112,10 @@ class CallbackModule(Default):  # type: ignore[misc]
         changed = bool(result.result.get("changed"))
         label = self._get_item_label(result.result)
         name = result.task.get_name().split(" : ")[-1]
-        self.line(f"  {'changed ' if changed else 'ok      '} {name}: {label}{took}",
-                  C.COLOR_CHANGED if changed else C.COLOR_OK)
+        self.line(
+            f"  {'changed ' if changed else 'ok      '} {name}: {label}{took}",
+            C.COLOR_CHANGED if changed else C.COLOR_OK,
+        )
         self.started = time.monotonic()
         return None
 
@@ -126,9 +136,16 @@ class CallbackModule(Default):  # type: ignore[misc]
 
     def failure(self, result: Any, took: str) -> None:
         data = result.result
-        text = str(data.get("msg", "failed")).removeprefix("Task failed: ").removeprefix("Module failed: ")
+        text = (
+            str(data.get("msg", "failed"))
+            .removeprefix("Task failed: ")
+            .removeprefix("Module failed: ")
+        )
         details = [str(data[key]).strip() for key in ("stderr", "stdout") if data.get(key)]
-        self.line(f"  FAILED   {result.host.get_name()}: {result.task.get_name().split(' : ')[-1]}{took}", C.COLOR_ERROR)
+        self.line(
+            f"  FAILED   {result.host.get_name()}: {result.task.get_name().split(' : ')[-1]}{took}",
+            C.COLOR_ERROR,
+        )
         for row in "\n".join([text, *details[:1]]).splitlines():
             self.line(f"    {row}", C.COLOR_ERROR)
 
@@ -168,7 +185,9 @@ class CallbackModule(Default):  # type: ignore[misc]
     @staticmethod
     def _diffs(result: Any) -> list[dict[str, Any]]:
         diff = result.result.get("diff") or []
-        return [diff] if isinstance(diff, dict) else [item for item in diff if isinstance(item, dict)]
+        return (
+            [diff] if isinstance(diff, dict) else [item for item in diff if isinstance(item, dict)]
+        )
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         self.done()

@@ -60,7 +60,9 @@ def fingerprint(key: str, value: Any) -> str:
     return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()[:12]
 
 
-def parts_of(service: Mapping[str, Any], folder: str, files: Mapping[str, str], key: str) -> dict[str, str]:
+def parts_of(
+    service: Mapping[str, Any], folder: str, files: Mapping[str, str], key: str
+) -> dict[str, str]:
     """A fingerprint per part of a service: each of its keys, each file of ours that it mounts."""
     parts = {name: fingerprint(key, value) for name, value in service.items()}
     for source in mounts(service):
@@ -122,11 +124,19 @@ class ActionModule(ActionBase):
             kinds[item.get("secret", True)][f"files/{item['name']}"] = item["content"]
         files = kinds[True] | kinds[False]
         try:
-            text, services, folders = prepare(args.pop("definition"), args["folder"], files, args.pop("digest_key"))
+            text, services, folders = prepare(
+                args.pop("definition"), args["folder"], files, args.pop("digest_key")
+            )
         except DefinitionError as error:
             return result | {"failed": True, "msg": f"project {args['project']}: {error}"}
-        module_args = {**args, "text": text, "services": services, "folders": folders,
-                       "secret_files": kinds[True], "files": kinds[False]}
+        module_args = {
+            **args,
+            "text": text,
+            "services": services,
+            "folders": folders,
+            "secret_files": kinds[True],
+            "files": kinds[False],
+        }
         done: dict[str, Any] = self._execute_module(
             module_name="celray_compose", module_args=module_args, task_vars=task_vars
         )

@@ -57,7 +57,9 @@ class Failed(Exception):
 
 
 def plan(
-    services: dict[str, dict[str, Any]], present: dict[str, dict[str, Any]], stored: dict[str, dict[str, str]],
+    services: dict[str, dict[str, Any]],
+    present: dict[str, dict[str, Any]],
+    stored: dict[str, dict[str, str]],
     force: list[str],
 ) -> dict[str, tuple[str, str]]:
     """Service -> (create | recreate | start | remove, reason); what needs nothing is not named."""
@@ -80,11 +82,15 @@ def plan(
 def reason(stored: dict[str, str] | None, parts: dict[str, str]) -> str:
     if not stored:
         return "definition differs"
-    changed = sorted(key for key in stored.keys() | parts.keys() if stored.get(key) != parts.get(key))
+    changed = sorted(
+        key for key in stored.keys() | parts.keys() if stored.get(key) != parts.get(key)
+    )
     return ", ".join(changed) + " changed" if changed else "label differs"
 
 
-def describe(project: str, services: dict[str, Any], actions: dict[str, tuple[str, str]]) -> list[str]:
+def describe(
+    project: str, services: dict[str, Any], actions: dict[str, tuple[str, str]]
+) -> list[str]:
     names = {name: service["container"] for name, service in services.items()}
     lines = [
         f"  {SYMBOLS[verb]} {names.get(name, name):<24} {verb:<9} {why}"
@@ -150,8 +156,16 @@ class Project:
 
     def compose(self, *argv: str) -> None:
         # LANG: compose v1 is Python and dies on a host whose locale is not UTF-8.
-        command = [*self.params["compose"], "-p", self.params["project"], "-f", self.compose_file,
-                   "--project-directory", self.folder, *argv]
+        command = [
+            *self.params["compose"],
+            "-p",
+            self.params["project"],
+            "-f",
+            self.compose_file,
+            "--project-directory",
+            self.folder,
+            *argv,
+        ]
         rc, out, err = self.module.run_command(
             command, cwd=self.folder, environ_update={"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
         )
@@ -168,7 +182,9 @@ class Project:
         for box in self.inspect(self.docker("ps", "-aq", "--filter", label).split()):
             labels = box["Config"]["Labels"]
             found[labels["com.docker.compose.service"]] = {
-                "id": box["Id"], "digest": labels.get(DIGEST_LABEL, ""), "state": box["State"]["Status"],
+                "id": box["Id"],
+                "digest": labels.get(DIGEST_LABEL, ""),
+                "state": box["State"]["Status"],
             }
         return found
 
@@ -179,19 +195,24 @@ class Project:
         kinds = ((self.params["files"], 0o440), (self.params["secret_files"], 0o400))
         return {
             os.path.join(self.folder, name): (content, mode)
-            for files, mode in kinds for name, content in files.items()
+            for files, mode in kinds
+            for name, content in files.items()
         }
 
     def differing_files(self) -> dict[str, tuple[str, int]]:
         return {
-            path: (content, mode) for path, (content, mode) in self.wanted_files().items()
+            path: (content, mode)
+            for path, (content, mode) in self.wanted_files().items()
             if read(path) != content or os.stat(path).st_mode & 0o777 != mode
         }
 
     def obsolete_files(self) -> list[str]:
         keep = set(self.wanted_files())
-        found = [os.path.join(root, name) for root, _, names in os.walk(os.path.join(self.folder, "files"))
-                 for name in names]
+        found = [
+            os.path.join(root, name)
+            for root, _, names in os.walk(os.path.join(self.folder, "files"))
+            for name in names
+        ]
         return sorted(set(found) - keep)
 
     def stored_parts(self) -> dict[str, dict[str, str]]:
@@ -210,8 +231,11 @@ class Project:
             else:
                 pairs.append((path, read(path) or "", content))
         for path, before, after in pairs:
-            lines += list(difflib.unified_diff(before.splitlines(), after.splitlines(), path, f"{path} (new)",
-                                               lineterm="", n=1))
+            lines += list(
+                difflib.unified_diff(
+                    before.splitlines(), after.splitlines(), path, f"{path} (new)", lineterm="", n=1
+                )
+            )
         return lines
 
     # converging
@@ -227,7 +251,9 @@ class Project:
         if read(self.compose_file) != self.params["text"]:
             write(self.compose_file, self.params["text"], 0o640, uid, gid)
 
-    def converge(self, actions: dict[str, tuple[str, str]], present: dict[str, dict[str, Any]]) -> None:
+    def converge(
+        self, actions: dict[str, tuple[str, str]], present: dict[str, dict[str, Any]]
+    ) -> None:
         by_verb: dict[str, list[str]] = {verb: [] for verb in SYMBOLS}
         for name, (verb, _) in sorted(actions.items()):
             by_verb[verb].append(name)
@@ -253,18 +279,30 @@ class Project:
             for box in self.inspect(list(pending)):
                 container, state = box["Name"].lstrip("/"), box["State"]
                 health = state.get("Health", {}).get("Status", "none")
-                if state["Restarting"] or box["RestartCount"] > 2 or state["Status"] in ("exited", "dead"):
-                    raise Failed(self.last_words(container, f"keeps failing (exit {state['ExitCode']})"))
+                if (
+                    state["Restarting"]
+                    or box["RestartCount"] > 2
+                    or state["Status"] in ("exited", "dead")
+                ):
+                    raise Failed(
+                        self.last_words(container, f"keeps failing (exit {state['ExitCode']})")
+                    )
                 wants_health = self.params["services"][containers[container]]["health"]
                 pending[container] = f"{state['Status']}, {health}"
                 if state["Status"] == "running" and (health == "healthy" or not wants_health):
                     del pending[container]
             time.sleep(0.5 if pending else 0)
         for container, state in pending.items():
-            raise Failed(self.last_words(container, f"is not healthy after {self.params['wait_seconds']} s ({state})"))
+            raise Failed(
+                self.last_words(
+                    container, f"is not healthy after {self.params['wait_seconds']} s ({state})"
+                )
+            )
 
     def last_words(self, container: str, what: str) -> str:
-        rc, out, err = self.module.run_command([self.params["docker"], "logs", "--tail", "25", container])
+        rc, out, err = self.module.run_command(
+            [self.params["docker"], "logs", "--tail", "25", container]
+        )
         words = (out + err).strip() if rc == 0 else ""
         return f"{container} {what}. Its last lines:\n{words}"
 
@@ -287,7 +325,13 @@ class Project:
             self.write_all(differing, obsolete)
             self.converge(actions, present)
             parts = {name: service["parts"] for name, service in self.params["services"].items()}
-            write(self.state_file, json.dumps(parts, indent=1), 0o640, self.params["uid"], self.params["gid"])
+            write(
+                self.state_file,
+                json.dumps(parts, indent=1),
+                0o640,
+                self.params["uid"],
+                self.params["gid"],
+            )
         return result
 
 

@@ -16,7 +16,11 @@ def context_from(sources: dict[str, str]) -> dict[str, str]:
     context: dict[str, str] = {}
     for name, source in sources.items():
         path = REPO / source
-        files = [path] if path.is_file() else [item for item in sorted(path.rglob("*")) if item.is_file()]
+        files = (
+            [path]
+            if path.is_file()
+            else [item for item in sorted(path.rglob("*")) if item.is_file()]
+        )
         for item in files:
             if not any(word in str(item) for word in IGNORED):
                 inside = name if item == path else f"{name}/{item.relative_to(path)}"
@@ -39,6 +43,8 @@ class ActionModule(ActionBase):
             folder = self._make_tmp_path()
             args["target"] = self._connection._shell.join_path(folder, "images.tar")
             self._connection.put_file(archive, args["target"])
-        done: dict[str, Any] = self._execute_module(module_name="celray_image", module_args=args, task_vars=task_vars)
+        done: dict[str, Any] = self._execute_module(
+            module_name="celray_image", module_args=args, task_vars=task_vars
+        )
         done.pop("invocation", None)
         return result | done

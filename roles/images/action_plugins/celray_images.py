@@ -51,8 +51,11 @@ def images_for(source: str, settings: Mapping[str, Any]) -> dict[str, str]:
         base = f"celray/base:{digest(*recipe, *distro['base_packages'])}"
         redis = f"celray/redis:{digest(*recipe, *distro['redis_packages'])}"
     own = {
-        name: digest(base, (PACKAGE / f"{name}.Dockerfile").read_bytes(),
-                     (PACKAGE / f"requirements/{name}.lock").read_bytes())
+        name: digest(
+            base,
+            (PACKAGE / f"{name}.Dockerfile").read_bytes(),
+            (PACKAGE / f"requirements/{name}.lock").read_bytes(),
+        )
         for name in ("worker", "ray")
     }
     code = digest(own["worker"], (PACKAGE / "code.Dockerfile").read_bytes(), code_version())
@@ -65,7 +68,9 @@ def images_for(source: str, settings: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def choose(wanted: str, there: Mapping[str, Iterable[str]], candidates: Mapping[str, Mapping[str, str]]) -> str:
+def choose(
+    wanted: str, there: Mapping[str, Iterable[str]], candidates: Mapping[str, Mapping[str, str]]
+) -> str:
     """The source to use, or '' where a registry has to be asked first.
 
     `auto` stays with the source whose images the host has: a registry that comes and goes must not
@@ -93,7 +98,8 @@ class ActionModule(ActionBase):
         there: dict[str, str] = {}
         if args["docker"]:
             seen = self._execute_module(
-                module_name="celray_image", task_vars=task_vars,
+                module_name="celray_image",
+                task_vars=task_vars,
                 module_args={"do": "list", "docker": args["docker"]},
             )
             if seen.get("failed"):
@@ -109,7 +115,9 @@ class ActionModule(ActionBase):
             "missing": missing,
             "code_version": code_version(),
             "build_host": self.build_host(task_vars),
-            "diff": {"prepared": self.announce(images, missing)} if missing and self._task.check_mode else {},
+            "diff": {"prepared": self.announce(images, missing)}
+            if missing and self._task.check_mode
+            else {},
         }
 
     @staticmethod
@@ -121,5 +129,9 @@ class ActionModule(ActionBase):
         if self._connection.transport == "local":
             return str(task_vars["inventory_hostname"])
         docker = shutil.which("docker")
-        answers = docker and subprocess.run([docker, "version"], capture_output=True, check=False).returncode == 0
+        answers = (
+            docker
+            and subprocess.run([docker, "version"], capture_output=True, check=False).returncode
+            == 0
+        )
         return "localhost" if answers else str(task_vars["inventory_hostname"])

@@ -97,7 +97,9 @@ def probe(image: str) -> dict[str, Any]:
 
 
 def list_images(docker: str) -> dict[str, str]:
-    rows = call(docker, "images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}").splitlines()
+    rows = call(
+        docker, "images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"
+    ).splitlines()
     return dict(row.split(" ", 1) for row in rows)
 
 
@@ -108,7 +110,9 @@ def debian_sources(suite: str) -> list[str]:
     """The build host's own Debian mirrors, for the wanted suite; none: mmdebstrap's default."""
     form = "$(REPO_URI) $(RELEASE) $(COMPONENT)"
     try:
-        rows = call("apt-get", "indextargets", "--format", form, "Created-By: Packages", "Origin: Debian")
+        rows = call(
+            "apt-get", "indextargets", "--format", form, "Created-By: Packages", "Origin: Debian"
+        )
     except (Failed, OSError):
         return []
     lines = set()
@@ -122,11 +126,21 @@ def debian_sources(suite: str) -> list[str]:
     return sorted(lines)
 
 
-def bootstrap(docker: str, tag: str, packages: list[str], suite: str, options: list[str], cache: str) -> None:
+def bootstrap(
+    docker: str, tag: str, packages: list[str], suite: str, options: list[str], cache: str
+) -> None:
     with tempfile.TemporaryDirectory(dir=cache) as work:
         tar = os.path.join(work, "root.tar")
-        call("mmdebstrap", "--quiet", "--variant=essential", f"--include={','.join(packages)}", *options,
-             suite, tar, *debian_sources(suite))
+        call(
+            "mmdebstrap",
+            "--quiet",
+            "--variant=essential",
+            f"--include={','.join(packages)}",
+            *options,
+            suite,
+            tar,
+            *debian_sources(suite),
+        )
         call(docker, "import", "--change", "ENV LANG=C.UTF-8", tar, tag)
 
 
@@ -136,8 +150,18 @@ def bootstrap_all(params: dict[str, Any]) -> dict[str, Any]:
     there = list_images(params["docker"])
     missing = {tag: packages for tag, packages in params["images"].items() if tag not in there}
     with ThreadPoolExecutor() as pool:
-        jobs = [pool.submit(bootstrap, params["docker"], tag, packages, params["suite"], params["options"],
-                            params["cache"]) for tag, packages in missing.items()]
+        jobs = [
+            pool.submit(
+                bootstrap,
+                params["docker"],
+                tag,
+                packages,
+                params["suite"],
+                params["options"],
+                params["cache"],
+            )
+            for tag, packages in missing.items()
+        ]
         for job in jobs:
             job.result()
     return {"changed": bool(missing), "made": sorted(missing)}
@@ -156,7 +180,9 @@ def pip_command(cache: str) -> list[str]:
         try:
             call(sys.executable, "-m", "venv", tool)
         except Failed as error:
-            raise Failed(f"the build host has no pip: apt-get install -y python3-venv ({error})") from error
+            raise Failed(
+                f"the build host has no pip: apt-get install -y python3-venv ({error})"
+            ) from error
     return [f"{tool}/bin/pip"]
 
 
@@ -176,9 +202,22 @@ def wheels(params: dict[str, Any]) -> dict[str, Any]:
     machine = platform.machine()
     platforms = [f"--platform=manylinux_2_{minor}_{machine}" for minor in GLIBC]
     platforms += [f"--platform=manylinux2014_{machine}", f"--platform=manylinux1_{machine}"]
-    call(*pip_command(cache), "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes",
-         "--only-binary=:all:", f"--python-version={params['python']}", "--implementation=cp", *platforms,
-         "--dest", folder, "-r", requirements)
+    call(
+        *pip_command(cache),
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary=:all:",
+        f"--python-version={params['python']}",
+        "--implementation=cp",
+        *platforms,
+        "--dest",
+        folder,
+        "-r",
+        requirements,
+    )
     with open(stamp, "w") as handle:
         handle.write(lock)
     return {"changed": True}
@@ -207,7 +246,11 @@ def build(params: dict[str, Any]) -> dict[str, Any]:
                 handle.write(text)
         if params["wheels"]:
             link_tree(params["wheels"], os.path.join(context, "wheelhouse"))
-        args = [word for key, value in params["build_args"].items() for word in ("--build-arg", f"{key}={value}")]
+        args = [
+            word
+            for key, value in params["build_args"].items()
+            for word in ("--build-arg", f"{key}={value}")
+        ]
         call(params["docker"], "build", "--network", "none", "-t", params["image"], *args, context)
     # The legacy builder keeps the stages of a build as images without a name.
     call(params["docker"], "image", "prune", "--force", "--filter", "label=celray.stage=build")
@@ -231,7 +274,10 @@ def load(params: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "do": {"choices": ["list", "probe", "bootstrap", "wheels", "build", "save", "load"], "required": True},
+            "do": {
+                "choices": ["list", "probe", "bootstrap", "wheels", "build", "save", "load"],
+                "required": True,
+            },
             "docker": {"type": "str", "required": True},
             "image": {"type": "str"},
             "images": {"type": "raw"},

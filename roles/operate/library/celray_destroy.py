@@ -46,9 +46,12 @@ def main() -> None:
         argument_spec={"folders": {"type": "list", "elements": "path", "required": True}},
         supports_check_mode=True,
     )
-    boxes = docker(module, "ps", "-a", "--filter", "label=celray.project=celray", "--format", "{{.Names}}")
+    boxes = docker(
+        module, "ps", "-a", "--filter", "label=celray.project=celray", "--format", "{{.Names}}"
+    )
     images = [
-        line for line in docker(module, "images", "--format", "{{.Repository}}:{{.Tag}}")
+        line
+        for line in docker(module, "images", "--format", "{{.Repository}}:{{.Tag}}")
         if line.startswith("celray/")
     ]
     folders: list[Any] = [path for path in module.params["folders"] if os.path.isdir(path)]
@@ -61,8 +64,10 @@ def main() -> None:
             docker(module, "image", "prune", "--force", "--filter", "label=celray.stage=build")
         for path in folders:
             shutil.rmtree(path, ignore_errors=not os.path.exists(path))
-    lines = [f"removed {kind}: {', '.join(names) or 'none'}"
-             for kind, names in (("containers", boxes), ("images", images), ("directories", folders))]
+    lines = [
+        f"removed {kind}: {', '.join(names) or 'none'}"
+        for kind, names in (("containers", boxes), ("images", images), ("directories", folders))
+    ]
     module.exit_json(changed=bool(boxes or images or folders), lines=lines)
 
 

@@ -57,7 +57,9 @@ def version(text: str) -> tuple[int, ...]:
 def read_routes(path: Path) -> dict[str, str]:
     """The package's routes without importing it: ROUTES is a literal at the module's top level."""
     for node in ast.parse(path.read_text()).body:
-        target = node.target if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])[0]
+        target = (
+            node.target if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])[0]
+        )
         if isinstance(target, ast.Name) and target.id == "ROUTES":
             return dict(ast.literal_eval(node.value))
     raise ValueError(f"{path} has no ROUTES")
@@ -65,31 +67,61 @@ def read_routes(path: Path) -> dict[str, str]:
 
 def check_worker(worker: Any, position: int) -> list[Problem]:
     if not isinstance(worker, Mapping):
-        return [Problem(f"worker number {position} is {worker!r}, not a mapping", CATALOGUE, "see the example there")]
+        return [
+            Problem(
+                f"worker number {position} is {worker!r}, not a mapping",
+                CATALOGUE,
+                "see the example there",
+            )
+        ]
     label = f"worker {worker.get('name', f'number {position}')}"
     problems = [
-        Problem(f"{label} has an unknown key {key!r}{nearest(key, WORKER_KEYS)}", CATALOGUE,
-                f"use only {', '.join(WORKER_KEYS)}")
-        for key in worker if key not in WORKER_KEYS
+        Problem(
+            f"{label} has an unknown key {key!r}{nearest(key, WORKER_KEYS)}",
+            CATALOGUE,
+            f"use only {', '.join(WORKER_KEYS)}",
+        )
+        for key in worker
+        if key not in WORKER_KEYS
     ]
     problems += [
         Problem(f"{label} lacks {key!r}", CATALOGUE, f"add {key}")
-        for key in WORKER_KEYS if key not in worker
+        for key in WORKER_KEYS
+        if key not in worker
     ]
     problems += [
-        Problem(f"{label}: {key} is {worker[key]!r}, not a {kind.__name__}", CATALOGUE, f"write a {kind.__name__}")
+        Problem(
+            f"{label}: {key} is {worker[key]!r}, not a {kind.__name__}",
+            CATALOGUE,
+            f"write a {kind.__name__}",
+        )
         for key, kind in WORKER_KEYS.items()
         if key in worker and (not isinstance(worker[key], kind) or isinstance(worker[key], bool))
     ]
     if problems:
         return problems
     rules = [
-        (re.fullmatch(r"[a-z][a-z0-9-]*", worker["name"]), f"name {worker['name']!r} is no container name",
-         "use lower-case letters, digits and dashes"),
-        (worker["queues"] and all(isinstance(queue, str) and queue for queue in worker["queues"]),
-         f"queues is {worker['queues']!r}", "name at least one queue"),
-        (worker["concurrency"] >= 1, f"concurrency is {worker['concurrency']}", "give it at least 1"),
-        (SIZE.match(worker["memory"]), f"memory is {worker['memory']!r}", "write a size such as 512m or 4g"),
+        (
+            re.fullmatch(r"[a-z][a-z0-9-]*", worker["name"]),
+            f"name {worker['name']!r} is no container name",
+            "use lower-case letters, digits and dashes",
+        ),
+        (
+            worker["queues"]
+            and all(isinstance(queue, str) and queue for queue in worker["queues"]),
+            f"queues is {worker['queues']!r}",
+            "name at least one queue",
+        ),
+        (
+            worker["concurrency"] >= 1,
+            f"concurrency is {worker['concurrency']}",
+            "give it at least 1",
+        ),
+        (
+            SIZE.match(worker["memory"]),
+            f"memory is {worker['memory']!r}",
+            "write a size such as 512m or 4g",
+        ),
     ]
     return [Problem(f"{label}: {what}", CATALOGUE, fix) for good, what, fix in rules if not good]
 
@@ -101,8 +133,11 @@ def check_catalogue(workers: Any) -> list[Problem]:
     problems = [found for n, worker in enumerate(workers, 1) for found in check_worker(worker, n)]
     names = Counter(worker.get("name") for worker in workers if isinstance(worker, Mapping))
     problems += [
-        Problem(f"worker {name} is listed {count} times", CATALOGUE, "give each worker its own name")
-        for name, count in names.items() if count > 1
+        Problem(
+            f"worker {name} is listed {count} times", CATALOGUE, "give each worker its own name"
+        )
+        for name, count in names.items()
+        if count > 1
     ]
     return problems
 
@@ -116,7 +151,8 @@ def check_routes(workers: list[dict[str, Any]], routes: Mapping[str, str]) -> li
             f"ROUTES in tasks_pkg/src/tasks/routes.py against {CATALOGUE}",
             f"add {queue} to a worker's queues, or route {task} to one of {', '.join(sorted(consumed))}",
         )
-        for task, queue in routes.items() if queue not in consumed
+        for task, queue in routes.items()
+        if queue not in consumed
     ]
 
 
@@ -126,26 +162,58 @@ def check_schedule(schedule: Any, routes: Mapping[str, str], queues: set[str]) -
     for entry in schedule or []:
         name = entry.get("name", "?") if isinstance(entry, Mapping) else "?"
         if not isinstance(entry, Mapping) or not {"name", "task"} <= set(entry):
-            problems.append(Problem(f"schedule entry {entry!r} lacks name or task", source, "add them"))
+            problems.append(
+                Problem(f"schedule entry {entry!r} lacks name or task", source, "add them")
+            )
             continue
         unknown = set(entry) - {"name", "task", "queue", "every_seconds", "cron"}
         if unknown:
-            problems.append(Problem(f"schedule {name} has unknown keys {sorted(unknown)}", source, "remove them"))
+            problems.append(
+                Problem(
+                    f"schedule {name} has unknown keys {sorted(unknown)}", source, "remove them"
+                )
+            )
         if ("every_seconds" in entry) == ("cron" in entry):
-            problems.append(Problem(f"schedule {name} needs every_seconds or cron, exactly one", source, "set one"))
+            problems.append(
+                Problem(
+                    f"schedule {name} needs every_seconds or cron, exactly one", source, "set one"
+                )
+            )
         if entry["task"] not in routes:
-            problems.append(Problem(f"schedule {name} names task {entry['task']}, which does not exist"
-                                    f"{nearest(entry['task'], routes)}", source, "name a registered task"))
+            problems.append(
+                Problem(
+                    f"schedule {name} names task {entry['task']}, which does not exist"
+                    f"{nearest(entry['task'], routes)}",
+                    source,
+                    "name a registered task",
+                )
+            )
         if entry.get("queue") not in queues | {None}:
-            problems.append(Problem(f"schedule {name} names queue {entry['queue']!r}, which no worker consumes",
-                                    source, f"use one of {', '.join(sorted(queues))}"))
+            problems.append(
+                Problem(
+                    f"schedule {name} names queue {entry['queue']!r}, which no worker consumes",
+                    source,
+                    f"use one of {', '.join(sorted(queues))}",
+                )
+            )
     return problems
 
 
 def known_variables(roles: Path) -> set[str]:
     """Every variable that a role has a default for, and the results that roles register."""
-    known = {"preflight_found", "images_found", "secrets_store", "images_plan_source", "images_registry",
-             "images_pull", "docker_now", "docker_service", "docker_answer", "celery_worker", "celery_beat"}
+    known = {
+        "preflight_found",
+        "images_found",
+        "secrets_store",
+        "images_plan_source",
+        "images_registry",
+        "images_pull",
+        "docker_now",
+        "docker_service",
+        "docker_answer",
+        "celery_worker",
+        "celery_beat",
+    }
     for defaults in roles.glob("*/defaults/main.yml"):
         known |= set(re.findall(r"^([a-z_]+):", defaults.read_text(), flags=re.MULTILINE))
     return known
@@ -153,12 +221,26 @@ def known_variables(roles: Path) -> set[str]:
 
 def check_variables(names: Iterable[str], known: set[str]) -> list[Problem]:
     """A variable with one of our prefixes that no role knows is a typo."""
-    prefixes = ("celray_", "celery_", "redis_", "ray_", "flower_", "images_", "docker_", "preflight_",
-                "compose_project_", "secrets_")
+    prefixes = (
+        "celray_",
+        "celery_",
+        "redis_",
+        "ray_",
+        "flower_",
+        "images_",
+        "docker_",
+        "preflight_",
+        "compose_project_",
+        "secrets_",
+    )
     return [
-        Problem(f"variable {name} means nothing{nearest(name, known)}", "your inventory or -e",
-                "correct the name or remove it")
-        for name in sorted(names) if name.startswith(prefixes) and name not in known
+        Problem(
+            f"variable {name} means nothing{nearest(name, known)}",
+            "your inventory or -e",
+            "correct the name or remove it",
+        )
+        for name in sorted(names)
+        if name.startswith(prefixes) and name not in known
     ]
 
 
@@ -179,33 +261,65 @@ def check_engine(host: Mapping[str, Any], wanted: str) -> list[Problem]:
     installable = {host["os"]["id"], *host["os"]["id_like"].split()} & set(INSTALLABLE)
     problems = []
     if engine["snap"]:
-        problems.append(Problem(
-            f"Docker at {engine['path']} is packaged as a snap, which cannot run containers under "
-            "no-new-privileges ('operation not permitted') and sees /opt read-only",
-            "the host's packages", "snap remove docker, then install docker.io from the distribution"))
+        problems.append(
+            Problem(
+                f"Docker at {engine['path']} is packaged as a snap, which cannot run containers under "
+                "no-new-privileges ('operation not permitted') and sees /opt read-only",
+                "the host's packages",
+                "snap remove docker, then install docker.io from the distribution",
+            )
+        )
     if engine["access"] == "denied":
-        problems.append(Problem(
-            f"{who} may not talk to the container engine: {engine['error']}", "the host's groups and sudoers",
-            f"usermod -aG docker {host['user']}, or give {host['user']} sudo without a password"))
+        problems.append(
+            Problem(
+                f"{who} may not talk to the container engine: {engine['error']}",
+                "the host's groups and sudoers",
+                f"usermod -aG docker {host['user']}, or give {host['user']} sudo without a password",
+            )
+        )
     if engine["access"] in ("absent", "stopped") and not host["sudo"]:
-        state = "is not installed" if engine["access"] == "absent" else f"does not answer ({engine['error']})"
-        problems.append(Problem(
-            f"the container engine {state} and {who} has no privilege to change that", "the host",
-            f"install and start Docker yourself, or give {host['user']} sudo without a password"))
+        state = (
+            "is not installed"
+            if engine["access"] == "absent"
+            else f"does not answer ({engine['error']})"
+        )
+        problems.append(
+            Problem(
+                f"the container engine {state} and {who} has no privilege to change that",
+                "the host",
+                f"install and start Docker yourself, or give {host['user']} sudo without a password",
+            )
+        )
     elif (engine["access"] == "absent" or not compose) and not installable:
         missing = "a container engine" if engine["access"] == "absent" else "compose"
-        problems.append(Problem(
-            f"{missing} is missing and {host['os']['id'] or 'this system'} is not one where it can be installed here",
-            "the host", "install Docker and compose yourself, then deploy again"))
+        problems.append(
+            Problem(
+                f"{missing} is missing and {host['os']['id'] or 'this system'} is not one where it can be installed here",
+                "the host",
+                "install Docker and compose yourself, then deploy again",
+            )
+        )
     if wanted != "auto" and not compose and host["compose"]:
-        problems.append(Problem(
-            f"compose {wanted} is asked for, but only {', '.join(host['compose'])} is there", "celray_compose",
-            "set celray_compose: auto, or install the other generation"))
-    if compose and compose["generation"] == "v1" and version(engine.get("min_api", "1.0")) > COMPOSE_V1_API:
-        problems.append(Problem(
-            f"docker-compose {compose['version']} cannot talk to engine {engine['version']}, whose oldest API is "
-            f"{engine['min_api']} (v1 speaks {'.'.join(map(str, COMPOSE_V1_API))})",
-            "the host's packages", "install Compose v2: apt-get install docker-compose-v2 or docker-compose-plugin"))
+        problems.append(
+            Problem(
+                f"compose {wanted} is asked for, but only {', '.join(host['compose'])} is there",
+                "celray_compose",
+                "set celray_compose: auto, or install the other generation",
+            )
+        )
+    if (
+        compose
+        and compose["generation"] == "v1"
+        and version(engine.get("min_api", "1.0")) > COMPOSE_V1_API
+    ):
+        problems.append(
+            Problem(
+                f"docker-compose {compose['version']} cannot talk to engine {engine['version']}, whose oldest API is "
+                f"{engine['min_api']} (v1 speaks {'.'.join(map(str, COMPOSE_V1_API))})",
+                "the host's packages",
+                "install Compose v2: apt-get install docker-compose-v2 or docker-compose-plugin",
+            )
+        )
     return problems
 
 
@@ -213,38 +327,58 @@ def check_ports(host: Mapping[str, Any], ports: Mapping[str, int], ours: set[str
     """Ports taken by others. `ours` are the services that run already: theirs are theirs."""
     problems = [
         Problem(f"{name} is {port!r}, not a port", name, "use a number from 1 to 65535")
-        for name, port in ports.items() if not isinstance(port, int) or not 0 < port < 65536
+        for name, port in ports.items()
+        if not isinstance(port, int) or not 0 < port < 65536
     ]
     for port, count in Counter(ports.values()).items():
         if count > 1:
             names = [name for name in ports if ports[name] == port]
-            problems.append(Problem(f"port {port} is given to {' and '.join(names)}", " and ".join(names),
-                                    "give each its own"))
+            problems.append(
+                Problem(
+                    f"port {port} is given to {' and '.join(names)}",
+                    " and ".join(names),
+                    "give each its own",
+                )
+            )
     for name, port in ports.items():
         service = name.removeprefix("celray_port_").split("_")[0]
         if str(port) in host["ports"] and service not in ours:
             owner = host["ports"][str(port)]
             by = f"{owner['name']} (pid {owner['pid']})" if owner else "a process of another user"
-            problems.append(Problem(f"port {port} is taken by {by}", f"{name} (roles/celray/defaults/main.yml)",
-                                    f"stop that process, or set {name} to a free port"))
+            problems.append(
+                Problem(
+                    f"port {port} is taken by {by}",
+                    f"{name} (roles/celray/defaults/main.yml)",
+                    f"stop that process, or set {name} to a free port",
+                )
+            )
     return problems
 
 
 def check_names(host: Mapping[str, Any], wanted: Iterable[str]) -> list[Problem]:
     wanted = set(wanted)
     return [
-        Problem(f"container {box['name']} exists and is not celray's ({box['state']})", "the host's engine",
-                f"move its data, then docker rm -f {box['name']}; docs/operate.md has the migration")
-        for box in host["containers"] if box["name"] in wanted and box["project"] != "celray"
+        Problem(
+            f"container {box['name']} exists and is not celray's ({box['state']})",
+            "the host's engine",
+            f"move its data, then docker rm -f {box['name']}; docs/operate.md has the migration",
+        )
+        for box in host["containers"]
+        if box["name"] in wanted and box["project"] != "celray"
     ]
 
 
-def check_paths(host: Mapping[str, Any], names: Mapping[str, str], needed_mb: Mapping[str, int]) -> list[Problem]:
+def check_paths(
+    host: Mapping[str, Any], names: Mapping[str, str], needed_mb: Mapping[str, int]
+) -> list[Problem]:
     problems = []
     found = dict(zip(names, host["paths"], strict=True))
     for name, look in found.items():
         if look["read_only_mount"]:
-            why, fix = f"{look['parent']} is on a read-only file system", "name a directory elsewhere"
+            why, fix = (
+                f"{look['parent']} is on a read-only file system",
+                "name a directory elsewhere",
+            )
         elif not look["is_directory"]:
             why, fix = f"{look['parent']} is not a directory", "remove it or name another"
         elif not look["writable"]:
@@ -257,20 +391,35 @@ def check_paths(host: Mapping[str, Any], names: Mapping[str, str], needed_mb: Ma
     for name, need in needed_mb.items():
         look = places[name]
         if look["free_mb"] < need:
-            problems.append(Problem(f"{look['path']} has {look['free_mb']} MB free, {need} MB are needed",
-                                    f"{name}; threshold preflight_min_free_mb",
-                                    "free some space, or move it to a larger disk"))
+            problems.append(
+                Problem(
+                    f"{look['path']} has {look['free_mb']} MB free, {need} MB are needed",
+                    f"{name}; threshold preflight_min_free_mb",
+                    "free some space, or move it to a larger disk",
+                )
+            )
     return problems
 
 
 def check_size(host: Mapping[str, Any], min_memory_mb: int, skew: float) -> list[Problem]:
     problems = []
     if host["memory_mb"] < min_memory_mb:
-        problems.append(Problem(f"{host['hostname']} has {host['memory_mb']} MB of memory, {min_memory_mb} MB are "
-                                "needed", "preflight_min_memory_mb", "use a larger host, or lower the threshold"))
+        problems.append(
+            Problem(
+                f"{host['hostname']} has {host['memory_mb']} MB of memory, {min_memory_mb} MB are "
+                "needed",
+                "preflight_min_memory_mb",
+                "use a larger host, or lower the threshold",
+            )
+        )
     if abs(skew) > CLOCK_TOLERANCE_SECONDS:
-        problems.append(Problem(f"the clock of {host['hostname']} is {skew:+.0f} s off this machine's",
-                                "the host's clock", "synchronise both (apt-get install chrony)"))
+        problems.append(
+            Problem(
+                f"the clock of {host['hostname']} is {skew:+.0f} s off this machine's",
+                "the host's clock",
+                "synchronise both (apt-get install chrony)",
+            )
+        )
     return problems
 
 
@@ -278,12 +427,22 @@ def connection_problem(error: str, host: str, user: str) -> Problem:
     lowered = error.lower()
     last = error.strip().splitlines()[-1] if error.strip() else "no answer"
     if "permission denied" in lowered:
-        return Problem(f"{host} refuses user {user}: {last}", "SSH_USER / ansible_user and your SSH keys",
-                       f"make deploy HOST={host} SSH_USER=<name>, or ssh-copy-id {user}@{host}")
+        return Problem(
+            f"{host} refuses user {user}: {last}",
+            "SSH_USER / ansible_user and your SSH keys",
+            f"make deploy HOST={host} SSH_USER=<name>, or ssh-copy-id {user}@{host}",
+        )
     if "host key verification failed" in lowered:
-        return Problem(f"{host} is not in known_hosts, or its key has changed", "~/.ssh/known_hosts",
-                       f"ssh {host} once and confirm its key")
-    return Problem(f"{host} cannot be reached: {last}", "HOST / ansible_host", "check the address and the network")
+        return Problem(
+            f"{host} is not in known_hosts, or its key has changed",
+            "~/.ssh/known_hosts",
+            f"ssh {host} once and confirm its key",
+        )
+    return Problem(
+        f"{host} cannot be reached: {last}",
+        "HOST / ansible_host",
+        "check the address and the network",
+    )
 
 
 def report(problems: list[Problem]) -> str:
@@ -299,7 +458,15 @@ class ActionModule(ActionBase):
 
     def value(self, name: str, task_vars: dict[str, Any], home: str | None = None) -> Any:
         """A variable's value, before the host has been seen: its home is then `~`."""
-        unseen = {"host": {"home": home or "~", "uid": 0, "gid": 0, "address": "", "engine": {"access": ""}}}
+        unseen = {
+            "host": {
+                "home": home or "~",
+                "uid": 0,
+                "gid": 0,
+                "address": "",
+                "engine": {"access": ""},
+            }
+        }
         self._templar.available_variables = {**task_vars, "preflight_found": unseen}
         return self._templar.template(trust_as_template("{{ " + name + " }}"))
 
@@ -318,7 +485,9 @@ class ActionModule(ActionBase):
             )
         except AnsibleConnectionFailure as error:
             user = task_vars.get("ansible_user") or self._play_context.remote_user or "(default)"
-            problem = connection_problem(str(error), str(task_vars.get("ansible_host", "")), str(user))
+            problem = connection_problem(
+                str(error), str(task_vars.get("ansible_host", "")), str(user)
+            )
             return result | {"failed": True, "msg": report([problem])}
         if seen.get("failed"):
             return result | seen
@@ -328,26 +497,55 @@ class ActionModule(ActionBase):
         if problems:
             return result | {"failed": True, "msg": report(problems)}
         compose = choose_compose(host["compose"], args["compose"])
-        return result | {"changed": False, "host": host, "compose": compose, "skew_seconds": round(skew, 1)}
+        return result | {
+            "changed": False,
+            "host": host,
+            "compose": compose,
+            "skew_seconds": round(skew, 1),
+        }
 
-    def problems(self, args: dict[str, Any], task_vars: dict[str, Any], host: dict[str, Any],
-                 ports: dict[str, int], paths: dict[str, str], skew: float) -> list[Problem]:
+    def problems(
+        self,
+        args: dict[str, Any],
+        task_vars: dict[str, Any],
+        host: dict[str, Any],
+        ports: dict[str, int],
+        paths: dict[str, str],
+        skew: float,
+    ) -> list[Problem]:
         problems = check_catalogue(args["workers"])
         routes = read_routes(REPO / "tasks_pkg/src/tasks/routes.py")
         if not problems:
             queues = {queue for worker in args["workers"] for queue in worker["queues"]}
-            problems = check_routes(args["workers"], routes) + check_schedule(args["schedule"], routes, queues)
+            problems = check_routes(args["workers"], routes) + check_schedule(
+                args["schedule"], routes, queues
+            )
         if not args["groups"]:
-            problems.append(Problem(f"host {task_vars['inventory_hostname']} has no service",
-                                    "the inventory's groups", f"put it into one of {', '.join(args['known_groups'])}"))
+            problems.append(
+                Problem(
+                    f"host {task_vars['inventory_hostname']} has no service",
+                    "the inventory's groups",
+                    f"put it into one of {', '.join(args['known_groups'])}",
+                )
+            )
         problems += check_variables(task_vars, known_variables(REPO / "roles"))
-        running = {box["name"] for box in host["containers"]
-                   if box["project"] == "celray" and box["state"] == "running"}
+        running = {
+            box["name"]
+            for box in host["containers"]
+            if box["project"] == "celray" and box["state"] == "running"
+        }
         ours = {name.split("-")[0] for name in running}
         problems += check_engine(host, args["compose"])
         problems += check_ports(host, ports, ours)
         problems += check_names(host, args["containers"])
-        problems += check_paths(host, paths, {"celray_home": args["min_free_mb"]["home"],
-                                              "the engine's data": args["min_free_mb"]["engine"]}
-                                if not running else {})
+        problems += check_paths(
+            host,
+            paths,
+            {
+                "celray_home": args["min_free_mb"]["home"],
+                "the engine's data": args["min_free_mb"]["engine"],
+            }
+            if not running
+            else {},
+        )
         return problems + check_size(host, args["min_memory_mb"], skew)

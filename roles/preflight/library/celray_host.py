@@ -87,9 +87,14 @@ def read_first(path: str, default: str = "") -> str:
 
 
 def os_release() -> dict[str, str]:
-    pairs = (line.split("=", 1) for line in read_first("/etc/os-release").splitlines() if "=" in line)
+    pairs = (
+        line.split("=", 1) for line in read_first("/etc/os-release").splitlines() if "=" in line
+    )
     values = {key: value.strip('"') for key, value in pairs}
-    return {key: values.get(key.upper(), "") for key in ("id", "id_like", "version_id", "version_codename")}
+    return {
+        key: values.get(key.upper(), "")
+        for key in ("id", "id_like", "version_id", "version_codename")
+    }
 
 
 def uplink_mtu() -> int:

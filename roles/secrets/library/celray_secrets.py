@@ -52,8 +52,15 @@ class BadSecret(Exception):
 def check_overrides(overrides: dict[str, Any], wanted: dict[str, int]) -> None:
     for name, value in overrides.items():
         if name not in wanted:
-            raise BadSecret(f"celray_secrets names {name!r}, which is none of {', '.join(sorted(wanted))}")
-        if not isinstance(value, str) or len(value) < SHORTEST or not value.isprintable() or " " in value:
+            raise BadSecret(
+                f"celray_secrets names {name!r}, which is none of {', '.join(sorted(wanted))}"
+            )
+        if (
+            not isinstance(value, str)
+            or len(value) < SHORTEST
+            or not value.isprintable()
+            or " " in value
+        ):
             raise BadSecret(
                 f"celray_secrets.{name} (your vault or inventory) must be a string of at least {SHORTEST} "
                 "printable characters without blanks"
@@ -74,7 +81,9 @@ def read(path: str) -> dict[str, str]:
     return dict(stored)
 
 
-def merge(stored: dict[str, str], wanted: dict[str, int], overrides: dict[str, str]) -> dict[str, str]:
+def merge(
+    stored: dict[str, str], wanted: dict[str, int], overrides: dict[str, str]
+) -> dict[str, str]:
     """Stored values stay, overrides win, the rest is generated. Unknown stored names are kept."""
     made = {
         name: "".join(secrets.choice(ALPHABET) for _ in range(length))
