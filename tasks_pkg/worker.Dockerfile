@@ -21,7 +21,7 @@ RUN rm -rf ray/core/src ray/jars ray/cpp ray/rllib ray/serve ray/tune ray/train 
       ray/llm ray/dashboard/client ray/autoscaler/aws ray/autoscaler/gcp ray/autoscaler/azure \
       ray/tests ray/_private/runtime_env/agent/thirdparty_files \
  && find . -type d \( -name tests -o -name test \) -prune -exec rm -rf {} + \
- && /opt/venv/bin/python -c "from ray.job_submission import JobSubmissionClient"
+ && /opt/venv/bin/python -c "import aiohttp; from ray.job_submission import JobSubmissionClient"
 
 FROM ${BASE} AS worker
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
