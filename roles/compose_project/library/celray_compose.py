@@ -16,14 +16,27 @@ options:
   compose: {description: The command that runs compose, type: list, elements: str, required: true}
   docker: {description: The engine's client, type: str, required: true}
   text: {description: The compose file, type: str, required: true}
-  services: {description: Container, image, digest and parts of each service, type: dict, required: true}
+  services:
+    description: Container, image, digest and parts of each service.
+    type: dict
+    required: true
   files: {description: Name to content of the files to write below folder, type: dict, default: {}}
-  secret_files: {description: "The same, for files that hold secrets (mode 0400)", type: dict, default: {}}
+  secret_files:
+    description: The same, for files that hold secrets (mode 0400).
+    type: dict
+    default: {}
   folders: {description: Directories that are mounted, type: list, elements: str, default: []}
   uid: {description: Owner of files and directories, type: int, required: true}
   gid: {description: Group of files and directories, type: int, required: true}
-  force: {description: Services to replace although nothing differs, type: list, elements: str, default: []}
-  wait_seconds: {description: How long a changed service may take to become healthy, type: int, default: 180}
+  force:
+    description: Services to replace although nothing differs.
+    type: list
+    elements: str
+    default: []
+  wait_seconds:
+    description: How long a changed service may take to become healthy.
+    type: int
+    default: 180
 author: celray
 """
 
@@ -46,10 +59,14 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 DIGEST_LABEL = "celray.digest"
+SECRET_MODE = 0o400
+PLAIN_MODE = 0o440
+# A service that was restarted more often than this while it was waited for will not come up.
+MOST_RESTARTS = 2
 SYMBOLS = {"create": "+", "recreate": "~", "start": "^", "remove": "-"}
 
 
-class Failed(Exception):
+class EngineError(Exception):
     """Compose or the engine refused; the message is for the operator."""
 
 
@@ -151,7 +168,7 @@ class Project:
     def docker(self, *argv: str) -> str:
         rc, out, err = self.module.run_command([self.params["docker"], *argv])
         if rc:
-            raise Failed(f"docker {argv[0]}: {(err or out).strip()}")
+            raise EngineError(f"docker {argv[0]}: {(err or out).strip()}")
         return str(out)
 
     def compose(self, *argv: str) -> None:
@@ -170,7 +187,7 @@ class Project:
             command, cwd=self.folder, environ_update={"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
         )
         if rc:
-            raise Failed(f"compose {' '.join(argv)}: {(err or out).strip()[-2000:]}")
+            raise EngineError(f"compose {' '.join(argv)}: {(err or out).strip()[-2000:]}")
 
     def inspect(self, ids: list[str]) -> list[dict[str, Any]]:
         return list(json.loads(self.docker("inspect", *ids))) if ids else []
@@ -192,7 +209,7 @@ class Project:
 
     def wanted_files(self) -> dict[str, tuple[str, int]]:
         """Path -> content and mode."""
-        kinds = ((self.params["files"], 0o440), (self.params["secret_files"], 0o400))
+        kinds = ((self.params["files"], PLAIN_MODE), (self.params["secret_files"], SECRET_MODE))
         return {
             os.path.join(self.folder, name): (content, mode)
             for files, mode in kinds
@@ -226,7 +243,7 @@ class Project:
         pairs = [(self.compose_file, read(self.compose_file) or "", self.params["text"])]
         lines = []
         for path, (content, mode) in differing.items():
-            if mode == 0o400:
+            if mode == SECRET_MODE:
                 lines.append(f"  {path}: secret, {'changes' if os.path.exists(path) else 'new'}")
             else:
                 pairs.append((path, read(path) or "", content))
@@ -262,7 +279,7 @@ class Project:
             self.docker("rm", present[name]["id"])
         if by_verb["recreate"]:
             # Removed first, never recreated in place: v1 on a newer engine dies of that
-            # (KeyError: ContainerConfig, docker/compose#11742), and both generations then do the same.
+            # (KeyError: ContainerConfig, docker/compose#11742). Both generations then do the same.
             self.compose("stop", *by_verb["recreate"])
             self.compose("rm", "-f", *by_verb["recreate"])
         up = by_verb["create"] + by_verb["recreate"] + by_verb["start"]
@@ -271,7 +288,7 @@ class Project:
             self.wait(up)
 
     def wait(self, names: list[str]) -> None:
-        """Until every named service runs and is healthy; a failure carries its container's last words."""
+        """Until every named service runs and is healthy; a failure carries the last words."""
         deadline = time.monotonic() + self.params["wait_seconds"]
         containers = {self.params["services"][name]["container"]: name for name in names}
         pending = dict.fromkeys(containers, "")
@@ -281,10 +298,10 @@ class Project:
                 health = state.get("Health", {}).get("Status", "none")
                 if (
                     state["Restarting"]
-                    or box["RestartCount"] > 2
+                    or box["RestartCount"] > MOST_RESTARTS
                     or state["Status"] in ("exited", "dead")
                 ):
-                    raise Failed(
+                    raise EngineError(
                         self.last_words(container, f"keeps failing (exit {state['ExitCode']})")
                     )
                 wants_health = self.params["services"][containers[container]]["health"]
@@ -293,7 +310,7 @@ class Project:
                     del pending[container]
             time.sleep(0.5 if pending else 0)
         for container, state in pending.items():
-            raise Failed(
+            raise EngineError(
                 self.last_words(
                     container, f"is not healthy after {self.params['wait_seconds']} s ({state})"
                 )
@@ -356,7 +373,7 @@ def main() -> None:
     )
     try:
         module.exit_json(**Project(module).run())
-    except Failed as error:
+    except EngineError as error:
         module.fail_json(msg=f"project {module.params['project']}: {error}")
 
 

@@ -1,4 +1,4 @@
-"""Give the module of the same name what only the controller has: our files, and the image archive."""
+"""Give the module of the same name what the controller has: our files, and the image archive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ IGNORED = ("__pycache__", ".pyc")
 
 
 def context_from(sources: dict[str, str]) -> dict[str, str]:
-    """Path in the build context -> text, from paths below the repository (a directory: all its files)."""
+    """Path in the build context -> text; sources are files or directories of the repository."""
     context: dict[str, str] = {}
     for name, source in sources.items():
         path = REPO / source
@@ -29,7 +29,7 @@ def context_from(sources: dict[str, str]) -> dict[str, str]:
 
 
 class ActionModule(ActionBase):
-    """Arguments: those of the module, `context_from` in place of `context`, `archive` for a load."""
+    """Arguments: the module's, `context_from` in place of `context`, `archive` for a load."""
 
     _requires_connection = True
 

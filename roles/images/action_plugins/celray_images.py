@@ -103,7 +103,7 @@ class ActionModule(ActionBase):
                 module_args={"do": "list", "docker": args["docker"]},
             )
             if seen.get("failed"):
-                return result | seen
+                return {**result, **seen}
             there = seen["images"]
         source = choose(args["source"], there, candidates)
         images = candidates[source or "distro"]

@@ -15,7 +15,11 @@ options:
   image: {description: "probe, build: the image's tag", type: str}
   images: {description: "bootstrap: tag to packages; save: tags", type: raw}
   suite: {description: "bootstrap: the distribution's release", type: str}
-  options: {description: "bootstrap: further mmdebstrap options", type: list, elements: str, default: []}
+  options:
+    description: "bootstrap: further mmdebstrap options"
+    type: list
+    elements: str
+    default: []
   cache: {description: "wheels, bootstrap, save: directory for what is made", type: path}
   lock: {description: "wheels: the lock's text", type: str}
   name: {description: "wheels, build: which of our images", type: str}
@@ -36,6 +40,7 @@ RETURN = r"""
 images: {description: "list: tag to id", returned: when listed, type: dict}
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -56,7 +61,7 @@ PROBE_SECONDS = 20
 GLIBC = (36, 35, 34, 31, 28, 27, 26, 24, 17, 12, 5)
 
 
-class Failed(Exception):
+class StepError(Exception):
     """A step that did not work; the message is for the operator."""
 
 
@@ -65,8 +70,8 @@ def call(*argv: str, **options: Any) -> str:
     done = subprocess.run(argv, capture_output=True, text=True, check=False, **options)
     if done.returncode:
         words = "\n".join((done.stderr + done.stdout).strip().splitlines()[-15:])
-        raise Failed(f"{' '.join(argv[:3])} … exit {done.returncode}:\n{words}")
-    return done.stdout
+        raise StepError(f"{' '.join(argv[:3])} … exit {done.returncode}:\n{words}")
+    return str(done.stdout)
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -87,12 +92,10 @@ def probe(image: str) -> dict[str, Any]:
         body = answer.read().decode(errors="replace")
     except OSError as error:
         return {"reachable": False, "why": f"no answer within {PROBE_SECONDS} s ({error})"}
-    if answer.status == 200:
+    if answer.status == http.HTTPStatus.OK:
         return {"reachable": True, "why": ""}
-    try:
-        body = json.loads(body)["message"]
-    except (ValueError, KeyError):
-        pass
+    with contextlib.suppress(ValueError, KeyError):
+        body = str(json.loads(body)["message"])
     return {"reachable": False, "why": body.strip()}
 
 
@@ -113,7 +116,7 @@ def debian_sources(suite: str) -> list[str]:
         rows = call(
             "apt-get", "indextargets", "--format", form, "Created-By: Packages", "Origin: Debian"
         )
-    except (Failed, OSError):
+    except (StepError, OSError):
         return []
     lines = set()
     for row in rows.splitlines():
@@ -126,42 +129,29 @@ def debian_sources(suite: str) -> list[str]:
     return sorted(lines)
 
 
-def bootstrap(
-    docker: str, tag: str, packages: list[str], suite: str, options: list[str], cache: str
-) -> None:
-    with tempfile.TemporaryDirectory(dir=cache) as work:
+def bootstrap(params: dict[str, Any], tag: str, packages: list[str]) -> None:
+    with tempfile.TemporaryDirectory(dir=params["cache"]) as work:
         tar = os.path.join(work, "root.tar")
         call(
             "mmdebstrap",
             "--quiet",
             "--variant=essential",
             f"--include={','.join(packages)}",
-            *options,
-            suite,
+            *params["options"],
+            params["suite"],
             tar,
-            *debian_sources(suite),
+            *debian_sources(params["suite"]),
         )
-        call(docker, "import", "--change", "ENV LANG=C.UTF-8", tar, tag)
+        call(params["docker"], "import", "--change", "ENV LANG=C.UTF-8", tar, tag)
 
 
 def bootstrap_all(params: dict[str, Any]) -> dict[str, Any]:
     if not shutil.which("mmdebstrap"):
-        raise Failed("mmdebstrap is missing on the build host: apt-get install -y mmdebstrap")
+        raise StepError("mmdebstrap is missing on the build host: apt-get install -y mmdebstrap")
     there = list_images(params["docker"])
     missing = {tag: packages for tag, packages in params["images"].items() if tag not in there}
     with ThreadPoolExecutor() as pool:
-        jobs = [
-            pool.submit(
-                bootstrap,
-                params["docker"],
-                tag,
-                packages,
-                params["suite"],
-                params["options"],
-                params["cache"],
-            )
-            for tag, packages in missing.items()
-        ]
+        jobs = [pool.submit(bootstrap, params, tag, packages) for tag, packages in missing.items()]
         for job in jobs:
             job.result()
     return {"changed": bool(missing), "made": sorted(missing)}
@@ -179,11 +169,20 @@ def pip_command(cache: str) -> list[str]:
     if not os.path.exists(f"{tool}/bin/pip"):
         try:
             call(sys.executable, "-m", "venv", tool)
-        except Failed as error:
-            raise Failed(
+        except StepError as error:
+            raise StepError(
                 f"the build host has no pip: apt-get install -y python3-venv ({error})"
             ) from error
     return [f"{tool}/bin/pip"]
+
+
+def read(path: str) -> str:
+    """A file's text; of a missing one, nothing."""
+    try:
+        with open(path) as handle:
+            return handle.read()
+    except FileNotFoundError:
+        return ""
 
 
 def wheels(params: dict[str, Any]) -> dict[str, Any]:
@@ -192,7 +191,7 @@ def wheels(params: dict[str, Any]) -> dict[str, Any]:
     os.makedirs(cache, exist_ok=True)
     folder = os.path.join(cache, f"wheels-{name}")
     stamp = os.path.join(folder, ".lock")
-    if os.path.exists(stamp) and open(stamp).read() == lock:
+    if read(stamp) == lock:
         return {"changed": False}
     shutil.rmtree(folder, ignore_errors=True)  # an older lock's wheels; pip's cache has the rest
     os.makedirs(folder)
@@ -310,7 +309,7 @@ def main() -> None:
         os.makedirs(module.params["cache"], exist_ok=True)
     try:
         module.exit_json(**steps[do](module.params))
-    except Failed as error:
+    except StepError as error:
         module.fail_json(msg=str(error))
 
 

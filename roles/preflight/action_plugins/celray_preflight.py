@@ -1,7 +1,7 @@
 """Look at a host and hold it, the catalogue and the inventory against what a deployment needs.
 
-Nothing is changed. Every problem is collected, so that one run shows them all; each names the value,
-where it came from and the way out.
+Nothing is changed. Every problem is collected, so that one run shows them all; each names the
+value, where it came from and the way out.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ SIZE = re.compile(r"^[1-9][0-9]*[bkmg]$")
 # docker-compose 1.29.2 never asks for a newer API than this.
 COMPOSE_V1_API = (1, 38)
 CLOCK_TOLERANCE_SECONDS = 30
+PORTS = range(1, 65536)
 INSTALLABLE = ("debian", "ubuntu")
 
 
@@ -57,10 +58,13 @@ def version(text: str) -> tuple[int, ...]:
 def read_routes(path: Path) -> dict[str, str]:
     """The package's routes without importing it: ROUTES is a literal at the module's top level."""
     for node in ast.parse(path.read_text()).body:
-        target = (
-            node.target if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])[0]
-        )
-        if isinstance(target, ast.Name) and target.id == "ROUTES":
+        if isinstance(node, ast.AnnAssign):
+            target: ast.expr = node.target
+        elif isinstance(node, ast.Assign):
+            target = node.targets[0]
+        else:
+            continue
+        if isinstance(target, ast.Name) and target.id == "ROUTES" and node.value:
             return dict(ast.literal_eval(node.value))
     raise ValueError(f"{path} has no ROUTES")
 
@@ -147,9 +151,11 @@ def check_routes(workers: list[dict[str, Any]], routes: Mapping[str, str]) -> li
     consumed = {queue for worker in workers for queue in worker["queues"]}
     return [
         Problem(
-            f"task {task} is routed to queue {queue!r}, which no worker consumes{nearest(queue, consumed)}",
+            f"task {task} is routed to queue {queue!r}, which no worker consumes"
+            f"{nearest(queue, consumed)}",
             f"ROUTES in tasks_pkg/src/tasks/routes.py against {CATALOGUE}",
-            f"add {queue} to a worker's queues, or route {task} to one of {', '.join(sorted(consumed))}",
+            f"add {queue} to a worker's queues, or route {task} to one of "
+            f"{', '.join(sorted(consumed))}",
         )
         for task, queue in routes.items()
         if queue not in consumed
@@ -263,8 +269,8 @@ def check_engine(host: Mapping[str, Any], wanted: str) -> list[Problem]:
     if engine["snap"]:
         problems.append(
             Problem(
-                f"Docker at {engine['path']} is packaged as a snap, which cannot run containers under "
-                "no-new-privileges ('operation not permitted') and sees /opt read-only",
+                f"Docker at {engine['path']} is packaged as a snap, which cannot run containers "
+                "under no-new-privileges ('operation not permitted') and sees /opt read-only",
                 "the host's packages",
                 "snap remove docker, then install docker.io from the distribution",
             )
@@ -274,7 +280,8 @@ def check_engine(host: Mapping[str, Any], wanted: str) -> list[Problem]:
             Problem(
                 f"{who} may not talk to the container engine: {engine['error']}",
                 "the host's groups and sudoers",
-                f"usermod -aG docker {host['user']}, or give {host['user']} sudo without a password",
+                f"usermod -aG docker {host['user']}, or give {host['user']} sudo without a "
+                "password",
             )
         )
     if engine["access"] in ("absent", "stopped") and not host["sudo"]:
@@ -287,14 +294,16 @@ def check_engine(host: Mapping[str, Any], wanted: str) -> list[Problem]:
             Problem(
                 f"the container engine {state} and {who} has no privilege to change that",
                 "the host",
-                f"install and start Docker yourself, or give {host['user']} sudo without a password",
+                f"install and start Docker yourself, or give {host['user']} sudo without a "
+                "password",
             )
         )
     elif (engine["access"] == "absent" or not compose) and not installable:
         missing = "a container engine" if engine["access"] == "absent" else "compose"
         problems.append(
             Problem(
-                f"{missing} is missing and {host['os']['id'] or 'this system'} is not one where it can be installed here",
+                f"{missing} is missing and {host['os']['id'] or 'this system'} is not one where it "
+                "can be installed here",
                 "the host",
                 "install Docker and compose yourself, then deploy again",
             )
@@ -314,8 +323,9 @@ def check_engine(host: Mapping[str, Any], wanted: str) -> list[Problem]:
     ):
         problems.append(
             Problem(
-                f"docker-compose {compose['version']} cannot talk to engine {engine['version']}, whose oldest API is "
-                f"{engine['min_api']} (v1 speaks {'.'.join(map(str, COMPOSE_V1_API))})",
+                f"docker-compose {compose['version']} cannot talk to engine {engine['version']}, "
+                f"whose oldest API is {engine['min_api']} (v1 speaks "
+                f"{'.'.join(map(str, COMPOSE_V1_API))})",
                 "the host's packages",
                 "install Compose v2: apt-get install docker-compose-v2 or docker-compose-plugin",
             )
@@ -323,12 +333,12 @@ def check_engine(host: Mapping[str, Any], wanted: str) -> list[Problem]:
     return problems
 
 
-def check_ports(host: Mapping[str, Any], ports: Mapping[str, int], ours: set[str]) -> list[Problem]:
+def check_ports(host: Mapping[str, Any], ports: Mapping[str, Any], ours: set[str]) -> list[Problem]:
     """Ports taken by others. `ours` are the services that run already: theirs are theirs."""
     problems = [
         Problem(f"{name} is {port!r}, not a port", name, "use a number from 1 to 65535")
         for name, port in ports.items()
-        if not isinstance(port, int) or not 0 < port < 65536
+        if port not in PORTS
     ]
     for port, count in Counter(ports.values()).items():
         if count > 1:
@@ -490,10 +500,14 @@ class ActionModule(ActionBase):
             )
             return result | {"failed": True, "msg": report([problem])}
         if seen.get("failed"):
-            return result | seen
+            return {**result, **seen}
         host = seen["host"]
         skew = host["epoch"] - (before + time.time()) / 2
-        problems = self.problems(args, task_vars, host, ports, paths, skew) if args["judge"] else []
+        problems: list[Problem] = []
+        if args["judge"]:
+            problems = self.of_inventory(args, task_vars)
+            problems += self.of_host(args, host, ports, paths)
+            problems += check_size(host, args["min_memory_mb"], skew)
         if problems:
             return result | {"failed": True, "msg": report(problems)}
         compose = choose_compose(host["compose"], args["compose"])
@@ -504,15 +518,9 @@ class ActionModule(ActionBase):
             "skew_seconds": round(skew, 1),
         }
 
-    def problems(
-        self,
-        args: dict[str, Any],
-        task_vars: dict[str, Any],
-        host: dict[str, Any],
-        ports: dict[str, int],
-        paths: dict[str, str],
-        skew: float,
-    ) -> list[Problem]:
+    @staticmethod
+    def of_inventory(args: dict[str, Any], task_vars: dict[str, Any]) -> list[Problem]:
+        """What can be said without having seen the host."""
         problems = check_catalogue(args["workers"])
         routes = read_routes(REPO / "tasks_pkg/src/tasks/routes.py")
         if not problems:
@@ -528,24 +536,22 @@ class ActionModule(ActionBase):
                     f"put it into one of {', '.join(args['known_groups'])}",
                 )
             )
-        problems += check_variables(task_vars, known_variables(REPO / "roles"))
+        return problems + check_variables(task_vars, known_variables(REPO / "roles"))
+
+    @staticmethod
+    def of_host(
+        args: dict[str, Any], host: dict[str, Any], ports: dict[str, Any], paths: dict[str, str]
+    ) -> list[Problem]:
+        """What the host has against it. Space is asked for before the first deploy alone."""
         running = {
             box["name"]
             for box in host["containers"]
             if box["project"] == "celray" and box["state"] == "running"
         }
         ours = {name.split("-")[0] for name in running}
-        problems += check_engine(host, args["compose"])
+        problems = check_engine(host, args["compose"])
         problems += check_ports(host, ports, ours)
         problems += check_names(host, args["containers"])
-        problems += check_paths(
-            host,
-            paths,
-            {
-                "celray_home": args["min_free_mb"]["home"],
-                "the engine's data": args["min_free_mb"]["engine"],
-            }
-            if not running
-            else {},
-        )
-        return problems + check_size(host, args["min_memory_mb"], skew)
+        needed = {"celray_home": "home", "the engine's data": "engine"} if not running else {}
+        space = {place: args["min_free_mb"][key] for place, key in needed.items()}
+        return problems + check_paths(host, paths, space)

@@ -60,7 +60,8 @@ def listeners(wanted):
     found = {port: None for port in inodes.values()}
     for pid in filter(str.isdigit, os.listdir("/proc")) if inodes else ():
         try:
-            handles = [os.readlink("/proc/%s/fd/%s" % (pid, fd)) for fd in os.listdir("/proc/%s/fd" % pid)]
+            folder = "/proc/%s/fd" % pid
+            handles = [os.readlink(folder + "/" + fd) for fd in os.listdir(folder)]
             name = open("/proc/%s/comm" % pid).read().strip()
         except OSError:
             continue
@@ -150,8 +151,10 @@ def look_at_engine(module: AnsibleModule, sudo: bool) -> dict[str, Any]:
     if not path:
         return engine
     engine["access"] = "stopped"
-    ways = [("direct", [])] + ([("sudo", ["sudo", "-n"])] if sudo and os.getuid() else [])
-    for access, prefix in ways:
+    ways: dict[str, list[str]] = {"direct": []}
+    if sudo and os.getuid():
+        ways["sudo"] = ["sudo", "-n"]
+    for access, prefix in ways.items():
         rc, out, err = run(module, *prefix, path, "version", "--format", "{{json .Server}}")
         if rc == 0 and out not in ("", "null"):
             server = json.loads(out)
@@ -171,7 +174,7 @@ def look_at_engine(module: AnsibleModule, sudo: bool) -> dict[str, Any]:
 
 
 def look_at_compose(module: AnsibleModule, docker: str) -> dict[str, Any]:
-    """Which generations are there: {"v2": {command, version}, "v1": ...}; a missing one is absent."""
+    """Which generations are there: {"v2": {command, version}, "v1": ...}, without the missing."""
     found: dict[str, Any] = {}
     if docker:
         rc, out, _ = run(module, docker, "compose", "version", "--short")
@@ -231,7 +234,7 @@ def look(module: AnsibleModule) -> dict[str, Any]:
         "memory_mb": total,
         "memory_available_mb": available,
         # The address of this host that the operator's SSH came in on; local runs have none.
-        "address": (os.environ.get("SSH_CONNECTION", "").split() + ["", "", ""])[2] or "127.0.0.1",
+        "address": [*os.environ.get("SSH_CONNECTION", "").split(), "", "", ""][2] or "127.0.0.1",
         "uplink_mtu": uplink_mtu(),
         "epoch": time.time(),
         "engine": engine,

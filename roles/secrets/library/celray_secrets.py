@@ -45,14 +45,14 @@ ALPHABET = string.ascii_letters + string.digits
 SHORTEST = 8
 
 
-class BadSecret(Exception):
+class SecretError(Exception):
     """An override or a stored file that cannot be used; the message never holds a value."""
 
 
 def check_overrides(overrides: dict[str, Any], wanted: dict[str, int]) -> None:
     for name, value in overrides.items():
         if name not in wanted:
-            raise BadSecret(
+            raise SecretError(
                 f"celray_secrets names {name!r}, which is none of {', '.join(sorted(wanted))}"
             )
         if (
@@ -61,9 +61,9 @@ def check_overrides(overrides: dict[str, Any], wanted: dict[str, int]) -> None:
             or not value.isprintable()
             or " " in value
         ):
-            raise BadSecret(
-                f"celray_secrets.{name} (your vault or inventory) must be a string of at least {SHORTEST} "
-                "printable characters without blanks"
+            raise SecretError(
+                f"celray_secrets.{name} (your vault or inventory) must be a string of at least "
+                f"{SHORTEST} printable characters without blanks"
             )
 
 
@@ -74,9 +74,9 @@ def read(path: str) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise BadSecret(
-            f"{path} on the host cannot be read ({type(error).__name__}): restore it, or move it away to "
-            "generate new secrets (every client then needs the new ones)"
+        raise SecretError(
+            f"{path} on the host cannot be read ({type(error).__name__}): restore it, or move it "
+            "away to generate new secrets (every client then needs the new ones)"
         ) from error
     return dict(stored)
 
@@ -112,9 +112,9 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "wanted": {"type": "dict", "required": True},
-            # Not no_log: Ansible would then put a placeholder in place of these values in the result
-            # too, and the placeholder would be deployed. The task's no_log hides the result, and this
-            # module logs nothing on the host.
+            # Not no_log: Ansible would then put a placeholder in place of these values in the
+            # result too, and the placeholder would be deployed. The task's no_log hides the result,
+            # and this module logs nothing on the host.
             "overrides": {"type": "dict", "default": {}, "no_log": False},
         },
         supports_check_mode=True,
@@ -124,7 +124,7 @@ def main() -> None:
     try:
         check_overrides(overrides, wanted)
         stored = read(path)
-    except BadSecret as error:
+    except SecretError as error:
         module.fail_json(msg=str(error))
     values = merge(stored, {name: int(length) for name, length in wanted.items()}, overrides)
     changed = values != stored
