@@ -182,9 +182,13 @@ class RayJobs:
             Whether the job was there already.
 
         Raises:
+            InvalidArgumentsError: the request is too long.
             RayUnavailableError: see :class:`Patience`.
         """
-        environment = {**JOB_ENVIRONMENT, protocol.REQUEST_VARIABLE: request.encode()}
+        try:
+            environment = {**JOB_ENVIRONMENT, protocol.REQUEST_VARIABLE: request.encode()}
+        except protocol.InputProblemError as error:
+            raise InvalidArgumentsError(str(error)) from None
 
         def submit(client: "JobSubmissionClient") -> bool:
             with suppress(_NoSuchJobError), _translated(self.address):

@@ -10,13 +10,9 @@ import xgboost
 from numpy.typing import NDArray
 
 from . import features
+from .artefacts import MANIFEST, MODEL, PREPROCESSING
 from .files import sha256
 from .protocol import InputProblemError
-
-MODEL = "model.ubj"
-PREPROCESSING = "preprocessing.json"
-HOLDOUT = "holdout.parquet"
-MANIFEST = "manifest.json"
 
 
 def outputs(booster: Any, x: NDArray[np.float32], plan: features.Plan, classes: int) -> Any:  # noqa: ANN401

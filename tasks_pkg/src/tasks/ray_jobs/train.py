@@ -1,14 +1,7 @@
 """``python -m ray_jobs train``: train one model on one dataset, and keep it with its manifest."""
 
 import dataclasses
-import hashlib
-import json
-import platform
-import re
 import shutil
-import time
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +9,10 @@ import polars as pl
 import xgboost
 from numpy.typing import NDArray
 
-from . import features, metrics, reading, sources, split, target
-from .files import code_digest, sha256, write_bytes, write_json
+from . import artefacts, features, metrics, reading, sources, split, target
 from .job import Reporter
-from .predictor import HOLDOUT, MANIFEST, MODEL, PREPROCESSING, outputs
+from .predictor import outputs
 from .protocol import InputProblemError, JobRequest
-
-FOLDER = "distributed_training"
 
 #: Parameters that XGBoost takes under the name that callers use.
 PASSED_ON = (
@@ -34,6 +24,35 @@ PASSED_ON = (
     "reg_alpha",
     "reg_lambda",
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A dataset, ready to be trained on.
+
+    Attributes:
+        rows_read: rows in the files, those without a target included.
+        goal: what is to be predicted.
+        table: the columns to learn from, of the rows that have a target.
+        held_out: per row of ``table``, whether the score is taken on it.
+        plan: how the columns become numbers; learnt from the other rows.
+        x: the numbers.
+    """
+
+    rows_read: int
+    goal: target.Target
+    table: pl.DataFrame
+    held_out: NDArray[np.bool_]
+    plan: features.Plan
+    x: NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What the model is worth on rows that it has never seen."""
+
+    metrics: dict[str, Any]
+    holdout: pl.DataFrame
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
@@ -50,13 +69,63 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     reporter.progress("reading", 0, 1, "looking at the input files")
     source = sources.resolve(parameters["dataset_path"], (request.datasets_dir, request.models_dir))
     taken = reading.fingerprints(source)
-    folder = _folder(request, taken)
-    finished = _finished(folder)
+    folder = artefacts.folder(request, [fingerprint.sha256 for fingerprint in taken])
+    finished = artefacts.finished(folder)
     if finished is not None:
         return {**finished, "reused": True}
+    artefacts.require_writable(folder.parent, reporter.run_dir)
 
-    frame = reading.read(source)
+    data = prepare(reading.read(source), parameters, source, reporter)
     reading.require_unchanged(taken)
+    model, workers, warnings = _train(data, parameters, reporter)
+    reporter.progress("evaluating", 0, 1, f"{int(data.held_out.sum())} held-out rows")
+    evaluation = _evaluate(model, data)
+    main_metric = parameters["metric"] or ("accuracy" if data.goal.classes else "r2")
+    result = {
+        "status": "success",
+        "avg_score": evaluation.metrics[main_metric],
+        "metric": main_metric,
+        "metrics": evaluation.metrics,
+        "task": data.goal.task,
+        "target": parameters["target"],
+        "classes": data.goal.classes or None,
+        "total_samples": data.table.height,
+        "train_samples": int((~data.held_out).sum()),
+        "test_samples": int(data.held_out.sum()),
+        "num_features": len(data.plan.columns),
+        "num_partitions": workers,
+        "model_path": str(folder),
+        "manifest_path": str(folder / artefacts.MANIFEST),
+        "warnings": [*_data_warnings(data), *warnings],
+    }
+    reporter.progress("saving", 0, 1, str(folder))
+    manifest = {
+        **artefacts.identity(request),
+        "inputs": [fingerprint.as_json() for fingerprint in taken],
+        "split": "ray_jobs.split.holdout_mask over the rows that have a target",
+        "columns": [dataclasses.asdict(column) for column in data.plan.columns],
+        "result": result,
+    }
+    preprocessing = {
+        "plan": data.plan.as_json(),
+        "target": {
+            "name": parameters["target"],
+            "task": data.goal.task,
+            "classes": data.goal.classes,
+        },
+    }
+    saved = artefacts.save(folder, model, preprocessing, evaluation.holdout, manifest)
+    return {**saved, "reused": False}
+
+
+def prepare(
+    frame: pl.DataFrame, parameters: dict[str, Any], source: sources.Source, reporter: Reporter
+) -> Prepared:
+    """Choose target and hold-out, and turn the columns into numbers.
+
+    Raises:
+        InputProblemError: the data cannot be learnt from.
+    """
     goal, table = _target(frame, parameters, source)
     reporter.progress("preparing", 0, 1, f"{table.height} rows, {table.width} columns")
     held_out = split.holdout_mask(
@@ -66,18 +135,22 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         goal.values.astype("int64") if goal.classes else None,
     )
     plan = features.learn(table.filter(~held_out))
-    x = features.transform(table, plan)
+    return Prepared(frame.height, goal, table, held_out, plan, features.transform(table, plan))
 
+
+def _train(
+    data: Prepared, parameters: dict[str, Any], reporter: Reporter
+) -> tuple[bytes, int, list[str]]:
+    """Give the model, the number of workers that grew it, and what the caller should know."""
     # Ray Train takes seconds to import, which a request that was trained before need not wait.
     from . import training  # noqa: PLC0415
 
     matrix = training.Matrix(
-        x[~held_out],
-        goal.values[~held_out].astype("float32"),
-        plan.feature_names,
-        plan.feature_types,
+        data.x[~data.held_out],
+        data.goal.values[~data.held_out].astype("float32"),
+        data.plan.feature_names,
+        data.plan.feature_types,
     )
-
     reporter.progress("waiting", 0, 1, "asking the cluster for CPUs")
     training.connect()
     workers, warnings = training.partitions(parameters["num_partitions"], len(matrix.y))
@@ -85,87 +158,10 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     rounds = parameters["n_estimators"]
     reporter.progress("training", 0, rounds, "boosting rounds")
     model = training.train(
-        matrix, _xgboost_parameters(parameters, goal), rounds, workers, reporter.run_dir
+        matrix, xgboost_parameters(parameters, data.goal), rounds, workers, reporter.run_dir
     )
     shutil.rmtree(reporter.run_dir / "train", ignore_errors=True)
-
-    reporter.progress("evaluating", 0, 1, f"{int(held_out.sum())} held-out rows")
-    evaluation = _evaluate(model, x[held_out], goal, held_out, plan)
-    warnings = [*_data_warnings(frame, goal, plan, table, held_out), *warnings, *more]
-    main_metric = parameters["metric"] or ("accuracy" if goal.classes else "r2")
-    result = {
-        "status": "success",
-        "avg_score": evaluation.metrics[main_metric],
-        "metric": main_metric,
-        "metrics": evaluation.metrics,
-        "task": goal.task,
-        "target": parameters["target"],
-        "classes": goal.classes or None,
-        "total_samples": table.height,
-        "train_samples": int((~held_out).sum()),
-        "test_samples": int(held_out.sum()),
-        "num_features": len(plan.columns),
-        "num_partitions": workers,
-        "model_path": str(folder),
-        "manifest_path": str(folder / MANIFEST),
-        "warnings": warnings,
-    }
-    reporter.progress("saving", 0, 1, str(folder))
-    manifest = {
-        "schema": 1,
-        "task": "tasks.ml_tasks.distributed_training",
-        "submission_id": request.submission_id,
-        "created_at": time.time(),
-        "parameters": parameters,
-        "inputs": [fingerprint.as_json() for fingerprint in taken],
-        "split": "ray_jobs.split.holdout_mask over the rows that have a target",
-        "columns": [dataclasses.asdict(column) for column in plan.columns],
-        "code_version": code_digest(),
-        "worker_code_version": request.code_version,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("ray", "polars", "numpy")},
-            "xgboost": str(xgboost.__version__),
-        },
-        "result": result,
-    }
-    stored = {
-        "plan": plan.as_json(),
-        "target": {"name": parameters["target"], "task": goal.task, "classes": goal.classes},
-    }
-    return {**_save(folder, model, stored, evaluation.holdout, manifest), "reused": False}
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What the model is worth on rows that it has never seen."""
-
-    metrics: dict[str, Any]
-    holdout: pl.DataFrame
-
-
-def _folder(request: JobRequest, taken: list[reading.Fingerprint]) -> Path:
-    """Name the model's folder after everything that decides what is in it."""
-    identity = {
-        "inputs": [fingerprint.sha256 for fingerprint in taken],
-        "parameters": {k: v for k, v in request.parameters.items() if k != "dataset_path"},
-        "code": code_digest(),
-    }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    stem = request.parameters["name"] or Path(request.parameters["dataset_path"]).stem
-    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:60] or "model"
-    return Path(request.models_dir) / FOLDER / f"{readable}-{digest}"
-
-
-def _finished(folder: Path) -> dict[str, Any] | None:
-    """Give the result of a run that wrote its manifest and whose files are still what it wrote."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        whole = all(sha256(folder / name) == f["sha256"] for name, f in manifest["files"].items())
-    except (OSError, ValueError, KeyError):
-        return None
-    result: dict[str, Any] = manifest["result"]
-    return result if whole else None
+    return model, workers, warnings + more
 
 
 def _target(
@@ -190,7 +186,8 @@ def _target(
     return goal, frame.drop(name, *excluded).filter(pl.Series(goal.present))
 
 
-def _xgboost_parameters(parameters: dict[str, Any], goal: target.Target) -> dict[str, Any]:
+def xgboost_parameters(parameters: dict[str, Any], goal: target.Target) -> dict[str, Any]:
+    """Give XGBoost's parameters for what the caller asked for."""
     classes = len(goal.classes)
     objective: dict[str, Any] = {"objective": "reg:squarederror"}
     if classes == 2:  # noqa: PLR2004
@@ -206,16 +203,11 @@ def _xgboost_parameters(parameters: dict[str, Any], goal: target.Target) -> dict
     }
 
 
-def _evaluate(
-    model: bytes,
-    x: NDArray[np.float32],
-    goal: target.Target,
-    held_out: NDArray[np.bool_],
-    plan: features.Plan,
-) -> Evaluation:
+def _evaluate(model: bytes, data: Prepared) -> Evaluation:
+    goal, held_out = data.goal, data.held_out
     booster = xgboost.Booster(model_file=bytearray(model))
     truth = goal.values[held_out]
-    answers = outputs(booster, x, plan, len(goal.classes))
+    answers = outputs(booster, data.x[held_out], data.plan, len(goal.classes))
     rows = pl.Series(goal.present).arg_true().filter(pl.Series(held_out))
     if not goal.classes:
         scores = metrics.regression(truth, answers)
@@ -234,18 +226,13 @@ def _evaluate(
     return Evaluation(metrics.rounded(scores), table)
 
 
-def _data_warnings(
-    frame: pl.DataFrame,
-    goal: target.Target,
-    plan: features.Plan,
-    table: pl.DataFrame,
-    held_out: NDArray[np.bool_],
-) -> list[str]:
+def _data_warnings(data: Prepared) -> list[str]:
     """Say what a careful person would want to know about the data."""
+    goal, plan, table, held_out = data.goal, data.plan, data.table, data.held_out
     found = [f"column {name!r} was left out: {why}" for name, why in plan.dropped.items()]
-    without = frame.height - table.height
+    without = data.rows_read - table.height
     if without:
-        found.append(f"{without} of {frame.height} rows were left out: they have no target")
+        found.append(f"{without} of {data.rows_read} rows were left out: they have no target")
     if goal.classes:
         codes, counts = pl.Series(goal.values).value_counts().sort("count")
         single = [goal.classes[int(c)] for c, n in zip(codes, counts, strict=True) if n == 1]
@@ -260,34 +247,3 @@ def _data_warnings(
             " row: the score flatters the model if new data do not repeat old ones"
         )
     return found
-
-
-def _save(
-    folder: Path,
-    model: bytes,
-    stored: dict[str, Any],
-    holdout: pl.DataFrame,
-    manifest: dict[str, Any],
-) -> dict[str, Any]:
-    """Write the files under a temporary name, rename, and write the manifest last."""
-    temporary = folder.with_name(f".{folder.name}.{manifest['submission_id']}.tmp")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write_bytes(temporary / MODEL, model)
-        write_json(temporary / PREPROCESSING, stored)
-        holdout.write_parquet(temporary / HOLDOUT)
-        files = {
-            file.name: {"sha256": sha256(file), "bytes": file.stat().st_size}
-            for file in sorted(temporary.iterdir())
-        }
-        finished = _finished(folder)  # an identical request may have been quicker
-        if finished is not None:
-            return finished
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed run left, without a manifest
-        temporary.rename(folder)
-        write_json(folder / MANIFEST, {**manifest, "files": files})
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    result: dict[str, Any] = manifest["result"]
-    return result

@@ -1,0 +1,174 @@
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celray_testing import RedisServer, environment, free_port
+
+SAMPLE = Path(__file__).parents[2] / "samples" / "winequality.csv"
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """A one-node Ray of this run's own: two CPUs, token authentication, ports of its own."""
+
+    address: str
+    token_file: Path
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {
+            "CELRAY_RAY_ADDRESS": self.address,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.token_file),
+        }
+
+
+def _descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(found for child in children for found in _descendants(int(child)))]
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End Ray's head and what it started, by process id: `ray stop` would end every Ray here."""
+    family = _descendants(process.pid)
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout=20)
+    finally:
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayCluster]:
+    # Ray's sockets lie below, and the path of a socket must be short.
+    folder = Path(tempfile.mkdtemp(prefix="celray-ray-", dir="/tmp"))
+    token_file = folder / "token"
+    token_file.write_text(secrets.token_hex(32))
+    program = Path(sys.executable).with_name("ray")
+    ports = {
+        name: str(free_port()) for name in ("port", "dashboard-port", "dashboard-agent-listen-port")
+    }
+    options = [f"--{name}={port}" for name, port in ports.items()]
+    options += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--num-cpus=2"]
+    options += [f"--ray-client-server-port={free_port()}", "--object-store-memory=100000000"]
+    options += ["--min-worker-port=0", "--max-worker-port=0", f"--temp-dir={folder / 'r'}"]
+    env = {
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "HOME": str(folder),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_file),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",
+    }
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(program), "start", "--head", "--block", *options],
+            env=env,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    cluster = RayCluster(f"http://127.0.0.1:{ports['dashboard-port']}", token_file, process)
+    try:
+        _wait_until_it_answers(cluster, folder / "log")
+        yield cluster
+    finally:
+        _end(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_until_it_answers(cluster: RayCluster, log: Path) -> None:
+    import requests  # noqa: PLC0415 - only here
+
+    headers = {"Authorization": f"Bearer {cluster.token_file.read_text()}"}
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            if requests.get(f"{cluster.address}/api/jobs/", headers=headers, timeout=5).ok:
+                return
+        except requests.RequestException:
+            pass
+        assert cluster.process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def ray_address(ray_cluster: RayCluster) -> str:
+    return ray_cluster.address
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Datasets and models of this run, with the wine sample where a deployment has it."""
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "datasets" / "examples").mkdir(parents=True)
+    (folder / "models" / ".runs").mkdir(parents=True)
+    shutil.copy(SAMPLE, folder / "datasets" / "examples")
+    return folder
+
+
+@pytest.fixture
+def datasets(folders: Path) -> Path:
+    return folders / "datasets"
+
+
+@pytest.fixture
+def env(
+    redis: RedisServer, folders: Path, tmp_path: Path, ray_cluster: RayCluster
+) -> dict[str, str]:
+    """The variables of one Celery process, beside a real Ray."""
+    return environment(
+        redis,
+        tmp_path,
+        **ray_cluster.variables,
+        CELRAY_DATASETS_DIR=str(folders / "datasets"),
+        CELRAY_MODELS_DIR=str(folders / "models"),
+        CELRAY_RUNS_DIR=str(folders / "models" / ".runs"),
+        CELRAY_VISIBILITY_TIMEOUT_SECONDS="6",
+        CELRAY_SOFT_SHUTDOWN_SECONDS="1",
+    )
+
+
+@pytest.fixture
+def jobs(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401
+    """The seam, on the real Ray."""
+    from tasks.submission import Patience, RayJobs  # noqa: PLC0415 - needs no environment before
+
+    for name, value in ray_cluster.variables.items():
+        monkeypatch.setenv(name, value)
+    return RayJobs(ray_cluster.address, Patience(poll_seconds=0.3, away_seconds=30))
+
+
+@pytest.fixture
+def request_for(folders: Path) -> Callable[..., Any]:
+    """Make the request of a training job from what differs from the defaults."""
+    from tasks.ray_jobs.protocol import JobRequest  # noqa: PLC0415
+    from tasks.schemas_ml import model_config_from  # noqa: PLC0415
+
+    def make(dataset_path: str, **config: object) -> Callable[[str], JobRequest]:
+        parameters = model_config_from(config).parameters(dataset_path)
+        return lambda name: JobRequest(
+            submission_id=name,
+            runs_dir=str(folders / "models" / ".runs"),
+            datasets_dir=str(folders / "datasets"),
+            models_dir=str(folders / "models"),
+            code_version="test",
+            parameters=parameters,
+        )
+
+    return make

@@ -1,0 +1,260 @@
+import json
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tasks.ray_jobs import features, metrics, reading, split, target
+from tasks.ray_jobs.protocol import InputProblemError
+from tasks.ray_jobs.sources import Source
+
+
+def read(tmp_path: Path, *contents: str) -> pl.DataFrame:
+    files = []
+    for number, content in enumerate(contents):
+        files.append(tmp_path / f"{number}.csv")
+        files[-1].write_text(content)
+    return reading.read(Source(tuple(files), "csv"))
+
+
+# -- reading --------------------------------------------------------------------------------
+
+
+def test_what_csv_tools_call_missing_is_missing(tmp_path: Path) -> None:
+    frame = read(tmp_path, "n,t\n1,a\nNA,NA\n,\nNaN,null\n2, N/A \n")
+    assert frame["n"].to_list() == [1, None, None, None, 2]
+    assert frame["t"].to_list() == ["a", None, None, None, None]
+
+
+def test_a_type_that_shows_late_is_found(tmp_path: Path) -> None:
+    rows = "\n".join(["1"] * (reading.SCHEMA_ROWS + 5) + ["2.5"])
+    assert read(tmp_path, f"x\n{rows}\n")["x"].dtype == pl.Float64
+
+
+def test_parts_may_differ_in_column_order_and_in_number_type(tmp_path: Path) -> None:
+    frame = read(tmp_path, "a,b\n1,x\n", "b,a\ny,2.5\n", "a,b\n3,7\n")
+    assert frame["a"].to_list() == [1.0, 2.5, 3.0]
+    assert frame["b"].to_list() == ["x", "y", "7"]
+
+
+def test_a_part_with_other_columns_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputProblemError, match=r"1\.csv.*lacks \['b'\].*adds \['c'\]"):
+        read(tmp_path, "a,b\n1,2\n", "a,c\n1,2\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [("a,b\n", "dataset_empty"), ("a,b\n1,2\n3,4,5\n", "dataset_damaged")],
+)
+def test_a_damaged_file_is_one_readable_error(tmp_path: Path, content: str, kind: str) -> None:
+    with pytest.raises(InputProblemError) as caught:
+        read(tmp_path, content)
+    assert caught.value.kind == kind
+    assert "\n" not in str(caught.value)
+
+
+def test_parquet_that_is_none_is_one_readable_error(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_text("a,b\n1,2\n")
+    with pytest.raises(InputProblemError, match="cannot be read as Parquet"):
+        reading.read(Source((tmp_path / "x.parquet",), "parquet"))
+
+
+def test_a_file_that_is_written_to_meanwhile_is_refused(tmp_path: Path) -> None:
+    read(tmp_path, "a\n1\n")
+    taken = reading.fingerprints(Source((tmp_path / "0.csv",), "csv"))
+    (tmp_path / "0.csv").write_text("a\n1\n2\n")
+    with pytest.raises(InputProblemError, match="written to while"):
+        reading.require_unchanged(taken)
+
+
+# -- target ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "task"),
+    [
+        (["a", "b"] * 10, "classification"),
+        ([True, False] * 10, "classification"),
+        ([0, 1] * 10, "classification"),
+        ([1.0, 2.0, 3.0] * 10, "classification"),
+        ([3, 4, 5, 6, 7, 8, 9] * 10, "classification"),
+        ([0.5, 1.0] * 10, "regression"),
+        (list(range(30)), "regression"),
+        (list(range(10)) * 2, "regression"),
+    ],
+)
+def test_classes_and_numbers_are_told_apart(values: list[object], task: str) -> None:
+    assert target.encode(pl.Series("y", values), "auto").task == task
+
+
+def test_the_caller_may_decide() -> None:
+    column = pl.Series("y", [3, 4, 5] * 10)
+    assert target.encode(column, "regression").task == "regression"
+    assert target.encode(column, "classification").classes == [3, 4, 5]
+
+
+def test_rows_without_a_target_are_left_out() -> None:
+    goal = target.encode(pl.Series("y", ["a", None, "b"] * 10), "auto")
+    assert goal.present.sum() == 20
+    assert goal.values[:3].tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "kind"),
+    [
+        ([None] * 20, "auto", "target_all_missing"),
+        ([float("nan")] * 20, "auto", "target_all_missing"),
+        (["a"] * 20, "auto", "target_one_class"),
+        ([7] * 20, "regression", "target_one_class"),
+        (["a", "b"] * 4, "auto", "too_few_rows"),
+        ([str(i) for i in range(1500)], "auto", "target_too_many_classes"),
+        (["a", "b"] * 10, "regression", "target_not_numeric"),
+    ],
+)
+def test_a_target_that_cannot_be_learnt_is_refused(
+    values: list[object], task: target.Task, kind: str
+) -> None:
+    with pytest.raises(InputProblemError) as caught:
+        target.encode(pl.Series("y", values, strict=False), task)
+    assert caught.value.kind == kind
+
+
+# -- hold-out -------------------------------------------------------------------------------
+
+
+def test_the_hold_out_is_the_same_every_time_and_another_with_another_seed() -> None:
+    first, again = split.holdout_mask(1000, 42, 0.2), split.holdout_mask(1000, 42, 0.2)
+    assert (first == again).all()
+    assert first.sum() == 200
+    assert 20 < (first & split.holdout_mask(1000, 43, 0.2)).sum() < 70
+
+
+def test_the_hold_out_of_this_seed_is_what_it_was_in_every_release() -> None:
+    assert np.flatnonzero(split.holdout_mask(20, 42, 0.2)).tolist() == [9, 13, 15, 19]
+
+
+def test_every_class_is_held_out_in_its_share() -> None:
+    classes = np.array([0] * 900 + [1] * 90 + [2] * 3 + [3])
+    mask = split.holdout_mask(len(classes), 1, 0.2, classes)
+    assert [int(mask[classes == c].sum()) for c in range(4)] == [180, 18, 1, 0]
+
+
+# -- features -------------------------------------------------------------------------------
+
+
+def plan_of(**columns: Sequence[object]) -> tuple[features.Plan, pl.DataFrame]:
+    frame = pl.DataFrame(columns, strict=False)
+    return features.learn(frame), frame
+
+
+def test_numbers_keep_their_value_and_missing_stays_missing() -> None:
+    plan, frame = plan_of(a=[1.5, None, float("inf"), float("nan")])
+    numbers = features.transform(frame, plan)[:, 0]
+    assert numbers[0] == 1.5
+    assert np.isnan(numbers[1:]).all()
+
+
+def test_few_words_are_codes_and_unknown_ones_have_one_of_their_own() -> None:
+    plan, _ = plan_of(color=["red", "white", None, "red"])
+    assert plan.columns[0].role == "category"
+    codes = features.transform(pl.DataFrame({"color": ["white", "green", None, "red"]}), plan)
+    assert codes[[0, 1, 3], 0].tolist() == [2, 0, 1]
+    assert np.isnan(codes[2, 0])
+
+
+def test_many_words_are_counted_by_group_alike_in_every_process() -> None:
+    texts = [f"wine number {i}" for i in range(100)]
+    plan, frame = plan_of(note=texts)
+    assert plan.columns[0].role == "text"
+    numbers = features.transform(frame, plan)
+    assert numbers.shape == (100, 1 + features.TEXT_BUCKETS)
+    assert (numbers[:, 1:].sum(axis=1) == 3).all()
+    assert numbers[0, 0] == len(texts[0])
+
+
+def test_text_that_is_nearly_all_numbers_is_a_number() -> None:
+    plan, frame = plan_of(a=[str(i) for i in range(99)] + ["?"])
+    assert plan.columns[0].role == "number"
+    assert np.isnan(features.transform(frame, plan)[99, 0])
+
+
+def test_booleans_and_dates_become_numbers() -> None:
+    plan, frame = plan_of(
+        flag=[True, False],
+        day=[date(2000, 1, 2), date(2001, 1, 1)],
+        time=[datetime(2000, 1, 1, 12, tzinfo=UTC), datetime(2000, 1, 2, tzinfo=UTC)],
+    )
+    assert [c.role for c in plan.columns] == ["boolean", "date", "date"]
+    assert features.transform(frame, plan).tolist() == [[1, 1, 0.5], [0, 366, 1]]
+
+
+def test_useless_columns_are_left_out_and_named() -> None:
+    plan, _ = plan_of(ok=[1, 2], empty=[None, None], same=[3, 3], word=["x", "x"], deep=[[1], [2]])
+    assert [c.name for c in plan.columns] == ["ok"]
+    assert set(plan.dropped) == {"empty", "same", "word", "deep"}
+
+
+def test_no_useful_column_is_an_error() -> None:
+    with pytest.raises(InputProblemError, match="No column is left"):
+        plan_of(same=[3, 3])
+    with pytest.raises(InputProblemError, match="No column is left"):
+        features.learn(pl.DataFrame())
+
+
+def test_a_stored_plan_gives_the_same_numbers() -> None:
+    plan, frame = plan_of(a=[1, 2], b=["x", "y"], c=["2", "3"])
+    stored = features.Plan.from_json(json.loads(json.dumps(plan.as_json())))
+    assert stored == plan
+    assert (features.transform(frame, stored) == features.transform(frame, plan)).all()
+
+
+def test_a_missing_column_at_prediction_is_named() -> None:
+    plan, frame = plan_of(a=[1, 2], b=["x", "y"])
+    with pytest.raises(InputProblemError, match="needs column 'b'"):
+        features.transform(frame.drop("b"), plan)
+
+
+def test_feature_names_are_ones_that_xgboost_takes() -> None:
+    plan, _ = plan_of(**{"a[1] <x": [1, 2], "a": [3, 4]})
+    assert len(set(plan.feature_names)) == 2
+    assert not set("[]<") & set("".join(plan.feature_names))
+
+
+# -- metrics --------------------------------------------------------------------------------
+
+
+def test_metrics_are_those_of_scikit_learn() -> None:
+    sk = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not in this environment")
+    rng = np.random.default_rng(0)
+    for classes in (2, 4):
+        truth = rng.integers(0, classes, 300).astype(float)
+        raw = rng.random((300, classes)).round(1) + 0.05
+        probabilities = raw / raw.sum(axis=1, keepdims=True)
+        guess = probabilities.argmax(axis=1)
+        ours = metrics.classification(truth, probabilities)
+        assert ours["accuracy"] == pytest.approx(sk.accuracy_score(truth, guess))
+        average = "binary" if classes == 2 else "macro"
+        assert ours["f1"] == pytest.approx(sk.f1_score(truth, guess, average=average))
+        assert ours["log_loss"] == pytest.approx(sk.log_loss(truth, probabilities))
+        if classes == 2:
+            expected = sk.roc_auc_score(truth, probabilities[:, 1])
+            assert ours["roc_auc"] == pytest.approx(expected)
+    truth, guess = rng.random(100), rng.random(100)
+    ours = metrics.regression(truth, guess)
+    assert ours["r2"] == pytest.approx(sk.r2_score(truth, guess))
+    assert ours["rmse"] == pytest.approx(sk.root_mean_squared_error(truth, guess))
+    assert ours["mae"] == pytest.approx(sk.mean_absolute_error(truth, guess))
+
+
+def test_metrics_by_hand() -> None:
+    ours = metrics.classification(np.array([0.0, 1, 1]), np.array([[0.9, 0.1], [0.6, 0.4], [0, 1]]))
+    assert metrics.rounded(ours) == {
+        "accuracy": 0.666667,
+        "f1": 0.666667,
+        "log_loss": 0.340550,
+        "roc_auc": 1.0,
+    }
+    assert metrics.regression(np.array([1.0, 1]), np.array([1.0, 2]))["r2"] is None
