@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import time
@@ -84,6 +85,8 @@ def changes(output: str) -> int:
 
 def containers() -> dict[str, dict[str, str]]:
     """Name -> id, start, image, compose project and code version of every container of ours."""
+    if not shutil.which("docker"):
+        return {}
     ids = run("docker", "ps", "--all", "--quiet", "--filter", "label=celray.project=celray").split()
     if not ids:
         return {}
