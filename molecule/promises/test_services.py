@@ -18,10 +18,6 @@ from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 from testinfra.host import Host
 
-#: Metrics of Ray's autoscaler and dashboard. Ray binds its own ports to every address as soon as
-#: its node has one that is not loopback, and has no option for these two.
-RAY_METRICS = (44217, 44227)
-
 
 def get(url: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
     """GET a URL past any proxy: status and body."""
@@ -132,8 +128,11 @@ def test_services_listen_on_the_promised_addresses_only(deployment: Deployment, 
 
     # sshd is the host's own; 127.0.0.11 is the name server of the test host's network.
     elsewhere = {port for port, where in listening.items() if where - promised - {"127.0.0.11"}}
+    # Ray binds its own ports to every address as soon as its node has one that is not loopback.
     pinned = {port for name, port in defaults().items() if name.startswith("celray_port_ray_")}
-    unpinned = elsewhere - pinned - {22, *RAY_METRICS}
+    for name in ("ray_gcs", "ray_metrics", "ray_autoscaler_metrics", "ray_dashboard_metrics"):
+        assert listening[defaults()[f"celray_port_{name}"]], f"{name} is not where it was put"
+    unpinned = elsewhere - pinned - {22}
     workers = range(
         defaults()["celray_port_ray_workers_first"], defaults()["celray_port_ray_workers_last"] + 1
     )
