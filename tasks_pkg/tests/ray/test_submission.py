@@ -25,7 +25,7 @@ from tasks.submission import (
 )
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 RequestFor = Callable[..., Callable[[str], JobRequest]]
 
@@ -90,7 +90,7 @@ def test_stop_ends_a_job_and_its_follower_is_told(jobs: RayJobs, ray_address: st
         following = pool.submit(other.follow, submission_id(task_id), nothing)
         assert jobs.stop(task_id) == [submission_id(task_id)]
         with pytest.raises(JobStoppedError):
-            following.result(timeout=60)
+            following.result(timeout=200)
     assert jobs.stop(task_id, appear_seconds=0) == []
 
 
@@ -151,7 +151,7 @@ def test_a_dashboard_that_is_away_for_a_while_is_waited_for(
         door.open = False
         wait_for(lambda: door.turned_away >= 2)
         door.open = True
-        error = following.exception(timeout=60)
+        error = following.exception(timeout=200)
     assert "without a record" in str(error)  # the job's own end was seen, not the absence
 
 
