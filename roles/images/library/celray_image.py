@@ -9,11 +9,11 @@ short_description: Make container images without a registry and without a networ
 options:
   do:
     description: The step.
-    choices: [list, probe, bootstrap, wheels, build, save, load]
+    choices: [list, probe, bootstrap, wheels, build, save, load, tidy]
     required: true
   docker: {description: The engine's client, type: str, required: true}
   image: {description: "probe, build: the image's tag", type: str}
-  images: {description: "bootstrap: tag to packages; save: tags", type: raw}
+  images: {description: "bootstrap: tag to packages; save, tidy: tags", type: raw}
   suite: {description: "bootstrap: the distribution's release", type: str}
   options:
     description: "bootstrap: further mmdebstrap options"
@@ -270,11 +270,31 @@ def load(params: dict[str, Any]) -> dict[str, Any]:
     return {"changed": True}
 
 
+def tidy(params: dict[str, Any]) -> dict[str, Any]:
+    """Remove images of ours that are neither wanted now nor used by any container."""
+    ours = [tag for tag in list_images(params["docker"]) if tag.startswith("celray/")]
+    used = call(params["docker"], "ps", "-a", "--format", "{{.Image}}").split()
+    removed = []
+    for tag in sorted(set(ours) - set(params["images"]) - set(used)):
+        done = subprocess.run([params["docker"], "rmi", tag], capture_output=True, check=False)
+        removed += [tag] if done.returncode == 0 else []
+    return {"changed": bool(removed), "removed": removed}
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "do": {
-                "choices": ["list", "probe", "bootstrap", "wheels", "build", "save", "load"],
+                "choices": [
+                    "list",
+                    "probe",
+                    "bootstrap",
+                    "wheels",
+                    "build",
+                    "save",
+                    "load",
+                    "tidy",
+                ],
                 "required": True,
             },
             "docker": {"type": "str", "required": True},
@@ -301,6 +321,7 @@ def main() -> None:
         "build": build,
         "save": save,
         "load": load,
+        "tidy": tidy,
     }
     do = module.params["do"]
     if module.check_mode and do not in ("list", "probe"):
