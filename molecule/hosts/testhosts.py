@@ -260,7 +260,17 @@ def build(name: str) -> str:
         fail(f"{name} could not be built (mmdebstrap's words are above). {done.stderr}")
     docker("tag", pending, image)
     docker("image", "rm", pending)
+    remove_superseded(name)
     return image
+
+
+def remove_superseded(name: str) -> None:
+    """Remove earlier images of a distribution, except one that a host still runs from."""
+    tag = re.compile(rf"{re.escape(name)}-[0-9a-f]{{12}}")
+    listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", REPOSITORY).split()
+    for image in listed:
+        if tag.fullmatch(image.partition(":")[2]) and image != image_of(name):
+            subprocess.run(["docker", "image", "rm", image], capture_output=True, check=False)
 
 
 def uplink_mtu(sysfs: Path = Path("/sys/class/net")) -> int:
