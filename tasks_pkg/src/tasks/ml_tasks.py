@@ -1,25 +1,29 @@
 """The machine-learning tasks: each checks, submits one Ray job, follows it, and reports."""
 
+import logging
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from celery import shared_task, signals
 from celery.exceptions import SoftTimeLimitExceeded
-from celery.utils.log import get_task_logger
+from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 
 from tasks import datasets
-from tasks.contracts import InvalidArgumentsError, validated
+from tasks.contracts import InvalidArgumentsError, Untyped, validated
 from tasks.headers import PUBLISHED_AT
 from tasks.ray_jobs.protocol import JobRequest, Progress
 from tasks.schemas_ml import TrainingResult, model_config_from
 from tasks.settings import ConfigurationError, get_settings
 from tasks.submission import JobFailedError, JobStoppedError, RayJobs, RayUnavailableError
 
-log = get_task_logger(__name__)
+log = get_logger(__name__)
 
 #: Tasks whose Ray job must end with them.
 RAY_TASKS = frozenset({"tasks.ml_tasks.distributed_training"})
@@ -33,7 +37,7 @@ EXPECTED = (InvalidArgumentsError, JobFailedError, JobStoppedError, Configuratio
 @shared_task(name="tasks.ml_tasks.distributed_training", bind=True, throws=EXPECTED)  # type: ignore[untyped-decorator]
 @validated
 def distributed_training(
-    self: Any,  # noqa: ANN401 - celery has no types
+    self: Untyped,
     model_config: dict[str, Any],
     dataset_path: str,
 ) -> TrainingResult:
@@ -82,7 +86,8 @@ def distributed_training(
 
     jobs = RayJobs(settings.ray_address)
     try:
-        done = jobs.run(self.request.id, "train", request, report)
+        with _terminable():
+            done = jobs.run(self.request.id, "train", request, report)
     except RayUnavailableError as error:
         raise self.retry(exc=error, countdown=RETRY_SECONDS) from None
     except SoftTimeLimitExceeded:
@@ -101,8 +106,25 @@ def distributed_training(
     )
 
 
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, which is what ``revoke(terminate=True)`` sends, end this process.
+
+    With ``REMAP_SIGTERM`` Celery has its children ignore it. A task that then goes on following
+    writes its progress, and its failure at the end, over the state REVOKED.
+    """
+    ignored = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if ignored:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 @signals.task_revoked.connect  # type: ignore[untyped-decorator]
-def _stop_with_task(request: Any = None, **_: object) -> None:  # noqa: ANN401
+def _stop_with_task(sender: Untyped = None, request: Untyped = None, **_: object) -> None:
     """Stop the Ray job of a task that was revoked, whether it was running or waiting.
 
     The signal comes in the worker's parent process. A worker that shuts down kills its children
@@ -111,9 +133,8 @@ def _stop_with_task(request: Any = None, **_: object) -> None:  # noqa: ANN401
 
     Done by a program of its own, so that the parent neither waits nor loads Ray.
     """
-    if request is None or request.name not in RAY_TASKS or request.id not in worker_state.revoked:
-        return
-    threading.Thread(target=_stop, args=(request.id,), name=f"stop-{request.id}").start()
+    if sender.name in RAY_TASKS and request.id in worker_state.revoked:
+        threading.Thread(target=_stop, args=(request.id,), name=f"stop-{request.id}").start()
 
 
 def _stop(task_id: str) -> None:
@@ -125,4 +146,5 @@ def _stop(task_id: str) -> None:
         check=False,
     )
     said = (outcome.stdout + outcome.stderr).strip() or "it had no Ray job running"
-    log.log(20 if outcome.returncode == 0 else 40, "Revoked task %s: %s", task_id, said)
+    level = logging.INFO if outcome.returncode == 0 else logging.ERROR
+    log.log(level, "Revoked task %s: %s", task_id, said)

@@ -68,10 +68,13 @@ def test_a_stopped_worker_leaves_the_job_running_and_a_revoked_task_ends_it(
     assert status_of(jobs, sent.id) == "RUNNING"
 
     second = start_worker("ml", "ml")
+    wait_for(lambda: second.text.count(f"{sent.id}] received") == 2, 60)
+    time.sleep(1)
     wait_for(lambda: sent.state == "PROGRESS", 200)
     client.control.revoke(sent.id, terminate=True)
     wait_for(lambda: status_of(jobs, sent.id) == "STOPPED", 120)
-    wait_for(lambda: sent.state == "REVOKED", 60)
+    time.sleep(2)
+    assert sent.state == "REVOKED"
     second.says(f"stopped {submission_id(sent.id)}")
     assert jobs_of(jobs, sent.id) == 1
 
