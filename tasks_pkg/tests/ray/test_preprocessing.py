@@ -90,6 +90,22 @@ def test_classes_and_numbers_are_told_apart(values: list[object], task: str) -> 
     assert target.encode(pl.Series("y", values), "auto").task == task
 
 
+def test_numbers_with_a_word_for_missing_are_numbers() -> None:
+    values = ["?", *(str(i * 1.5) for i in range(40))]
+    goal = target.encode(pl.Series("y", values), "auto")
+    assert (goal.task, int(goal.present.sum())) == ("regression", 40)
+
+
+def test_labels_that_are_digits_are_classes() -> None:
+    assert target.encode(pl.Series("y", ["1", "2", "x"] * 10), "auto").classes == ["1", "2", "x"]
+
+
+def test_categories_of_parquet_are_labels_and_features() -> None:
+    column = pl.Series("y", ["a", "b"] * 10, dtype=pl.Categorical)
+    assert target.encode(column, "auto").classes == ["a", "b"]
+    assert features.learn(pl.DataFrame({"x": column})).columns[0].role == "category"
+
+
 def test_the_caller_may_decide() -> None:
     column = pl.Series("y", [3, 4, 5] * 10)
     assert target.encode(column, "regression").task == "regression"
@@ -110,7 +126,8 @@ def test_rows_without_a_target_are_left_out() -> None:
         (["a"] * 20, "auto", "target_one_class"),
         ([7] * 20, "regression", "target_one_class"),
         (["a", "b"] * 4, "auto", "too_few_rows"),
-        ([str(i) for i in range(1500)], "auto", "target_too_many_classes"),
+        ([f"id{i}" for i in range(1500)], "auto", "target_too_many_classes"),
+        ([f"id{i}" for i in range(20)], "auto", "target_too_many_classes"),
         (["a", "b"] * 10, "regression", "target_not_numeric"),
     ],
 )

@@ -152,7 +152,7 @@ def _role(series: pl.Series) -> Role | None:
         return "date"
     if kind.is_numeric() or kind == pl.Null:
         return "number"
-    return "category" if kind in {pl.String, pl.Categorical, pl.Enum} else None
+    return "category" if isinstance(kind, (pl.String, pl.Categorical, pl.Enum)) else None
 
 
 def transform(frame: pl.DataFrame, plan: Plan) -> NDArray[np.float32]:
@@ -220,15 +220,19 @@ def _codes(series: pl.Series, categories: tuple[str, ...]) -> NDArray[np.float64
 def _fill_text(part: NDArray[np.float32], series: pl.Series) -> None:
     """Count words by group. CRC-32 is the same in every process, unlike Python's ``hash``."""
     part[:, 0] = series.str.len_chars().cast(pl.Float64).to_numpy()
-    part[:, 1:] = 0.0
-    distinct = series.drop_nulls().unique()
-    groups = {
-        text: [zlib.crc32(word.encode()) % TEXT_BUCKETS for word in _WORD.findall(text.lower())]
-        for text in distinct
-    }
-    for row, text in enumerate(series):
+    distinct = series.unique(maintain_order=True)
+    counts = np.zeros((len(distinct), TEXT_BUCKETS), dtype=np.float32)
+    for row, text in enumerate(distinct):
         if text is None:
-            part[row, 1:] = np.nan
+            counts[row] = np.nan
         else:
-            for group in groups[text]:
-                part[row, 1 + group] += 1.0
+            for word in _WORD.findall(text.lower()):
+                counts[row, zlib.crc32(word.encode()) % TEXT_BUCKETS] += 1.0
+    rows = pl.DataFrame({"text": series}).join(
+        pl.DataFrame({"text": distinct}).with_row_index("row"),
+        on="text",
+        how="left",
+        nulls_equal=True,
+        maintain_order="left",
+    )["row"]
+    part[:, 1:] = counts[rows.to_numpy()]

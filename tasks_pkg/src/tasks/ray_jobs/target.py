@@ -17,6 +17,8 @@ MAX_NUMERIC_CLASSES = 20
 MIN_ROWS_PER_NUMERIC_CLASS = 5
 #: More classes than this are taken for names or identifiers.
 MAX_CLASSES = 1000
+#: Text of which this share of the values are numbers may be meant as numbers.
+NUMERIC_SHARE = 0.9
 #: Fewer rows than this cannot be split into something to learn from and something to test on.
 MIN_ROWS = 10
 
@@ -44,7 +46,8 @@ def decide(column: pl.Series) -> Task:
     Text, booleans and categories are classes. Numbers with a fraction are regression. Whole
     numbers (also as ``1.0``) are classes when there are two values, or at most
     :data:`MAX_NUMERIC_CLASSES` values that each occur :data:`MIN_ROWS_PER_NUMERIC_CLASS` times
-    on average; otherwise regression. Dates are numbers.
+    on average; otherwise regression. Dates are numbers. Text that is nearly all numbers, as
+    when a missing value is written ``?``, is regression if its numbers are.
     """
     if not column.dtype.is_numeric():
         return "classification"
@@ -64,7 +67,7 @@ def encode(column: pl.Series, wanted: Literal["auto", "classification", "regress
         InputProblemError: no value, one value, too few rows, or not numbers where regression
             was asked for.
     """
-    column = _comparable(column)
+    column = _numbers_where_meant(_comparable(column), wanted)
     present = column.is_not_null().to_numpy()
     values = column.drop_nulls()
     _require_enough(column.name, values)
@@ -79,11 +82,11 @@ def encode(column: pl.Series, wanted: Literal["auto", "classification", "regress
             )
         return Target(task, values.cast(pl.Float64).to_numpy(), [], present)
     classes = values.unique().sort()
-    if len(classes) > MAX_CLASSES:
+    if len(classes) > min(MAX_CLASSES, len(values) // 2):
         raise InputProblemError(
             "target_too_many_classes",
             f"Target {column.name!r} has {len(classes)} different values in {len(values)} rows;"
-            f" at most {MAX_CLASSES} classes are possible.",
+            f" at most {min(MAX_CLASSES, len(values) // 2)} classes can be learnt from so many.",
             "Is it an identifier? For numbers, set task to 'regression'.",
         )
     codes = values.replace_strict(classes, pl.Series(range(len(classes)), dtype=pl.Float64))
@@ -100,13 +103,24 @@ def _comparable(column: pl.Series) -> pl.Series:
         return column
     if kind.is_temporal():
         return column.to_physical().cast(pl.Float64)
-    if kind in {pl.Categorical, pl.Enum, pl.Null}:
+    if isinstance(kind, (pl.Categorical, pl.Enum, pl.Null)):
         return column.cast(pl.String)
     raise InputProblemError(
         "target_type",
         f"Target {column.name!r} is of type {kind}, which is neither a number nor a label.",
         "Choose another target column.",
     )
+
+
+def _numbers_where_meant(column: pl.Series, wanted: str) -> pl.Series:
+    """Give the numbers of a text column that is nearly all numbers; the rest is missing."""
+    if column.dtype != pl.String or wanted == "classification":
+        return column
+    numbers = column.cast(pl.Float64, strict=False)
+    numbers = numbers.set(~numbers.is_finite(), None)
+    found = len(numbers) - numbers.null_count()
+    meant = found and found >= NUMERIC_SHARE * (len(column) - column.null_count())
+    return numbers if meant and "regression" in {wanted, decide(numbers)} else column
 
 
 def _require_enough(name: str, values: pl.Series) -> None:
