@@ -1,0 +1,70 @@
+"""Programs that tests need from Debian, without installing them: fetched by apt, which verifies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+#: The suite that has Compose v2 (2.26.1) and everything else that is fetched here.
+SUITE = "trixie"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "celray/tests" / SUITE
+#: Names an apt mirror where the machine's own apt has none of Debian's.
+MIRROR_VARIABLE = "CELRAY_DEBIAN_MIRROR"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+
+def run(*argv: str, cwd: Path | None = None) -> str:
+    """A command's output; its last words when it fails."""
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=cwd)
+    if done.returncode:
+        pytest.fail(f"{' '.join(argv)}: exit {done.returncode}\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def mirror() -> str:
+    """The Debian mirror that this machine's apt uses."""
+    if named := os.environ.get(MIRROR_VARIABLE):
+        return named
+    if shutil.which("apt-get"):
+        form = ("--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages", "Origin: Debian")
+        for line in run("apt-get", "indextargets", *form).splitlines():
+            address, _, release = line.partition(" ")
+            # -security and -updates live elsewhere, or hold only a part.
+            if release.isalpha():
+                return address
+    pytest.fail(f"this machine's apt knows no Debian mirror: set {MIRROR_VARIABLE}=http://...")
+
+
+def unpacked(package: str) -> Path:
+    """A directory that holds the files of a Debian package."""
+    target = CACHE / package
+    if target.is_dir():
+        return target
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        work = Path(folder)
+        for name in ("lists/partial", "cache/archives/partial", "files"):
+            (work / name).mkdir(parents=True)
+        signed = f"[signed-by={KEYRING}] " if Path(KEYRING).exists() else ""
+        (work / "sources.list").write_text(f"deb {signed}{mirror()} {SUITE} main\n")
+        settings = {
+            "Dir::Etc::sourcelist": work / "sources.list",
+            "Dir::Etc::sourceparts": "-",
+            "Dir::State::lists": work / "lists",
+            "Dir::Cache": work / "cache",
+            "Acquire::Languages": "none",
+            # The temporary directory is ours alone; apt's own user may not look into it.
+            "APT::Sandbox::User": "root",
+        }
+        options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
+        run("apt-get", "-qq", *options, "update")
+        run("apt-get", "-qq", *options, "download", package, cwd=work)
+        (archive,) = work.glob("*.deb")
+        run("dpkg-deb", "--extract", str(archive), str(work / "files"))
+        (work / "files").rename(target)
+    return target

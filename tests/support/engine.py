@@ -1,0 +1,109 @@
+"""Projects on the real engine, converged by our own module; every name starts with t-tests-."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import debian
+import pytest
+import yaml
+from parts import load, run_module
+
+ACTION = "roles/compose_project/action_plugins/celray_compose.py"
+MODULE = "roles/compose_project/library/celray_compose.py"
+PREFIX = f"t-tests-{os.getpid()}"
+IMAGE = f"{PREFIX}:1"
+
+
+def docker(*argv: str) -> str:
+    """The engine's client."""
+    return debian.run("docker", *argv)
+
+
+def make_image(work: Path) -> None:
+    """An image of one static program, made without a registry."""
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        pytest.fail("no container engine answers here: .ci/engine installs and starts one")
+    busybox = next(debian.unpacked("busybox-static").glob("**/bin/busybox"))
+    with tarfile.open(work / "image.tar", "w") as tar:
+        tar.add(busybox, "bin/busybox")
+        link = tarfile.TarInfo("bin/sh")
+        link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+        tar.addfile(link)
+    docker("import", str(work / "image.tar"), IMAGE)
+
+
+def service(name: str, script: str = "", **settings: Any) -> dict[str, Any]:
+    """A service that runs until it is told to stop."""
+    script = script or "trap 'exit 0' TERM; while :; do busybox sleep 0.1; done"
+    return {
+        "container_name": f"{PREFIX}-{name}",
+        "image": IMAGE,
+        "network_mode": "none",
+        "command": ["sh", "-c", script],
+        "stop_grace_period": "2s",
+        **settings,
+    }
+
+
+@dataclass
+class Project:
+    """One compose project and the files that it mounts."""
+
+    folder: Path
+    compose: str
+    services: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    secret_files: dict[str, str] = field(default_factory=dict)
+    wait_seconds: int = 30
+
+    def converge(self, *, check: bool = False) -> dict[str, Any]:
+        """The module's result for what is wanted now."""
+        text, services, folders = load(ACTION).prepare(
+            yaml.safe_dump({"services": self.services}),
+            str(self.folder),
+            self.files | self.secret_files,
+            "key",
+        )
+        args = {
+            "project": f"{PREFIX}-project",
+            "folder": str(self.folder),
+            "compose": [self.compose],
+            "docker": "docker",
+            "text": text,
+            "services": services,
+            "files": self.files,
+            "secret_files": self.secret_files,
+            "folders": folders,
+            "uid": os.getuid(),
+            "gid": os.getgid(),
+            "force": [],
+            "wait_seconds": self.wait_seconds,
+        }
+        return run_module(MODULE, args, check=check)
+
+    def mount(self, name: str) -> str:
+        """A volume for a file of the project."""
+        return f"{self.folder}/files/{name}:/etc/{name}:ro"
+
+    def running(self) -> dict[str, tuple[str, str]]:
+        """Id and start time of every running container, by service."""
+        label = f"label=com.docker.compose.project={PREFIX}-project"
+        ids = docker("ps", "-q", "--no-trunc", "--filter", label).split()
+        boxes = json.loads(docker("inspect", *ids)) if ids else []
+        return {
+            box["Name"].removeprefix(f"/{PREFIX}-"): (box["Id"], box["State"]["StartedAt"])
+            for box in boxes
+        }
+
+    def remove(self) -> None:
+        """Whatever is left of it."""
+        label = f"label=com.docker.compose.project={PREFIX}-project"
+        if ids := docker("ps", "-aq", "--filter", label).split():
+            docker("rm", "--force", *ids)

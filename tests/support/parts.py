@@ -1,0 +1,77 @@
+"""The Python inside roles/, which is no package: loaded by path, and run as Ansible runs it."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ansible.module_utils.testing import patch_module_args
+
+REPO = Path(__file__).resolve().parents[2]
+ROLES = sorted(path for path in (REPO / "roles").iterdir() if path.is_dir())
+
+
+@cache
+def load(path: str) -> ModuleType:
+    """The module at a path below the repository."""
+    name = path.removesuffix(".py").replace("/", "_")
+    spec = importlib.util.spec_from_file_location(name, REPO / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_module(path: str, args: dict[str, Any], *, check: bool = False) -> dict[str, Any]:
+    """Run an Ansible module in this process; its result, failed or not."""
+    printed = io.StringIO()
+    with patch_module_args({**args, "_ansible_check_mode": check}), redirect_stdout(printed):
+        try:
+            load(path).main()
+        except SystemExit:
+            pass
+        else:
+            raise AssertionError(f"{path} ended without a result")
+    result: dict[str, Any] = json.loads(printed.getvalue().splitlines()[-1])
+    return result
+
+
+@dataclass(frozen=True)
+class Played:
+    """What ansible-playbook answered."""
+
+    code: int
+    output: str
+
+
+def play(playbook: str, *arguments: str, **environment: str) -> Played:
+    """Run one of our playbooks as an operator does, whatever this shell has set."""
+    clean = {name: value for name, value in os.environ.items() if name not in ("HOST", "SSH_USER")}
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-playbook")), playbook, *arguments],
+        cwd=REPO,
+        env={
+            **clean,
+            "ANSIBLE_CONFIG": str(REPO / "ansible.cfg"),
+            "ANSIBLE_NOCOLOR": "1",
+            "LC_ALL": "C.UTF-8",
+            **environment,
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Played(done.returncode, done.stdout + done.stderr)

@@ -1,0 +1,97 @@
+"""Compose projects rendered by the deployment itself: its playbook, roles, lookups and module.
+
+The one thing that is not real is the engine: a program that has no container, then healthy ones.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from parts import REPO, play
+
+ENGINE = """#!/bin/sh
+case $1 in
+  ps) ;;
+  inspect) shift; separator='['
+    for name in "$@"; do
+      printf '%s{"Name": "/%s", "RestartCount": 0, "State": {"Status": "running", "ExitCode": 0,' \
+        "$separator" "$name"
+      printf '"Restarting": false, "Health": {"Status": "healthy"}}}'; separator=,
+    done
+    echo ']' ;;
+esac
+"""
+SECRETS = ("redis_password", "redis_celray_password", "redis_admin_password", "flower_password")
+INVENTORIES = sorted(path.parent.name for path in REPO.glob("inventory/*/hosts.yml"))
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What a deployment wrote below celray_home."""
+
+    home: Path
+    secret: dict[str, str]
+    settings: dict[str, Any]
+
+    @property
+    def projects(self) -> list[Path]:
+        """The directories of the compose projects, on every host."""
+        return sorted(self.home.glob("*/projects/*"))
+
+    @property
+    def services(self) -> dict[str, dict[str, Any]]:
+        """Every service of every project, by container name."""
+        found = (yaml.safe_load((path / "compose.yml").read_text()) for path in self.projects)
+        return {
+            service["container_name"]: service
+            for project in found
+            for service in project["services"].values()
+        }
+
+
+def facts(home: Path, address: str) -> dict[str, Any]:
+    """What the plays before the services would have found and made."""
+    engine = home / "docker"
+    engine.write_text(ENGINE)
+    engine.chmod(0o755)
+    names = ("base", "redis", "ray", "worker", "worker_deps")
+    secret = {name: f"canary-{name}-0123456789" for name in SECRETS}
+    secret |= {"ray_auth_token": "canary-ray" + 54 * "0", "digest_key": "canary-digest-key"}
+    host = {
+        "home": str(home),
+        "uid": 1000,
+        "gid": 1000,
+        "address": address,
+        "cpus": 8,
+        "memory_mb": 16000,
+        "engine": {"path": str(engine), "access": "direct"},
+    }
+    return {
+        "preflight_found": {"host": host, "compose": {"command": ["true"]}},
+        "images_found": {
+            "images": {name: f"celray/{name}:1" for name in names},
+            "code_version": "0123456789ab",
+        },
+        "secrets_store": {"secret": secret},
+        "celray_home": f"{home}/{{{{ inventory_hostname }}}}",
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+    }
+
+
+def render(home: Path, inventory: str, address: str, settings: dict[str, Any]) -> Rendered:
+    """Converge every project of an inventory into a directory."""
+    variables = facts(home, address) | settings
+    (home / "facts.json").write_text(json.dumps(variables))
+    played = play(
+        "playbooks/services.yml",
+        *("-i", f"inventory/{inventory}", "-e", f"@{home}/facts.json"),
+        HOST="" if address == "127.0.0.1" else address,
+    )
+    assert played.code == 0, played.output
+    return Rendered(home, variables["secrets_store"]["secret"], settings)

@@ -1,0 +1,175 @@
+"""What the deployment renders: one meaning under both compose generations, nothing either refuses.
+
+Every inventory is rendered twice by the real roles: on this machine, and as a remote host with
+settings that are hard to quote.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from generations import compose_v1, compose_v2
+from rendering import INVENTORIES, Rendered, render
+from understood import normal, understood
+
+ODD = "a $HOME ${HOME} $$ \"quoted\" 'single' # %d {x} \\ : é"
+REMOTE = {
+    "celray_task_settings": {"environment_name": ODD},
+    "celery_workers": [
+        {"name": "gpu-1", "queues": ["gpu", "default", "celery"], "concurrency": 3, "memory": "1g"},
+        {"name": "data", "queues": ["ml", "data"], "concurrency": 1, "memory": "512m"},
+    ],
+}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "local": ("127.0.0.1", {}),
+    "remote": ("10.0.0.84", REMOTE),
+}
+#: Keys that one of the generations refuses, wherever they stand (shared design), and published
+#: ports, which host networking has no use for.
+REFUSED = {
+    "include",
+    "gpus",
+    "configs",
+    "start_interval",
+    "required",
+    "ports",
+    "version",
+    "extends",
+}
+
+
+@pytest.fixture(scope="session", params=INVENTORIES)
+def inventory(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session", params=VARIANTS)
+def rendered(
+    request: pytest.FixtureRequest, inventory: str, tmp_path_factory: pytest.TempPathFactory
+) -> Rendered:
+    address, settings = VARIANTS[request.param]
+    return render(tmp_path_factory.mktemp(request.param), inventory, address, settings)
+
+
+def keys(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from keys(item)
+    if isinstance(value, list):
+        for item in value:
+            yield from keys(item)
+
+
+def text_of(project: Path) -> str:
+    return (project / "compose.yml").read_text()
+
+
+def test_both_generations_understand_the_same_services(rendered: Rendered) -> None:
+    assert rendered.projects
+    for project in rendered.projects:
+        assert understood(compose_v1(), project) == understood(compose_v2(), project)
+
+
+def test_compose_understands_what_the_template_says(rendered: Rendered) -> None:
+    for project in rendered.projects:
+        for service in understood(compose_v2(), project).values():
+            written = normal(rendered.services[service["container_name"]])
+            assert service == written
+
+
+def test_no_key_that_a_generation_refuses(rendered: Rendered) -> None:
+    for name, service in rendered.services.items():
+        # A label or a variable may have any name.
+        free = {key: service[key] for key in service if key not in ("labels", "environment")}
+        assert not REFUSED & set(keys(free)), name
+
+
+def test_every_catalogue_worker_is_a_service_with_its_queues(rendered: Rendered) -> None:
+    services = rendered.services
+    names = {name for name in services if name.startswith("celery-worker-")}
+    if "celery-worker-gpu-1" in names:
+        assert names == {"celery-worker-gpu-1", "celery-worker-data"}
+        command = services["celery-worker-gpu-1"]["command"]
+        assert command[command.index("-Q") + 1] == "gpu,default,celery"
+        assert command[command.index("-c") + 1] == "3"
+        assert services["celery-worker-data"]["mem_limit"] == "512m"
+    else:
+        assert names == {f"celery-worker-{name}" for name in ("ml", "data", "default")}
+
+
+def test_every_service_is_confined_restarts_and_has_limits(rendered: Rendered) -> None:
+    for name, service in rendered.services.items():
+        assert service["restart"] == "unless-stopped", name
+        assert service["network_mode"] == "host", name
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["user"].split(":")[0] not in ("", "0", "root"), name
+        assert service["mem_limit"], name
+        assert service["logging"]["options"]["max-size"], name
+        assert service["healthcheck"]["test"], name
+        assert service["labels"]["celray.project"] == "celray", name
+        assert len(service["labels"]["celray.digest"]) == 12, name
+
+
+def test_no_secret_stands_in_a_definition(rendered: Rendered) -> None:
+    for project in rendered.projects:
+        for place in (project / "compose.yml", project / "state.json"):
+            assert not [
+                name for name, value in rendered.secret.items() if value in place.read_text()
+            ]
+
+
+def test_a_secret_file_is_read_by_its_owner_alone(rendered: Rendered) -> None:
+    secrets = set(rendered.secret.values())
+    files = [path for path in rendered.home.glob("*/projects/*/files/*") if path.is_file()]
+    holding = [path for path in files if any(value in path.read_text() for value in secrets)]
+    assert {path.name for path in holding} >= {"celray_broker_url", "ray_auth_token"}
+    assert {path.stat().st_mode & 0o777 for path in holding} == {0o400}
+
+
+def test_every_file_of_ours_that_is_mounted_was_written(rendered: Rendered) -> None:
+    for service in rendered.services.values():
+        for volume in service["volumes"]:
+            assert Path(volume.split(":")[0]).exists(), volume
+
+
+def test_redis_knows_passwords_by_their_hashes_alone(rendered: Rendered) -> None:
+    for rules in rendered.home.glob("*/projects/redis/files/users.acl"):
+        assert not [value for value in rendered.secret.values() if value in rules.read_text()]
+        assert rules.read_text().count(" #") == 3
+
+
+def test_redis_listens_on_loopback_and_the_hosts_address(rendered: Rendered) -> None:
+    for settings in rendered.home.glob("*/projects/redis/files/redis.conf"):
+        bind = next(row for row in settings.read_text().splitlines() if row.startswith("bind "))
+        addresses = bind.split()[1:]
+        assert addresses in (["127.0.0.1"], ["127.0.0.1", "10.0.0.84"])
+        assert settings.read_text().count("\nmaxmemory-policy volatile-lru\n") == 1
+
+
+def test_flowers_configuration_is_python_with_the_password(rendered: Rendered) -> None:
+    for source in rendered.home.glob("*/projects/flower/files/flowerconfig.py"):
+        values = {
+            ast.unparse(node.targets[0]): ast.literal_eval(node.value)
+            for node in ast.parse(source.read_text()).body
+            if isinstance(node, ast.Assign)
+        }
+        assert values["basic_auth"] == [f"admin:{rendered.secret['flower_password']}"]
+        assert values["address"] in ("127.0.0.1", "10.0.0.84")
+        assert values["port"] == 5555
+
+
+def test_a_task_setting_reaches_the_container_as_it_was_written(rendered: Rendered) -> None:
+    wanted = rendered.settings.get("celray_task_settings", {}).get("environment_name")
+    for project in rendered.projects:
+        for name, service in understood(compose_v1(), project).items():
+            ours = "CELRAY_WORKERS" in service["environment"] if "environment" in service else False
+            value = service.get("environment", {}).get("CELRAY_ENVIRONMENT_NAME")
+            # `config` prints what can be read again: a dollar sign is doubled there too.
+            assert value == (wanted.replace("$", "$$") if wanted and ours else None), name
