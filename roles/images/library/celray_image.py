@@ -250,7 +250,9 @@ def build(params: dict[str, Any]) -> dict[str, Any]:
             for key, value in params["build_args"].items()
             for word in ("--build-arg", f"{key}={value}")
         ]
-        call(params["docker"], "build", "--network", "none", "-t", params["image"], *args, context)
+        # --force-rm: the legacy builder would leave the container of a step that failed.
+        options = ("--force-rm", "--network", "none", "-t", params["image"])
+        call(params["docker"], "build", *options, *args, context)
     # The legacy builder keeps the stages of a build as images without a name.
     call(params["docker"], "image", "prune", "--force", "--filter", "label=celray.stage=build")
     return {"changed": True}
