@@ -21,21 +21,20 @@ def say(text: str) -> None:
     print(f"==> {text}", file=sys.stderr, flush=True)
 
 
-def bring_up(report: Report, wanted: list[str]) -> bool:
-    """Deploy where nothing is deployed (measuring that); returns whether it is ours to remove."""
-    if do.containers():
+def bring_up(report: Report, wanted: list[str], *, there: bool) -> None:
+    """Deploy: afresh, measuring that, where nothing is deployed; else bring up to date."""
+    if there:
         report.skipped["fresh deploy"] = (
             "this machine has a deployment, which a fresh one would remove; "
             "make destroy first (with PURGE=yes when its data may go)"
         )
         say("a deployment is here: it is brought up to date and used")
         do.run("make", "deploy")
-        return False
+        return
     say("fresh deploy")
-    report.fresh = fresh()
-    if "fresh" not in wanted:
-        report.fresh = None
-    return True
+    result = fresh()
+    if "fresh" in wanted:
+        report.fresh = result
 
 
 def measure(report: Report, wanted: list[str], repeat: int) -> None:
@@ -73,16 +72,16 @@ def main() -> int:
     if unknown := set(wanted) - set(PARTS):
         parser.error(f"--only {','.join(unknown)}: there are {', '.join(PARTS)}")
     report = Report()
-    ours = False
+    there = bool(do.containers())
     try:
-        ours = bring_up(report, wanted)
+        bring_up(report, wanted, there=there)
         measure(report, wanted, options.repeat)
         text = render(report)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     finally:
-        if ours:
+        if not there:
             say("removing the deployment that this bench made")
             do.run("make", "destroy", extra={"CONFIRM": "yes", "PURGE": "yes"})
     print(text)
