@@ -22,7 +22,9 @@ from ansible.template import trust_as_template
 
 REPO = Path(__file__).resolve().parents[3]
 CATALOGUE = "celery_workers (roles/celray/defaults/main.yml, or your inventory)"
+SCHEDULE_KEYS = ("name", "task", "queue", "every_seconds", "cron")
 WORKER_KEYS = {"name": str, "queues": list, "concurrency": int, "memory": str}
+WORDS = {str: "a text", list: "a list", int: "a whole number"}
 SIZE = re.compile(r"^[1-9][0-9]*[bkmg]$")
 # docker-compose 1.29.2 never asks for a newer API than this.
 COMPOSE_V1_API = (1, 38)
@@ -43,8 +45,8 @@ class Problem:
         return f"{self.what}\n     from: {self.source}\n     way out: {self.fix}"
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(word, list(known), n=1)
+def nearest(word: Any, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(str(word), list(known), n=1)
     return f" (did you mean {matches[0]}?)" if matches else ""
 
 
@@ -95,9 +97,9 @@ def check_worker(worker: Any, position: int) -> list[Problem]:
     ]
     problems += [
         Problem(
-            f"{label}: {key} is {worker[key]!r}, not a {kind.__name__}",
+            f"{label}: {key} is {worker[key]!r}, not {WORDS[kind]}",
             CATALOGUE,
-            f"write a {kind.__name__}",
+            f"write {WORDS[kind]}",
         )
         for key, kind in WORKER_KEYS.items()
         if key in worker and (not isinstance(worker[key], kind) or isinstance(worker[key], bool))
@@ -135,7 +137,7 @@ def check_catalogue(workers: Any) -> list[Problem]:
     if not isinstance(workers, list) or not workers:
         return [Problem(f"the catalogue is {workers!r}", CATALOGUE, "list at least one worker")]
     problems = [found for n, worker in enumerate(workers, 1) for found in check_worker(worker, n)]
-    names = Counter(worker.get("name") for worker in workers if isinstance(worker, Mapping))
+    names = Counter(str(worker.get("name")) for worker in workers if isinstance(worker, Mapping))
     problems += [
         Problem(
             f"worker {name} is listed {count} times", CATALOGUE, "give each worker its own name"
@@ -162,30 +164,49 @@ def check_routes(workers: list[dict[str, Any]], routes: Mapping[str, str]) -> li
     ]
 
 
+def check_placement(placed: Any, workers: list[dict[str, Any]]) -> list[Problem]:
+    """Every worker that a host is to run is in the catalogue."""
+    known = [worker["name"] for worker in workers]
+    return [
+        Problem(
+            f"celray_worker_names has {name!r}, which is no worker of the catalogue"
+            f"{nearest(name, known)}",
+            "celray_worker_names (the host's inventory)",
+            f"use names of the catalogue: {', '.join(known)}",
+        )
+        for name in (placed if isinstance(placed, list) else [placed])
+        if name not in known
+    ]
+
+
 def check_schedule(schedule: Any, routes: Mapping[str, str], queues: set[str]) -> list[Problem]:
     source = "celery_beat_schedule (roles/celray/defaults/main.yml, or your inventory)"
+    if not isinstance(schedule, list):
+        return [Problem(f"the schedule is {schedule!r}, not a list", source, "list its entries")]
     problems = []
-    for entry in schedule or []:
+    for entry in schedule:
         name = entry.get("name", "?") if isinstance(entry, Mapping) else "?"
         if not isinstance(entry, Mapping) or not {"name", "task"} <= set(entry):
             problems.append(
                 Problem(f"schedule entry {entry!r} lacks name or task", source, "add them")
             )
             continue
-        unknown = set(entry) - {"name", "task", "queue", "every_seconds", "cron"}
-        if unknown:
-            problems.append(
-                Problem(
-                    f"schedule {name} has unknown keys {sorted(unknown)}", source, "remove them"
-                )
+        problems += [
+            Problem(
+                f"schedule {name} has an unknown key {key!r}{nearest(key, SCHEDULE_KEYS)}",
+                source,
+                f"use only {', '.join(SCHEDULE_KEYS)}",
             )
+            for key in entry
+            if key not in SCHEDULE_KEYS
+        ]
         if ("every_seconds" in entry) == ("cron" in entry):
             problems.append(
                 Problem(
                     f"schedule {name} needs every_seconds or cron, exactly one", source, "set one"
                 )
             )
-        if entry["task"] not in routes:
+        if str(entry["task"]) not in routes:
             problems.append(
                 Problem(
                     f"schedule {name} names task {entry['task']}, which does not exist"
@@ -194,7 +215,7 @@ def check_schedule(schedule: Any, routes: Mapping[str, str], queues: set[str]) -
                     "name a registered task",
                 )
             )
-        if entry.get("queue") not in queues | {None}:
+        if "queue" in entry and str(entry["queue"]) not in queues:
             problems.append(
                 Problem(
                     f"schedule {name} names queue {entry['queue']!r}, which no worker consumes",
@@ -340,6 +361,7 @@ def check_ports(host: Mapping[str, Any], ports: Mapping[str, Any], ours: set[str
         for name, port in ports.items()
         if port not in PORTS
     ]
+    ports = {name: port for name, port in ports.items() if port in PORTS}
     for port, count in Counter(ports.values()).items():
         if count > 1:
             names = [name for name in ports if ports[name] == port]
@@ -490,7 +512,10 @@ class ActionModule(ActionBase):
         try:
             seen = self._execute_module(
                 module_name="celray_host",
-                module_args={"ports": list(ports.values()), "paths": list(paths.values())},
+                module_args={
+                    "ports": [port for port in ports.values() if port in PORTS],
+                    "paths": list(paths.values()),
+                },
                 task_vars=task_vars,
             )
         except AnsibleConnectionFailure as error:
@@ -518,15 +543,16 @@ class ActionModule(ActionBase):
             "skew_seconds": round(skew, 1),
         }
 
-    @staticmethod
-    def of_inventory(args: dict[str, Any], task_vars: dict[str, Any]) -> list[Problem]:
+    def of_inventory(self, args: dict[str, Any], task_vars: dict[str, Any]) -> list[Problem]:
         """What can be said without having seen the host."""
         problems = check_catalogue(args["workers"])
         routes = read_routes(REPO / "tasks_pkg/src/tasks/routes.py")
         if not problems:
             queues = {queue for worker in args["workers"] for queue in worker["queues"]}
-            problems = check_routes(args["workers"], routes) + check_schedule(
-                args["schedule"], routes, queues
+            problems = check_routes(args["workers"], routes)
+            problems += check_schedule(args["schedule"], routes, queues)
+            problems += check_placement(
+                self.value("celray_worker_names", task_vars), args["workers"]
             )
         if not args["groups"]:
             problems.append(
