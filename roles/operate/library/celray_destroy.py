@@ -11,6 +11,13 @@ description:
     stays unless that directory is named.
 options:
   folders: {description: Directories to remove, type: list, elements: path, required: true}
+  parents:
+    description:
+      - Directories to remove when they are empty then. A clone of this repository in the operator's
+        home is ~/celray too, and must survive.
+    type: list
+    elements: path
+    default: []
 author: celray
 """
 
@@ -24,6 +31,7 @@ RETURN = r"""
 lines: {description: what was removed, returned: always, type: list}
 """
 
+import contextlib
 import os
 import shutil
 from typing import Any
@@ -43,7 +51,10 @@ def docker(module: AnsibleModule, *argv: str) -> list[str]:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"folders": {"type": "list", "elements": "path", "required": True}},
+        argument_spec={
+            "folders": {"type": "list", "elements": "path", "required": True},
+            "parents": {"type": "list", "elements": "path", "default": []},
+        },
         supports_check_mode=True,
     )
     boxes = docker(
@@ -64,6 +75,9 @@ def main() -> None:
             docker(module, "image", "prune", "--force", "--filter", "label=celray.stage=build")
         for path in folders:
             shutil.rmtree(path, ignore_errors=not os.path.exists(path))
+        for path in module.params["parents"]:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
     lines = [
         f"removed {kind}: {', '.join(names) or 'none'}"
         for kind, names in (("containers", boxes), ("images", images), ("directories", folders))
