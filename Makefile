@@ -30,7 +30,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 # Ansible refuses to start in a locale that is not UTF-8; a bare machine often has none.
 export LC_ALL := C.UTF-8
 
-PLAY = $(VENV)/bin/ansible-playbook -i inventory/$(ENV) $(ARGS)
+PLAY = $(VENV)/bin/ansible-playbook -i inventory/$(ENV) $(addprefix -u ,$(SSH_USER)) $(ARGS)
 
 # --- wrong use stops here, with one line
 # (HOST given but empty is a script's unset variable, and would mean this machine)

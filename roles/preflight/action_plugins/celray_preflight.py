@@ -354,8 +354,15 @@ def check_engine(host: Mapping[str, Any], wanted: str) -> list[Problem]:
     return problems
 
 
-def check_ports(host: Mapping[str, Any], ports: Mapping[str, Any], ours: set[str]) -> list[Problem]:
-    """Ports taken by others. `ours` are the services that run already: theirs are theirs."""
+def check_ports(
+    host: Mapping[str, Any], ports: Mapping[str, Any], ours: Mapping[str, str]
+) -> list[Problem]:
+    """Ports taken by others.
+
+    Parameters:
+        ours: our running containers, id to service: what they have is theirs. Where only root could
+            see whose a port is, it counts as its service's own while that runs.
+    """
     problems = [
         Problem(f"{name} is {port!r}, not a port", name, "use a number from 1 to 65535")
         for name, port in ports.items()
@@ -373,9 +380,11 @@ def check_ports(host: Mapping[str, Any], ports: Mapping[str, Any], ours: set[str
                 )
             )
     for name, port in ports.items():
+        if str(port) not in host["ports"]:
+            continue
+        owner = host["ports"][str(port)]
         service = name.removeprefix("celray_port_").split("_")[0]
-        if str(port) in host["ports"] and service not in ours:
-            owner = host["ports"][str(port)]
+        if not (owner["container"] in ours if owner else service in ours.values()):
             by = f"{owner['name']} (pid {owner['pid']})" if owner else "a process of another user"
             problems.append(
                 Problem(
@@ -459,6 +468,9 @@ def connection_problem(error: str, host: str, user: str) -> Problem:
     lowered = error.lower()
     last = error.strip().splitlines()[-1] if error.strip() else "no answer"
     if "permission denied" in lowered:
+        # ssh may have taken the user from its own configuration, and says whom.
+        refused = re.search(r"(?i)(\S+)@\S+: permission denied", error)
+        user = refused[1] if refused else user
         return Problem(
             f"{host} refuses user {user}: {last}",
             "SSH_USER / ansible_user and your SSH keys",
@@ -519,10 +531,10 @@ class ActionModule(ActionBase):
                 task_vars=task_vars,
             )
         except AnsibleConnectionFailure as error:
-            user = task_vars.get("ansible_user") or self._play_context.remote_user or "(default)"
-            problem = connection_problem(
-                str(error), str(task_vars.get("ansible_host", "")), str(user)
-            )
+            address = self.value("ansible_host | default(inventory_hostname)", task_vars)
+            user = self.value("ansible_user | default('', true)", task_vars)
+            user = user or self._play_context.remote_user or "(default)"
+            problem = connection_problem(str(error), str(address), str(user))
             return result | {"failed": True, "msg": report([problem])}
         if seen.get("failed"):
             return {**result, **seen}
@@ -570,13 +582,12 @@ class ActionModule(ActionBase):
     ) -> list[Problem]:
         """What the host has against it. Space is asked for before the first deploy alone."""
         running = {
-            box["name"]
+            box["id"]: box["name"].split("-")[0]
             for box in host["containers"]
             if box["project"] == "celray" and box["state"] == "running"
         }
-        ours = {name.split("-")[0] for name in running}
         problems = check_engine(host, args["compose"])
-        problems += check_ports(host, ports, ours)
+        problems += check_ports(host, ports, running)
         problems += check_names(host, args["containers"])
         needed = {"celray_home": "home", "the engine's data": "engine"} if not running else {}
         space = {place: args["min_free_mb"][key] for place, key in needed.items()}

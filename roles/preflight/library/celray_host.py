@@ -43,7 +43,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 # Runs as a program of its own too: under sudo, where the owner of a socket is another user.
 SCAN_SOURCE = r"""
-import json, os, sys
+import json, os, re, sys
 
 def listeners(wanted):
     inodes = {}
@@ -67,8 +67,17 @@ def listeners(wanted):
             continue
         for handle in handles:
             if handle in inodes:
-                found[inodes[handle]] = {"pid": int(pid), "name": name}
+                found[inodes[handle]] = {"pid": int(pid), "name": name, "container": container(pid)}
     return found
+
+# The id of the container that a process runs in, or "".
+def container(pid):
+    try:
+        ids = re.findall("[0-9a-f]{64}", open("/proc/%s/cgroup" % pid).read())
+    except OSError:
+        ids = []
+    # The innermost: the host may be a container itself.
+    return ids[-1] if ids else ""
 """
 
 
@@ -190,14 +199,17 @@ def look_at_compose(module: AnsibleModule, docker: str) -> dict[str, Any]:
 
 
 def look_at_containers(module: AnsibleModule, engine: dict[str, Any]) -> list[dict[str, str]]:
-    """Every container's name with our project label (empty for somebody else's)."""
+    """Every container with our project label (empty for somebody else's), state and id."""
     if engine["access"] not in ("direct", "sudo"):
         return []
     prefix = ["sudo", "-n"] if engine["access"] == "sudo" else []
-    form = '{{.Names}}\t{{.Label "celray.project"}}\t{{.State}}'
-    rc, out, _ = run(module, *prefix, engine["path"], "ps", "-a", "--format", form)
+    form = '{{.Names}}\t{{.Label "celray.project"}}\t{{.State}}\t{{.ID}}'
+    rc, out, _ = run(module, *prefix, engine["path"], "ps", "-a", "--no-trunc", "--format", form)
     rows = (line.split("\t") for line in out.splitlines() if rc == 0)
-    return [{"name": name, "project": project, "state": state} for name, project, state in rows]
+    return [
+        {"name": name, "project": project, "state": state, "id": identity}
+        for name, project, state, identity in rows
+    ]
 
 
 def look_at_ports(module: AnsibleModule, wanted: list[int], sudo: bool) -> dict[str, Any]:
