@@ -59,23 +59,33 @@ def listeners(wanted):
                 inodes["socket:[%s]" % cells[9]] = port
     found = {port: None for port in inodes.values()}
     for pid in filter(str.isdigit, os.listdir("/proc")) if inodes else ():
-        try:
-            folder = "/proc/%s/fd" % pid
-            handles = [os.readlink(folder + "/" + fd) for fd in os.listdir(folder)]
-            name = open("/proc/%s/comm" % pid).read().strip()
-        except OSError:
-            continue
-        for handle in handles:
+        for handle in handles(pid):
             if handle in inodes:
-                found[inodes[handle]] = {"pid": int(pid), "name": name, "container": container(pid)}
+                owner = {"pid": int(pid), "name": first("/proc/%s/comm" % pid).strip()}
+                found[inodes[handle]] = dict(owner, container=container(pid))
     return found
+
+def handles(pid):
+    folder = "/proc/%s/fd" % pid
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return
+    for name in names:
+        try:
+            yield os.readlink(folder + "/" + name)
+        except OSError:
+            pass  # closed since; the others still count
+
+def first(path):
+    try:
+        return open(path).read()
+    except OSError:
+        return ""
 
 # The id of the container that a process runs in, or "".
 def container(pid):
-    try:
-        ids = re.findall("[0-9a-f]{64}", open("/proc/%s/cgroup" % pid).read())
-    except OSError:
-        ids = []
+    ids = re.findall("[0-9a-f]{64}", first("/proc/%s/cgroup" % pid))
     # The innermost: the host may be a container itself.
     return ids[-1] if ids else ""
 """

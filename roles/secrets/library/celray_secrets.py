@@ -15,7 +15,7 @@ options:
     description: Name and number of characters of each secret.
     type: dict
     required: true
-  overrides: {description: Values to keep instead of generated ones, type: dict, default: {}}
+  overrides: {description: Values to keep instead of generated ones, type: raw, default: {}}
 author: celray
 """
 
@@ -49,7 +49,10 @@ class SecretError(Exception):
     """An override or a stored file that cannot be used; the message never holds a value."""
 
 
-def check_overrides(overrides: dict[str, Any], wanted: dict[str, int]) -> None:
+def check_overrides(overrides: Any, wanted: dict[str, int]) -> None:
+    # Not left to Ansible, whose message would repeat what was given.
+    if not isinstance(overrides, dict):
+        raise SecretError("celray_secrets (your vault or inventory) must map names to values")
     for name, value in overrides.items():
         if name not in wanted:
             raise SecretError(
@@ -71,6 +74,8 @@ def read(path: str) -> dict[str, str]:
     try:
         with open(path) as handle:
             stored = json.load(handle)
+        if not isinstance(stored, dict) or not all(isinstance(v, str) for v in stored.values()):
+            raise ValueError("not a mapping of names to texts")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -78,7 +83,7 @@ def read(path: str) -> dict[str, str]:
             f"{path} on the host cannot be read ({type(error).__name__}): restore it, or move it "
             "away to generate new secrets (every client then needs the new ones)"
         ) from error
-    return dict(stored)
+    return stored
 
 
 def merge(
@@ -115,7 +120,7 @@ def main() -> None:
             # Not no_log: Ansible would then put a placeholder in place of these values in the
             # result too, and the placeholder would be deployed. The task's no_log hides the result,
             # and this module logs nothing on the host.
-            "overrides": {"type": "dict", "default": {}, "no_log": False},
+            "overrides": {"type": "raw", "default": {}, "no_log": False},
         },
         supports_check_mode=True,
         no_log=True,

@@ -1,0 +1,177 @@
+"""What celray_host sees of the machine that it runs on."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from parts import load, run_module
+
+MODULE = "roles/preflight/library/celray_host.py"
+celray_host: Any = load(MODULE)
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def listening(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A port that this process listens on."""
+    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    try:
+        server = socket.create_server((request.param, 0), family=family)
+    except OSError:
+        pytest.skip(f"this machine has no {request.param}")
+    with server:
+        yield server.getsockname()[1]
+
+
+def test_a_listening_port_is_found_with_its_process(listening: int) -> None:
+    host = run_module(MODULE, {"ports": [listening]})["host"]
+    owner = host["ports"][str(listening)]
+    assert owner["pid"] == os.getpid()
+    assert owner["name"] == Path("/proc/self/comm").read_text().strip()
+
+
+def test_a_port_that_is_bound_but_not_listened_on_is_free() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        free = unused.getsockname()[1]
+        assert run_module(MODULE, {"ports": [free]})["host"]["ports"] == {}
+
+
+def test_the_scan_is_a_program_of_its_own() -> None:
+    """Under sudo it runs without Ansible and without this package."""
+    scope: dict[str, Any] = {}
+    exec(celray_host.SCAN_SOURCE, scope)  # noqa: S102 - as the module does
+    assert scope["listeners"](set()) == {}
+
+
+def test_the_user_memory_and_processors_are_this_machines() -> None:
+    host = run_module(MODULE, {})["host"]
+    assert host["uid"] == os.getuid()
+    assert host["hostname"] == socket.gethostname()
+    assert host["cpus"] == len(os.sched_getaffinity(0))
+    assert 0 < host["memory_available_mb"] <= host["memory_mb"]
+    assert host["engine"]["access"] in ("direct", "sudo", "stopped", "denied", "absent")
+
+
+def test_looking_is_the_same_in_check_mode() -> None:
+    looked = run_module(MODULE, {"ports": [1]}, check=True)
+    assert looked["changed"] is False
+    assert looked["host"]["user"]
+
+
+def test_the_distribution_is_read_without_its_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = 'ID=ubuntu\nID_LIKE="debian rhel"\nVERSION_ID="24.04"\n# a comment\nNAME=x'
+    monkeypatch.setattr(celray_host, "read_first", lambda *_: text)
+    assert celray_host.os_release() == {
+        "id": "ubuntu",
+        "id_like": "debian rhel",
+        "version_id": "24.04",
+        "version_codename": "",
+    }
+
+
+def test_a_path_is_judged_by_its_nearest_directory(tmp_path: Path) -> None:
+    assert celray_host.nearest_parent(str(tmp_path / "a/b/c")) == str(tmp_path)
+    look = celray_host.look_at_path(str(tmp_path / "a/b"))
+    assert look["parent"] == str(tmp_path)
+    assert look["is_directory"]
+    assert look["writable"]
+    assert not look["read_only_mount"]
+    assert look["free_mb"] > 0
+
+
+def test_a_file_in_the_way_of_a_directory_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert not celray_host.look_at_path(str(tmp_path / "file/a"))["is_directory"]
+
+
+def test_a_read_only_file_system_is_seen() -> None:
+    read_only = next(
+        (
+            row.split()[1]
+            for row in Path("/proc/mounts").read_text().splitlines()
+            if "ro" in row.split()[3].split(",") and os.access(row.split()[1], os.R_OK)
+        ),
+        None,
+    )
+    if read_only is None:
+        pytest.skip("this machine mounts nothing read-only")
+    assert celray_host.look_at_path(f"{read_only}/celray")["read_only_mount"]
+
+
+def test_the_uplinks_mtu_is_that_of_the_default_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "/proc/net/route": "Iface Destination\neth1 0000FEA9\neth0 00000000 x\n",
+        "/sys/class/net/eth0/mtu": "1450",
+    }
+    monkeypatch.setattr(
+        celray_host, "read_first", lambda path, default="": files.get(path, default)
+    )
+    assert celray_host.uplink_mtu() == 1450
+    files["/proc/net/route"] = ""
+    assert celray_host.uplink_mtu() == 1500
+
+
+class Answers:
+    """A module whose commands answer from a table."""
+
+    def __init__(self, table: dict[str, tuple[int, str, str]]) -> None:
+        self.table = table
+
+    def run_command(self, argv: list[str], **_: Any) -> tuple[int, str, str]:
+        """The first answer whose key the command line contains."""
+        line = " ".join(argv)
+        return next((value for key, value in self.table.items() if key in line), (127, "", ""))
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Where programs are; a test puts them there."""
+    there: dict[str, str] = {}
+    monkeypatch.setattr(celray_host.shutil, "which", there.get)
+    monkeypatch.setattr(celray_host.os, "getuid", lambda: 1000)
+    return there
+
+
+def test_an_engine_behind_sudo_is_reached_through_sudo(programs: dict[str, str]) -> None:
+    programs["docker"] = "/usr/bin/docker"
+    server = '{"Version": "29.1.0", "ApiVersion": "1.52", "MinAPIVersion": "1.44"}'
+    answers = Answers(
+        {
+            "sudo -n /usr/bin/docker version": (0, server, ""),
+            "docker version": (1, "", "Got permission denied while trying to connect"),
+        }
+    )
+    engine = celray_host.look_at_engine(answers, True)
+    assert (engine["access"], engine["version"], engine["min_api"]) == ("sudo", "29.1.0", "1.44")
+    engine = celray_host.look_at_engine(answers, False)
+    assert engine["access"] == "denied"
+    assert "permission denied" in engine["error"]
+
+
+def test_a_stopped_an_absent_and_a_snap_engine_are_told_apart(programs: dict[str, str]) -> None:
+    assert celray_host.look_at_engine(Answers({}), True)["access"] == "absent"
+    programs["docker"] = "/snap/bin/docker"
+    engine = celray_host.look_at_engine(
+        Answers({"docker version": (1, "", "Cannot connect to the Docker daemon")}), False
+    )
+    assert engine["access"] == "stopped"
+    assert engine["snap"]
+
+
+def test_both_generations_are_told_apart_by_their_version(programs: dict[str, str]) -> None:
+    programs["docker-compose"] = "/usr/bin/docker-compose"
+    v1 = Answers({"docker-compose version": (0, "1.29.2", "")})
+    assert celray_host.look_at_compose(v1, "") == {
+        "v1": {"command": ["/usr/bin/docker-compose"], "version": "1.29.2"}
+    }
+    both = Answers(
+        {"docker compose version": (0, "v2.26.1", ""), "docker-compose": (0, "1.29.2", "")}
+    )
+    assert set(celray_host.look_at_compose(both, "docker")) == {"v1", "v2"}
+    standalone = Answers({"docker-compose version": (0, "v2.26.1", "")})
+    assert celray_host.look_at_compose(standalone, "docker")["v2"]["version"] == "2.26.1"

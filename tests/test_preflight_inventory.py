@@ -1,0 +1,146 @@
+"""An operator's mistake in the inventory: one problem with the value, its source, a way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from parts import REPO, load
+
+PLUGIN = "roles/preflight/action_plugins/celray_preflight.py"
+preflight: Any = load(PLUGIN)
+ROUTES = {"tasks.ml": "ml", "tasks.ping": "default"}
+
+
+def worker(**settings: Any) -> dict[str, Any]:
+    return {"name": "ml", "queues": ["ml"], "concurrency": 2, "memory": "1g", **settings}
+
+
+def without(key: str) -> dict[str, Any]:
+    return {name: value for name, value in worker().items() if name != key}
+
+
+CATALOGUES: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "a misspelt key": (
+        [{**without("queues"), "queue": ["ml"], "queues": ["ml"]}],
+        ("worker ml", "'queue'", "did you mean queues?"),
+    ),
+    "a missing key": ([without("memory")], ("worker ml lacks 'memory'", "add memory")),
+    "a missing name": ([without("name")], ("worker number 1 lacks 'name'",)),
+    "a worker listed twice": ([worker(), worker()], ("worker ml is listed 2 times",)),
+    "concurrency 0": ([worker(concurrency=0)], ("concurrency is 0", "at least 1")),
+    "concurrency in words": ([worker(concurrency="2")], ("concurrency is '2'", "whole number")),
+    "concurrency true": ([worker(concurrency=True)], ("concurrency is True",)),
+    "no queue": ([worker(queues=[])], ("queues is []", "at least one queue")),
+    "a queue without a name": ([worker(queues=[""])], ("queues is ['']",)),
+    "queues as a text": ([worker(queues="ml")], ("queues is 'ml'", "a list")),
+    "a name that is no container's": ([worker(name="Ml_1")], ("'Ml_1'", "lower-case")),
+    "a name of the wrong kind": ([worker(name=["ml"])], ("name is ['ml']",)),
+    "a memory that is no size": ([worker(memory="lots")], ("'lots'", "512m or 4g")),
+    "a worker that is no mapping": (["ml"], ("worker number 1 is 'ml'",)),
+    "an empty catalogue": ([], ("the catalogue is []",)),
+    "a catalogue of the wrong kind": (5, ("the catalogue is 5",)),
+}
+
+
+def the_one(problems: list[Any], *words: str) -> None:
+    """There is one problem, it says all of this, and it is complete."""
+    assert len(problems) == 1, [str(problem) for problem in problems]
+    (problem,) = problems
+    assert problem.what
+    assert problem.source
+    assert problem.fix
+    for word in words:
+        assert word in str(problem)
+
+
+@pytest.mark.parametrize("mistake", CATALOGUES)
+def test_a_wrong_catalogue_is_one_named_problem(mistake: str) -> None:
+    workers, words = CATALOGUES[mistake]
+    the_one(preflight.check_catalogue(workers), "celery_workers", *words)
+
+
+def test_every_mistake_is_shown_at_once() -> None:
+    problems = preflight.check_catalogue([worker(concurrency=0), worker(name="data", memory="x")])
+    assert len(problems) == 2
+    report = preflight.report(problems)
+    assert report.startswith("preflight found 2 problems; nothing has been changed.")
+    assert "\n  1. " in report
+    assert "\n  2. " in report
+
+
+def test_a_routed_queue_that_nobody_consumes_is_named_with_its_task() -> None:
+    problems = preflight.check_routes([worker(queues=["ml", "defaults"])], ROUTES)
+    the_one(problems, "tasks.ping", "'default'", "did you mean defaults?", "routes.py")
+
+
+def test_the_shipped_catalogue_schedule_and_routes_fit_together() -> None:
+    defaults = yaml.safe_load((REPO / "roles/celray/defaults/main.yml").read_text())
+    routes = preflight.read_routes(REPO / "tasks_pkg/src/tasks/routes.py")
+    workers = defaults["celery_workers"]
+    queues = {queue for worker in workers for queue in worker["queues"]}
+    assert routes
+    assert preflight.check_catalogue(workers) == []
+    assert preflight.check_routes(workers, routes) == []
+    assert preflight.check_schedule(defaults["celery_beat_schedule"], routes, queues) == []
+    assert "celery" in queues, "where a client that names no queue lands"
+
+
+SCHEDULES: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "no task": ([{"name": "a", "every_seconds": 1}], ("lacks name or task",)),
+    "a task that does not exist": (
+        [{"name": "a", "task": "tasks.pong", "every_seconds": 1}],
+        ("schedule a", "tasks.pong", "did you mean tasks.ping?"),
+    ),
+    "no time": ([{"name": "a", "task": "tasks.ml"}], ("every_seconds or cron, exactly one",)),
+    "two times": (
+        [{"name": "a", "task": "tasks.ml", "every_seconds": 1, "cron": "* * * * *"}],
+        ("exactly one",),
+    ),
+    "a misspelt key": (
+        [{"name": "a", "task": "tasks.ml", "every_seconds": 1, "queues": "ml"}],
+        ("'queues'", "did you mean queue?"),
+    ),
+    "a queue that nobody consumes": (
+        [{"name": "a", "task": "tasks.ml", "every_seconds": 1, "queue": "gpu"}],
+        ("'gpu'", "default, ml"),
+    ),
+    "a queue of the wrong kind": (
+        [{"name": "a", "task": "tasks.ml", "every_seconds": 1, "queue": ["ml"]}],
+        ("['ml']",),
+    ),
+    "no list": ({"a": 1}, ("not a list",)),
+}
+
+
+@pytest.mark.parametrize("mistake", SCHEDULES)
+def test_a_wrong_schedule_is_one_named_problem(mistake: str) -> None:
+    schedule, words = SCHEDULES[mistake]
+    problems = preflight.check_schedule(schedule, ROUTES, {"ml", "default"})
+    the_one(problems, "celery_beat_schedule", *words)
+
+
+def test_a_host_that_is_to_run_an_unknown_worker_is_told_so() -> None:
+    assert preflight.check_placement(["ml"], [worker()]) == []
+    problems = preflight.check_placement(["ml", "mll"], [worker()])
+    the_one(problems, "celray_worker_names", "'mll'", "did you mean ml?")
+
+
+def test_a_variable_that_nothing_reads_is_a_typo() -> None:
+    known = preflight.known_variables(REPO / "roles")
+    problems = preflight.check_variables(["celray_port_flowr", "my_own", "celray_home"], known)
+    the_one(problems, "celray_port_flowr", "did you mean celray_port_flower?", "inventory")
+
+
+def test_a_group_of_the_inventory_is_no_typo() -> None:
+    """Groups and registered results are variables of a host too."""
+    known = preflight.known_variables(REPO / "roles")
+    assert preflight.check_variables(["preflight_found", "secrets_store"], known) == []
+
+
+def test_a_variable_of_an_undefined_purpose_is_found_for_every_role() -> None:
+    known = preflight.known_variables(REPO / "roles")
+    typos = ["redis_memry", "ray_cpu", "flower_maxtasks", "images_sources", "secrets_fille"]
+    found = {problem.what.split()[1] for problem in preflight.check_variables(typos, known)}
+    assert found == set(typos)

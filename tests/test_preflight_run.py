@@ -1,0 +1,69 @@
+"""site.yml with an operator's mistakes: every one named, a failure, no stack trace, no change."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+from parts import play
+
+
+def test_mistakes_are_named_all_at_once_and_nothing_changes(tmp_path: Path) -> None:
+    readme = tmp_path / "a-file"
+    readme.touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        variables = {
+            "celery_workers": [
+                {"name": "ml", "queue": ["ml"], "concurrency": 2, "memory": "1g"},
+                {"name": "data", "queues": ["data"], "concurrency": 0, "memory": "1g"},
+                {"nam": "x"},
+            ],
+            # A name of its own: a service that runs here already owns the usual ones.
+            "preflight_port_variables": ["celray_port_nobodys"],
+            "celray_port_nobodys": port,
+            "celray_home": str(readme / "celray"),
+            "celray_projects_dri": "/srv",
+        }
+        mistakes = tmp_path / "mistakes.json"
+        mistakes.write_text(json.dumps(variables))
+        played = play("site.yml", "-e", f"@{mistakes}", "--check")
+    assert played.code != 0
+    for words in (
+        "worker ml has an unknown key 'queue' (did you mean queues?)",
+        "worker data: concurrency is 0",
+        "worker number 3 lacks 'name'",
+        f"port {port} is taken by",
+        f"(pid {os.getpid()})",
+        f"{readme} is not a directory",
+        "variable celray_projects_dri means nothing (did you mean celray_projects_dir?)",
+        "nothing has been changed",
+    ):
+        assert words in played.output
+    assert "Traceback" not in played.output
+    assert "changed=0" in played.output
+    assert sorted(tmp_path.iterdir()) == [readme, mistakes]
+
+
+def test_a_host_that_does_not_answer_is_one_readable_problem() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    played = play("site.yml", "-e", f"ansible_port={port}", "--check", HOST="127.0.0.1")
+    assert played.code != 0
+    assert "127.0.0.1 cannot be reached" in played.output
+    assert "HOST / ansible_host" in played.output
+    assert "Connection refused" in played.output
+    assert "Traceback" not in played.output
+
+
+def test_a_host_without_a_service_is_named(tmp_path: Path) -> None:
+    hosts = tmp_path / "hosts"
+    local = f"ansible_connection=local ansible_python_interpreter={sys.executable}"
+    hosts.write_text(f"idle-host {local}\n")
+    played = play("playbooks/preflight.yml", "-i", str(hosts))
+    assert played.code != 0
+    assert "host idle-host has no service" in played.output
+    assert "put it into one of redis, ray_head" in played.output
