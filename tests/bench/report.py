@@ -65,10 +65,12 @@ class Report:
     round_trips: tuple[RoundTrips, RoundTrips] | None = None
     sizes: dict[str, float] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    #: What else the machine was doing when the measuring began.
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
 
 
-def machine() -> str:
-    """What the figures were taken on."""
+def machine(load: float) -> str:
+    """What the figures were taken on, and how busy it was with other things."""
     cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     model = re.search(r"^model name\s*: (.*)$", cpus, flags=re.MULTILINE)
     memory = int(Path("/proc/meminfo").read_text(encoding="utf-8").split()[1]) / 2**20
@@ -82,7 +84,8 @@ def machine() -> str:
             f"{memory:.0f} GiB",
             platform.freedesktop_os_release()["PRETTY_NAME"],
             f"engine {engine}",
-            f"compose {compose}.",
+            f"compose {compose}",
+            f"load average {load:.1f} before the start.",
         ]
     )
 
@@ -164,4 +167,4 @@ def details(report: Report) -> list[str]:
 
 def render(report: Report) -> str:
     """The whole document."""
-    return "\n".join([HEAD, machine(), "", *aims(report), *details(report)]) + "\n"
+    return "\n".join([HEAD, machine(report.load), "", *aims(report), *details(report)]) + "\n"
