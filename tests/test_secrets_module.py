@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +117,8 @@ def test_an_operator_reads_the_reason_and_no_value_at_any_verbosity(tmp_path: Pa
     hosts = tmp_path / "hosts"
     hosts.write_text("[redis]\nhere\n")
     (tmp_path / "play.yml").write_text("- {hosts: redis, gather_facts: false, roles: [secrets]}\n")
-    local = ("ansible_connection=local", f"ansible_python_interpreter={sys.executable}")
-    options = [word for value in (*local, f"@{tmp_path}/given.json") for word in ("-e", value)]
-    played = play(f"{tmp_path}/play.yml", "-i", str(hosts), "-vvv", "--diff", *options)
+    variables = ("-e", f"@{tmp_path}/given.json", "-c", "local")
+    played = play(f"{tmp_path}/play.yml", "-i", str(hosts), "-vvv", "--diff", *variables)
     assert played.code != 0
     assert "celray_secrets names 'redis_pasword'" in played.output
     assert CANARY not in played.output

@@ -66,6 +66,8 @@ def play(playbook: str, *arguments: str, **environment: str) -> Played:
             **clean,
             "ANSIBLE_CONFIG": str(REPO / "ansible.cfg"),
             "ANSIBLE_NOCOLOR": "1",
+            # Where a playbook runs here it needs no other Python than this one.
+            "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
             "LC_ALL": "C.UTF-8",
             **environment,
         },

@@ -8,7 +8,6 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 REPO = Path(__file__).resolve().parents[3]
-IGNORED = ("__pycache__", ".pyc")
 
 
 def context_from(sources: dict[str, str]) -> dict[str, str]:
@@ -16,15 +15,12 @@ def context_from(sources: dict[str, str]) -> dict[str, str]:
     context: dict[str, str] = {}
     for name, source in sources.items():
         path = REPO / source
-        files = (
-            [path]
-            if path.is_file()
-            else [item for item in sorted(path.rglob("*")) if item.is_file()]
-        )
-        for item in files:
-            if not any(word in str(item) for word in IGNORED):
-                inside = name if item == path else f"{name}/{item.relative_to(path)}"
-                context[inside] = item.read_text()
+        if path.is_file():
+            context[name] = path.read_text()
+        for item in sorted(path.rglob("*")):
+            inside = item.relative_to(path)
+            if item.is_file() and item.suffix != ".pyc" and "__pycache__" not in inside.parts:
+                context[f"{name}/{inside}"] = item.read_text()
     return context
 
 

@@ -18,7 +18,6 @@ from ansible.plugins.action import ActionBase
 REPO = Path(__file__).resolve().parents[3]
 PACKAGE = REPO / "tasks_pkg"
 SOURCES = ("registry", "distro")
-IGNORED = ("__pycache__", ".pyc")
 
 
 def digest(*parts: str | bytes) -> str:
@@ -31,8 +30,9 @@ def digest(*parts: str | bytes) -> str:
 
 
 def files_below(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in found if not any(word in str(path) for word in IGNORED))
+    """Every file of a directory that somebody wrote: what Python compiled is no content."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return sorted(path for path in found if "__pycache__" not in path.relative_to(folder).parts)
 
 
 def code_version(folder: Path = PACKAGE / "src/tasks") -> str:

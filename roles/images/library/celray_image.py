@@ -57,6 +57,7 @@ from urllib.parse import quote
 from ansible.module_utils.basic import AnsibleModule
 
 PROBE_SECONDS = 20
+ENGINE_SOCKET = "/var/run/docker.sock"
 # What a wheel may be tagged with to run on the image's C library (Debian 12: 2.36), newest first.
 GLIBC = (36, 35, 34, 31, 28, 27, 26, 24, 17, 12, 5)
 
@@ -80,7 +81,7 @@ class UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect("/var/run/docker.sock")
+        self.sock.connect(ENGINE_SOCKET)
 
 
 def probe(image: str) -> dict[str, Any]:
@@ -90,11 +91,13 @@ def probe(image: str) -> dict[str, Any]:
         connection.request("GET", f"/v1.30/distribution/{quote(image, safe='')}/json")
         answer = connection.getresponse()
         body = answer.read().decode(errors="replace")
-    except OSError as error:
-        return {"reachable": False, "why": f"no answer within {PROBE_SECONDS} s ({error})"}
+    except TimeoutError:
+        return {"reachable": False, "why": f"no answer within {PROBE_SECONDS} s"}
+    except (OSError, http.client.HTTPException) as error:
+        return {"reachable": False, "why": f"the engine gave no answer ({error})"}
     if answer.status == http.HTTPStatus.OK:
         return {"reachable": True, "why": ""}
-    with contextlib.suppress(ValueError, KeyError):
+    with contextlib.suppress(ValueError, KeyError, TypeError):
         body = str(json.loads(body)["message"])
     return {"reachable": False, "why": body.strip()}
 

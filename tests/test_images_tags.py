@@ -1,0 +1,130 @@
+"""An image's tag says what is in it: it changes with the content, and with nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from parts import REPO, load
+
+images: Any = load("roles/images/action_plugins/celray_images.py")
+contexts: Any = load("roles/images/action_plugins/celray_image.py")
+DEFAULTS = yaml.safe_load((REPO / "roles/images/defaults/main.yml").read_text())
+SETTINGS = {"upstream": DEFAULTS["images_upstream"], "distro": DEFAULTS["images_distro"]}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what goes into the images, in a place with an unlucky name."""
+    copy = tmp_path / "home/.pycharm/tasks_pkg"
+    copy.mkdir(parents=True)
+    for name in ("worker.Dockerfile", "ray.Dockerfile", "code.Dockerfile"):
+        shutil.copy(REPO / "tasks_pkg" / name, copy)
+    shutil.copytree(REPO / "tasks_pkg/requirements", copy / "requirements")
+    (copy / "src/tasks/ray_jobs").mkdir(parents=True)
+    (copy / "src/tasks/app.py").write_text("app = 1\n")
+    (copy / "src/tasks/ray_jobs/job.py").write_text("job = 1\n")
+    monkeypatch.setattr(images, "PACKAGE", copy)
+    original = images.code_version
+    monkeypatch.setattr(images, "code_version", lambda: original(copy / "src/tasks"))
+    return copy
+
+
+def tags(source: str = "distro", **changes: Any) -> dict[str, str]:
+    found: dict[str, str] = images.images_for(source, SETTINGS | changes)
+    return found
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_a_change_in_one_task_file_changes_the_worker_image_alone(package: Path) -> None:
+    before = tags()
+    (package / "src/tasks/app.py").write_text("app = 2\n")
+    assert changed(before, tags()) == {"worker"}
+
+
+def test_a_renamed_task_file_is_a_change(package: Path) -> None:
+    before = tags()
+    (package / "src/tasks/app.py").rename(package / "src/tasks/other.py")
+    assert changed(before, tags()) == {"worker"}
+
+
+def test_what_python_compiled_is_no_content(package: Path) -> None:
+    before = tags()
+    cache = package / "src/tasks/__pycache__"
+    cache.mkdir()
+    (cache / "app.cpython-311.pyc").write_bytes(b"compiled")
+    (package / "src/tasks/old.pyc").write_bytes(b"compiled")
+    assert tags() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "touched"),
+    [
+        ("worker.Dockerfile", {"worker_deps", "worker"}),
+        ("requirements/worker.lock", {"worker_deps", "worker"}),
+        ("requirements/ray.lock", {"ray"}),
+        ("ray.Dockerfile", {"ray"}),
+        ("code.Dockerfile", {"worker"}),
+        ("requirements/worker.in", set()),
+    ],
+)
+def test_a_changed_input_changes_the_images_that_hold_it(
+    package: Path, name: str, touched: set[str]
+) -> None:
+    before = tags()
+    with (package / name).open("a") as handle:
+        handle.write("# changed\n")
+    assert changed(before, tags()) == touched
+
+
+@pytest.mark.usefixtures("package")
+def test_a_package_more_in_the_base_changes_everything_built_on_it() -> None:
+    distro = SETTINGS["distro"]
+    more = {**distro, "base_packages": [*distro["base_packages"], "tzdata"]}
+    assert changed(tags(), tags(distro=more)) == {"base", "worker_deps", "worker", "ray"}
+
+
+@pytest.mark.usefixtures("package")
+def test_the_two_sources_never_share_a_tag() -> None:
+    assert changed(tags("distro"), tags("registry")) == set(tags())
+
+
+def test_parts_cannot_run_into_each_other() -> None:
+    assert images.digest("ab", "c") != images.digest("a", "bc")
+
+
+def test_auto_stays_with_the_source_that_the_host_has() -> None:
+    candidates = {
+        source: {name: f"{source}/{name}" for name in ("redis", "ray", "worker_deps")}
+        for source in ("registry", "distro")
+    }
+    assert images.choose("auto", {}, candidates) == ""
+    assert images.choose("auto", dict.fromkeys(candidates["distro"].values()), candidates) == (
+        "distro"
+    )
+    assert images.choose("registry", {}, candidates) == "registry"
+
+
+def test_a_build_context_holds_our_files_by_name_and_nothing_compiled(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = package / "src/tasks/__pycache__"
+    cache.mkdir()
+    (cache / "app.cpython-311.pyc").write_bytes(b"\xff")
+    monkeypatch.setattr(contexts, "REPO", package)
+    found = contexts.context_from({"Dockerfile": "code.Dockerfile", "tasks": "src/tasks"})
+    assert set(found) == {"Dockerfile", "tasks/app.py", "tasks/ray_jobs/job.py"}
+    assert found["tasks/app.py"] == "app = 1\n"
+
+
+def test_every_upstream_image_is_pinned_and_has_our_python() -> None:
+    for image in DEFAULTS["images_upstream"].values():
+        assert ":" in image
+        assert not image.endswith(":latest")
+    assert DEFAULTS["images_upstream"]["base"].startswith(f"python:{DEFAULTS['images_python']}.")
