@@ -342,6 +342,8 @@ def _connect(address: str, patience: Patience) -> "JobSubmissionClient":
             kwargs.setdefault("timeout", (patience.connect_seconds, patience.answer_seconds))
             return super()._do_request(method, endpoint, **kwargs)
 
+    # It tells of every package that is uploaded, or that is there already.
+    logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)
     return BoundedClient(address)
 
 

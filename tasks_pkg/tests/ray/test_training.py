@@ -13,6 +13,7 @@ import pytest
 import xgboost
 
 from tasks.contracts import InvalidArgumentsError
+from tasks.ray_jobs import metrics
 from tasks.ray_jobs.predictor import Predictor
 from tasks.ray_jobs.protocol import InputProblemError, JobRequest, Progress
 from tasks.submission import JobResult, RayJobs
@@ -25,18 +26,28 @@ Train = Callable[..., JobResult]
 
 @pytest.fixture
 def train(jobs: RayJobs, request_for: Callable[..., Callable[[str], JobRequest]]) -> Train:
-    def run(dataset_path: str, **config: object) -> JobResult:
+    def run(dataset_path: str, told: list[Progress] | None = None, **config: object) -> JobResult:
         request = request_for(dataset_path, **config)
-        return jobs.run(uuid.uuid4().hex, "train", request, lambda _name, _progress: None)
+        heard = told if told is not None else []
+        return jobs.run(uuid.uuid4().hex, "train", request, lambda _name, p: heard.append(p))
 
     return run
+
+
+@pytest.fixture
+def wine(datasets: Path) -> pl.DataFrame:
+    file = datasets / "examples" / "winequality.csv"
+    return pl.read_csv(file, infer_schema_length=None)
 
 
 def test_wine_is_as_good_as_xgboost_alone_and_is_trained_once(
     train: Train, datasets: Path, folders: Path
 ) -> None:
-    config = {"n_estimators": 40, "max_depth": 5, "num_partitions": 2, "target": "quality"}
-    done = train("examples/winequality.csv", **config)
+    config = {"n_estimators": 120, "max_depth": 5, "num_partitions": 2, "target": "quality"}
+    told: list[Progress] = []
+    done = train("examples/winequality.csv", told, **config)
+    rounds = [progress for progress in told if progress["phase"] == "training"]
+    assert any(0 < progress["done"] < progress["total"] == 120 for progress in rounds)
     result = done.result
     assert (result["status"], result["num_partitions"], result["reused"]) == ("success", 2, False)
     assert (result["task"], result["total_samples"]) == ("classification", 6497)
@@ -54,7 +65,7 @@ def test_wine_is_as_good_as_xgboost_alone_and_is_trained_once(
     alone = xgboost.train(
         {"objective": "multi:softmax", "num_class": 7, "max_depth": 5, "eta": 0.3},
         xgboost.DMatrix(x[~held_out], y[~held_out]),
-        num_boost_round=40,
+        num_boost_round=120,
     )
     expected = float((alone.predict(xgboost.DMatrix(x[held_out])) == y[held_out]).mean())
     assert result["avg_score"] == pytest.approx(expected, abs=0.03)
@@ -68,7 +79,7 @@ def test_wine_is_as_good_as_xgboost_alone_and_is_trained_once(
     manifest = json.loads(Path(result["manifest_path"]).read_text())
     assert set(manifest["files"]) == {"model.ubj", "preprocessing.json", "holdout.parquet"}
     assert manifest["inputs"][0]["bytes"] == (datasets / "examples/winequality.csv").stat().st_size
-    assert manifest["parameters"]["n_estimators"] == 40
+    assert manifest["parameters"]["n_estimators"] == 120
     assert [p.name for p in folder.parent.iterdir() if p.name.startswith(".")] == []
     run_dir = folders / "models" / ".runs" / done.submission_id
     assert sorted(p.name for p in run_dir.iterdir()) == ["progress.json", "result.json"]
@@ -87,57 +98,69 @@ def test_wine_is_as_good_as_xgboost_alone_and_is_trained_once(
         Predictor(folder)
 
 
-def test_parts_with_text_and_gaps_train_one_classifier(train: Train, datasets: Path) -> None:
-    load = pytest.importorskip("sklearn.datasets", reason="scikit-learn is missing")
-    ensemble = pytest.importorskip("sklearn.ensemble")
+def held_out_by(result: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    rows = pl.read_parquet(Path(result["model_path"]) / "holdout.parquet")["row"].to_numpy()
+    return np.isin(np.arange(result["total_samples"]), rows)
 
-    bunch = load.load_breast_cancer()
-    frame = pl.DataFrame(
-        bunch.data, schema=[name.replace(" ", "_") for name in bunch.feature_names]
-    )
-    label = pl.Series("target", [bunch.target_names[t] for t in bunch.target])
-    frame = frame.with_columns(label, note=pl.Series([f"case {i} of many" for i in range(569)]))
-    gaps = pl.when(pl.int_range(569) % 50 == 0).then(None).otherwise(pl.col("mean_radius"))
-    frame = frame.with_columns(gaps.alias("mean_radius"))
+
+def test_parts_with_text_and_gaps_train_one_classifier(
+    train: Train, wine: pl.DataFrame, datasets: Path
+) -> None:
+    gaps = pl.when(pl.int_range(pl.len()) % 50 == 0).then(None).otherwise(pl.col("alcohol"))
+    frame = wine.with_columns(
+        gaps.alias("alcohol"),
+        note=pl.format("bottle {} of many", pl.int_range(pl.len())),
+    ).rename({"color": "target"})
     for part in range(3):
-        rows = frame.slice(part * 200, 200)
-        rows.write_csv(datasets / f"cancer_part_{part}.csv", null_value="NA")
-    result = train(
-        "cancer", n_estimators=30, max_depth=3, num_partitions=2, metric="roc_auc"
-    ).result
-    assert result["classes"] == ["benign", "malignant"]
-    assert result["metric"] == "roc_auc"
-    assert result["avg_score"] == result["metrics"]["roc_auc"] > 0.97
+        rows = frame.slice(part * 2200, 2200)
+        rows.write_csv(datasets / f"bottles_part_{part}.csv", null_value="NA")
+    result = train("bottles", n_estimators=20, max_depth=3, metric="roc_auc").result
+    assert (result["classes"], result["total_samples"]) == (["red", "white"], 6497)
+    assert result["avg_score"] == result["metrics"]["roc_auc"] > 0.99
 
-    held = pl.read_parquet(Path(result["model_path"]) / "holdout.parquet")["row"]
-    held_out = np.isin(np.arange(569), held.to_numpy())
-    x, y = frame.drop("target", "note").to_numpy(), label.to_numpy()
-    alone = ensemble.HistGradientBoostingClassifier(max_iter=30, max_depth=3, learning_rate=0.3)
-    expected = alone.fit(x[~held_out], y[~held_out]).score(x[held_out], y[held_out])
+    held_out = held_out_by(result)
+    x = frame.drop("target", "note").cast(pl.Float32).to_numpy()
+    y = (frame["target"] == "white").to_numpy().astype(float)
+    data = xgboost.DMatrix(x[~held_out], y[~held_out])
+    alone = xgboost.train({"objective": "binary:logistic", "max_depth": 3}, data, 20)
+    guess = alone.predict(xgboost.DMatrix(x[held_out])) > 0.5
+    expected = float((guess == y[held_out]).mean())
     assert result["metrics"]["accuracy"] == pytest.approx(expected, abs=0.03)
 
 
-def test_more_partitions_than_cpus_are_capped_and_it_says_so(train: Train, datasets: Path) -> None:
-    load = pytest.importorskip("sklearn.datasets", reason="scikit-learn is missing")
-    ensemble = pytest.importorskip("sklearn.ensemble")
-
-    bunch = load.load_diabetes()
-    folder = datasets / "diabetes"
-    folder.mkdir()
-    frame = pl.DataFrame(bunch.data, schema=bunch.feature_names).with_columns(target=bunch.target)
-    frame.slice(0, 200).write_parquet(folder / "a1.parquet")
-    frame.slice(200).write_parquet(folder / "a2.parquet")
-    config: dict[str, Any] = {"n_estimators": 50, "max_depth": 2, "learning_rate": 0.1}
-    result = train("diabetes", num_partitions=64, **config).result
+def test_more_partitions_than_cpus_are_capped_and_it_says_so(
+    train: Train, wine: pl.DataFrame, datasets: Path
+) -> None:
+    (datasets / "strength").mkdir()
+    frame = wine.drop("color").rename({"alcohol": "target"})
+    frame.slice(0, 3000).write_parquet(datasets / "strength" / "a1.parquet")
+    frame.slice(3000).write_parquet(datasets / "strength" / "a2.parquet")
+    result = train("strength", n_estimators=50, max_depth=3, num_partitions=64).result
     assert (result["task"], result["num_partitions"]) == ("regression", 2)
     assert "num_partitions lowered from 64 to 2" in " ".join(result["warnings"])
 
-    rows = pl.read_parquet(Path(result["model_path"]) / "holdout.parquet")["row"].to_numpy()
-    held_out = np.isin(np.arange(442), rows)
-    alone = ensemble.GradientBoostingRegressor(**config, random_state=0)
-    alone.fit(bunch.data[~held_out], bunch.target[~held_out])
-    expected = alone.score(bunch.data[held_out], bunch.target[held_out])
+    held_out = held_out_by(result)
+    x, y = frame.drop("target").cast(pl.Float32).to_numpy(), frame["target"].to_numpy()
+    data = xgboost.DMatrix(x[~held_out], y[~held_out])
+    alone = xgboost.train({"max_depth": 3}, data, 50).predict(xgboost.DMatrix(x[held_out]))
+    expected = metrics.regression(y[held_out], alone)["r2"]
     assert result["avg_score"] == pytest.approx(expected, abs=0.03)
+
+
+def test_a_model_is_as_good_as_scikit_learns(train: Train, datasets: Path) -> None:
+    load = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    for name, alone in (
+        ("breast_cancer", ensemble.HistGradientBoostingClassifier(max_iter=30, learning_rate=0.3)),
+        ("diabetes", ensemble.GradientBoostingRegressor(n_estimators=30, max_depth=2)),
+    ):
+        x, y = getattr(load, f"load_{name}")(return_X_y=True)
+        pl.DataFrame(x).with_columns(target=pl.Series(y)).write_csv(datasets / f"{name}.csv")
+        rate = {"learning_rate": alone.learning_rate, "max_depth": alone.max_depth or 6}
+        result = train(f"{name}.csv", n_estimators=30, **rate).result
+        held_out = held_out_by(result)
+        expected = alone.fit(x[~held_out], y[~held_out]).score(x[held_out], y[held_out])
+        assert result["avg_score"] == pytest.approx(expected, abs=0.03), name
 
 
 def test_data_that_cannot_be_learnt_from_is_one_line_and_leaves_nothing(
@@ -157,18 +180,3 @@ def test_data_that_cannot_be_learnt_from_is_one_line_and_leaves_nothing(
         (folders / "models/.runs" / str(newest.submission_id) / "error.json").read_text()
     )
     assert written["kind"] == "target_one_class"
-
-
-def test_progress_is_told_on_the_way(
-    jobs: RayJobs, request_for: Callable[..., Callable[[str], JobRequest]]
-) -> None:
-    told: list[Progress] = []
-    request = request_for("examples/winequality.csv", n_estimators=150, target="alcohol")
-    task_id = uuid.uuid4().hex
-    result = jobs.run(
-        task_id, "train", request, lambda _name, progress: told.append(progress)
-    ).result
-    assert result["task"] == "regression"
-    rounds = [p for p in told if p["phase"] == "training"]
-    assert any(0 < p["done"] < p["total"] for p in rounds)
-    assert all(p["total"] == 150 for p in rounds)
