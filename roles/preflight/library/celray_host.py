@@ -37,6 +37,7 @@ import pwd
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -237,7 +238,10 @@ def look_at_ports(module: AnsibleModule, wanted: list[int], sudo: bool) -> dict[
 def look(module: AnsibleModule) -> dict[str, Any]:
     me = pwd.getpwuid(os.getuid())
     sudo = has_sudo(module)
-    engine = look_at_engine(module, sudo)
+    with ThreadPoolExecutor() as pool:
+        # Compose v1 takes half a second to say its version; the engine is asked meanwhile.
+        compose = pool.submit(look_at_compose, module, shutil.which("docker") or "")
+        engine = look_at_engine(module, sudo)
     total, available = memory_mb()
     docker_root = "/var/lib/docker"
     home = os.environ.get("HOME") if os.getuid() == 0 else None
@@ -260,7 +264,7 @@ def look(module: AnsibleModule) -> dict[str, Any]:
         "uplink_mtu": uplink_mtu(),
         "epoch": time.time(),
         "engine": engine,
-        "compose": look_at_compose(module, engine["path"]),
+        "compose": compose.result(),
         "containers": look_at_containers(module, engine),
         "ports": look_at_ports(module, module.params["ports"], sudo),
         "paths": [look_at_path(os.path.expanduser(path)) for path in module.params["paths"]],
