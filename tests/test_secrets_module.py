@@ -57,6 +57,29 @@ def test_an_override_wins_and_stays_when_it_is_no_longer_given(store: Path) -> N
     assert keep(store)["secret"]["redis_password"] == CANARY
 
 
+def test_channels_stay_where_an_operator_gives_none_and_go_where_he_says_so(store: Path) -> None:
+    def channels(given: Any) -> dict[str, Any]:
+        args = {"path": str(store), "wanted": WANTED, "channels": given}
+        return run_module(MODULE, args)
+
+    assert "notify_channels" not in channels(None)["secret"]
+    given = {"ops": f"json://127.0.0.1/{CANARY}"}
+    assert channels(given)["changed"]
+    assert channels(given)["changed"] is False
+    kept = channels(None)
+    assert kept["changed"] is False
+    assert json.loads(kept["secret"]["notify_channels"]) == given
+    assert channels({})["secret"]["notify_channels"] == "{}"
+
+
+@pytest.mark.parametrize("wrong", [CANARY, [CANARY], {"ops": [CANARY]}])
+def test_channels_that_are_no_mapping_are_named_and_not_told(store: Path, wrong: Any) -> None:
+    args = {"path": str(store), "wanted": WANTED, "channels": wrong}
+    said = told(run_module(MODULE, args))
+    assert "celray_notify_channels" in said
+    assert CANARY not in said
+
+
 def test_a_secret_that_is_no_longer_wanted_is_kept(store: Path) -> None:
     store.parent.mkdir()
     store.write_text(json.dumps({"retired": "value-of-old"}))

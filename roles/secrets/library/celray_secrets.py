@@ -16,6 +16,11 @@ options:
     type: dict
     required: true
   overrides: {description: Values to keep instead of generated ones, type: raw, default: {}}
+  channels:
+    description: >-
+      Notification channels, from name to address, which holds a secret. Kept like the others: when
+      none are given, those of the host stay.
+    type: raw
 author: celray
 """
 
@@ -28,7 +33,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-secret: {description: every wanted secret, returned: always, type: dict}
+secret: {description: every wanted secret; the channels as JSON, returned: always, type: dict}
 made: {description: names that were generated now, returned: always, type: list}
 """
 
@@ -68,6 +73,16 @@ def check_overrides(overrides: Any, wanted: dict[str, int]) -> None:
                 f"celray_secrets.{name} (your vault or inventory) must be a string of at least "
                 f"{SHORTEST} printable characters without blanks"
             )
+
+
+def check_channels(channels: Any) -> None:
+    """None, or channel names with their addresses."""
+    if channels is not None and not (
+        isinstance(channels, dict) and all(isinstance(v, str) for v in channels.values())
+    ):
+        raise SecretError(
+            "celray_notify_channels (your vault or inventory) must map names to addresses"
+        )
 
 
 def read(path: str) -> dict[str, str]:
@@ -121,21 +136,26 @@ def main() -> None:
             # result too, and the placeholder would be deployed. The task's no_log hides the result,
             # and this module logs nothing on the host.
             "overrides": {"type": "raw", "default": {}, "no_log": False},
+            "channels": {"type": "raw", "default": None, "no_log": False},
         },
         supports_check_mode=True,
         no_log=True,
     )
     path, wanted, overrides = (module.params[key] for key in ("path", "wanted", "overrides"))
+    channels = module.params["channels"]
     try:
         check_overrides(overrides, wanted)
+        check_channels(channels)
         stored = read(path)
     except SecretError as error:
         module.fail_json(msg=str(error))
     values = merge(stored, {name: int(length) for name, length in wanted.items()}, overrides)
+    if channels is not None:
+        values["notify_channels"] = json.dumps(channels, sort_keys=True)
     changed = values != stored
     if changed and not module.check_mode:
         write(path, values)
-    module.exit_json(changed=changed, secret=values, made=sorted(set(values) - set(stored)))
+    module.exit_json(changed=changed, secret=values, made=sorted(set(wanted) - set(stored)))
 
 
 if __name__ == "__main__":
