@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import string
 import subprocess
 import sys
@@ -49,7 +50,11 @@ def invent(length: int) -> str:
 
 
 def plant(state: Path) -> None:
-    """Make and store the secrets of one run."""
+    """Make and store the secrets of one run; what an earlier one has left is gone."""
+    shutil.rmtree(state / "operator", ignore_errors=True)
+    # Emptied, not removed: this very run writes to it.
+    for log in state.glob("*.log"):
+        log.write_text("")
     chosen = {name: invent(length) for name, length in PLANTED.items()}
     token = invent(CHANNEL_TOKEN)
     write(state / "canaries.json", json.dumps({**chosen, "channel_token": token}))
