@@ -34,11 +34,13 @@ def test_a_listening_port_is_found_with_its_process(listening: int) -> None:
     assert owner["name"] == Path("/proc/self/comm").read_text().strip()
 
 
-def test_a_port_that_is_bound_but_not_listened_on_is_free() -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        free = unused.getsockname()[1]
-        assert run_module(MODULE, {"ports": [free]})["host"]["ports"] == {}
+def test_a_port_of_an_outgoing_connection_is_not_taken() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        port = client.getsockname()[1]
+        assert run_module(MODULE, {"ports": [port]})["host"]["ports"] == {}
 
 
 def test_the_scan_is_a_program_of_its_own() -> None:
