@@ -115,7 +115,7 @@ lint: $(DEV)/stamp $(RAY)/stamp ## ansible-lint, yamllint, ruff, mypy, hadolint,
 	@.ci/lint
 test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp ## unit tests: templates, modules, tasks (real Redis, real Ray), no container
 	@.ci/test-fast
-test: test-fast ## test-fast, then whole deployments in container hosts (molecule)
+test: $(VENV)/stamp test-fast ## test-fast, then whole deployments in container hosts (molecule)
 	@.ci/test-hosts
 bench: $(VENV)/stamp $(DEV)/stamp ## measure deploys, code updates and task round trips into docs/benchmarks.md
 	@$(DEV)/bin/python -m tests.bench $(BENCH)
