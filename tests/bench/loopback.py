@@ -89,8 +89,6 @@ def _server(sshd: str) -> Iterator[dict[str, str]]:
                 "ANSIBLE_SSH_COMMON_ARGS": f"-F {folder}/ssh_config",
                 # The next run's server has another key: no connection may outlive this one.
                 "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{folder}/cp",
-                # Not whatever a login shell's PATH has first, such as a version manager's shim.
-                "ARGS": "-e ansible_python_interpreter=/usr/bin/python3",
             }
         finally:
             for socket_file in folder.glob("cp/*"):
