@@ -124,6 +124,7 @@ class Settings(BaseSettings):
     ray_auth_token_path: Path = Field(
         default=Path(DEFAULT_SECRETS_DIR, "ray_auth_token"), validation_alias="RAY_AUTH_TOKEN_PATH"
     )
+    job_runner: Literal["jobs-api", "local-ray", "local-plain"] = "jobs-api"
     datasets_dir: Path = Path("/datasets")
     models_dir: Path = Path("/models")
     runs_dir: Path = Path("/models/.runs")

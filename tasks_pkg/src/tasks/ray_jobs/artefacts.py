@@ -1,4 +1,8 @@
-"""Where a model lies, under which name, and how it gets there whole."""
+"""Where the outputs of a run lie, under which name, and how they get there whole.
+
+A run writes to a temporary name, renames, and writes the manifest last: outputs with a manifest
+are complete, and an identical request finds them by their name.
+"""
 
 import hashlib
 import json
@@ -7,69 +11,87 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Collection, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-import xgboost
-
-from .files import code_digest, sha256, write_bytes, write_json
+from .files import code_digest, sha256, write_json
 from .protocol import InputProblemError, JobRequest
 
-FOLDER = "distributed_training"
-MODEL = "model.ubj"
-PREPROCESSING = "preprocessing.json"
-HOLDOUT = "holdout.parquet"
 MANIFEST = "manifest.json"
 
+#: Whose versions may make a difference to what a run writes.
+_LIBRARIES = ("ray", "polars", "numpy", "xgboost-cpu", "pyarrow")
 
-def folder(request: JobRequest, digests: Sequence[str]) -> Path:
-    """Name the model's folder after everything that decides what is in it.
+
+def digest(request: JobRequest, digests: Sequence[str], ignoring: Collection[str] = ()) -> str:
+    """Give 12 digits over everything that decides what a run writes.
 
     Args:
-        request: for the parameters; where the data lie makes no difference.
+        request: for the parameters.
         digests: of the input files' contents, in order.
+        ignoring: parameters that make no difference, such as where the inputs lie.
     """
     deciding = {
         "inputs": list(digests),
-        "parameters": {k: v for k, v in request.parameters.items() if k != "dataset_path"},
+        "parameters": {k: v for k, v in request.parameters.items() if k not in ignoring},
         "code": code_digest(),
     }
-    digest = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
-    stem = request.parameters["name"] or Path(request.parameters["dataset_path"]).stem
-    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:60] or "model"
-    return Path(request.models_dir) / FOLDER / f"{readable}-{digest}"
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def identity(request: JobRequest) -> dict[str, Any]:
-    """Give the part of a manifest that says who made the model, from what, with which versions."""
+def folder_name(stem: str, number: str) -> str:
+    """Give a folder's name that people recognise and that no other content has."""
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:60] or "run"
+    return f"{readable}-{number}"
+
+
+def identity(request: JobRequest, task: str) -> dict[str, Any]:
+    """Give the part of a manifest that says who made it, from what, with which versions."""
     return {
         "schema": 1,
-        "task": "tasks.ml_tasks.distributed_training",
+        "task": task,
         "submission_id": request.submission_id,
         "created_at": time.time(),
         "parameters": request.parameters,
         "code_version": code_digest(),
         "worker_code_version": request.code_version,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("ray", "polars", "numpy")},
-            "xgboost": str(xgboost.__version__),
-        },
+        "versions": {"python": platform.python_version(), **_versions()},
     }
 
 
-def finished(path: Path) -> dict[str, Any] | None:
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name.removesuffix("-cpu")] = version(name)
+        except PackageNotFoundError:  # a plain job does without Ray
+            continue
+    return found
+
+
+def finished(manifest_path: Path) -> dict[str, Any] | None:
     """Give the result of a run that wrote its manifest and whose files are still what it wrote."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        whole = all(sha256(path / name) == f["sha256"] for name, f in manifest["files"].items())
+        manifest = json.loads(manifest_path.read_text())
+        whole = all(
+            sha256(manifest_path.parent / name) == file["sha256"]
+            for name, file in manifest["files"].items()
+        )
     except (OSError, ValueError, KeyError):
         return None
     result: dict[str, Any] = manifest["result"]
     return result if whole else None
+
+
+def described(folder: Path) -> dict[str, dict[str, Any]]:
+    """Give digest and size (bytes) of every file in ``folder`` and below, by relative name."""
+    return {
+        str(file.relative_to(folder)): {"sha256": sha256(file), "bytes": file.stat().st_size}
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
 
 
 def require_writable(*folders: Path) -> None:
@@ -86,20 +108,19 @@ def require_writable(*folders: Path) -> None:
             writable = False
         if not writable:
             raise InputProblemError(
-                "models_unwritable",
+                "unwritable",
                 f"{path} cannot be written to by user {os.getuid()}.",
-                "Give the models folder on the Ray nodes to that user, and check its free space.",
+                "Give that folder on the Ray nodes to that user, and check its free space.",
             )
 
 
-def save(
-    path: Path,
-    model: bytes,
-    preprocessing: dict[str, Any],
-    holdout: pl.DataFrame,
-    manifest: dict[str, Any],
-) -> dict[str, Any]:
-    """Write the files under a temporary name, rename, and write the manifest last.
+def publish(path: Path, manifest: dict[str, Any], write: Callable[[Path], None]) -> dict[str, Any]:
+    """Write a folder under a temporary name, rename it, and write its manifest last.
+
+    Args:
+        path: the folder's final name.
+        manifest: :func:`identity` and more, ``result`` among it; gets ``files``.
+        write: writes the files into the folder that it is given.
 
     Returns:
         The result in the manifest that is there at the end: of this run, or of an identical one
@@ -109,14 +130,9 @@ def save(
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        write_bytes(temporary / MODEL, model)
-        write_json(temporary / PREPROCESSING, preprocessing)
-        holdout.write_parquet(temporary / HOLDOUT)
-        files = {
-            file.name: {"sha256": sha256(file), "bytes": file.stat().st_size}
-            for file in sorted(temporary.iterdir())
-        }
-        other = finished(path)
+        write(temporary)
+        files = described(temporary)
+        other = finished(path / MANIFEST)
         if other is not None:
             return other
         shutil.rmtree(path, ignore_errors=True)  # what a killed run left, without a manifest

@@ -10,8 +10,9 @@ import xgboost
 from numpy.typing import NDArray
 
 from . import features
-from .artefacts import MANIFEST, MODEL, PREPROCESSING
+from .artefacts import MANIFEST
 from .files import sha256
+from .models import MODEL, PREPROCESSING
 from .protocol import InputProblemError
 
 

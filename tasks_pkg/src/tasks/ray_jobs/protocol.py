@@ -14,6 +14,9 @@ from typing import Any, Literal, TypedDict, cast
 
 REQUEST_VARIABLE = "CELRAY_JOB_REQUEST"
 
+#: ``plain`` in a job that must do without Ray; see :mod:`tasks.ray_jobs.cluster`.
+ENGINE_VARIABLE = "CELRAY_JOB_ENGINE"
+
 # Linux limits one environment string to 128 KiB, and Ray repeats the runtime environment,
 # escaped once more, in a second variable of the same process.
 REQUEST_LIMIT_BYTES = 48 * 1024
@@ -59,6 +62,10 @@ class InputProblemError(Exception):
         super().__init__(f"{message} {hint}".strip())
         self.kind = kind
 
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        """Travel between processes: by default an exception is rebuilt from its text alone."""
+        return type(self), (self.kind, str(self))
+
 
 class InfrastructureError(Exception):
     """The cluster could not do it this time; the same request may well succeed later."""
@@ -66,6 +73,10 @@ class InfrastructureError(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        """See :meth:`InputProblemError.__reduce__`."""
+        return type(self), (self.kind, str(self))
 
 
 @dataclass(frozen=True)

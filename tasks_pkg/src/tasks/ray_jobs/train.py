@@ -9,7 +9,7 @@ import polars as pl
 import xgboost
 from numpy.typing import NDArray
 
-from . import artefacts, features, metrics, reading, sources, split, target
+from . import artefacts, features, metrics, models, reading, sources, split, target
 from .job import Reporter
 from .predictor import outputs
 from .protocol import InputProblemError, JobRequest
@@ -69,8 +69,8 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     reporter.progress("reading", 0, 1, "looking at the input files")
     source = sources.resolve(parameters["dataset_path"], (request.datasets_dir, request.models_dir))
     taken = reading.fingerprints(source)
-    folder = artefacts.folder(request, [fingerprint.sha256 for fingerprint in taken])
-    finished = artefacts.finished(folder)
+    folder = models.folder(request, [fingerprint.sha256 for fingerprint in taken])
+    finished = artefacts.finished(folder / artefacts.MANIFEST)
     if finished is not None:
         return {**finished, "reused": True}
     artefacts.require_writable(folder.parent, reporter.run_dir)
@@ -100,7 +100,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     }
     reporter.progress("saving", 0, 1, str(folder))
     manifest = {
-        **artefacts.identity(request),
+        **artefacts.identity(request, models.TASK),
         "inputs": [fingerprint.as_json() for fingerprint in taken],
         "split": "ray_jobs.split.holdout_mask over the rows that have a target",
         "columns": [dataclasses.asdict(column) for column in data.plan.columns],
@@ -114,7 +114,8 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
             "classes": data.goal.classes,
         },
     }
-    saved = artefacts.save(folder, model, preprocessing, evaluation.holdout, manifest)
+    write = models.writer(model, preprocessing, evaluation.holdout)
+    saved = artefacts.publish(folder, manifest, write)
     return {**saved, "reused": False}
 
 

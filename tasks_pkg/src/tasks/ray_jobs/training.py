@@ -5,7 +5,6 @@ whatever their number. Ray Train places the workers, connects them, and starts t
 node is lost.
 """
 
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import xgboost
 from numpy.typing import NDArray
 from ray.train.xgboost import XGBoostTrainer
 
+from . import cluster
 from .job import PROGRESS_INTERVAL_SECONDS, emit
 from .protocol import InfrastructureError, Progress
 
@@ -63,7 +63,7 @@ class Matrix:
 def connect() -> None:
     """Join the cluster that this job runs on."""
     os.environ.update(TRAIN_ENVIRONMENT)
-    ray.init(logging_level=logging.WARNING)
+    cluster.connect()
 
 
 def partitions(wanted: int, rows: int) -> tuple[int, list[str]]:
@@ -72,9 +72,7 @@ def partitions(wanted: int, rows: int) -> tuple[int, list[str]]:
     Raises:
         InfrastructureError: the cluster has no CPU at all.
     """
-    cpus = int(_ray.cluster_resources().get("CPU", 0))
-    if cpus < 1:
-        raise InfrastructureError("no_cpus", "The Ray cluster offers no CPU.")
+    cpus = cluster.cpus()
     warnings = []
     granted = wanted
     if granted > cpus:

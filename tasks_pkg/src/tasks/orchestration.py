@@ -1,0 +1,159 @@
+"""What every Celery task that stands for a Ray job does: run it, report, retry, stop with it.
+
+A task's module holds its contract and its parameters; this one holds the rest::
+
+    @ray_task("tasks.ml_tasks.distributed_training")
+    @validated
+    def distributed_training(self: Untyped, ...) -> TrainingResult:
+        return run_job(self, "train", parameters)
+"""
+
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from celery import shared_task, signals
+from celery.exceptions import SoftTimeLimitExceeded
+from celery.utils.log import get_logger
+from celery.worker import state as worker_state
+
+from tasks.contracts import InvalidArgumentsError, Untyped
+from tasks.headers import PUBLISHED_AT
+from tasks.ray_jobs.protocol import JobRequest, Progress
+from tasks.runners import runner
+from tasks.settings import ConfigurationError, Settings, get_settings
+from tasks.submission import JobFailedError, JobStoppedError, RayUnavailableError
+
+log = get_logger(__name__)
+
+#: A task that found Ray away looks again after so long.
+RETRY_SECONDS = 30
+
+#: Failures that say all there is to say in one line: no traceback in the worker's log.
+EXPECTED = (InvalidArgumentsError, JobFailedError, JobStoppedError, ConfigurationError)
+
+_ray_tasks: set[str] = set()
+
+
+def ray_task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Untyped]:  # noqa: ANN401
+    """Register a bound task whose Ray job ends with it when it is revoked.
+
+    Args:
+        name: the task's full name.
+        options: more of :func:`celery.shared_task`.
+    """
+    _ray_tasks.add(name)
+    return shared_task(name=name, bind=True, throws=EXPECTED, **options)  # type: ignore[no-any-return]
+
+
+def run_job(task: Untyped, entrypoint: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Submit a task's Ray job, or attach to it, and follow it to its end.
+
+    Meanwhile the task's state is ``PROGRESS``, with ``phase``, ``done``, ``total``, ``message``
+    and ``ray_submission_id``.
+
+    Args:
+        task: the bound task.
+        entrypoint: the module of :mod:`tasks.ray_jobs` to run.
+        parameters: the job's part of the request; JSON types only.
+
+    Returns:
+        The job's result with ``ray_submission_id``, ``queue_seconds`` (publishing to the task's
+        start; None where the client stamps no messages), ``startup_seconds`` (submission to the
+        first line of the job's code) and ``engine_seconds`` (that line to its result).
+
+    Raises:
+        InvalidArgumentsError: the job found fault with what was asked for; never retried.
+        JobFailedError: it failed for good.
+        JobStoppedError: somebody stopped it.
+        RayUnavailableError: Ray stayed away through all retries; the job may still be running.
+    """
+    started = time.time()
+    published = task.request.get(PUBLISHED_AT)
+    settings = get_settings()
+
+    def request(name: str) -> JobRequest:
+        return job_request(name, parameters, settings)
+
+    def report(name: str, progress: Progress) -> None:
+        task.update_state(state="PROGRESS", meta={**progress, "ray_submission_id": name})
+
+    jobs = runner(settings)
+    try:
+        with _terminable():
+            done = jobs.run(task.request.id, entrypoint, request, report)
+    except RayUnavailableError as error:
+        raise task.retry(exc=error, countdown=RETRY_SECONDS) from None
+    except SoftTimeLimitExceeded:
+        jobs.stop(task.request.id)
+        raise
+    waited = started - published if isinstance(published, int | float) else None
+    return {
+        **done.result,
+        "ray_submission_id": done.submission_id,
+        "queue_seconds": None if waited is None or waited < 0 else round(waited, 6),
+        "startup_seconds": done.startup_seconds,
+        "engine_seconds": done.engine_seconds,
+    }
+
+
+def job_request(name: str, parameters: dict[str, Any], settings: Settings) -> JobRequest:
+    """Make the request of the job ``name``."""
+    return JobRequest(
+        submission_id=name,
+        runs_dir=str(settings.runs_dir),
+        datasets_dir=str(settings.datasets_dir),
+        models_dir=str(settings.models_dir),
+        code_version=settings.code_version,
+        parameters=parameters,
+    )
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, which is what ``revoke(terminate=True)`` sends, end this process.
+
+    With ``REMAP_SIGTERM`` Celery has its children ignore it. A task that then goes on following
+    writes its progress, and its failure at the end, over the state REVOKED.
+    """
+    ignored = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if ignored:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@signals.task_revoked.connect  # type: ignore[untyped-decorator]
+def _stop_with_task(sender: Untyped = None, request: Untyped = None, **_: object) -> None:
+    """Stop the Ray job of a task that was revoked, whether it was running or waiting.
+
+    The signal comes in the worker's parent process. A worker that shuts down kills its children
+    in the same way, and their jobs must go on, to be found by the next delivery; the difference
+    is that the id of a revoked task is in the worker's set of revoked ids.
+
+    Done by a program of its own, so that the parent neither waits nor loads Ray.
+    """
+    if sender.name in _ray_tasks and request.id in worker_state.revoked:
+        threading.Thread(target=_stop, args=(request.id,), name=f"stop-{request.id}").start()
+
+
+def _stop(task_id: str) -> None:
+    outcome = subprocess.run(  # noqa: S603 - our own program; the id is one that Celery gave
+        [sys.executable, "-m", "tasks.submission", "stop", task_id],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    said = (outcome.stdout + outcome.stderr).strip() or "it had no Ray job running"
+    level = logging.INFO if outcome.returncode == 0 else logging.ERROR
+    log.log(level, "Revoked task %s: %s", task_id, said)

@@ -1,0 +1,130 @@
+"""Many function calls at once: on Ray, or, where a job must do without, on local processes.
+
+A job that uses this module alone gives the same results with either engine.
+"""
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
+from typing import Any, Literal, TypeVar
+
+from .protocol import ENGINE_VARIABLE, InfrastructureError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def engine() -> Literal["ray", "plain"]:
+    """Tell what this job runs on."""
+    return "plain" if os.environ.get(ENGINE_VARIABLE) == "plain" else "ray"
+
+
+def connect() -> None:
+    """Join the cluster that this job runs on; a local job starts a Ray of its own."""
+    if engine() == "ray":
+        import ray  # noqa: PLC0415 - takes a second, which a plain job need not wait
+
+        if not ray.is_initialized():
+            ray.init(logging_level=logging.WARNING)
+
+
+def cpus() -> int:
+    """Give the number of CPUs of the whole cluster, or those that this process may use.
+
+    Raises:
+        InfrastructureError: the cluster has none.
+    """
+    if engine() == "plain":
+        return len(os.sched_getaffinity(0))
+    import ray  # noqa: PLC0415
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    there = int(resources.get("CPU", 0))
+    if there < 1:
+        raise InfrastructureError("no_cpus", "The Ray cluster offers no CPU.")
+    return there
+
+
+def each(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    concurrency: int | None = None,
+    cpus_each: float = 1.0,
+) -> Iterator[tuple[int, R]]:
+    """Call ``function`` for every item; give each result, with its item's index, when it is there.
+
+    Items are taken from the iterable as calls end, so that no more than ``concurrency`` of them
+    are in memory. Call :func:`connect` first.
+
+    Args:
+        function: of a module of this package, so that every process can import it; also a
+            :func:`functools.partial` of one.
+        items: what to call it with, one by one; must survive pickling.
+        concurrency: calls at a time; by default :func:`cpus`.
+        cpus_each: CPUs that Ray sets aside for a call.
+
+    Raises:
+        Exception: what a call raised; further calls are not started. A call whose process died
+            is repeated by Ray; ``ray.exceptions`` and ``BrokenProcessPool`` say that it gave up.
+    """
+    at_once = max(1, concurrency or cpus())
+    numbered = iter(enumerate(items))
+    if engine() == "ray":
+        yield from _on_ray(function, numbered, at_once, cpus_each)
+    elif at_once == 1:
+        yield from ((index, function(item)) for index, item in numbered)
+    else:
+        yield from _on_processes(function, numbered, at_once)
+
+
+def _on_ray(
+    function: Callable[[T], R], numbered: Iterator[tuple[int, T]], at_once: int, cpus_each: float
+) -> Iterator[tuple[int, R]]:
+    import ray  # noqa: PLC0415
+    from ray.exceptions import RayTaskError  # noqa: PLC0415
+
+    call: Any = ray.remote(num_cpus=cpus_each)(_call)
+    what = ray.put(function)  # once, whatever it carries; Ray itself refuses a partial
+    running = {call.remote(what, item): index for index, item in islice(numbered, at_once)}
+    try:
+        while running:
+            (reference,), _ = ray.wait(list(running), num_returns=1)
+            index = running.pop(reference)
+            try:
+                result = ray.get(reference)
+            except RayTaskError as error:
+                # What our code raised, not Ray's report of it; a Ray error has no other cause.
+                raise (error.cause if isinstance(error.cause, Exception) else error) from None
+            running |= {call.remote(what, item): at for at, item in islice(numbered, 1)}
+            yield index, result
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+
+
+def _call(function: Callable[[T], R], item: T) -> R:
+    return function(item)
+
+
+def _on_processes(
+    function: Callable[[T], R], numbered: Iterator[tuple[int, T]], at_once: int
+) -> Iterator[tuple[int, R]]:
+    # Not forked: polars and XGBoost keep threads, which a forked child lacks.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(at_once, mp_context=context) as pool:
+        running: dict[Future[R], int] = {
+            pool.submit(function, item): index for index, item in islice(numbered, at_once)
+        }
+        try:
+            while running:
+                ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    index, result = running.pop(future), future.result()
+                    running |= {pool.submit(function, i): at for at, i in islice(numbered, 1)}
+                    yield index, result
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
