@@ -136,7 +136,7 @@ stale = $(if $(filter $(CURDIR),$(file <$1/stamp)),,FORCE)
 $(VENV)/stamp: requirements.txt $(call stale,$(VENV))
 $(DEV)/stamp: requirements-dev.txt $(call stale,$(DEV))
 $(TASKS)/stamp: $(LOCKS)/worker.lock $(LOCKS)/test.lock $(call stale,$(TASKS))
-$(RAY)/stamp: $(LOCKS)/ray.lock $(LOCKS)/worker.lock $(LOCKS)/test.lock $(call stale,$(RAY))
+$(RAY)/stamp: $(addprefix $(LOCKS)/,ray.lock worker.lock test.lock test_ray.lock) $(call stale,$(RAY))
 .%/stamp:
 	@command -v git >/dev/null || { echo "celray: git is missing: apt-get install -y git, as root" >&2; exit 1; }
 	@.ci/venv $(@D) $(filter-out FORCE,$^)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import sklearn.metrics as sk
 
 from tasks.ray_jobs import features, metrics, reading, split, target
 from tasks.ray_jobs.protocol import InputProblemError
@@ -244,7 +245,6 @@ def test_feature_names_are_ones_that_xgboost_takes() -> None:
 
 
 def test_metrics_are_those_of_scikit_learn() -> None:
-    sk = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not in this environment")
     rng = np.random.default_rng(0)
     for classes in (2, 4):
         truth = rng.integers(0, classes, 300).astype(float)

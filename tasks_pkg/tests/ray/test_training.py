@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 import xgboost
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs import metrics
@@ -148,13 +150,15 @@ def test_more_partitions_than_cpus_are_capped_and_it_says_so(
 
 
 def test_a_model_is_as_good_as_scikit_learns(train: Train, datasets: Path) -> None:
-    load = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
-    ensemble = pytest.importorskip("sklearn.ensemble")
-    for name, alone in (
-        ("breast_cancer", ensemble.HistGradientBoostingClassifier(max_iter=30, learning_rate=0.3)),
-        ("diabetes", ensemble.GradientBoostingRegressor(n_estimators=30, max_depth=2)),
+    for name, load, alone in (
+        (
+            "breast_cancer",
+            load_breast_cancer,
+            HistGradientBoostingClassifier(max_iter=30, learning_rate=0.3),
+        ),
+        ("diabetes", load_diabetes, GradientBoostingRegressor(n_estimators=30, max_depth=2)),
     ):
-        x, y = getattr(load, f"load_{name}")(return_X_y=True)
+        x, y = load(return_X_y=True)
         pl.DataFrame(x).with_columns(target=pl.Series(y)).write_csv(datasets / f"{name}.csv")
         rate = {"learning_rate": alone.learning_rate, "max_depth": alone.max_depth or 6}
         result = train(f"{name}.csv", n_estimators=30, **rate).result
