@@ -207,6 +207,26 @@ def test_one_port_for_two_services_is_named_with_both() -> None:
     assert "port 7000 is given to celray_port_redis and celray_port_flower" in str(problem)
 
 
+RANGE = {"celray_port_ray_workers_first": 11002, "celray_port_ray_workers_last": 19999}
+
+
+@pytest.mark.parametrize("port", [11002, 15000, 19999])
+def test_a_port_that_ray_workers_may_take_is_refused(port: int) -> None:
+    (problem,) = preflight.check_port_range({"celray_port_redis": port}, RANGE)
+    assert f"port {port} lies in the range 11002 to 19999" in str(problem)
+    assert "set celray_port_redis to a port outside" in str(problem)
+
+
+def test_ports_beside_the_range_and_hosts_without_ray_are_fine() -> None:
+    assert preflight.check_port_range({"a": 11001, "b": 20000, "c": "x"}, RANGE) == []
+    assert preflight.check_port_range({"a": 15000}, {}) == []
+
+
+def test_a_range_upside_down_is_named() -> None:
+    (problem,) = preflight.check_port_range({}, {"first": 19999, "last": 11002})
+    assert "first and last" in str(problem)
+
+
 ANSWERS = {
     "a wrong user": (
         "Failed to connect: warning: x\nop@10.0.0.84: Permission denied (publickey).",

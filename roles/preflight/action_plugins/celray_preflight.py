@@ -396,6 +396,34 @@ def check_ports(
     return problems
 
 
+def check_port_range(ports: Mapping[str, Any], limits: Mapping[str, Any]) -> list[Problem]:
+    """Ports of services inside the range from which Ray's worker processes take theirs.
+
+    Parameters:
+        limits: the variables of the first and the last port of the range; empty without Ray.
+    """
+    if not limits:
+        return []
+    (first_name, first), (last_name, last) = limits.items()
+    if first not in PORTS or last not in PORTS or first >= last:
+        return [
+            Problem(
+                f"Ray's workers get the ports {first!r} to {last!r}",
+                f"{first_name} and {last_name}",
+                "use two numbers from 1 to 65535, the lower one first",
+            )
+        ]
+    return [
+        Problem(
+            f"port {port} lies in the range {first} to {last} of Ray's workers",
+            name,
+            f"set {name} to a port outside, or move {first_name} and {last_name}",
+        )
+        for name, port in ports.items()
+        if port in PORTS and first <= port <= last
+    ]
+
+
 def check_names(host: Mapping[str, Any], wanted: Iterable[str]) -> list[Problem]:
     wanted = set(wanted)
     return [
@@ -543,6 +571,8 @@ class ActionModule(ActionBase):
         problems: list[Problem] = []
         if args["judge"]:
             problems = self.of_inventory(args, task_vars)
+            limits = {name: self.value(name, task_vars) for name in args["port_range_variables"]}
+            problems += check_port_range(ports, limits)
             problems += self.of_host(args, host, ports, paths)
             problems += check_size(host, args["min_memory_mb"], skew)
         if problems:
