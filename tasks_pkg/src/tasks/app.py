@@ -9,6 +9,8 @@ from celery import Celery, Task, signals
 from celery.schedules import crontab, schedule
 from kombu.entity import Exchange, Queue
 
+from tasks import packages
+from tasks.contracts import Untyped
 from tasks.headers import PUBLISHED_AT
 from tasks.heartbeat import ConsumerHeartbeat
 from tasks.routes import ROUTES
@@ -67,7 +69,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
             )
             for name in settings.queues
         ],
-        "task_routes": dict(ROUTES),
+        "task_routes": settings.routes,
         "task_default_queue": "default",
         "task_create_missing_queues": False,
         "imports": (*TASK_MODULES, "tasks.remote"),
@@ -141,6 +143,7 @@ def create_app(settings: Settings) -> Celery:
     signals.before_task_publish.connect(_stamp)
     signals.celeryd_init.connect(_registered_as_routed)
     signals.beat_init.connect(_registered_as_routed)
+    signals.import_modules.connect(_load_packages, sender=celery)
     signals.worker_ready.connect(drain_on_sigterm)
     return celery
 
@@ -166,6 +169,21 @@ def _registered_as_routed(**_: object) -> None:
             f"only routed {sorted(set(ROUTES) - registered)}; correct routes.py"
         )
         raise fail(ConfigurationError(message))
+
+
+def _load_packages(sender: Untyped, **_: object) -> None:
+    """Load the packages of others wherever Celery imports its tasks: worker, Beat, Flower, shell.
+
+    Ours come first, so that a collision is the package's mistake.
+    """
+    settings = get_settings()
+    for module in TASK_MODULES:
+        sender.loader.import_task_module(module)
+    try:
+        packages.load(sender, settings)
+        packages.scheduled(sender, settings)
+    except ConfigurationError as error:
+        raise fail(error) from None
 
 
 try:

@@ -7,6 +7,7 @@ directory (``/run/secrets``). A missing or wrong one stops the process at start 
 
 import os
 import re
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -37,8 +38,12 @@ _WAYS_OUT = {
     "workers": "correct `celery_workers` in the inventory and deploy again",
     "worker_name": "correct `celery_workers` in the inventory and deploy again",
     "beat_schedule": "correct the beat schedule in the inventory and deploy again",
+    "packages": "correct `celery_packages` in the inventory and deploy again",
     "notify_channels": "correct the notification channels in the inventory and deploy again",
 }
+
+#: Names of tasks that no package of others may take.
+RESERVED = ("tasks.", "celery.")
 
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -79,6 +84,47 @@ class WorkerSpec(_Strict):
     queues: tuple[Name, ...] = Field(min_length=1)
 
 
+def canonical(name: str) -> str:
+    """Give a distribution's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+class PackageSpec(_Strict):
+    """A task package of others: its distribution's name, and the queue of each of its tasks.
+
+    ``queues`` maps a task's name, or a pattern with ``*``, to a queue. One queue alone stands for
+    every task whose name begins with the package's name and a dot.
+    """
+
+    name: Annotated[Name, AfterValidator(canonical)]
+    queues: dict[str, Name] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_queue_for_all(cls, value: object) -> object:
+        if isinstance(value, dict) and isinstance(value.get("queues"), str):
+            prefix = canonical(str(value.get("name"))).replace("-", "_")
+            return {**value, "queues": {f"{prefix}.*": value["queues"]}}
+        return value
+
+    @model_validator(mode="after")
+    def _own_names(self) -> Self:
+        for pattern in self.queues:
+            if pattern.startswith(RESERVED) or any(fnmatchcase(ours, pattern) for ours in ROUTES):
+                message = (
+                    f"package {self.name!r} declares {pattern!r}: names that begin with "
+                    f"{' or '.join(map(repr, RESERVED))} are celray's and Celery's"
+                )
+                raise ValueError(message)
+        return self
+
+    def queue_of(self, task: str) -> str | None:
+        """Give a task's queue; None where the package does not declare it."""
+        if task in self.queues:
+            return self.queues[task]
+        return next((q for name, q in self.queues.items() if fnmatchcase(task, name)), None)
+
+
 class ScheduleSpec(_Strict):
     """One entry of Beat's schedule: exactly one of ``every_seconds`` and ``cron`` (UTC)."""
 
@@ -96,12 +142,6 @@ class ScheduleSpec(_Strict):
         fields = 5
         if self.cron is not None and len(self.cron.split()) != fields:
             message = f"entry {self.name!r}: cron {self.cron!r} must have five fields"
-            raise ValueError(message)
-        if self.task not in ROUTES:
-            message = (
-                f"entry {self.name!r}: task {self.task!r} does not exist; "
-                f"there are: {', '.join(sorted(ROUTES))}"
-            )
             raise ValueError(message)
         return self
 
@@ -133,6 +173,7 @@ class Settings(BaseSettings):
     # Who does what.
     workers: tuple[WorkerSpec, ...] = Field(min_length=1)
     worker_name: str | None = None
+    packages: tuple[PackageSpec, ...] = ()
     beat_schedule: tuple[ScheduleSpec, ...] = ()
     beat_max_interval_seconds: float = Field(default=5.0, gt=0)
     heartbeat_file: Path = Path("/tmp/heartbeat")  # noqa: S108 - the container's own tmpfs
@@ -171,7 +212,8 @@ class Settings(BaseSettings):
             if place.is_relative_to(self.runs_dir):
                 message = f"runs_dir: {self.runs_dir} is cleaned up and must not hold {place}"
                 raise ValueError(message)
-        for task, queue in ROUTES.items():
+        self._packages_are_told_apart()
+        for task, queue in self.routes.items():
             if queue not in self.queues:
                 message = (
                     f"workers: task {task} is routed to queue {queue!r}, which no worker "
@@ -179,6 +221,12 @@ class Settings(BaseSettings):
                 )
                 raise ValueError(message)
         for entry in self.beat_schedule:
+            if not self.knows(entry.task):
+                message = (
+                    f"beat_schedule: entry {entry.name!r}: task {entry.task!r} does not exist; "
+                    f"there are: {', '.join(sorted(self.routes))}"
+                )
+                raise ValueError(message)
             if entry.queue is not None and entry.queue not in self.queues:
                 message = (
                     f"beat_schedule: entry {entry.name!r} goes to queue {entry.queue!r}, which no "
@@ -186,6 +234,33 @@ class Settings(BaseSettings):
                 )
                 raise ValueError(message)
         return self
+
+    def _packages_are_told_apart(self) -> None:
+        owners: dict[str, str] = {}
+        for package in self.packages:
+            if package.name in owners.values():
+                message = f"packages: {package.name} is named more than once"
+                raise ValueError(message)
+            for pattern in package.queues:
+                if pattern in owners:
+                    message = (
+                        f"packages: {pattern!r} is declared by {owners[pattern]} and by "
+                        f"{package.name}"
+                    )
+                    raise ValueError(message)
+                owners[pattern] = package.name
+
+    @property
+    def routes(self) -> dict[str, str]:
+        """Task, or pattern of tasks, to queue: ours, then those of the packages of others."""
+        return {
+            **ROUTES,
+            **{task: queue for package in self.packages for task, queue in package.queues.items()},
+        }
+
+    def knows(self, task: str) -> bool:
+        """Say whether a task is ours or declared by a package."""
+        return task in ROUTES or any(package.queue_of(task) for package in self.packages)
 
     @property
     def queues(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from redbeat.schedulers import RedBeatSchedulerEntry
 from redis.exceptions import RedisError
 
-from tasks import inspection
+from tasks import inspection, packages
 from tasks.remote import WorkerInfo, ask_workers
 from tasks.report import Check, Container, Report
 from tasks.routes import ROUTES
@@ -77,13 +77,16 @@ class Verification:
     versions: dict[str, str] = field(default_factory=dict)
     workers: dict[str, WorkerInfo] = field(default_factory=dict)
     last_ping: str | None = None
+    tasks: set[str] = field(default_factory=set)
+    samples: dict[str, Sample] = field(default_factory=dict)
 
     def run(self) -> Report:
         """Do everything; a check that fails does not stop the others, unless Redis is away."""
         started, clock = datetime.now(UTC), time.monotonic()
         if self.check("redis", self._redis):
             # Sent first, so that the long ones run while the rest is looked at.
-            sent = {name: self._send(name, sample) for name, sample in SAMPLES.items()}
+            self._load()
+            sent = {name: self._send(name, sample) for name, sample in self.samples.items()}
             self.check("ray", self._ray)
             self.check("workers answer", self._workers)
             self.check("tasks registered", self._registered)
@@ -97,8 +100,9 @@ class Verification:
                 flower = self.request.flower
                 self.check("flower access", partial(self._flower_access, flower))
                 self.check("flower shows tasks", partial(self._flower_tasks, flower))
-            for name in sorted(ROUTES):
-                self.check(f"task {name.rpartition('.')[2]}", partial(self._task, name, sent))
+            for name in sorted(self.tasks):
+                short = name.rpartition(".")[2] if name in ROUTES else name
+                self.check(f"task {short}", partial(self._task, name, sent))
         if self.request.containers:
             self.check("containers", self._containers)
         return Report(
@@ -110,6 +114,13 @@ class Verification:
             containers=self.request.containers,
             checks=self.checks,
         )
+
+    def _load(self) -> None:
+        """Know which tasks there must be, and which of them may be sent at any time."""
+        self.app.loader.import_default_modules()
+        loaded = packages.load(self.app, self.settings)
+        self.tasks = packages.expected(self.settings, loaded)
+        self.samples = {**SAMPLES, **packages.samples(self.settings)}
 
     def check(self, name: str, question: Callable[[], str]) -> bool:
         """Ask, and keep the answer with the time that it took."""
@@ -162,13 +173,19 @@ class Verification:
 
     def _registered(self) -> str:
         for node, info in self.workers.items():
-            mine = {name for name in info["tasks"] if name.startswith("tasks.")}
+            mine = {name for name in info["tasks"] if self._is_ours(name)}
             _need(
-                mine == set(ROUTES),
-                f"{node} lacks {sorted(set(ROUTES) - mine)}, has in addition "
-                f"{sorted(mine - set(ROUTES))}",
+                mine == self.tasks,
+                f"{node} lacks {sorted(self.tasks - mine)}, has in addition "
+                f"{sorted(mine - self.tasks)}",
             )
-        return f"{len(ROUTES)} tasks on each of {len(self.workers)} workers, as in the package"
+        names = ", ".join(["celray", *(package.name for package in self.settings.packages)])
+        return (
+            f"{len(self.tasks)} tasks on each of {len(self.workers)} workers, as declared: {names}"
+        )
+
+    def _is_ours(self, name: str) -> bool:
+        return name.startswith("tasks.") or self.settings.knows(name)
 
     def _consumed(self) -> str:
         queues = {worker.name: set(worker.queues) for worker in self.settings.workers}
@@ -240,9 +257,9 @@ class Verification:
             return None  # its own check says so
 
     def _task(self, name: str, sent: dict[str, AsyncResult | None]) -> str:
-        if name not in SAMPLES:
+        if name not in self.samples:
             return "not sent: it has no safe sample"
-        sample, pending = SAMPLES[name], sent[name]
+        sample, pending = self.samples[name], sent[name]
         if pending is None:
             message = "could not be sent"
             raise FailedError(message)

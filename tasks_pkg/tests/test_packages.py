@@ -1,0 +1,230 @@
+"""Task packages of others: declared and installed are the same, or nothing starts."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from celray_testing import StartWorker
+
+from tasks.settings import ConfigurationError, Settings
+
+Install = Callable[..., None]
+Configure = Callable[..., Settings]
+
+TASK = """
+from celery import shared_task
+
+@shared_task(name="{task}")
+def one(text: str) -> int:
+    return len(text)
+"""
+#: The checks of `make verify` that concern packages.
+CHECKS = """
+from tasks.app import app
+from tasks.remote import ask_workers
+from tasks.settings import get_settings
+from tasks.verify import Request, Verification
+
+checks = Verification(app, get_settings(), Request())
+checks._load()
+checks.workers = ask_workers(app, 3)
+print(checks._registered())
+name = "word_count.one"
+print(checks._task(name, {name: checks._send(name, checks.samples[name])}))
+"""
+WORDS = [{"name": "word-count", "queues": {"word_count.one": "default"}}]
+
+
+@pytest.fixture
+def install(env: dict[str, str], tmp_path: Path) -> Install:
+    """Lay a package beside ours as an installer does: a module, and metadata with entry points."""
+    site = tmp_path / "site"
+
+    def one(name: str, task: str = "", code: str | None = None, more: str = "") -> None:
+        module = name.replace("-", "_")
+        (site / module).mkdir(parents=True)
+        (site / module / "__init__.py").touch()
+        text = TASK.format(task=task or f"{module}.one") if code is None else code
+        (site / module / "tasks.py").write_text(text + more)
+        info = site / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[celray.tasks]\n{module} = {module}.tasks\n")
+
+    env["PYTHONPATH"] += f":{site}"
+    return one
+
+
+def refusal(env: dict[str, str], packages: object, *command: str) -> str:
+    """The one line with which a process of ours ends."""
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "tasks", *(command or ("worker",))],
+        env={**env, "CELRAY_PACKAGES": json.dumps(packages)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 78, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "celery_packages" in done.stderr
+    return done.stderr
+
+
+def test_a_declared_package_is_called_where_it_was_routed(
+    install: Install, start_worker: StartWorker, client: Celery
+) -> None:
+    install("word-count")
+    start_worker(CELRAY_PACKAGES=json.dumps(WORDS))
+    result = client.send_task("word_count.one", args=["four"], queue="default")
+    assert result.get(timeout=20) == 4
+
+
+def test_one_queue_stands_for_all_tasks_of_a_package(configure: Configure) -> None:
+    settings = configure(packages=[{"name": "Word.Count", "queues": "data"}])
+    assert settings.packages[0].name == "word-count"
+    assert settings.routes["word_count.*"] == "data"
+    assert settings.knows("word_count.anything")
+    assert not settings.knows("word_counting.anything")
+
+
+@pytest.mark.parametrize("command", [("worker",), ("beat",), ("flower", "--port=0")])
+def test_worker_beat_and_flower_refuse_what_is_installed_and_not_declared(
+    env: dict[str, str], install: Install, command: tuple[str, ...]
+) -> None:
+    install("word-count")
+    line = refusal(env, [], *command)
+    assert "word-count is installed, with tasks in word_count.tasks" in line
+    assert "declared packages (none)" in line
+
+
+def test_what_is_declared_and_not_installed_is_refused(env: dict[str, str]) -> None:
+    line = refusal(env, WORDS)
+    assert "package word-count is declared" in line
+    assert "group 'celray.tasks'" in line
+
+
+def test_a_task_that_is_not_declared_and_one_that_does_not_exist_are_both_named(
+    env: dict[str, str], install: Install
+) -> None:
+    install("word-count", "word_count.two")
+    line = refusal(env, WORDS)
+    assert "only registered ['word_count.two'], only declared ['word_count.one']" in line
+
+
+def test_a_name_of_ours_that_a_package_takes_names_both_sides(
+    env: dict[str, str], install: Install
+) -> None:
+    install("word-count", "tasks.simple_tasks.ping")
+    line = refusal(env, WORDS)
+    assert "'tasks.simple_tasks.ping'" in line
+    assert "tasks.simple_tasks.ping" in line.split("Existing:")[1]
+    assert "word_count.tasks.one" in line.split("New:")[1]
+
+
+def test_a_name_that_two_packages_take_names_both_sides(
+    env: dict[str, str], install: Install
+) -> None:
+    install("first")
+    install("second", "first.one")
+    packages = [
+        {"name": "first", "queues": "default"},
+        {"name": "second", "queues": {"second.one": "default"}},
+    ]
+    line = refusal(env, packages)
+    assert "package second" in line
+    assert "Existing: first.tasks.one" in line
+    assert "New: second.tasks.one" in line
+
+
+def test_a_new_name_among_ours_is_refused(env: dict[str, str], install: Install) -> None:
+    install("word-count", "tasks.mine")
+    assert "begin with 'tasks.' or 'celery.'" in refusal(env, WORDS)
+
+
+def test_a_package_that_cannot_be_imported_is_one_line(
+    env: dict[str, str], install: Install
+) -> None:
+    install("word-count", code="import no_such_library\n")
+    line = refusal(env, WORDS)
+    assert "package word-count: its module word_count.tasks cannot be imported" in line
+    assert "ModuleNotFoundError: No module named 'no_such_library'" in line
+
+
+def test_a_package_may_call_our_tasks_without_taking_them(
+    install: Install, start_worker: StartWorker, client: Celery
+) -> None:
+    install("word-count", more="\nfrom tasks.simple_tasks import ping  # noqa: F401\n")
+    start_worker(CELRAY_PACKAGES=json.dumps(WORDS))
+    assert client.send_task("word_count.one", args=["a"], queue="default").get(timeout=20) == 1
+
+
+@pytest.mark.parametrize(
+    ("packages", "words"),
+    [
+        ([{"name": "a", "queue": "ml"}], "queue: Extra inputs"),
+        ([{"name": "a", "queues": {}}], "0.queues"),
+        ([{"name": "a", "queues": "gpu"}], "task a.* is routed to queue 'gpu', which no worker"),
+        ([{"name": "a", "queues": {"tasks.b": "ml"}}], "begin with 'tasks.'"),
+        ([{"name": "a", "queues": {"*": "ml"}}], "'*'"),
+        ([{"name": "a", "queues": "ml"}, {"name": "A", "queues": "ml"}], "named more than once"),
+        (
+            [{"name": "a", "queues": {"x": "ml"}}, {"name": "b", "queues": {"x": "ml"}}],
+            "'x' is declared by a and by b",
+        ),
+    ],
+)
+def test_a_mistake_in_the_declaration_is_named(
+    configure: Configure, packages: list[object], words: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        configure(packages=packages)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_schedule_may_name_a_packages_task(configure: Configure) -> None:
+    entry = {"name": "count", "task": "word_count.one", "every_seconds": 60}
+    assert (
+        configure(packages=WORDS, beat_schedule=[entry]).beat_schedule[0].task in WORDS[0]["queues"]
+    )
+
+
+def test_beat_refuses_a_scheduled_task_that_no_package_registers(
+    env: dict[str, str], install: Install
+) -> None:
+    install("word-count")
+    entry = {"name": "count", "task": "word_count.two", "every_seconds": 60}
+    env["CELRAY_BEAT_SCHEDULE"] = json.dumps([entry])
+    line = refusal(env, [{"name": "word-count", "queues": "default"}], "beat")
+    assert "entry 'count' names task 'word_count.two', which no package registers" in line
+
+
+def test_verify_sends_a_packages_safe_sample(
+    env: dict[str, str], install: Install, start_worker: StartWorker
+) -> None:
+    sample = 'Sample({"text": "abc"}, frozenset({"counted"}))'
+    code = (
+        "from celery import shared_task\nfrom tasks.samples import Sample\n"
+        f"SAMPLES = {{'word_count.one': {sample}}}\n"
+        "@shared_task(name='word_count.one')\n"
+        "def one(text):\n    return {'status': 'counted', 'n': len(text)}\n"
+    )
+    install("word-count", code=code)
+    env["CELRAY_PACKAGES"] = json.dumps(WORDS)
+    start_worker(CELRAY_PACKAGES=env["CELRAY_PACKAGES"])
+    done = subprocess.run(
+        [sys.executable, "-c", CHECKS],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    registered, called = done.stdout.splitlines()
+    assert registered.endswith("as declared: celray, word-count")
+    assert called == "status 'counted'"
