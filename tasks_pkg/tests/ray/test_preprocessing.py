@@ -48,13 +48,43 @@ def test_a_part_with_other_columns_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "kind"),
-    [("a,b\n", "dataset_empty"), ("a,b\n1,2\n3,4,5\n", "dataset_damaged")],
+    [("a,b\n", "dataset_empty"), ("a,b\n1,2\n3,4,5\n", "rows_uneven")],
 )
 def test_a_damaged_file_is_one_readable_error(tmp_path: Path, content: str, kind: str) -> None:
     with pytest.raises(InputProblemError) as caught:
         read(tmp_path, content)
     assert caught.value.kind == kind
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a,b,c\n1,2,3\n4,5\n7,8,9\n", "a row has 2 fields, not 3: '4,5'"),
+        ("a,b\n1,2\n3,4,5\n", "a row has 3 fields, not 2: '3,4,5'"),
+        ('a,b\n"x\ny",2\n"z', "a row has 1 fields, not 2"),
+    ],
+)
+def test_a_row_with_more_or_fewer_fields_is_quoted(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(InputProblemError) as raised:
+        reading.require_even_rows(tmp_path / "a.csv")
+    assert raised.value.kind == "rows_uneven"
+    assert said in str(raised.value)
+
+
+def test_a_row_longer_than_any_sane_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "ROW_LIMIT_BYTES", 1 << 20)
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n" + "x" * (3 << 20) + ",2\n")
+    with pytest.raises(InputProblemError, match="a row is longer than 1 MiB"):
+        reading.require_even_rows(tmp_path / "a.csv")
+
+
+def test_quoted_newlines_blank_lines_and_an_order_mark_are_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes('\ufeffa,b\r\n"x\ny, ""z""",2\r\n\r\n3,4'.encode())
+    reading.require_even_rows(tmp_path / "a.csv")
 
 
 def test_parquet_that_is_none_is_one_readable_error(tmp_path: Path) -> None:

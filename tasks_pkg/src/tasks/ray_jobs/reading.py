@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pa_csv
 
 from .files import sha256
 from .protocol import InputProblemError
@@ -15,6 +17,12 @@ MISSING = ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"]
 
 #: Rows that decide a CSV column's type. Where a later row disproves them, all are looked at.
 SCHEMA_ROWS = 10_000
+
+
+#: No row of a sane table is longer; one that is would have to be held in memory whole.
+ROW_LIMIT_BYTES = 16 << 20
+
+_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -105,8 +113,52 @@ def _join(frames: list[pl.DataFrame]) -> pl.DataFrame:
     )
 
 
+def require_even_rows(file: Path) -> None:
+    """Refuse a CSV file in which a row has not the header's number of fields.
+
+    Polars fills up what a row lacks, so that a line that was cut off becomes missing values.
+
+    Raises:
+        InputProblemError: quotes the first such row; or a row is longer than
+            :data:`ROW_LIMIT_BYTES`.
+    """
+    uneven: list[pa_csv.InvalidRow] = []
+
+    def stop(row: pa_csv.InvalidRow) -> str:
+        uneven.append(row)
+        return "error"
+
+    try:
+        with pa_csv.open_csv(
+            file,
+            read_options=pa_csv.ReadOptions(
+                autogenerate_column_names=True, block_size=ROW_LIMIT_BYTES
+            ),
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=stop),
+            convert_options=pa_csv.ConvertOptions(
+                include_columns=["f0"], column_types={"f0": pa.binary()}, check_utf8=False
+            ),
+        ) as batches:
+            for _ in batches:
+                pass
+    except pa.ArrowInvalid as error:
+        what = _first_line(error)
+        if uneven:
+            row = uneven[0]
+            text = row.text if len(row.text) <= _SHOWN else f"{row.text[:_SHOWN]}..."
+            what = f"a row has {row.actual_columns} fields, not {row.expected_columns}: {text!r}"
+        elif "straddl" in what:
+            what = f"a row is longer than {ROW_LIMIT_BYTES >> 20} MiB"
+        raise InputProblemError(
+            "rows_uneven",
+            f"{file} cannot be read as CSV: {what}.",
+            "Every row needs the header's number of fields; quote values that hold a comma.",
+        ) from None
+
+
 def _read_csv(file: Path) -> pl.DataFrame:
     header = csv_header(file)
+    require_even_rows(file)
     try:
         try:
             frame = _parse_csv(file, SCHEMA_ROWS)
