@@ -3,6 +3,7 @@
 import socket
 import sys
 import time
+from functools import lru_cache
 from typing import Any
 
 from celery import Celery, Task, signals
@@ -15,10 +16,21 @@ from tasks.headers import PUBLISHED_AT
 from tasks.heartbeat import ConsumerHeartbeat
 from tasks.routes import ROUTES
 from tasks.settings import ConfigurationError, ScheduleSpec, Settings, get_settings
-from tasks.shutdown import drain_on_sigterm
+from tasks.shutdown import drain_on_sigterm, end_on_sigterm
 
 #: sysexits.h: the configuration is wrong, and a restart will not help.
 EX_CONFIG = 78
+
+#: What travels: JSON alone, everywhere; pickle is code execution by message.
+SERIALIZATION: dict[str, Any] = {
+    "task_serializer": "json",
+    "result_serializer": "json",
+    "event_serializer": "json",
+    "accept_content": ["json"],
+    "result_accept_content": ["json"],
+    "timezone": "UTC",
+    "enable_utc": True,
+}
 
 #: The modules that hold tasks. Listed, because a module that nobody imports registers nothing.
 TASK_MODULES = ("tasks.simple_tasks", "tasks.ml_tasks")
@@ -52,14 +64,7 @@ def _schedule_entry(spec: ScheduleSpec) -> dict[str, Any]:
 def configuration(settings: Settings) -> dict[str, Any]:
     """The Celery configuration that follows from ``settings``."""
     return {
-        # -- what travels: JSON alone, everywhere; pickle is code execution by message
-        "task_serializer": "json",
-        "result_serializer": "json",
-        "event_serializer": "json",
-        "accept_content": ["json"],
-        "result_accept_content": ["json"],
-        "timezone": "UTC",
-        "enable_utc": True,
+        **SERIALIZATION,
         # -- which queues: the catalogue's, and a typo in a queue's name is an error
         "task_queues": [
             Queue(  # type: ignore[no-untyped-call]  # kombu types no constructor
@@ -145,6 +150,7 @@ def create_app(settings: Settings) -> Celery:
     signals.beat_init.connect(_registered_as_routed)
     signals.import_modules.connect(_load_packages, sender=celery)
     signals.worker_ready.connect(drain_on_sigterm)
+    signals.worker_process_init.connect(end_on_sigterm)
     return celery
 
 
@@ -161,6 +167,7 @@ def _stamp(headers: dict[str, Any] | None = None, **_: object) -> None:
 
 def _registered_as_routed(**_: object) -> None:
     """Refuse to start when the tasks that exist are not exactly those that are routed."""
+    app = _service()
     app.loader.import_default_modules()
     registered = {name for name in app.tasks if name.startswith("tasks.")}
     if registered != set(ROUTES):
@@ -186,7 +193,21 @@ def _load_packages(sender: Untyped, **_: object) -> None:
         raise fail(error) from None
 
 
-try:
-    app = create_app(get_settings())
-except ConfigurationError as _error:
-    raise fail(_error) from None
+#: The service's app, built when it is first asked for: a client has no settings for it.
+app: Celery
+
+
+@lru_cache(maxsize=1)
+def _service() -> Celery:
+    try:
+        return create_app(get_settings())
+    except ConfigurationError as error:
+        raise fail(error) from None
+
+
+def __getattr__(name: str) -> Celery:
+    """Build :data:`app` for the first who imports it; ends the process on wrong settings."""
+    if name == "app":
+        return _service()
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

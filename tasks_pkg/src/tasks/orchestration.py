@@ -9,13 +9,11 @@ A task's module holds its contract and its parameters; this one holds the rest::
 """
 
 import logging
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from celery import shared_task, signals
@@ -86,8 +84,7 @@ def run_job(task: Untyped, entrypoint: str, parameters: dict[str, Any]) -> dict[
 
     jobs = runner(settings)
     try:
-        with _terminable():
-            done = jobs.run(task.request.id, entrypoint, request, report)
+        done = jobs.run(task.request.id, entrypoint, request, report)
     except RayUnavailableError as error:
         raise task.retry(exc=error, countdown=RETRY_SECONDS) from None
     except SoftTimeLimitExceeded:
@@ -113,23 +110,6 @@ def job_request(name: str, parameters: dict[str, Any], settings: Settings) -> Jo
         code_version=settings.code_version,
         parameters=parameters,
     )
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM, which is what ``revoke(terminate=True)`` sends, end this process.
-
-    With ``REMAP_SIGTERM`` Celery has its children ignore it. A task that then goes on following
-    writes its progress, and its failure at the end, over the state REVOKED.
-    """
-    ignored = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-    if ignored:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        if ignored:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @signals.task_revoked.connect  # type: ignore[untyped-decorator]

@@ -72,3 +72,13 @@ class Drain:
 def drain_on_sigterm(sender: Untyped = None, **_: object) -> None:
     """Replace Celery's SIGTERM handler; ``sender`` is the consumer."""
     signal.signal(signal.SIGTERM, Drain(sender, get_settings().soft_shutdown_seconds))
+
+
+def end_on_sigterm(**_: object) -> None:
+    """Let SIGTERM, which is what ``revoke(terminate=True)`` sends, end a child process.
+
+    With ``REMAP_SIGTERM`` Celery has its children ignore it, so that a revoked task ran on, and
+    wrote its progress, and its failure at the end, over the state REVOKED. The worker's own stop
+    uses SIGQUIT then, and nobody else signals a container's children.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
