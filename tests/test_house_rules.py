@@ -14,7 +14,7 @@ import yaml
 from parts import REPO, ROLES
 
 #: The operator's own words, fixed by the interface; no role's prefix.
-OPERATORS_WORDS = {"celery_workers", "celery_beat_schedule"}
+OPERATORS_WORDS = {"celery_workers", "celery_beat_schedule", "celery_packages"}
 
 
 def load(path: Path) -> dict[str, Any]:

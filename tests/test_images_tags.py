@@ -13,7 +13,13 @@ from parts import REPO, load
 images: Any = load("roles/images/action_plugins/celray_images.py")
 contexts: Any = load("roles/images/action_plugins/celray_image.py")
 DEFAULTS = yaml.safe_load((REPO / "roles/images/defaults/main.yml").read_text())
-SETTINGS = {"upstream": DEFAULTS["images_upstream"], "distro": DEFAULTS["images_distro"]}
+packages: Any = load("roles/images/action_plugins/celray_packages.py")
+NOTHING = packages.Plan({}, [], [])
+SETTINGS = {
+    "plan": NOTHING,
+    "upstream": DEFAULTS["images_upstream"],
+    "distro": DEFAULTS["images_distro"],
+}
 
 
 @pytest.fixture
@@ -21,7 +27,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of what goes into the images, in a place with an unlucky name."""
     copy = tmp_path / "home/.pycharm/tasks_pkg"
     copy.mkdir(parents=True)
-    for name in ("worker.Dockerfile", "ray.Dockerfile", "code.Dockerfile"):
+    for name in ("worker.Dockerfile", "ray.Dockerfile", "code.Dockerfile", "extra.Dockerfile"):
         shutil.copy(REPO / "tasks_pkg" / name, copy)
     shutil.copytree(REPO / "tasks_pkg/requirements", copy / "requirements")
     (copy / "src/tasks/ray_jobs").mkdir(parents=True)
@@ -93,6 +99,24 @@ def test_a_package_more_in_the_base_changes_everything_built_on_it() -> None:
 @pytest.mark.usefixtures("package")
 def test_the_two_sources_never_share_a_tag() -> None:
     assert changed(tags("distro"), tags("registry")) == set(tags())
+
+
+@pytest.mark.usefixtures("package")
+def test_an_edit_in_a_task_package_changes_the_layer_of_code_alone() -> None:
+    before = tags(plan=packages.Plan({"words": "1"}, [], []))
+    assert changed(before, tags(plan=packages.Plan({"words": "2"}, [], []))) == {"worker"}
+
+
+@pytest.mark.usefixtures("package")
+def test_what_packages_require_lies_between_dependencies_and_code() -> None:
+    without, found = tags(), tags(plan=packages.Plan({}, ["httpx"], ["geopandas"]))
+    assert changed(without, found) == {"worker", "ray"}
+    assert found["ray_deps"] == without["ray"]
+    assert set(found) - set(without) == {"worker_extra", "ray_deps"}
+    assert images.laid_on_the_host(without) == {"worker", "worker_extra"}
+    assert images.laid_on_the_host(found) == {"worker", "worker_extra", "ray"}
+    more = tags(plan=packages.Plan({}, ["httpx", "rich"], ["geopandas"]))
+    assert changed(found, more) == {"worker_extra", "worker"}
 
 
 def test_parts_cannot_run_into_each_other() -> None:

@@ -7,6 +7,7 @@ settings that are hard to quote.
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,16 @@ from understood import normal, understood
 ODD = "a $HOME ${HOME} $$ \"quoted\" 'single' # %d {x} \\ : é"
 REMOTE = {
     "celray_task_settings": {"environment_name": ODD},
+    "celery_packages": [
+        {
+            "name": "word-count",
+            "source": "path",
+            "location": "/srv/word-count",
+            "queues": {"word_count.one": "gpu", "word_count.*": "data"},
+            "schedule": [{"name": "count", "task": "word_count.one", "cron": "0 4 * * *"}],
+        },
+        {"name": "maps", "source": "index", "version": "1.0", "queues": "gpu"},
+    ],
     "celery_workers": [
         {"name": "gpu-1", "queues": ["gpu", "default", "celery"], "concurrency": 3, "memory": "1g"},
         {"name": "data", "queues": ["ml", "data"], "concurrency": 1, "memory": "512m"},
@@ -163,6 +174,19 @@ def test_flowers_configuration_is_python_with_the_password(rendered: Rendered) -
         assert values["basic_auth"] == [f"admin:{rendered.secret['flower_password']}"]
         assert values["address"] in ("127.0.0.1", "10.0.0.84")
         assert values["port"] == 5555
+
+
+def test_every_process_of_ours_is_told_of_the_packages_and_beat_of_their_schedule(
+    rendered: Rendered,
+) -> None:
+    given = rendered.settings.get("celery_packages", [])
+    wanted = [{"name": package["name"], "queues": package["queues"]} for package in given]
+    ours = {name: box for name, box in rendered.services.items() if "celery" in name}
+    for name in {*ours, "flower"} - {"redis-celery"}:
+        environment = rendered.services[name]["environment"]
+        assert json.loads(environment.get("CELRAY_PACKAGES", "[]")) == wanted, name
+    schedule = json.loads(rendered.services["celery-beat"]["environment"]["CELRAY_BEAT_SCHEDULE"])
+    assert ("word_count.one" in {entry["task"] for entry in schedule}) == bool(given)
 
 
 def test_a_task_setting_reaches_the_container_as_it_was_written(rendered: Rendered) -> None:

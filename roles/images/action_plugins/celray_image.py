@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ def context_from(sources: dict[str, str]) -> dict[str, str]:
 
 
 class ActionModule(ActionBase):
-    """Arguments: the module's, `context_from` in place of `context`, `archive` for a load."""
+    """Arguments: the module's, and of this machine: `context_from`, `archive`, `wheelhouse`."""
 
     _requires_connection = True
 
@@ -34,6 +36,8 @@ class ActionModule(ActionBase):
         args = dict(self._task.args)
         if sources := args.pop("context_from", None):
             args["context"] = context_from(sources)
+        if (wheelhouse := args.pop("wheelhouse", None)) and not self._task.check_mode:
+            args["wheels_archive"] = self.put(Path(wheelhouse))
         archive = args.pop("archive", None)
         if archive and not self._task.check_mode:
             folder = self._make_tmp_path()
@@ -44,3 +48,12 @@ class ActionModule(ActionBase):
         )
         done.pop("invocation", None)
         return result | done
+
+    def put(self, folder: Path) -> str:
+        """Send a directory to the host as one archive; gives the archive's path there."""
+        there = self._connection._shell.join_path(self._make_tmp_path(), "wheels.tar")
+        with tempfile.NamedTemporaryFile(suffix=".tar") as file:
+            with tarfile.open(file.name, "w") as archive:
+                archive.add(folder, arcname=".")
+            self._connection.put_file(file.name, there)
+        return str(there)

@@ -7,8 +7,10 @@ right", nothing is ever rebuilt or shipped twice, and check mode knows what a de
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,19 @@ from ansible.plugins.action import ActionBase
 
 REPO = Path(__file__).resolve().parents[3]
 PACKAGE = REPO / "tasks_pkg"
+PACKAGES = Path(__file__).with_name("celray_packages.py")
 SOURCES = ("registry", "distro")
+
+
+def load(path: Path) -> Any:
+    """A module of this repository that no Python path leads to."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None  # noqa: S101 - for the type checker; the file is ours
+    assert spec.loader is not None  # noqa: S101
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 def digest(*parts: str | bytes) -> str:
@@ -41,8 +55,22 @@ def code_version(folder: Path = PACKAGE / "src/tasks") -> str:
     return digest(*(part for pair in pairs for part in pair))
 
 
+def with_packages(version: str, code: Mapping[str, str]) -> str:
+    """The version of our code and of the task packages beside it."""
+    return (
+        digest(version, *(part for pair in sorted(code.items()) for part in pair))
+        if code
+        else version
+    )
+
+
 def images_for(source: str, settings: Mapping[str, Any]) -> dict[str, str]:
-    """Image name -> tag, for one source. Upstream images keep the tags that they came with."""
+    """Image name -> tag, for one source. Upstream images keep the tags that they came with.
+
+    Where task packages need more than our locks, `worker_extra` lies between the worker's
+    dependencies and its code, and `ray` is a layer above `ray_deps`.
+    """
+    planned = settings["plan"]
     if source == "registry":
         base, redis = settings["upstream"]["base"], settings["upstream"]["redis"]
     else:
@@ -58,14 +86,28 @@ def images_for(source: str, settings: Mapping[str, Any]) -> dict[str, str]:
         )
         for name in ("worker", "ray")
     }
-    code = digest(own["worker"], (PACKAGE / "code.Dockerfile").read_bytes(), code_version())
-    return {
+    images = {
         "base": base,
         "redis": redis,
         "worker_deps": f"celray/worker-deps:{own['worker']}",
         "ray": f"celray/ray:{own['ray']}",
-        "worker": f"celray/worker:{code}",
     }
+    extra = (PACKAGE / "extra.Dockerfile").read_bytes()
+    below = own["worker"]
+    if planned.worker:
+        below = digest(below, extra, *planned.worker)
+        images["worker_extra"] = f"celray/worker-extra:{below}"
+    if planned.ray:
+        images["ray_deps"] = images["ray"]
+        images["ray"] = f"celray/ray-extra:{digest(own['ray'], extra, *planned.ray)}"
+    version = with_packages(code_version(), planned.code)
+    code = digest(below, (PACKAGE / "code.Dockerfile").read_bytes(), version)
+    return {**images, "worker": f"celray/worker:{code}"}
+
+
+def laid_on_the_host(images: Mapping[str, str]) -> set[str]:
+    """Images that are a layer above one that was shipped: small, and built where they are used."""
+    return {"worker", "worker_extra"} | ({"ray"} if "ray_deps" in images else set())
 
 
 def choose(
@@ -79,7 +121,8 @@ def choose(
     if wanted != "auto":
         return wanted
     for source in SOURCES:
-        needed = {candidates[source][name] for name in ("redis", "ray", "worker_deps")}
+        images = candidates[source]
+        needed = {images["redis"], images["worker_deps"], images.get("ray_deps", images["ray"])}
         if needed <= set(there):
             return source
     return ""
@@ -94,7 +137,13 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         task_vars = task_vars or {}
         args = self._task.args
-        candidates = {source: images_for(source, args) for source in SOURCES}
+        packages = load(PACKAGES)
+        try:
+            planned = packages.plan(args["packages"], Path(args["base"]), args["python"])
+        except (packages.PackageError, OSError) as error:
+            return result | {"failed": True, "msg": f"celery_packages: {error}"}
+        settings = {**args, "plan": planned}
+        candidates = {source: images_for(source, settings) for source in SOURCES}
         there: dict[str, str] = {}
         if args["docker"]:
             seen = self._execute_module(
@@ -107,22 +156,26 @@ class ActionModule(ActionBase):
             there = seen["images"]
         source = choose(args["source"], there, candidates)
         images = candidates[source or "distro"]
-        missing = [name for name in args["needed"] if images[name] not in there]
+        missing = [n for n in args["needed"] if n in images and images[n] not in there]
         return result | {
             "changed": False,
             "source": source,
             "images": images,
             "missing": missing,
-            "code_version": code_version(),
+            "shipped": [name for name in missing if name not in laid_on_the_host(images)],
+            "code_version": with_packages(code_version(), planned.code),
             "build_host": self.build_host(task_vars),
-            "diff": {"prepared": self.announce(images, missing)}
+            "diff": {"prepared": self.announce(images, missing, planned.code)}
             if missing and self._task.check_mode
             else {},
         }
 
     @staticmethod
-    def announce(images: Mapping[str, str], missing: Iterable[str]) -> str:
-        return "images\n" + "".join(f"  + {images[name]:<37} build\n" for name in missing)
+    def announce(images: Mapping[str, str], missing: Iterable[str], code: Mapping[str, str]) -> str:
+        lines = [f"  + {images[name]:<37} build\n" for name in missing]
+        if "worker" in missing:
+            lines += [f"      package {name} {content}\n" for name, content in code.items()]
+        return "images\n" + "".join(lines)
 
     def build_host(self, task_vars: dict[str, Any]) -> str:
         """This machine when it has an engine (built once, shipped to all), else the host itself."""

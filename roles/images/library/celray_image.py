@@ -25,7 +25,12 @@ options:
   name: {description: "wheels, build: which of our images", type: str}
   python: {description: "wheels: the image's Python, as in 3.11", type: str}
   context: {description: "build: path to text of the files in the context", type: dict, default: {}}
+  binaries:
+    description: "build: path to content, in base64, of further files in the context"
+    type: dict
+    default: {}
   wheels: {description: "build: directory of wheels that goes into the context", type: path}
+  wheels_archive: {description: "build: a tar file of such a directory", type: path}
   build_args: {description: "build: build arguments", type: dict, default: {}}
   target: {description: "save, load: the tar file", type: path}
 author: celray
@@ -40,6 +45,7 @@ RETURN = r"""
 images: {description: "list: tag to id", returned: when listed, type: dict}
 """
 
+import base64
 import contextlib
 import http.client
 import json
@@ -246,8 +252,16 @@ def build(params: dict[str, Any]) -> dict[str, Any]:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "w") as handle:
                 handle.write(text)
+        for name, text in params["binaries"].items():
+            path = os.path.join(context, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as binary:
+                binary.write(base64.b64decode(text))
         if params["wheels"]:
             link_tree(params["wheels"], os.path.join(context, "wheelhouse"))
+        if params["wheels_archive"]:
+            os.makedirs(os.path.join(context, "wheelhouse"))
+            call("tar", "-xf", params["wheels_archive"], "-C", os.path.join(context, "wheelhouse"))
         args = [
             word
             for key, value in params["build_args"].items()
@@ -312,7 +326,9 @@ def main() -> None:
             "name": {"type": "str"},
             "python": {"type": "str"},
             "context": {"type": "dict", "default": {}},
+            "binaries": {"type": "dict", "default": {}},
             "wheels": {"type": "path"},
+            "wheels_archive": {"type": "path"},
             "build_args": {"type": "dict", "default": {}},
             "target": {"type": "path"},
         },

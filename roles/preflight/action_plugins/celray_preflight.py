@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ast
 import difflib
+import importlib.util
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -21,6 +23,7 @@ from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
 REPO = Path(__file__).resolve().parents[3]
+PACKAGES = "celery_packages (your inventory; docs/extend.md)"
 CATALOGUE = "celery_workers (roles/celray/defaults/main.yml, or your inventory)"
 SCHEDULE_KEYS = ("name", "task", "queue", "every_seconds", "cron")
 WORKER_KEYS = {"name": str, "queues": list, "concurrency": int, "memory": str}
@@ -224,6 +227,17 @@ def check_schedule(schedule: Any, routes: Mapping[str, str], queues: set[str]) -
                 )
             )
     return problems
+
+
+def load(path: Path) -> Any:
+    """A module of this repository that no Python path leads to."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None  # noqa: S101 - for the type checker; the file is ours
+    assert spec.loader is not None  # noqa: S101
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 def known_variables(roles: Path) -> set[str]:
@@ -592,7 +606,14 @@ class ActionModule(ActionBase):
         if not problems:
             queues = {queue for worker in args["workers"] for queue in worker["queues"]}
             problems = check_routes(args["workers"], routes)
-            problems += check_schedule(args["schedule"], routes, queues)
+            checks = load(REPO / "roles/preflight/action_plugins/celray_preflight_packages.py")
+            wrong, schedule = checks.check(
+                args["packages"], Path(args["packages_base"]), queues, set(routes), nearest
+            )
+            problems += [Problem(what, PACKAGES, fix) for what, fix in wrong]
+            theirs = checks.tasks_of(args["packages"], args["schedule"], schedule)
+            problems += check_schedule(args["schedule"], routes | theirs, queues)
+            problems += check_schedule(schedule, routes | theirs, queues)
             problems += check_placement(
                 self.value("celray_worker_names", task_vars), args["workers"]
             )

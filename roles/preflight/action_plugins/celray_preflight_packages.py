@@ -1,0 +1,208 @@
+"""Preflight's look at `celery_packages`. No plugin by itself: celray_preflight.py loads it."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parents[3]
+GROUP = "celray.tasks"
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "source": str,
+    "location": str,
+    "version": str,
+    "queues": (str, Mapping),
+    "schedule": list,
+    "requirements": list,
+    "ray_requirements": list,
+}
+#: Beside name, source and queues: what each source must have, and what it cannot have.
+NEEDS = {
+    "path": (["location"], ["version"]),
+    "wheel": (["location"], ["version"]),
+    "git": (["location", "version"], []),
+    "index": (["version"], ["location"]),
+}
+
+#: What is wrong, and the way out.
+Finding = tuple[str, str]
+Nearest = Callable[[Any, Iterable[str]], str]
+
+
+def images() -> Any:
+    """What the images role knows about packages."""
+    name = "celray_packages"
+    path = REPO / f"roles/images/action_plugins/{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # noqa: S101 - for the type checker; the file is ours
+    assert spec.loader is not None  # noqa: S101
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def check(
+    packages: Any, base: Path, queues: set[str], ours: set[str], nearest: Nearest
+) -> tuple[list[Finding], list[Any]]:
+    """Everything that is wrong with the packages, and the schedule that they bring."""
+    if not isinstance(packages, list):
+        return [(f"the packages are {packages!r}, not a list", "list them")], []
+    findings: list[Finding] = []
+    good: list[dict[str, Any]] = []
+    for number, package in enumerate(packages, 1):
+        shape = list(check_shape(package, number, nearest))
+        findings += shape
+        if not shape:
+            good.append(package)
+    findings += check_names(good)
+    for package in good:
+        found = [
+            *check_queues(package, queues, ours, nearest),
+            *check_source(package, base),
+        ]
+        findings += found or check_requirements(package, base)
+    return findings, [entry for package in good for entry in package.get("schedule", [])]
+
+
+def check_shape(package: Any, number: int, nearest: Nearest) -> Iterator[Finding]:
+    """Keys, their kinds, and which of them go with which source."""
+    if not isinstance(package, Mapping):
+        yield f"package number {number} is {package!r}, not a mapping", "see docs/extend.md"
+        return
+    label = f"package {package.get('name', f'number {number}')}"
+    for key in set(package) - set(KINDS):
+        yield (
+            f"{label} has an unknown key {key!r}{nearest(key, KINDS)}",
+            f"use only {', '.join(KINDS)}",
+        )
+    for key in ("name", "source", "queues"):
+        if not package.get(key):
+            yield f"{label} lacks {key!r}", f"add {key}"
+    for key, kind in KINDS.items():
+        if key in package and not isinstance(package[key], kind):
+            quotes = "; put it in quotes" if key == "version" else ""
+            yield f"{label}: {key} is {package[key]!r}", f"see docs/extend.md{quotes}"
+    if isinstance(package.get("source"), str):
+        yield from check_keys_of_source(package, label, nearest)
+
+
+def check_keys_of_source(
+    package: Mapping[str, Any], label: str, nearest: Nearest
+) -> Iterator[Finding]:
+    """What a source needs is given, and nothing that it has no use for."""
+    source = package["source"]
+    if source not in NEEDS:
+        known = ", ".join(NEEDS)
+        yield f"{label}: source is {source!r}{nearest(source, NEEDS)}", f"use one of {known}"
+        return
+    needed, useless = NEEDS[source]
+    for key in needed:
+        if key not in package:
+            yield f"{label}, source {source}, lacks {key!r}", f"add {key}"
+    for key in useless:
+        if key in package:
+            yield f"{label}: source {source} has no {key}", f"remove {key}"
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def check_names(packages: list[dict[str, Any]]) -> Iterator[Finding]:
+    """A package is listed once, and none has the name of ours."""
+    names = [canonical(package["name"]) for package in packages]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"package {name} is listed {names.count(name)} times", "list it once"
+    for name in names:
+        if name == "tasks" or not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
+            yield f"package {name}: that name cannot be used", "give it another name"
+
+
+def routes_of(package: Mapping[str, Any]) -> dict[str, str]:
+    """Task or pattern to queue; one queue alone stands for all tasks named after the package."""
+    if isinstance(package["queues"], str):
+        return {canonical(package["name"]).replace("-", "_") + ".*": package["queues"]}
+    return {str(task): str(queue) for task, queue in package["queues"].items()}
+
+
+def tasks_of(packages: Any, *schedules: Any) -> dict[str, str]:
+    """Every task that packages declare, patterns filled in from what schedules name."""
+    packages = packages if isinstance(packages, list) else []
+    usable = [p for p in packages if isinstance(p, Mapping) and {"name", "queues"} <= set(p)]
+    routes = {task: queue for package in usable for task, queue in routes_of(package).items()}
+    named = [
+        str(entry.get("task"))
+        for schedule in schedules
+        for entry in (schedule if isinstance(schedule, list) else [])
+        if isinstance(entry, Mapping)
+    ]
+    filled = {t: q for t in named for name, q in routes.items() if fnmatchcase(t, name)}
+    return {task: queue for task, queue in (routes | filled).items() if "*" not in task}
+
+
+def check_queues(
+    package: Mapping[str, Any], queues: set[str], ours: set[str], nearest: Nearest
+) -> Iterator[Finding]:
+    """Every queue is consumed, no task is ours."""
+    label = f"package {package['name']}"
+    for task, queue in routes_of(package).items():
+        if queue not in queues:
+            what = f"{label}: queue {queue!r} of its tasks {task} is one that no worker consumes"
+            known = ", ".join(sorted(queues))
+            fix = f"use one of {known}, or add {queue} to a worker's queues in celery_workers"
+            yield what + nearest(queue, queues), fix
+        if task.startswith(("tasks.", "celery.")) or any(fnmatchcase(o, task) for o in ours):
+            what = f"{label} declares {task!r}: 'tasks.' and 'celery.' are celray's and Celery's"
+            yield what, "name its tasks after the package"
+
+
+def check_source(package: Mapping[str, Any], base: Path) -> Iterator[Finding]:
+    """A source on this machine is there, and is the package that it is said to be."""
+    name, source = canonical(package["name"]), package["source"]
+    if source not in ("path", "wheel"):
+        return
+    packages = images()
+    place = packages.location(package, base)
+    if source == "wheel":
+        if not place.is_file() or place.suffix != ".whl":
+            yield f"package {name}: {place} is no wheel on this machine", "correct its location"
+        elif canonical(place.name.split("-", maxsplit=1)[0]) != name:
+            yield f"package {name}: {place.name} is another package's wheel", "correct its location"
+        return
+    if not (place / "pyproject.toml").is_file():
+        what = "has no pyproject.toml" if place.is_dir() else "does not exist on this machine"
+        yield f"package {name}: {place} {what}", "correct its location"
+        return
+    project = packages.project_of(place)
+    if canonical(str(project.get("name", name))) != name:
+        yield (
+            f"package {name}: {place}/pyproject.toml says that its name is {project['name']!r}",
+            "use that name",
+        )
+    points = project.get("entry-points", {}).get(GROUP)
+    if project and not points and "entry-points" not in project.get("dynamic", []):
+        module = name.replace("-", "_")
+        fix = f'add [project.entry-points."{GROUP}"] with {module} = "{module}.tasks"'
+        yield f"package {name}: {place}/pyproject.toml names no module of tasks", fix
+
+
+def check_requirements(package: Mapping[str, Any], base: Path) -> list[Finding]:
+    """Nothing asks for another version than is locked."""
+    packages = images()
+    try:
+        packages.plan([dict(package)], base, "3.11")
+    except packages.PackageError as error:
+        return [
+            (
+                f"package {package['name']}: {error}",
+                "correct it, or celray's own in tasks_pkg/requirements/*.in and make lock",
+            )
+        ]
+    return []
