@@ -58,7 +58,8 @@ def run_job(task: Untyped, entrypoint: str, parameters: dict[str, Any]) -> dict[
 
     Args:
         task: the bound task.
-        entrypoint: the module of :mod:`tasks.ray_jobs` to run.
+        entrypoint: the module of :mod:`tasks.ray_jobs` to run, or the full name of a module in
+            another package's package of jobs (``my_package.jobs.count``), which then travels.
         parameters: the job's part of the request; JSON types only.
 
     Returns:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -107,17 +108,48 @@ def submission_id(task_id: str, attempt: int = 0) -> str:
     return f"celray-{task_id}" + (f"-retry{attempt}" if attempt else "")
 
 
-@lru_cache(maxsize=1)
-def _package() -> bytes:
-    """Give the zip with the jobs' code: the same bytes for the same code, whoever makes it."""
-    folder = Path(__file__).parent / PACKAGE
+@lru_cache(maxsize=8)
+def _package(entrypoint: str) -> bytes:
+    """Give the zip with a job's code: the same bytes for the same code, whoever makes it.
+
+    It holds :mod:`tasks.ray_jobs` and, for a job of another package, the package that the job's
+    module lies in. What lies above that stays here: it is worker code.
+    """
+    folders = {PACKAGE: Path(__file__).parent / PACKAGE}
+    if own := entrypoint.rpartition(".")[0]:
+        folders[own] = _folder(own, entrypoint)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(folder.glob("*.py")):
-            entry = zipfile.ZipInfo(f"{PACKAGE}/{file.name}")  # its date is 1980-01-01
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, file.read_bytes())
+        for name, folder in folders.items():
+            for file in sorted(folder.rglob("*")):
+                if not file.is_file() or file.suffix == ".pyc":
+                    continue
+                inside = f"{name.replace('.', '/')}/{file.relative_to(folder)}"
+                entry = zipfile.ZipInfo(inside)  # its date is 1980-01-01
+                entry.external_attr = 0o644 << 16
+                archive.writestr(entry, file.read_bytes())
     return buffer.getvalue()
+
+
+def _folder(package: str, entrypoint: str) -> Path:
+    """Give the folder of a package that holds jobs.
+
+    Raises:
+        ConfigurationError: there is no such package, or it is one with tasks in it.
+    """
+    try:
+        spec = find_spec(package)
+        module = find_spec(entrypoint)
+    except ModuleNotFoundError:
+        spec = module = None
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    if not places or module is None or "." not in package:
+        message = (
+            f"job {entrypoint!r}: name a module in a package of jobs alone, as in "
+            "'my_package.jobs.count'; only my_package/jobs/ then travels to Ray"
+        )
+        raise ConfigurationError(message)
+    return Path(places[0])
 
 
 class RayJobs:
@@ -147,7 +179,8 @@ class RayJobs:
 
         Args:
             task_id: the Celery task's id.
-            entrypoint: the module of :mod:`tasks.ray_jobs` to run.
+            entrypoint: the module of :mod:`tasks.ray_jobs` to run, or the full name of a module
+                in another package's package of jobs.
             request: makes the request for a submission id.
             on_progress: told the submission id and how far the job is, whenever that changes.
 
@@ -196,7 +229,7 @@ class RayJobs:
                 return True
             with tempfile.TemporaryDirectory() as folder:
                 package = Path(folder) / f"{PACKAGE}.zip"
-                package.write_bytes(_package())
+                package.write_bytes(_package(entrypoint))
                 try:
                     client.submit_job(
                         entrypoint=f"exec python -m {PACKAGE} {entrypoint}",

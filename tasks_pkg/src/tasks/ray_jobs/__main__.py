@@ -1,4 +1,4 @@
-"""``python -m ray_jobs train``: run one of the jobs of this package.
+"""``python -m ray_jobs train``: run one of the jobs of this package, or another's by full name.
 
 The first record goes out before anything heavy is imported, so that the submitter can tell
 Ray's start-up from our own.
@@ -12,4 +12,5 @@ from .job import emit, run
 
 if __name__ == "__main__":
     emit({"type": "started", "at": time.time()})
-    run(import_module(f".{sys.argv[1]}", __package__).main)
+    name = sys.argv[1]
+    run(import_module(name if "." in name else f".{name}", __package__).main)

@@ -1,0 +1,74 @@
+"""A job of another package: its code travels with it, and it runs wherever ours do."""
+
+import io
+import uuid
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from tasks.contracts import InvalidArgumentsError
+from tasks.ray_jobs.protocol import JobRequest, Progress
+from tasks.runners import LocalJobs
+from tasks.settings import ConfigurationError
+from tasks.submission import RayJobs, _package
+
+pytestmark = pytest.mark.timeout(600)
+
+JOB = "own_package.jobs.count"
+
+
+@pytest.fixture
+def texts(folders: Path) -> Callable[..., Callable[[str], JobRequest]]:
+    def make(*texts: str) -> Callable[[str], JobRequest]:
+        places: dict[str, Any] = {
+            "runs_dir": str(folders / "models" / ".runs"),
+            "datasets_dir": str(folders / "datasets"),
+            "models_dir": str(folders / "models"),
+        }
+        parameters = {"texts": list(texts)}
+        return lambda name: JobRequest(name, **places, code_version="t", parameters=parameters)
+
+    return make
+
+
+Texts = Callable[..., Callable[[str], JobRequest]]
+
+
+def test_it_runs_on_ray_with_the_modules_beside_it(jobs: RayJobs, texts: Texts) -> None:
+    told: list[Progress] = []
+    task_id = uuid.uuid4().hex
+    done = jobs.run(task_id, JOB, texts("a", "bcd"), lambda _, progress: told.append(progress))
+    assert done.result == {"lengths": [1, 3]}
+    assert told[-1] == {"phase": "counting", "done": 2, "total": 2, "message": "texts"}
+
+
+def test_its_refusal_is_the_callers_mistake(jobs: RayJobs, texts: Texts) -> None:
+    with pytest.raises(InvalidArgumentsError, match="There is no text"):
+        jobs.run(uuid.uuid4().hex, JOB, texts(), lambda *_: None)
+
+
+@pytest.mark.parametrize("engine", ["plain"])
+def test_it_runs_without_a_cluster(
+    engine: Literal["plain"], texts: Texts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    support = Path(__file__).parents[1] / "support"
+    monkeypatch.setenv("PYTHONPATH", str(support))
+    done = LocalJobs(engine).run("t", JOB, texts("a", "bcd"), lambda *_: None)
+    assert done.result == {"lengths": [1, 3]}
+
+
+def test_nothing_but_the_package_of_jobs_travels() -> None:
+    with zipfile.ZipFile(io.BytesIO(_package(JOB))) as archive:
+        names = [name for name in archive.namelist() if not name.startswith("ray_jobs/")]
+    assert names == [f"own_package/jobs/{file}.py" for file in ("__init__", "count", "words")]
+
+
+@pytest.mark.parametrize(
+    "entrypoint", ["own_package.jobs", "own_package.jobs.no", "nobody.jobs.count", "os.path.join"]
+)
+def test_a_name_that_is_no_job_is_refused(entrypoint: str) -> None:
+    with pytest.raises(ConfigurationError, match="name a module in a package of jobs"):
+        _package(entrypoint)
