@@ -71,7 +71,7 @@ def test_every_task_stands_in_the_table_with_its_queue_and_module() -> None:
 
 def test_every_task_of_the_table_is_defined_in_its_module() -> None:
     for task, _, where in table("Tasks"):
-        assert f'name="{code(task)[0]}"' in (REPO / code(where)[0]).read_text()
+        assert f'"{code(task)[0]}"' in (REPO / code(where)[0]).read_text()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPO)))

@@ -15,11 +15,15 @@ class Sample:
         kwargs: the call's arguments.
         statuses: the values of the result's ``status`` that are right.
         seconds: how long it may take.
+        after: the task whose sample's result this one needs; it is sent when that is there.
+        takes: arguments that come from that result, each with the result's key.
     """
 
     kwargs: dict[str, Any] = field(default_factory=dict)
     statuses: frozenset[str] = frozenset({"success"})
     seconds: float = 30.0
+    after: str | None = None
+    takes: dict[str, str] = field(default_factory=dict)
 
 
 #: By task name. A task without one is named in the report as not sent.
@@ -43,5 +47,11 @@ SAMPLES: dict[str, Sample] = {
             "dataset_path": TRAINING_SAMPLE,
         },
         seconds=300.0,
+    ),
+    "tasks.ml_tasks.batch_predictions": Sample(
+        {"data_batches": [TRAINING_SAMPLE]},
+        seconds=300.0,
+        after="tasks.ml_tasks.distributed_training",
+        takes={"model_path": "model_path"},
     ),
 }

@@ -92,6 +92,33 @@ class TrainingResult(TypedDict):
     """The first line of the job's code to its result."""
 
 
+class PredictionResult(TypedDict):
+    """What ``batch_predictions`` returns; all predictions are in ``predictions_path``."""
+
+    status: Literal["success"]
+    total_predictions: int
+    predictions: list[Any]
+    """The first 100, in the order of the rows: labels, or numbers for regression."""
+    ids: list[Any]
+    """Of the same rows: the values of ``id_column``, or the rows' numbers from 0."""
+    task: Literal["classification", "regression"]
+    model_path: str
+    predictions_path: str
+    """Parquet: ``id``, ``prediction`` and, for classes, ``probability`` of the predicted one."""
+    manifest_path: str
+    num_actors: int
+    """Ray Data actors that predicted; 0 where the rows were too few to need them."""
+    reused: bool
+    """An identical request had been answered before, and this is its result."""
+    ray_submission_id: str
+    queue_seconds: float | None
+    """Publishing to the task's start; None where the client stamps no messages."""
+    startup_seconds: float
+    """Submission to the first line of the job's code."""
+    engine_seconds: float
+    """The first line of the job's code to its result."""
+
+
 def model_config_from(value: dict[str, Any]) -> ModelConfig:
     """Check a caller's ``model_config``.
 

@@ -86,7 +86,11 @@ class Verification:
         if self.check("redis", self._redis):
             # Sent first, so that the long ones run while the rest is looked at.
             self._load()
-            sent = {name: self._send(name, sample) for name, sample in self.samples.items()}
+            sent = {
+                name: self._send(name, sample.kwargs)
+                for name, sample in self.samples.items()
+                if sample.after is None
+            }
             self.check("ray", self._ray)
             self.check("workers answer", self._workers)
             self.check("tasks registered", self._registered)
@@ -250,16 +254,24 @@ class Verification:
 
     # -- tasks --------------------------------------------------------------------------------
 
-    def _send(self, name: str, sample: Sample) -> AsyncResult | None:
+    def _send(self, name: str, kwargs: dict[str, Any]) -> AsyncResult | None:
         try:
-            return self.app.send_task(name, kwargs=sample.kwargs)
+            return self.app.send_task(name, kwargs=kwargs)
         except (RedisError, OSError, OperationalError):
             return None  # its own check says so
 
     def _task(self, name: str, sent: dict[str, AsyncResult | None]) -> str:
         if name not in self.samples:
             return "not sent: it has no safe sample"
-        sample, pending = self.samples[name], sent[name]
+        sample = self.samples[name]
+        if sample.after is None:
+            pending = sent[name]
+        else:
+            first = sent[sample.after]
+            _need(first is not None, f"{sample.after}, whose result it needs, could not be sent")
+            earlier = self._outcome(first, self.samples[sample.after])
+            taken = {argument: earlier[key] for argument, key in sample.takes.items()}
+            pending = self._send(name, {**sample.kwargs, **taken})
         if pending is None:
             message = "could not be sent"
             raise FailedError(message)
@@ -271,7 +283,14 @@ class Verification:
         status = result.get("status")
         told = "; ".join(f"{r['part']}: {r['message']}" for r in result.get("reasons", []))
         _need(status in sample.statuses, f"status {status!r}" + (f" ({told})" if told else ""))
-        keys = ("avg_score", "total_samples", "reused", "results_deleted", "files_deleted")
+        keys = (
+            "avg_score",
+            "total_samples",
+            "total_predictions",
+            "reused",
+            "results_deleted",
+            "files_deleted",
+        )
         facts = ", ".join(f"{key} {result[key]}" for key in keys if key in result)
         return f"status {status!r}" + (f", {facts}" if facts else "")
 

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from celray_testing import RedisServer, environment, free_port
 
+from tasks.settings import Settings
+
 SAMPLE = Path(__file__).parents[2] / "samples" / "winequality.csv"
 
 
@@ -142,6 +144,17 @@ def env(
         CELRAY_RUNS_DIR=str(folders / "models" / ".runs"),
         CELRAY_VISIBILITY_TIMEOUT_SECONDS="6",
         CELRAY_SOFT_SHUTDOWN_SECONDS="1",
+    )
+
+
+@pytest.fixture
+def settings(folders: Path) -> Settings:
+    """Settings with this run's folders, for what needs neither Redis nor Ray."""
+    return Settings.model_construct(
+        datasets_dir=folders / "datasets",
+        models_dir=folders / "models",
+        runs_dir=folders / "models" / ".runs",
+        code_version="test",
     )
 
 

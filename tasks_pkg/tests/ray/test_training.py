@@ -15,7 +15,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import metrics
+from tasks.ray_jobs import metrics, signature
 from tasks.ray_jobs.predictor import Predictor
 from tasks.ray_jobs.protocol import InputProblemError, JobRequest, Progress
 from tasks.submission import JobResult, RayJobs
@@ -75,7 +75,9 @@ def test_wine_is_as_good_as_xgboost_alone_and_is_trained_once(
 
     # What was written: the model, by itself, gives the reported score.
     assert rows["truth"].to_list() == frame["quality"].cast(pl.String).to_numpy()[held_out].tolist()
-    predicted = Predictor(folder).predict(frame.filter(pl.Series(held_out)).drop("quality"))
+    predicted = Predictor(signature.find(str(folder), str(folders / "models"))).predict(
+        frame.filter(pl.Series(held_out)).drop("quality")
+    )
     right = (predicted["prediction"] == frame["quality"].filter(pl.Series(held_out))).mean()
     assert right == pytest.approx(result["avg_score"], abs=1e-5)
     manifest = json.loads(Path(result["manifest_path"]).read_text())
@@ -97,7 +99,7 @@ def test_wine_is_as_good_as_xgboost_alone_and_is_trained_once(
     # A file that was tampered with is not used.
     (folder / "model.ubj").write_bytes(b"x")
     with pytest.raises(InputProblemError, match="not the file that the manifest describes"):
-        Predictor(folder)
+        Predictor(signature.find(str(folder), str(folders / "models")))
 
 
 def held_out_by(result: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:

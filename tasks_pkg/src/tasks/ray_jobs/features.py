@@ -72,6 +72,12 @@ class Plan:
         return cls(tuple(columns), dict(value["dropped"]))
 
     @property
+    def roles(self) -> dict[str, str]:
+        """Give the role of every column, ``unused`` for those that were left out."""
+        used: dict[str, str] = {column.name: column.role for column in self.columns}
+        return used | dict.fromkeys(self.dropped, "unused")
+
+    @property
     def feature_names(self) -> list[str]:
         """Name every feature; a text column's parts are numbered.
 

@@ -9,8 +9,7 @@ import polars as pl
 import xgboost
 from numpy.typing import NDArray
 
-from . import features
-from .artefacts import MANIFEST
+from . import features, signature
 from .files import sha256
 from .models import MODEL, PREPROCESSING
 from .protocol import InputProblemError
@@ -30,36 +29,55 @@ def outputs(booster: Any, x: NDArray[np.float32], plan: features.Plan, classes: 
     return raw
 
 
+def verify(model: signature.Model) -> None:
+    """Hold a model's files against its manifest, by their digests.
+
+    Raises:
+        InputProblemError: names the file that is another one.
+    """
+    for name in (MODEL, PREPROCESSING):
+        file = model.folder / name
+        try:
+            same = sha256(file) == model.manifest["files"][name]["sha256"]
+        except (OSError, KeyError, TypeError):
+            same = False
+        if not same:
+            raise _damaged(file)
+
+
+def _damaged(file: Path) -> InputProblemError:
+    return InputProblemError(
+        "model_damaged",
+        f"{file} is not the file that the manifest describes.",
+        "Train the model again.",
+    )
+
+
 class Predictor:
     """A trained model with its preprocessing.
 
     Args:
-        folder: the model's folder, as the result's ``model_path`` names it.
+        model: found by :func:`signature.find`.
 
     Raises:
-        InputProblemError: no manifest, or a file is not the one that the manifest describes.
+        InputProblemError: a file is not the one that the manifest describes, or the two do not
+            agree on the columns.
     """
 
-    def __init__(self, folder: Path) -> None:
-        try:
-            self.manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-        except (OSError, ValueError):
-            raise InputProblemError(
-                "model_missing",
-                f"{folder} holds no readable {MANIFEST}, so no finished model.",
-                "Name a model_path from a training's result.",
-            ) from None
-        for name in (MODEL, PREPROCESSING):
-            if sha256(folder / name) != self.manifest["files"][name]["sha256"]:
-                raise InputProblemError(
-                    "model_damaged",
-                    f"{folder / name} is not the file that the manifest describes.",
-                    "Train the model again.",
-                )
+    def __init__(self, model: signature.Model) -> None:
+        verify(model)
+        folder = model.folder
         stored = json.loads((folder / PREPROCESSING).read_text())
         self.plan = features.Plan.from_json(stored["plan"])
+        if self.plan.roles != model.types:
+            raise _damaged(folder / PREPROCESSING)
         self.classes: list[Any] = stored["target"]["classes"]
         self.booster = xgboost.Booster(model_file=folder / MODEL)
+
+    def answers(self, frame: pl.DataFrame) -> Any:  # noqa: ANN401 - see outputs
+        """Give :func:`outputs` for every row of ``frame``."""
+        x = features.transform(frame, self.plan)
+        return outputs(self.booster, x, self.plan, len(self.classes))
 
     def predict(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Predict every row of ``frame``.
@@ -67,8 +85,7 @@ class Predictor:
         Returns:
             ``prediction``, and for classes ``probability`` of the predicted one.
         """
-        x = features.transform(frame, self.plan)
-        answers = outputs(self.booster, x, self.plan, len(self.classes))
+        answers = self.answers(frame)
         if not self.classes:
             return pl.DataFrame({"prediction": answers})
         best = answers.argmax(axis=1)

@@ -1,5 +1,6 @@
 """Reads a dataset into memory with polars, and takes the fingerprints of its files."""
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,16 +67,21 @@ def require_unchanged(taken: list[Fingerprint]) -> None:
             )
 
 
-def read(source: Source) -> pl.DataFrame:
+def read(source: Source, text: Collection[str] = ()) -> pl.DataFrame:
     """Read all files of ``source``, in their order, into one table.
 
     Text is stripped of surrounding blanks; what is then empty is missing.
+
+    Args:
+        source: the files.
+        text: columns of a CSV file that are text even where they look like numbers.
 
     Raises:
         InputProblemError: a file that is damaged, or whose columns are not those of the first.
     """
     frames = [
-        _read_csv(file) if source.format == "csv" else _read_parquet(file) for file in source.files
+        _read_csv(file, text) if source.format == "csv" else _read_parquet(file)
+        for file in source.files
     ]
     names = frames[0].columns
     for file, frame in zip(source.files, frames, strict=True):
@@ -156,14 +162,15 @@ def require_even_rows(file: Path) -> None:
         ) from None
 
 
-def _read_csv(file: Path) -> pl.DataFrame:
+def _read_csv(file: Path, text: Collection[str]) -> pl.DataFrame:
     header = csv_header(file)
     require_even_rows(file)
+    types = {name: pl.String() for name in header if name in text}
     try:
         try:
-            frame = _parse_csv(file, SCHEMA_ROWS)
+            frame = _parse_csv(file, SCHEMA_ROWS, types)
         except pl.exceptions.ComputeError:
-            frame = _parse_csv(file, None)
+            frame = _parse_csv(file, None, types)
     except pl.exceptions.NoDataError:
         frame = pl.DataFrame({name: [] for name in header})
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
@@ -179,9 +186,10 @@ def _read_csv(file: Path) -> pl.DataFrame:
     return frame
 
 
-def _parse_csv(file: Path, schema_rows: int | None) -> pl.DataFrame:
+def _parse_csv(file: Path, schema_rows: int | None, types: dict[str, pl.String]) -> pl.DataFrame:
     return pl.read_csv(
         file,
+        schema_overrides=types,
         null_values=MISSING,
         infer_schema_length=schema_rows,
         try_parse_dates=True,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,21 @@ import polars as pl
 import xgboost
 from numpy.typing import NDArray
 
-from . import artefacts, features, metrics, models, reading, sources, split, target
+from . import (
+    artefacts,
+    boosting,
+    cluster,
+    features,
+    holdout,
+    metrics,
+    models,
+    reading,
+    signature,
+    sources,
+    split,
+    target,
+)
+from .files import sha256
 from .job import Reporter
 from .predictor import outputs
 from .protocol import InputProblemError, JobRequest
@@ -68,14 +83,38 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     parameters = request.parameters
     reporter.progress("reading", 0, 1, "looking at the input files")
     source = sources.resolve(parameters["dataset_path"], (request.datasets_dir, request.models_dir))
-    taken = reading.fingerprints(source)
-    folder = models.folder(request, [fingerprint.sha256 for fingerprint in taken])
+    return fit(request, source, reading.fingerprints(source), reporter)
+
+
+def fit(
+    request: JobRequest,
+    source: sources.Source,
+    taken: list[reading.Fingerprint],
+    reporter: Reporter,
+    frozen: Path | None = None,
+) -> dict[str, Any]:
+    """Train on a dataset whose files are known, or return what was trained on it before.
+
+    Args:
+        request: as of :func:`main`.
+        source: the dataset's files.
+        taken: their fingerprints.
+        reporter: told of every phase.
+        frozen: held-out rows that were chosen before (:mod:`holdout`); such rows of the dataset
+            are left out of the training, and the score is taken on all of them.
+    """
+    parameters = request.parameters
+    digests = [fingerprint.sha256 for fingerprint in taken]
+    folder = models.folder(request, digests if frozen is None else [*digests, sha256(frozen)])
     finished = artefacts.finished(folder / artefacts.MANIFEST)
     if finished is not None:
         return {**finished, "reused": True}
     artefacts.require_writable(folder.parent, reporter.run_dir)
 
-    data = prepare(reading.read(source), parameters, source, reporter)
+    frame, held_out = reading.read(source), None
+    if frozen is not None:
+        frame, held_out = holdout.apart(frame, pl.read_parquet(frozen))
+    data = prepare(frame, parameters, source, reporter, held_out)
     reading.require_unchanged(taken)
     model, workers, warnings = _train(data, parameters, reporter)
     reporter.progress("evaluating", 0, 1, f"{int(data.held_out.sum())} held-out rows")
@@ -99,13 +138,6 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         "warnings": [*_data_warnings(data), *warnings],
     }
     reporter.progress("saving", 0, 1, str(folder))
-    manifest = {
-        **artefacts.identity(request, models.TASK),
-        "inputs": [fingerprint.as_json() for fingerprint in taken],
-        "split": "ray_jobs.split.holdout_mask over the rows that have a target",
-        "columns": [dataclasses.asdict(column) for column in data.plan.columns],
-        "result": result,
-    }
     preprocessing = {
         "plan": data.plan.as_json(),
         "target": {
@@ -114,27 +146,53 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
             "classes": data.goal.classes,
         },
     }
+    manifest = {
+        **artefacts.identity(request, models.TASK),
+        "inputs": [fingerprint.as_json() for fingerprint in taken],
+        "split": (
+            "ray_jobs.split.holdout_mask over the rows that have a target"
+            if frozen is None
+            else f"frozen: {frozen}"
+        ),
+        "columns": [dataclasses.asdict(column) for column in data.plan.columns],
+        "signature": signature.describe(data.table.columns, data.plan.roles, preprocessing),
+        "result": result,
+    }
     write = models.writer(model, preprocessing, evaluation.holdout)
     saved = artefacts.publish(folder, manifest, write)
     return {**saved, "reused": False}
 
 
 def prepare(
-    frame: pl.DataFrame, parameters: dict[str, Any], source: sources.Source, reporter: Reporter
+    frame: pl.DataFrame,
+    parameters: dict[str, Any],
+    source: sources.Source,
+    reporter: Reporter,
+    held_out: NDArray[np.bool_] | None = None,
 ) -> Prepared:
     """Choose target and hold-out, and turn the columns into numbers.
+
+    Args:
+        frame: the whole table.
+        parameters: see :func:`main`.
+        source: for errors.
+        reporter: told of the phase.
+        held_out: per row of ``frame``, where that has been decided before.
 
     Raises:
         InputProblemError: the data cannot be learnt from.
     """
     goal, table = _target(frame, parameters, source)
     reporter.progress("preparing", 0, 1, f"{table.height} rows, {table.width} columns")
-    held_out = split.holdout_mask(
-        table.height,
-        parameters["seed"],
-        parameters["test_fraction"],
-        goal.values.astype("int64") if goal.classes else None,
-    )
+    if held_out is None:
+        held_out = split.holdout_mask(
+            table.height,
+            parameters["seed"],
+            parameters["test_fraction"],
+            goal.values.astype("int64") if goal.classes else None,
+        )
+    else:
+        held_out = held_out[goal.present]
     plan = features.learn(table.filter(~held_out))
     return Prepared(frame.height, goal, table, held_out, plan, features.transform(table, plan))
 
@@ -143,20 +201,25 @@ def _train(
     data: Prepared, parameters: dict[str, Any], reporter: Reporter
 ) -> tuple[bytes, int, list[str]]:
     """Give the model, the number of workers that grew it, and what the caller should know."""
-    # Ray Train takes seconds to import, which a request that was trained before need not wait.
-    from . import training  # noqa: PLC0415
-
-    matrix = training.Matrix(
+    matrix = boosting.Matrix(
         data.x[~data.held_out],
         data.goal.values[~data.held_out].astype("float32"),
         data.plan.feature_names,
         data.plan.feature_types,
     )
+    rounds = parameters["n_estimators"]
+    if cluster.engine() == "plain":
+        threads = min(parameters["num_partitions"], cluster.cpus())
+        reporter.progress("training", 0, rounds, "boosting rounds")
+        settings = {**xgboost_parameters(parameters, data.goal), "nthread": threads}
+        return boosting.grow(matrix, settings, rounds, tell=True), 1, []
+    # Ray Train takes seconds to import, which a request that was trained before need not wait.
+    from . import training  # noqa: PLC0415
+
     reporter.progress("waiting", 0, 1, "asking the cluster for CPUs")
     training.connect()
     workers, warnings = training.partitions(parameters["num_partitions"], len(matrix.y))
     workers, more = training.wait_for_cpus(workers, reporter.progress)
-    rounds = parameters["n_estimators"]
     reporter.progress("training", 0, rounds, "boosting rounds")
     model = training.train(
         matrix, xgboost_parameters(parameters, data.goal), rounds, workers, reporter.run_dir

@@ -8,20 +8,16 @@ node is lost.
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import ray
 import ray.train
-import xgboost
-from numpy.typing import NDArray
 from ray.train.xgboost import XGBoostTrainer
 
 from . import cluster
-from .job import PROGRESS_INTERVAL_SECONDS, emit
-from .protocol import InfrastructureError, Progress
+from .boosting import Matrix, grow
+from .protocol import InfrastructureError
 
 # Ray's annotations do not cover what Ray Train's second version added.
 _ray: Any = ray
@@ -41,23 +37,6 @@ TRAIN_ENVIRONMENT = {
 PLACEMENT_SECONDS = 300.0
 #: A worker with fewer rows than this costs more than it helps.
 MIN_ROWS_PER_WORKER = 10
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Training rows in the model's numbers.
-
-    Attributes:
-        x: one row per row, NaN where missing.
-        y: class number or number per row.
-        names: of the features.
-        types: of the features, in XGBoost's letters.
-    """
-
-    x: NDArray[np.float32]
-    y: NDArray[np.float32]
-    names: list[str]
-    types: list[str]
 
 
 def connect() -> None:
@@ -156,42 +135,6 @@ def _train_on_one_worker(config: dict[str, Any]) -> bytes | None:
     """Run in every Ray Train worker: train on the own shard, together with the others."""
     rank = ray.train.get_context().get_world_rank()
     x, y = ray.get(config["shards"][rank])
-    data = xgboost.DMatrix(
-        x,
-        label=y,
-        feature_names=config["names"],
-        feature_types=config["types"],
-        enable_categorical=True,
-    )
-    booster = xgboost.train(
-        config["parameters"],
-        data,
-        num_boost_round=config["rounds"],
-        callbacks=[_RoundsReported(config["rounds"])] if rank == 0 else None,
-    )
-    return bytes(booster.save_raw("ubj")) if rank == 0 else None
-
-
-class _RoundsReported(xgboost.callback.TrainingCallback):
-    """Says how far the training is.
-
-    Ray brings what a worker prints into the driver's log, where the submitter finds it.
-    """
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.last = 0.0
-
-    def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:  # noqa: ANN401, ARG002
-        """Report after a round, where somebody could read it; never ask to stop."""
-        now, done = time.monotonic(), epoch + 1
-        if now - self.last >= PROGRESS_INTERVAL_SECONDS or done == self.total:
-            self.last = now
-            progress: Progress = {
-                "phase": "training",
-                "done": done,
-                "total": self.total,
-                "message": "boosting rounds",
-            }
-            emit({"type": "progress", "at": time.time(), "progress": progress})
-        return False
+    shard = Matrix(x, y, config["names"], config["types"])
+    model = grow(shard, config["parameters"], config["rounds"], tell=rank == 0)
+    return model if rank == 0 else None

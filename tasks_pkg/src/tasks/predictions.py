@@ -1,0 +1,45 @@
+"""What can be told of a request for predictions before a Ray job is started for it."""
+
+from typing import Any
+
+from tasks.contracts import InvalidArgumentsError
+from tasks.ray_jobs import batches, signature, sources
+from tasks.ray_jobs.protocol import InputProblemError
+from tasks.settings import Settings
+
+
+def check(
+    model_path: str, data_batches: str | list[Any], id_column: str | None, settings: Settings
+) -> None:
+    """Refuse a model and rows that do not go together, as far as this host can see.
+
+    The job makes the same checks again, with the same code. Where this host has no models (as
+    on a worker beside a Ray cluster elsewhere) they are left to it alone; so are the columns of
+    Parquet files, which need a library that workers do not carry.
+
+    Args:
+        model_path: as the caller gave it, see :func:`tasks.ray_jobs.signature.find`.
+        data_batches: as the caller gave them, see :mod:`tasks.ray_jobs.batches`.
+        id_column: must be in every batch.
+        settings: for the allowed roots.
+
+    Raises:
+        InvalidArgumentsError: names the value, where it came from, and the way out.
+    """
+    roots = (settings.datasets_dir, settings.models_dir)
+    try:
+        files, rows = batches.divided(data_batches)
+        if not all(root.is_dir() and any(root.iterdir()) for root in roots):
+            return
+        model = signature.find(model_path, str(settings.models_dir))
+        for path in files:
+            source = batches.resolve(path, [str(root) for root in roots])
+            if source.format == "csv":
+                where = str(source.files[0])
+                header = sources.csv_header(source.files[0])
+                signature.require_columns(model, header, where)
+                if id_column is not None:
+                    sources.require_column(id_column, header, "id_column", where)
+        batches.require_rows(model, rows)
+    except InputProblemError as error:
+        raise InvalidArgumentsError(str(error)) from None

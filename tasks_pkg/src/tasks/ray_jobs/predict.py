@@ -1,0 +1,294 @@
+"""``python -m ray_jobs predict``: predict rows with a model of ours, and keep the predictions."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from . import artefacts, batches, cluster, reading, signature, sources
+from .job import Reporter
+from .models import MODEL, PREPROCESSING
+from .predictor import Predictor, verify
+from .protocol import InputProblemError, JobRequest
+
+FOLDER = "batch_predictions"
+TASK = "tasks.ml_tasks.batch_predictions"
+PREDICTIONS = "predictions.parquet"
+
+#: Rows that one actor predicts at a time; fewer are not worth an actor.
+PIECE_ROWS = 50_000
+#: Predictions in the result; the rest are in the file.
+SHOWN = 100
+#: The column that carries a piece's number through Ray Data.
+PIECE = "celray piece"
+#: Types of columns that are text even where they look like numbers.
+_WORDS = ("category", "text")
+
+
+def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
+    """Predict, or return what an identical request has predicted before.
+
+    Args:
+        request: its parameters are ``model_path``, ``data_batches`` and ``id_column``.
+        reporter: told of every phase.
+
+    Returns:
+        The task's result, but for what only the submitter knows.
+    """
+    parameters = request.parameters
+    reporter.progress("reading", 0, 1, "looking at model and rows")
+    model = signature.find(parameters["model_path"], request.models_dir)
+    verify(model)
+    files, rows = batches.divided(parameters["data_batches"])
+    roots = (request.datasets_dir, request.models_dir)
+    found = [batches.resolve(path, roots) for path in files]
+    taken = [fingerprint for source in found for fingerprint in reading.fingerprints(source)]
+    inline = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+    deciding = [model.manifest["files"][name]["sha256"] for name in (MODEL, PREPROCESSING)]
+    deciding += [*(fingerprint.sha256 for fingerprint in taken), inline]
+    number = artefacts.digest(request, deciding, ignoring={"model_path", "data_batches"})
+    folder = Path(request.models_dir) / FOLDER / artefacts.folder_name(model.folder.name, number)
+    finished = artefacts.finished(folder / artefacts.MANIFEST)
+    if finished is not None:
+        return {**finished, "reused": True}
+    artefacts.require_writable(folder.parent, reporter.run_dir)
+
+    words = [name for name, kind in model.types.items() if kind in _WORDS]
+    wanted = parameters["id_column"]
+    tables = [_from_files(model, source, words, wanted) for source in found]
+    tables += [_from_rows(model, rows, wanted)] if rows else []
+    ids = _ids([part for part, _ in tables], wanted)
+    table = pl.concat([part for _, part in tables], how="vertical_relaxed")
+    reading.require_unchanged(taken)
+    reporter.progress("predicting", 0, table.height, "rows")
+    answers, actors = _predict(model, table, reporter)
+    predictions = pl.concat([ids.to_frame(), answers], how="horizontal")
+    first = predictions.head(SHOWN)
+    result = {
+        "status": "success",
+        "total_predictions": predictions.height,
+        "predictions": first["prediction"].to_list(),
+        "ids": first["id"].to_list(),
+        "task": model.manifest["signature"]["output"]["task"],
+        "model_path": str(model.folder),
+        "predictions_path": str(folder / PREDICTIONS),
+        "manifest_path": str(folder / artefacts.MANIFEST),
+        "num_actors": actors,
+    }
+    reporter.progress("saving", 0, 1, str(folder))
+    manifest = {
+        **artefacts.identity(request, TASK),
+        "inputs": [fingerprint.as_json() for fingerprint in taken],
+        "rows_in_the_request": sum(map(len, rows)),
+        "model": {"manifest": str(model.folder / artefacts.MANIFEST), "sha256": deciding[0]},
+        "columns": {name: str(kind) for name, kind in predictions.schema.items()},
+        "result": result,
+    }
+    saved = artefacts.publish(
+        folder, manifest, lambda path: predictions.write_parquet(path / PREDICTIONS)
+    )
+    return {**saved, "reused": False}
+
+
+def _from_files(
+    model: signature.Model, source: sources.Source, words: list[str], wanted: str | None
+) -> tuple[pl.Series, pl.DataFrame]:
+    frame = reading.read(source, words)
+    where = str(source.files[0])
+    signature.require_columns(model, frame.columns, where)
+    if wanted is not None:
+        sources.require_column(wanted, frame.columns, "id_column", where)
+    ids = frame[wanted] if wanted is not None else pl.int_range(frame.height, eager=True)
+    columns = [_conform(frame[name], model.types[name], where) for name in model.needed]
+    return ids, pl.DataFrame(columns)
+
+
+def _from_rows(
+    model: signature.Model, rows: list[list[Any]], wanted: str | None
+) -> tuple[pl.Series, pl.DataFrame]:
+    batches.require_rows(model, rows)
+    named = [
+        (batches.named(model, row, where), where)
+        for number, batch in enumerate(rows)
+        for position, row in enumerate(batch)
+        if (where := f"data_batches[{number}][{position}]")
+    ]
+    ids: list[Any] = list(range(len(named)))
+    if wanted is not None:
+        for row, where in named:
+            sources.require_column(wanted, list(row), "id_column", where)
+        ids = [row[wanted] for row, _ in named]
+    columns = [
+        _conform(_series(name, [row[name] for row, _ in named]), model.types[name], "data_batches")
+        for name in model.needed
+    ]
+    return _series("id", ids), pl.DataFrame(columns)
+
+
+def _series(name: str, values: list[Any]) -> pl.Series:
+    """Give JSON values as one column; of different kinds, as text."""
+    known = [None if v == "" or (isinstance(v, float) and math.isnan(v)) else v for v in values]
+    kinds = {type(value) for value in known if value is not None}
+    if kinds <= {int, float}:
+        return pl.Series(name, known, dtype=pl.Float64 if float in kinds else None, strict=False)
+    if len(kinds) == 1:
+        return pl.Series(name, known)
+    return pl.Series(name, [None if v is None else _text(v) for v in known], dtype=pl.String)
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - JSON
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _conform(column: pl.Series, kind: str, where: str) -> pl.Series:
+    """Give a column as the model takes it.
+
+    Raises:
+        InputProblemError: it holds values of another type.
+    """
+    given = column.dtype
+    if kind in _WORDS:
+        return column.cast(pl.String)
+    if given == pl.Null:
+        return column.cast(pl.Float64)
+    if kind == "date":
+        fits = given.is_temporal()
+        if given == pl.String:
+            return _require_all(column, _moments(column), kind, where)
+    elif given == pl.String:
+        small = column.str.strip_chars().str.to_lowercase()
+        truth = small.replace({"true": "1", "false": "0"}) if kind == "boolean" else small
+        return _require_all(column, truth.cast(pl.Float64, strict=False), kind, where)
+    else:
+        fits = given.is_numeric() or given == pl.Boolean
+    if fits:
+        return column
+    raise InputProblemError(
+        "value_unfit",
+        f"{where}: column {column.name!r} is of type {given}; the model takes a {kind} there.",
+        "Give the column the type that it had in training.",
+    )
+
+
+def _moments(column: pl.Series) -> pl.Series:
+    try:
+        return column.str.strip_chars().str.to_datetime(strict=False)
+    except pl.exceptions.ComputeError:  # polars finds no format that any value has
+        return pl.Series(column.name, [None] * len(column), dtype=pl.Datetime)
+
+
+def _require_all(given: pl.Series, read: pl.Series, kind: str, where: str) -> pl.Series:
+    wrong = given.filter(given.is_not_null() & read.is_null())
+    if wrong.is_empty():
+        return read.alias(given.name)
+    raise InputProblemError(
+        "value_unfit",
+        f"{where}: {str(wrong[0])[:80]!r} is not a {kind}, which column {given.name!r} of the model"
+        f" is ({len(wrong)} such values).",
+        "Correct them, or leave them empty where the value is not known.",
+    )
+
+
+def _ids(parts: list[pl.Series], wanted: str | None) -> pl.Series:
+    """Give one id per row: the caller's own, or the row's number from 0 over all inputs.
+
+    Raises:
+        InputProblemError: an id is missing or occurs twice.
+    """
+    if wanted is None:
+        return pl.int_range(sum(map(len, parts)), eager=True).alias("id")
+    if len({part.dtype for part in parts}) > 1:
+        parts = [part.cast(pl.String) for part in parts]
+    ids = pl.concat(parts).alias("id")
+    if ids.null_count():
+        raise InputProblemError(
+            "id_missing",
+            f"id_column {wanted!r} has no value in {ids.null_count()} rows.",
+            "Fill it, or leave id_column out: rows are then numbered.",
+        )
+    twice = ids.filter(ids.is_duplicated())
+    if not twice.is_empty():
+        raise InputProblemError(
+            "id_repeated",
+            f"id_column {wanted!r} holds {str(twice[0])!r} more than once"
+            f" ({len(twice)} rows share their id).",
+            "Choose a column whose values differ, or leave id_column out.",
+        )
+    return ids
+
+
+class Actor:
+    """One process that has loaded the model and predicts the pieces that it is given."""
+
+    def __init__(self, model: signature.Model) -> None:
+        self.predictor = Predictor(model)
+
+    def __call__(self, piece: Any) -> Any:  # noqa: ANN401 - an Arrow table, in and out
+        """Predict a piece, keeping its number."""
+        frame = pl.DataFrame(piece)
+        answers = self.predictor.predict(frame)
+        return answers.with_columns(frame[PIECE]).to_arrow()
+
+
+def _predict(
+    model: signature.Model, table: pl.DataFrame, reporter: Reporter
+) -> tuple[pl.DataFrame, int]:
+    """Give a prediction per row, and the number of actors that made them (0: this process)."""
+    pieces = -(-table.height // PIECE_ROWS)
+    parts: dict[int, pl.DataFrame] = {}
+    actors = 0
+    if cluster.engine() == "plain" or pieces == 1:
+        answers = _in_this_process(model, table, pieces)
+    else:
+        cluster.connect()
+        actors = min(pieces, cluster.cpus())
+        answers = _on_actors(model, table, actors)
+    done = 0
+    for number, part in answers:
+        parts[number] = part
+        done += part.height
+        reporter.progress("predicting", done, table.height, "rows")
+    return pl.concat([parts[number] for number in range(pieces)]), actors
+
+
+def _in_this_process(
+    model: signature.Model, table: pl.DataFrame, pieces: int
+) -> Iterator[tuple[int, pl.DataFrame]]:
+    predictor = Predictor(model)
+    for number in range(pieces):
+        yield number, predictor.predict(table.slice(number * PIECE_ROWS, PIECE_ROWS))
+
+
+def _on_actors(
+    model: signature.Model, table: pl.DataFrame, actors: int
+) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Predict on a pool of Ray Data actors; pieces come in the order in which they are done."""
+    import ray.data  # noqa: PLC0415 - takes seconds, which a small request need not wait
+
+    data: Any = ray.data
+    context = data.DataContext.get_current()
+    context.enable_progress_bars = False
+    numbered = table.with_columns((pl.int_range(pl.len()) // PIECE_ROWS).alias(PIECE))
+    pieces = [
+        numbered.slice(start, PIECE_ROWS).to_arrow()
+        for start in range(0, numbered.height, PIECE_ROWS)
+    ]
+    predicted = data.from_arrow(pieces).map_batches(
+        Actor,
+        fn_constructor_args=(model,),
+        batch_format="pyarrow",
+        batch_size=None,
+        compute=data.ActorPoolStrategy(size=actors),
+        num_cpus=1,
+        zero_copy_batch=True,
+    )
+    for block in predicted.iter_batches(batch_size=None, batch_format="pyarrow"):
+        frame = pl.DataFrame(block)
+        for (number,), part in frame.partition_by(
+            PIECE, as_dict=True, include_key=False, maintain_order=True
+        ).items():
+            yield int(number), part

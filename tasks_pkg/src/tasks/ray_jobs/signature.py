@@ -1,0 +1,135 @@
+"""Which columns a model takes, by name and type. Standard library only.
+
+The worker asks before a job is submitted, and the job asks again.
+"""
+
+import difflib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .protocol import InputProblemError
+
+MANIFEST = "manifest.json"
+
+#: The tasks whose folders hold a model.
+MODEL_TASKS = frozenset({"tasks.ml_tasks.distributed_training"})
+
+#: A manifest is a page of JSON; what is larger is none.
+_LIMIT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's folder and what its manifest says.
+
+    Attributes:
+        folder: where it lies.
+        manifest: the whole manifest.
+        types: the input columns in the order of the training table, with their types.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    types: dict[str, str]
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns that the model cannot do without."""
+        return [name for name, kind in self.types.items() if kind != "unused"]
+
+
+def describe(
+    columns: Sequence[str], roles: Mapping[str, str], preprocessing: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Give a model's signature as its manifest holds it."""
+    return {
+        "columns": [{"name": name, "type": roles[name]} for name in columns],
+        "output": preprocessing["target"],
+    }
+
+
+def find(model_path: str, models_dir: str) -> Model:
+    """Find a model and read its manifest.
+
+    Args:
+        model_path: a model's folder or its manifest, as a training's result names them; a
+            relative path is taken under the models folder.
+        models_dir: what the folder must be in once every link and ``..`` is followed.
+
+    Raises:
+        InputProblemError: names the path, what is wrong with it, and the way out.
+    """
+    shown = f"model_path {model_path!r}"
+    way_out = "Name a model_path from a training's result."
+    if "\0" in model_path or not model_path.strip() or "://" in model_path:
+        raise InputProblemError("model_path_invalid", f"{shown} is not a path.", way_out)
+    path = Path(os.path.normpath(Path(models_dir) / model_path))
+    folder = path.parent if path.name == MANIFEST else path
+    real = Path(os.path.realpath(folder / MANIFEST))
+    if not real.is_relative_to(os.path.realpath(models_dir)):
+        raise InputProblemError(
+            "model_outside_root",
+            f"{shown} leads to {real.parent}, which is outside {models_dir}.",
+            way_out,
+        )
+    try:
+        if (folder / MANIFEST).stat().st_size > _LIMIT_BYTES:
+            raise ValueError
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        task = manifest["task"]
+        kind = manifest["signature"]["columns"] if task in MODEL_TASKS else []
+        types = {str(column["name"]): str(column["type"]) for column in kind}
+    except PermissionError:
+        raise InputProblemError(
+            "model_unreadable",
+            f"{shown}: {folder / MANIFEST} cannot be read by user {os.getuid()}.",
+            "Let that user read it.",
+        ) from None
+    except OSError:
+        raise InputProblemError(
+            "model_missing",
+            f"{shown}: {folder} holds no readable {MANIFEST}, so no finished model.",
+            _nearest(folder) or way_out,
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise InputProblemError(
+            "model_foreign",
+            f"{shown}: {folder / MANIFEST} is not the manifest of a model that this version"
+            " trained.",
+            "Train the model again; models from elsewhere, such as pickles, are not loaded.",
+        ) from None
+    if task not in MODEL_TASKS:
+        raise InputProblemError(
+            "model_foreign", f"{shown}: {folder} was written by {task} and is no model.", way_out
+        )
+    return Model(folder, manifest, types)
+
+
+def _nearest(folder: Path) -> str:
+    if not folder.parent.is_dir():
+        return ""
+    near = difflib.get_close_matches(folder.name, [f.name for f in folder.parent.iterdir()], n=1)
+    return f"Did you mean {near[0]!r}?" if near else ""
+
+
+def require_columns(model: Model, columns: Sequence[str], where: str) -> None:
+    """Refuse a table that lacks a column of the model.
+
+    Raises:
+        InputProblemError: names the columns that lack.
+    """
+    lacking = [name for name in model.needed if name not in columns]
+    if not lacking:
+        return
+    near = difflib.get_close_matches(lacking[0], columns, n=1)
+    hint = f"Did you mean it by {near[0]!r}? " if near else ""
+    raise InputProblemError(
+        "column_missing",
+        f"{where} lacks column {lacking[0]!r}, which the model {model.folder.name} needs"
+        f" ({len(lacking)} of its {len(model.needed)} columns are missing).",
+        f"{hint}It takes: {', '.join(model.needed)}.",
+    )

@@ -1,0 +1,291 @@
+"""Predictions with a model of ours: the right ones, in the rows' order, or one readable error."""
+
+import json
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from tasks import predictions
+from tasks.contracts import InvalidArgumentsError
+from tasks.orchestration import job_request
+from tasks.ray_jobs import signature
+from tasks.ray_jobs.predict import PIECE_ROWS
+from tasks.ray_jobs.predictor import Predictor
+from tasks.ray_jobs.protocol import JobRequest, Progress
+from tasks.runners import LocalJobs
+from tasks.settings import Settings
+from tasks.submission import RayJobs
+
+# Ray starts a dozen processes for a job: on a busy machine that takes its time.
+pytestmark = pytest.mark.timeout(600)
+
+Request = Callable[[str], JobRequest]
+RequestFor = Callable[..., Request]
+
+COLUMNS = ("day", "kind", "red", "size")
+
+
+def plain(entrypoint: str, request: Request, told: list[Progress] | None = None) -> dict[str, Any]:
+    heard = told if told is not None else []
+    name = uuid.uuid4().hex
+    return LocalJobs("plain").run(name, entrypoint, request, lambda _, p: heard.append(p)).result
+
+
+@pytest.fixture
+def request_to_predict(settings: Settings) -> RequestFor:
+    def make(model_path: str, data_batches: object, id_column: str | None = None) -> Request:
+        parameters = {
+            "model_path": model_path,
+            "data_batches": data_batches,
+            "id_column": id_column,
+        }
+        return lambda name: job_request(name, parameters, settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def odd_model(folders: Path) -> str:
+    """A model with a column of every type; the target follows from ``size`` alone."""
+    from tasks.schemas_ml import model_config_from  # noqa: PLC0415
+
+    rows = [
+        f"2024-01-{i % 28 + 1:02},{'abc'[i % 3]},{'true' if i % 2 else 'false'},{i},"
+        f"{'big' if i >= 100 else 'small'}"
+        for i in range(200)
+    ]
+    file = folders / "datasets" / "odd.csv"
+    file.write_text("day,kind,red,size,target\n" + "\n".join(rows) + "\n")
+    request = JobRequest(
+        submission_id="odd",
+        runs_dir=str(folders / "models" / ".runs"),
+        datasets_dir=str(folders / "datasets"),
+        models_dir=str(folders / "models"),
+        code_version="test",
+        parameters=model_config_from({"n_estimators": 20}).parameters("odd.csv"),
+    )
+    result = plain("train", lambda _: request)
+    assert result["status"] == "success"
+    return str(result["model_path"])
+
+
+def row(**changes: object) -> dict[str, Any]:
+    return {"day": "2024-01-05", "kind": "a", "red": True, "size": 7, **changes}
+
+
+def test_rows_by_name_and_by_position_are_predicted_in_their_order(
+    odd_model: str, request_to_predict: RequestFor, folders: Path
+) -> None:
+    told: list[Progress] = []
+    batches = [
+        [row(), row(size=150.0), row(size="180", kind="never seen", extra="ignored")],
+        [["2024-01-05", "b", "false", 3], [None, "", None, 199]],
+    ]
+    result = plain("predict", request_to_predict(odd_model, batches), told)
+    assert result["predictions"] == ["small", "big", "big", "small", "big"]
+    assert (result["total_predictions"], result["ids"]) == (5, [0, 1, 2, 3, 4])
+    assert {"reading", "predicting", "saving"} <= {progress["phase"] for progress in told}
+    kept = pl.read_parquet(result["predictions_path"])
+    assert kept.columns == ["id", "prediction", "probability"]
+    assert kept["prediction"].to_list() == result["predictions"]
+    manifest = json.loads(Path(result["manifest_path"]).read_text())
+    assert set(manifest["files"]) == {"predictions.parquet"}
+
+    relative = str(Path(odd_model).relative_to(folders / "models"))
+    again = plain("predict", request_to_predict(relative, batches))
+    assert again["reused"] is True
+    assert again["predictions_path"] == result["predictions_path"]
+
+
+def test_files_and_rows_go_together_under_the_callers_own_ids(
+    odd_model: str, request_to_predict: RequestFor, datasets: Path
+) -> None:
+    (datasets / "more.csv").write_text(
+        "size,red,note,kind,day,id\n1,false,x,a,2024-01-01,p\n190,true,,c,2024-02-01,q\n"
+    )
+    batches = ["more.csv", [row(id="r", size=130)]]
+    result = plain("predict", request_to_predict(odd_model, batches, "id"))
+    assert result["ids"] == ["p", "q", "r"]
+    assert result["predictions"] == ["small", "big", "big"]
+
+
+def test_a_column_of_labels_that_look_like_numbers_stays_a_column_of_labels(
+    settings: Settings, request_to_predict: RequestFor, datasets: Path
+) -> None:
+    from tasks.schemas_ml import model_config_from  # noqa: PLC0415
+
+    codes = ["01", "02", "x"]
+    (datasets / "codes.csv").write_text(
+        "code,target\n" + "".join(f"{codes[i % 3]},{'no' if i % 3 else 'yes'}\n" for i in range(90))
+    )
+    parameters = model_config_from({"n_estimators": 5}).parameters("codes.csv")
+    model = plain("train", lambda name: job_request(name, parameters, settings))["model_path"]
+    (datasets / "coded.csv").write_text("code\n01\n02\n01\n")
+    result = plain("predict", request_to_predict(model, "coded.csv"))
+    assert result["predictions"] == ["yes", "no", "yes"]
+
+
+def test_iris_is_predicted_as_well_as_by_scikit_learn(
+    settings: Settings, request_to_predict: RequestFor, datasets: Path
+) -> None:
+    from tasks.schemas_ml import model_config_from  # noqa: PLC0415
+
+    x, y = load_iris(return_X_y=True)
+    frame = pl.DataFrame(x).with_columns(target=pl.Series(y), row=pl.int_range(150))
+    frame.filter(pl.col("row") % 3 > 0).drop("row").write_csv(datasets / "iris.csv")
+    tested = frame.filter(pl.col("row") % 3 == 0)
+    tested.drop("target").write_parquet(datasets / "iris_new.parquet")
+    config = model_config_from({"n_estimators": 40, "max_depth": 3, "test_fraction": 0.01})
+    parameters = config.parameters("iris.csv")
+    model = plain("train", lambda name: job_request(name, parameters, settings))["model_path"]
+    result = plain("predict", request_to_predict(model, ["iris_new.parquet"], "row"))
+    assert result["ids"] == tested["row"].to_list()
+    score = (pl.Series(result["predictions"]) == tested["target"]).to_numpy().mean()
+    train = frame["row"].to_numpy() % 3 > 0
+    alone = HistGradientBoostingClassifier(max_iter=40, max_depth=3).fit(x[train], y[train])
+    assert score == pytest.approx(alone.score(x[~train], y[~train]), abs=0.03)
+    assert score > 0.9
+
+
+def test_a_pool_of_ray_actors_gives_what_one_process_gives(
+    odd_model: str,
+    request_to_predict: RequestFor,
+    jobs: RayJobs,
+    datasets: Path,
+    folders: Path,
+) -> None:
+    height = 2 * PIECE_ROWS + 7
+    frame = pl.DataFrame({"size": pl.int_range(height, eager=True) % 200}).with_columns(
+        day=pl.lit("2024-03-01"), kind=pl.lit("b"), red=pl.col("size") % 2 == 0
+    )
+    frame.write_parquet(datasets / "many.parquet")
+    told: list[Progress] = []
+    request = request_to_predict(odd_model, "many.parquet")
+    task_id = uuid.uuid4().hex
+    result = jobs.run(task_id, "predict", request, lambda _, p: told.append(p)).result
+    assert result["num_actors"] == 2
+    assert (result["total_predictions"], len(result["predictions"])) == (height, 100)
+    kept = pl.read_parquet(result["predictions_path"])
+    model = signature.find(odd_model, str(folders / "models"))
+    alone = Predictor(model).predict(frame.head(200))
+    assert kept["id"].to_list() == list(range(height))
+    assert kept["prediction"].to_list() == (alone["prediction"].to_list() * 501)[:height]
+
+
+@pytest.mark.parametrize(
+    ("batches", "id_column", "words"),
+    [
+        ([], None, "holds no row"),
+        ([[]], None, "holds no row"),
+        ([5], None, r"data_batches\[0\]: 5 is no batch"),
+        ([["x"]], None, r"data_batches\[0\]\[0\]: 'x' is not a row"),
+        ([[["2024-01-01", "a"]]], None, "has 2 values.*takes 4.*day, kind, red, size"),
+        ([[{"day": None, "kind": "a", "red": 1}]], None, "lacks column 'size'"),
+        ([[row(), row(size="many")]], None, r"data_batches\[0\]\[1\]: 'many' is not a number"),
+        ([[row(red="maybe")]], None, "'maybe' is not a boolean"),
+        ([[row(day="yesterday")]], None, "'yesterday' is not a date"),
+        ([[row(size=[1])]], None, "is not a number"),
+        (["no-such.csv"], None, "data_batches 'no-such.csv' does not exist"),
+        (["/etc/passwd"], None, "outside"),
+        (["../../secret.csv"], None, "outside"),
+        (["lacking.csv"], None, "lacks column 'kind'"),
+        (["odd.csv"], "key", "id_column: column 'key' is not in"),
+        (["twice.csv"], None, "'day' occurs 2 times"),
+    ],
+)
+def test_rows_that_do_not_fit_the_model_are_refused_before_ray_hears_of_them(  # noqa: PLR0913, PLR0917
+    odd_model: str,
+    settings: Settings,
+    datasets: Path,
+    batches: list[Any],
+    id_column: str | None,
+    words: str,
+) -> None:
+    (datasets / "lacking.csv").write_text("day,red,size\n2024-01-01,true,1\n")
+    (datasets / "twice.csv").write_text("day,day\n1,2\n")
+    with pytest.raises(InvalidArgumentsError, match=words) as caught:
+        predictions.check(odd_model, batches, id_column, settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("no-such-model", "so no finished model"),
+        ("/etc", "outside"),
+        ("../datasets", "outside"),
+        ("s3://bucket/model", "is not a path"),
+        ("", "is not a path"),
+        ("link", "outside"),
+        ("pickled", "not the manifest of a model"),
+        ("predicted", "is no model"),
+    ],
+)
+def test_what_is_no_model_of_ours_is_not_loaded(
+    odd_model: str, settings: Settings, folders: Path, path: str, words: str
+) -> None:
+    models = folders / "models"
+    (models / "link").unlink(missing_ok=True)
+    (models / "link").symlink_to("/etc")
+    for name, manifest in (("pickled", "{}"), ("predicted", '{"task": "other"}')):
+        (models / name).mkdir(exist_ok=True)
+        (models / name / "manifest.json").write_text(manifest)
+    with pytest.raises(InvalidArgumentsError, match=words):
+        predictions.check(path, [[row()]], None, settings)
+    misspelt = f"{odd_model}x"
+    with pytest.raises(InvalidArgumentsError, match="Did you mean"):
+        predictions.check(misspelt, [[row()]], None, settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "id_column", "words"),
+    [
+        ("day,kind,red,size\n2024-01-01,a,true,many\n", None, "'many' is not a number"),
+        ("day,kind,red,size\nsome day,a,true,1\n", None, "'some day' is not a date"),
+        ("day,kind,red,size\n,a,true,1\n,a,true,1\n", "size", "'1' more than once"),
+        ("day,kind,red,size,k\n,a,true,1,\n,a,true,1,x\n", "k", "no value in 1 rows"),
+        ("day,kind,red,size\n", None, "has a header and no rows"),
+        ("day,kind,red,size\n2024-01-01,a,true\n", None, "3 fields, not 4"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_error_and_leaves_nothing(  # noqa: PLR0913, PLR0917
+    odd_model: str,
+    request_to_predict: RequestFor,
+    folders: Path,
+    content: str,
+    id_column: str | None,
+    words: str,
+) -> None:
+    (folders / "datasets" / "unfit.csv").write_text(content)
+    before = set((folders / "models").rglob("predictions.parquet"))
+    with pytest.raises(InvalidArgumentsError, match=words) as caught:
+        plain("predict", request_to_predict(odd_model, ["unfit.csv"], id_column))
+    assert "\n" not in str(caught.value)
+    assert set((folders / "models").rglob("predictions.parquet")) == before
+
+
+def test_a_model_that_was_changed_is_not_loaded(
+    odd_model: str, request_to_predict: RequestFor
+) -> None:
+    for name in ("model.ubj", "preprocessing.json"):
+        file = Path(odd_model) / name
+        whole = file.read_bytes()
+        try:
+            file.write_bytes(whole + b" ")
+            with pytest.raises(InvalidArgumentsError, match="not the file that the manifest"):
+                plain("predict", request_to_predict(odd_model, [[row(size=1)]]))
+        finally:
+            file.write_bytes(whole)
+
+
+def test_more_rows_than_a_request_takes_are_refused_with_the_way_out(
+    odd_model: str, request_to_predict: RequestFor
+) -> None:
+    with pytest.raises(InvalidArgumentsError, match=r"bytes long.*into a file.*pass its path"):
+        plain("predict", request_to_predict(odd_model, [[row()] * 1000]))
