@@ -17,6 +17,8 @@ CONFIRM  ?=
 PURGE    ?=
 ARGS     ?=
 BENCH    ?=
+NAME     ?=
+DEST     ?= ../$(NAME)
 export HOST SSH_USER ENV
 
 # --- environments, each made from its locks when they change, never by hand
@@ -64,6 +66,17 @@ ifneq ($(filter logs,$(MAKECMDGOALS)),)
 endif
 ifneq ($(filter-out yes no,$(CONFIRM) $(PURGE)),)
   $(error CONFIRM and PURGE take yes or no, not "$(filter-out yes no,$(CONFIRM) $(PURGE))")
+endif
+ifneq ($(filter new-tasks,$(MAKECMDGOALS)),)
+  ifneq ($(words $(NAME))$(call odd_in,$(NAME)),1)
+    $(error NAME="$(NAME)": name the package, as in make new-tasks NAME=word-count)
+  endif
+  ifneq ($(words $(DEST))$(call odd_in,$(DEST)),1)
+    $(error DEST="$(DEST)" is not one directory, as in DEST=../word-count)
+  endif
+  ifneq ($(wildcard $(DEST)/*),)
+    $(error DEST=$(DEST) is there already; name a directory that is not)
+  endif
 endif
 ifneq ($(HOST),)
   ifeq ($(shell command -v ssh),)
@@ -119,6 +132,12 @@ test: $(VENV)/stamp test-fast ## test-fast, then whole deployments in container 
 	@.ci/test-hosts
 bench: $(VENV)/stamp $(DEV)/stamp ## measure deploys, code updates and task round trips into docs/benchmarks.md
 	@$(DEV)/bin/python -m tests.bench $(BENCH)
+
+##@ Extend
+.PHONY: new-tasks
+new-tasks: $(DEV)/stamp ## a task package of your own: NAME=word-count, DEST=../word-count
+	@$(DEV)/bin/copier copy --quiet --defaults --data name=$(NAME) --data celray=$(CURDIR) \
+	  tasks_pkg/template $(abspath $(DEST))
 
 ##@ Environments
 .PHONY: venv lock clean

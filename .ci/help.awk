@@ -14,6 +14,7 @@ END {
   printf "  %-13s%s\n", "WHAT", "a service: redis, worker-ml, worker-data, worker-default, beat, flower, ray"
   printf "  %-13s%s\n", "TAIL", "how many lines of its log (default: 200)"
   printf "  %-13s%s\n", "CONFIRM=yes", "destroy without asking; PURGE=yes removes the data too"
+  printf "  %-13s%s\n", "NAME, DEST", "new-tasks: the package's name, and where it goes"
   printf "  %-13s%s\n", "ARGS", "more options for ansible-playbook, such as ARGS=-K for a sudo password"
   print "\nExamples"
   print "  make deploy                                    on this machine"

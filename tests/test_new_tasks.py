@@ -1,0 +1,84 @@
+"""`make new-tasks`: what the template makes passes its own tests and celray's checks."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from parts import REPO, load
+
+preflight: Any = load("roles/preflight/action_plugins/celray_preflight.py")
+checks: Any = load("roles/preflight/action_plugins/celray_preflight_packages.py")
+packages: Any = load("roles/images/action_plugins/celray_packages.py")
+
+
+def copier(name: str, place: Path) -> subprocess.CompletedProcess[str]:
+    """What the make target runs."""
+    here = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    program = shutil.which("copier", path=here)
+    assert program, "copier is missing: make .venv-dev/stamp"
+    options = ["--quiet", "--defaults", "--data", f"name={name}", "--data", f"celray={REPO}"]
+    return subprocess.run(
+        [program, "copy", *options, str(REPO / "tasks_pkg/template"), str(place)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("new") / "sky-maps"
+    done = copier("sky-maps", place)
+    assert done.returncode == 0, done.stderr
+    assert "location: " + str(place) in (place / "README.md").read_text()
+    return place
+
+
+def package(place: Path) -> dict[str, Any]:
+    """The entry that its README gives for the inventory."""
+    return {"name": "sky-maps", "source": "path", "location": str(place), "queues": "default"}
+
+
+def test_its_own_tests_pass(generated: Path) -> None:
+    done = subprocess.run(
+        [str(REPO / ".venv-tasks/bin/python"), "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=generated,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"src:{REPO}/tasks_pkg/src",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 passed" in done.stdout
+
+
+def test_preflight_takes_it_as_it_is(generated: Path) -> None:
+    found, _ = checks.check([package(generated)], generated, {"default"}, set(), preflight.nearest)
+    assert found == []
+
+
+def test_it_is_a_few_kilobytes_of_the_layer_of_code(generated: Path, tmp_path: Path) -> None:
+    plan = packages.plan([package(generated)], generated, "3.11")
+    assert (set(plan.code), plan.worker, plan.ray) == ({"sky-maps"}, [], [])
+    files = packages.collect([package(generated)], generated, tmp_path, "3.11")["files"]
+    assert {"sky_maps/tasks.py", "sky_maps/jobs/squares.py"} <= set(files)
+    assert sum(len(base64.b64decode(text)) for text in files.values()) < 20_000
+
+
+@pytest.mark.parametrize("name", ["Sky", "sky_maps", "-sky", "tasks", "sky--maps"])
+def test_a_name_that_is_no_packages_is_refused(name: str, tmp_path: Path) -> None:
+    done = copier(name, tmp_path / "new")
+    assert done.returncode != 0
+    assert f"{name} is no name for a package" in done.stderr.replace("\n", " ")
+    assert not (tmp_path / "new/pyproject.toml").exists()
