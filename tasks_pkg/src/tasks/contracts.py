@@ -1,11 +1,12 @@
 """What every task does with its arguments: checked by type, refused in one line."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec, TypeAlias, TypeVar, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,43 +27,136 @@ def _shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What a ``dict`` parameter holds, beside its annotation: ``Annotated[dict[str, Any], Shape]``.
+
+    For callers, who learn a mistake before they send; the task itself parses again.
+
+    Attributes:
+        model: its keys, their types and descriptions.
+        parse: raises :class:`InvalidArgumentsError` for a wrong value.
+    """
+
+    model: type[BaseModel]
+    parse: Callable[[dict[str, Any]], object]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with the arguments: where, of which kind, in words."""
+
+    where: tuple[str | int, ...]
+    kind: str
+    text: str
+
+
+class Contract:
+    """The arguments that a function accepts, by its signature and annotations.
+
+    Types are strict, as JSON carries them: ``"7"`` is not a number. A parameter named ``self``
+    (a bound task) is left alone; one without annotation accepts anything.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.name = function.__name__
+        self.signature = inspect.signature(function)
+        hints = get_type_hints(function, include_extras=True)
+        self.annotations = {
+            name: hints.get(name, Any) for name in self.signature.parameters if name != "self"
+        }
+        self._adapters = {
+            name: TypeAdapter(annotation) for name, annotation in self.annotations.items()
+        }
+
+    def schema(self, parameter: str) -> dict[str, Any]:
+        """Give a parameter's JSON schema, with the keys of its :class:`Shape`."""
+        shape = self._shape(parameter)
+        adapter = TypeAdapter(shape.model) if shape else self._adapters[parameter]
+        return adapter.json_schema()
+
+    def validate(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[inspect.BoundArguments, list[Problem]]:
+        """Bind arguments and convert them to their types.
+
+        Raises:
+            InvalidArgumentsError: one is missing or unknown.
+        """
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            accepted = ", ".join(self.annotations) or "nothing"
+            message = f"{self.name}: {error}; it accepts: {accepted}"
+            raise InvalidArgumentsError(message) from None
+        problems: list[Problem] = []
+        for parameter, value in bound.arguments.items():
+            if parameter not in self._adapters:
+                continue
+            try:
+                adapter = self._adapters[parameter]
+                bound.arguments[parameter] = adapter.validate_python(value, strict=True)
+            except ValidationError as error:
+                problems += [
+                    Problem(
+                        (parameter, *e["loc"]),
+                        e["type"],
+                        f"{'.'.join([parameter, *map(str, e['loc'])])}: {e['msg']}, "
+                        f"got {_shown(e['input'])}",
+                    )
+                    for e in error.errors(include_url=False)
+                ]
+        return bound, problems
+
+    def refuse(self, problems: Sequence[Problem]) -> None:
+        """Raise :class:`InvalidArgumentsError` that names every problem, if there is one."""
+        if problems:
+            raise InvalidArgumentsError(f"{self.name}: {'; '.join(p.text for p in problems)}")
+
+    def check(self, kwargs: Mapping[str, Any]) -> None:
+        """Check what a caller is about to send, into the keys of each :class:`Shape`.
+
+        Raises:
+            InvalidArgumentsError: names everything that is wrong.
+        """
+        callers = self.signature.replace(
+            parameters=[p for n, p in self.signature.parameters.items() if n != "self"]
+        )
+        try:
+            callers.bind(**kwargs)
+        except TypeError as error:
+            accepted = ", ".join(self.annotations) or "nothing"
+            message = f"{self.name}: {error}; it accepts: {accepted}"
+            raise InvalidArgumentsError(message) from None
+        placeholder = {"self": None} if "self" in self.signature.parameters else {}
+        _, problems = self.validate((), {**placeholder, **kwargs})
+        self.refuse(problems)
+        for parameter, value in kwargs.items():
+            shape = self._shape(parameter)
+            if shape is not None and isinstance(value, dict):
+                shape.parse(value)
+
+    def _shape(self, parameter: str) -> Shape | None:
+        marks = getattr(self.annotations.get(parameter), "__metadata__", ())
+        return next((mark for mark in marks if isinstance(mark, Shape)), None)
+
+
 def validated(function: Callable[P, R]) -> Callable[P, R]:
     """Check a task's arguments against its annotations before its body runs.
 
-    Types are strict, as JSON carries them: ``"7"`` is not a number. A parameter named ``self``
-    (a bound task) is left alone.
+    The :class:`Contract` is the result's attribute ``contract``.
 
     Raises:
         InvalidArgumentsError: when called with a missing, unknown or wrong argument; its text
             names each of them and what the task accepts.
     """
-    signature = inspect.signature(function)
-    hints = get_type_hints(function, include_extras=True)
-    accepted = [name for name in signature.parameters if name != "self"]
-    adapters = {name: TypeAdapter(hints[name]) for name in accepted}
+    contract = Contract(function)
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        name = function.__name__
-        try:
-            bound = signature.bind(*args, **kwargs)
-        except TypeError as error:
-            message = f"{name}: {error}; it accepts: {', '.join(accepted) or 'nothing'}"
-            raise InvalidArgumentsError(message) from None
-        problems: list[str] = []
-        for parameter, value in bound.arguments.items():
-            if parameter not in adapters:
-                continue
-            try:
-                bound.arguments[parameter] = adapters[parameter].validate_python(value, strict=True)
-            except ValidationError as error:
-                problems += [
-                    f"{'.'.join([parameter, *map(str, e['loc'])])}: {e['msg']}, "
-                    f"got {_shown(e['input'])}"
-                    for e in error.errors(include_url=False)
-                ]
-        if problems:
-            raise InvalidArgumentsError(f"{name}: {'; '.join(problems)}")
+        bound, problems = contract.validate(args, kwargs)
+        contract.refuse(problems)
         return function(*bound.args, **bound.kwargs)
 
+    checked.contract = contract  # type: ignore[attr-defined]
     return checked

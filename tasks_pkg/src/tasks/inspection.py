@@ -16,7 +16,7 @@ from tasks.beat import LAST_TICK_KEY
 from tasks.settings import Settings
 
 #: kombu keeps one list per priority step: the queue's own key, and these.
-_PRIORITY_SUFFIXES = ("", "\x06\x163", "\x06\x166", "\x06\x169")
+PRIORITY_SUFFIXES = ("", "\x06\x163", "\x06\x166", "\x06\x169")
 
 
 def connect(url: str, timeout: float) -> Redis:
@@ -76,10 +76,10 @@ def queue_lengths(url: str, queues: Iterable[str], timeout: float) -> dict[str, 
     with connect(url, timeout) as client:
         pipe = client.pipeline(transaction=False)
         for name in names:
-            for suffix in _PRIORITY_SUFFIXES:
+            for suffix in PRIORITY_SUFFIXES:
                 pipe.llen(name + suffix)
         counts = cast("list[int]", pipe.execute())
-    step = len(_PRIORITY_SUFFIXES)
+    step = len(PRIORITY_SUFFIXES)
     return {name: sum(counts[i * step : (i + 1) * step]) for i, name in enumerate(names)}
 
 

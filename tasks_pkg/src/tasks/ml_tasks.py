@@ -1,11 +1,11 @@
 """The machine-learning tasks: each checks what it was given and runs one Ray job."""
 
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 from tasks import datasets, predictions
-from tasks.contracts import Untyped, validated
+from tasks.contracts import Shape, Untyped, validated
 from tasks.orchestration import ray_task, run_job
-from tasks.schemas_ml import PredictionResult, TrainingResult, model_config_from
+from tasks.schemas_ml import ModelConfig, PredictionResult, TrainingResult, model_config_from
 from tasks.settings import get_settings
 
 
@@ -13,7 +13,7 @@ from tasks.settings import get_settings
 @validated
 def distributed_training(
     self: Untyped,
-    model_config: dict[str, Any],
+    model_config: Annotated[dict[str, Any], Shape(ModelConfig, model_config_from)],
     dataset_path: str,
 ) -> TrainingResult:
     """Train one gradient-boosted model on one dataset, on several Ray workers at once.

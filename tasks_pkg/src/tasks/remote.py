@@ -2,6 +2,7 @@
 
 import os
 import time
+from fnmatch import fnmatchcase
 from typing import TypedDict, cast
 
 from celery import Celery
@@ -26,6 +27,8 @@ class WorkerInfo(TypedDict):
     pid: int
     versions: dict[str, str]
     tasks: list[str]
+    routes: dict[str, str]
+    """Queue of each task that is routed, those of task packages included."""
 
 
 @inspect_command()  # type: ignore[untyped-decorator]  # celery has no types
@@ -33,6 +36,7 @@ def celray_info(control: Untyped) -> WorkerInfo:
     """Describe this worker."""
     consumer = control.consumer
     reads = consumer.task_consumer
+    tasks = sorted(name for name in control.app.tasks if not name.startswith("celery."))
     return {
         "queues": [q for q in get_settings().queues if reads and reads.consuming_from(q)],
         "processes": consumer.pool.num_processes,
@@ -41,7 +45,13 @@ def celray_info(control: Untyped) -> WorkerInfo:
         "uptime_seconds": int(time.monotonic() - _STARTED),
         "pid": os.getpid(),
         "versions": versions(),
-        "tasks": sorted(name for name in control.app.tasks if not name.startswith("celery.")),
+        "tasks": tasks,
+        "routes": {
+            task: queue
+            for task in tasks
+            for pattern, queue in get_settings().routes.items()
+            if fnmatchcase(task, pattern)
+        },
     }
 
 

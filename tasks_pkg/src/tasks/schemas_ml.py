@@ -16,7 +16,9 @@ class ModelConfig(BaseModel):
     ``n_estimators``, ``max_depth`` and ``num_partitions`` are what callers have always sent.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
 
     n_estimators: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Boosting rounds; with k > 2 classes, each grows k trees."""

@@ -1,0 +1,131 @@
+"""What every command shares: the connection, ``--json``, tables."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tasks.client import Client, SubmittedTask
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Session:
+    """One run of ``celray``."""
+
+    def __init__(self) -> None:
+        self.json = False
+        self.debug = False
+        self.credentials: Path | None = None
+
+    @cached_property
+    def client(self) -> "Client":
+        """The service, from the credentials."""
+        from tasks.client import Client  # noqa: PLC0415 - takes most of a second
+
+        return Client(self.credentials)
+
+    def task(self, task_id: str) -> "SubmittedTask":
+        """Take up a task by its id."""
+        return self.client.task(task_id)
+
+    @cached_property
+    def out(self) -> "Console":
+        """Where results go: standard output."""
+        from rich.console import Console  # noqa: PLC0415
+
+        return Console(highlight=False, soft_wrap=True)
+
+    @cached_property
+    def err(self) -> "Console":
+        """Where people are told what happens: standard error."""
+        from rich.console import Console  # noqa: PLC0415
+
+        return Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Tell a person something that no program reads."""
+        if not self.json:
+            sys.stderr.write(text + "\n")
+
+    def say(self, text: str) -> None:
+        """Write a line of the answer."""
+        sys.stdout.write(text + "\n")
+
+    def say_json(self, document: object) -> None:
+        """Write the answer as one JSON document, in colour on a terminal."""
+        text = json.dumps(document, indent=2, default=str)
+        if sys.stdout.isatty():
+            self.out.print_json(text)
+        else:
+            self.say(text)
+
+    def table(self, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Write a table that fits the terminal; in full where there is none."""
+        from rich.table import Table  # noqa: PLC0415
+
+        if not sys.stdout.isatty():
+            cells = [list(heads), *([_cell(value) for value in row] for row in rows)]
+            widths = [max(len(row[i]) for row in cells) for i in range(len(heads))]
+            for texts in cells:
+                line = "  ".join(c.ljust(w) for c, w in zip(texts, widths, strict=True))
+                self.say(line.rstrip())
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for head in heads:
+            table.add_column(head, overflow="fold")
+        for row in rows:
+            table.add_row(*(_cell(value) for value in row))
+        self.out.print(table, soft_wrap=False)
+
+    def pairs(self, pairs: Sequence[tuple[str, object]]) -> None:
+        """Write names with their values; what has none is left out."""
+        shown = [(name, value) for name, value in pairs if value not in (None, "", [], {})]
+        width = max((len(name) for name, _ in shown), default=0)
+        for name, value in shown:
+            self.say(f"{name.ljust(width)}  {_cell(value)}")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "-"
+    if isinstance(value, dict):
+        return json.dumps(value, default=str)
+    return str(value)
+
+
+def _set_json(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_root().ensure_object(Session).json = True
+
+
+def _set_credentials(ctx: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        ctx.find_root().ensure_object(Session).credentials = value
+
+
+def common(command: F) -> F:
+    """Add the options that every command takes, before or after its name."""
+    command = click.option(
+        "--credentials",
+        type=click.Path(path_type=Path),
+        expose_value=False,
+        callback=_set_credentials,
+        help="File with the lines of `make credentials`.",
+    )(command)
+    return click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_json,
+        help="One JSON document on standard output.",
+    )(command)

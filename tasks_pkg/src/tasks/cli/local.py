@@ -1,0 +1,3 @@
+"""``celray run``: a task in this process, without broker or worker."""
+
+COMMANDS = ()

@@ -1,0 +1,186 @@
+"""A task's progress, live: a bar on a terminal, a line per step elsewhere."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from tasks.cli.context import Session
+from tasks.client.errors import ClientError, NotFinishedError
+from tasks.ray_jobs.protocol import MARKER
+
+if TYPE_CHECKING:
+    from tasks.client import Status, SubmittedTask
+
+#: After so many seconds of waiting, the queue is looked into, and again as often.
+_LOOK_INTO_QUEUE = 3.0
+#: Between two reads of a job's log, in seconds: each brings all of it.
+_READ_LOG = 1.0
+
+
+class Screen:
+    """Where the steps are shown: standard error."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._said = ""
+        self._bar: Any = None
+        self._row: Any = None
+        if sys.stderr.isatty() and not session.json:
+            from rich.progress import (  # noqa: PLC0415
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                SpinnerColumn,
+                TextColumn,
+                TimeElapsedColumn,
+            )
+
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=30),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[detail]}", style="dim"),
+                console=session.err,
+                transient=True,
+            )
+            self._row = self._bar.add_task("waiting", total=None, detail="")
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def show(self, phase: str, detail: str, done: int = 0, total: int | None = None) -> None:
+        """Show a step; the same one again says nothing."""
+        if self._bar:
+            self._bar.update(
+                self._row, description=phase, completed=done, total=total, detail=detail
+            )
+            return
+        text = " ".join(filter(None, [phase, f"{done}/{total}" if total else "", detail]))
+        if text != self._said:
+            self._said = text
+            self._session.note(text)
+
+    def line(self, text: str) -> None:
+        """Write a line above the bar."""
+        if self._bar:
+            self._bar.console.print(text, markup=False)
+        else:
+            sys.stderr.write(text + "\n")
+
+
+class _Log:
+    """The Ray job's log, as far as it has been shown."""
+
+    def __init__(self, task: "SubmittedTask", screen: Screen) -> None:
+        self._task, self._screen = task, screen
+        self._shown = 0
+        self._next = 0.0
+
+    def read(self, *, last: bool = False) -> None:
+        """Show what is new; a job that is not there yet has nothing."""
+        if time.monotonic() < self._next and not last:
+            return
+        try:
+            text = self._task.log()
+        except ClientError:
+            text = ""
+        lines = text.splitlines() if last else text.splitlines()[: text.count("\n")]
+        for line in lines[self._shown :]:
+            if MARKER not in line:
+                self._screen.line(line)
+        self._shown = max(self._shown, len(lines))
+        self._next = time.monotonic() + _READ_LOG
+
+
+def watch(session: Session, task: "SubmittedTask", *, log: bool, timeout: float | None) -> int:
+    """Follow a task to its end, then write its result; returns the exit status."""
+    started = time.monotonic()
+    with Screen(session) as screen:
+        reader = _Log(task, screen) if log else None
+        try:
+            status = _follow(task, screen, reader, timeout)
+        except KeyboardInterrupt:
+            session.note(
+                f"\nit goes on: celray status {task.id}, or celray cancel {task.id} to end it"
+            )
+            raise
+        if reader:
+            reader.read(last=True)
+    return conclude(session, status, time.monotonic() - started)
+
+
+def _follow(
+    task: "SubmittedTask", screen: Screen, log: _Log | None, timeout: float | None
+) -> "Status":
+    started = time.monotonic()
+    look_at, pause = started + _LOOK_INTO_QUEUE, 0.02
+    told_job = None
+    while True:
+        status = task.peek()
+        now = time.monotonic()
+        if status.finished:
+            return status
+        if timeout is not None and now - started >= timeout:
+            message = f"task {task.id} has not ended within {timeout:g} s; it goes on"
+            raise NotFinishedError(message)
+        if status.state == "WAITING" and now >= look_at:
+            look_at = now + _LOOK_INTO_QUEUE
+            screen.show(*_where(task))
+        elif status.state == "WAITING" and look_at == started + _LOOK_INTO_QUEUE:
+            screen.show("waiting", "for a worker")
+        elif status.state != "WAITING":
+            _show(screen, status)
+        if status.ray_submission_id and status.ray_submission_id != told_job:
+            told_job = status.ray_submission_id
+            screen.line(f"Ray job {told_job}")
+        if log and status.state == "PROGRESS":
+            log.read()
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.3)
+
+
+def _show(screen: Screen, status: "Status") -> None:
+    step = status.progress
+    if step and "phase" in step:
+        total = step.get("total") or None
+        screen.show(str(step["phase"]), str(step.get("message", "")), step.get("done", 0), total)
+    elif status.state == "RETRY":
+        why = status.error["message"] if status.error else ""
+        screen.show("waiting to try again", why)
+    else:
+        screen.show("running", f"on {status.worker}" if status.worker else "")
+
+
+def _where(task: "SubmittedTask") -> tuple[str, str]:
+    """Say why nothing happens yet."""
+    status = task.status()
+    if status.state != "WAITING":
+        return "running", "a worker has it"
+    consumers = task.client.queues().get(status.queue or "", {}).get("workers", [])
+    if not consumers:
+        return "waiting", f"no worker that answers consumes queue {status.queue}"
+    return "waiting", f"number {status.position} in queue {status.queue}"
+
+
+def conclude(session: Session, status: "Status", seconds: float | None = None) -> int:
+    """Write the result of a task that has ended; returns the exit status."""
+    if session.json:
+        session.say_json(status.as_json())
+    try:
+        result = status.outcome()
+    except ClientError as error:
+        sys.stderr.write(f"celray: {error}\n")
+        return error.exit_status
+    if not session.json:
+        if seconds is not None:
+            session.note(f"done in {seconds:.1f} s")
+        session.say_json(result)
+    return 0

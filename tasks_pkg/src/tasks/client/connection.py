@@ -1,0 +1,85 @@
+"""A client's Celery app: it sends, reads results, and asks workers; it consumes nothing."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from tasks.app import SERIALIZATION
+from tasks.client.errors import ServiceUnavailableError
+from tasks.headers import PUBLISHED_AT
+from tasks.routes import ROUTES
+from tasks.settings import ClientSettings
+
+#: How long a client waits for a connection or an answer, in seconds: a person sits before it.
+PATIENCE = 5.0
+
+
+def application(settings: ClientSettings) -> Celery:
+    """Build the app; nothing is connected yet."""
+    app = Celery("celray-client", set_as_current=False)
+    sockets: dict[str, Any] = {
+        "socket_timeout": PATIENCE,
+        "socket_connect_timeout": PATIENCE,
+        "socket_keepalive": True,
+    }
+    app.conf.update(
+        {
+            **SERIALIZATION,
+            "broker_url": settings.broker_url.get_secret_value(),
+            "broker_connection_timeout": PATIENCE,
+            "broker_transport_options": {**sockets, "client_name": "celray-cli"},
+            "broker_connection_retry": False,
+            "task_publish_retry_policy": {"max_retries": 2, "interval_start": 0.2},
+            "result_backend": settings.result_backend_url.get_secret_value(),
+            "redis_socket_timeout": PATIENCE,
+            "redis_socket_connect_timeout": PATIENCE,
+            "redis_retry_on_timeout": False,
+            "result_backend_always_retry": False,
+            "result_backend_transport_options": {"retry_policy": {"max_retries": 1}},
+            "task_routes": dict(ROUTES),
+            "task_default_queue": "default",
+            "task_default_exchange_type": "direct",
+            "task_send_sent_event": True,
+            "result_extended": True,
+            "imports": (),
+        }
+    )
+    return app
+
+
+def stamped() -> dict[str, float]:
+    """Give the headers of a message that is published now."""
+    return {PUBLISHED_AT: time.time()}
+
+
+@contextmanager
+def answering(settings: ClientSettings) -> Iterator[None]:
+    """Say in one line which part does not answer, and where its address came from."""
+    where = _without_password(settings.broker_url.get_secret_value())
+    try:
+        yield
+    except (AuthenticationError, NoPermissionError) as error:
+        message = f"Redis at {where} refuses this user ({error}); credentials: {settings.origin}"
+        raise ServiceUnavailableError(message) from None
+    except (OperationalError, RedisConnectionError, RedisError, OSError) as error:
+        if "WRONGPASS" in str(error) or "NOAUTH" in str(error):
+            why = "refuses the password"
+        else:
+            why = f"does not answer ({_one_line(error)})"
+        message = f"Redis at {where} {why}; credentials: {settings.origin}"
+        raise ServiceUnavailableError(message) from None
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

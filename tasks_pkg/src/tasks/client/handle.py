@@ -1,0 +1,307 @@
+"""One task that was sent: how far it is, its result, its end."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery
+
+from tasks.client import trace as tracing
+from tasks.client.broker import Waiting
+from tasks.client.connection import answering
+from tasks.client.errors import (
+    NotFinishedError,
+    ServiceUnavailableError,
+    TaskCancelledError,
+    TaskFailedError,
+    UnknownIdError,
+)
+from tasks.submission import submission_id
+
+if TYPE_CHECKING:
+    from tasks.client.sync import Client
+
+#: States after which nothing changes any more.
+FINISHED = frozenset({"SUCCESS", "FAILURE", "REVOKED", "REJECTED", "IGNORED"})
+
+#: The first and the longest pause between two looks, in seconds.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of a task at one moment.
+
+    Attributes:
+        id: the Celery task's id.
+        state: WAITING (in its queue), DELIVERED (a worker has it), STARTED, PROGRESS, RETRY,
+            SUCCESS, FAILURE, REVOKED, or UNKNOWN.
+        name: the task's name, once known.
+        queue: its queue.
+        position: in the queue, 1 is next; None once a worker has it.
+        worker: the node that runs or ran it.
+        progress: ``phase``, ``done``, ``total``, ``message``, while the state is PROGRESS.
+        ray_submission_id: of the Ray job.
+        result: what the task returned.
+        error: ``kind`` and ``message`` of what it raised.
+        finished_at: ISO 8601, UTC.
+        retries: new starts so far.
+    """
+
+    id: str
+    state: str
+    name: str | None = None
+    queue: str | None = None
+    position: int | None = None
+    worker: str | None = None
+    progress: dict[str, Any] | None = None
+    ray_submission_id: str | None = None
+    result: Any = None
+    error: dict[str, str] | None = None
+    finished_at: str | None = None
+    retries: int | None = None
+    meta: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.state in FINISHED
+
+    def as_json(self) -> dict[str, Any]:
+        """Give all of it in JSON types."""
+        return {name: value for name, value in self.__dict__.items() if name != "meta"}
+
+    def outcome(self) -> Any:  # noqa: ANN401 - what the task returned
+        """Give the result of a task that has ended well.
+
+        Raises:
+            TaskFailedError, TaskCancelledError, NotFinishedError: it has not.
+        """
+        if self.state == "SUCCESS":
+            return self.result
+        if self.state == "REVOKED":
+            message = f"task {self.id} was cancelled"
+            raise TaskCancelledError(message)
+        if self.finished:
+            error = self.error or {"kind": self.state, "message": ""}
+            raise TaskFailedError(error["kind"], error["message"])
+        message = f"task {self.id} has no result yet: {self.state}"
+        raise NotFinishedError(message)
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """How a cancellation went: the state it led to, what Ray was told, and all of it in words."""
+
+    id: str
+    state: str
+    cancelled: bool
+    ray_job: str | None
+    message: str
+
+
+def read(app: Celery, task_id: str) -> Status | None:
+    """Read what the result store knows of a task; None when that is nothing.
+
+    Raw, because Celery would turn a failure into an exception class that a client may not have.
+    """
+    raw = app.backend.get(app.backend.get_key_for_task(task_id))
+    if not raw:
+        return None
+    meta: dict[str, Any] = app.backend.decode(raw)
+    state, value = meta["status"], meta.get("result")
+    known = value if isinstance(value, dict) else {}
+    failed = state in {"FAILURE", "RETRY", "REJECTED"}
+    message = known.get("exc_message", "")
+    worker = meta.get("worker") or (known.get("hostname") if state == "STARTED" else None)
+    return Status(
+        id=task_id,
+        state=state,
+        name=meta.get("name"),
+        queue=meta.get("queue"),
+        worker=worker,
+        progress=known if state == "PROGRESS" else None,
+        ray_submission_id=known.get("ray_submission_id"),
+        result=value if state == "SUCCESS" else None,
+        error={
+            "kind": str(known.get("exc_type", "Exception")),
+            "message": " ".join(map(str, message)) if isinstance(message, list) else str(message),
+        }
+        if failed
+        else None,
+        finished_at=meta.get("date_done") if state in FINISHED else None,
+        retries=meta.get("retries"),
+        meta=meta,
+    )
+
+
+class SubmittedTask:
+    """One task, by its id. Made by :class:`tasks.client.Client`."""
+
+    def __init__(self, client: "Client", task_id: str, name: str | None = None) -> None:
+        self.client = client
+        self.id = task_id
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"SubmittedTask({self.id!r}, {self.name!r})"
+
+    def status(self) -> Status:
+        """Look once.
+
+        Raises:
+            ServiceUnavailableError: Redis does not answer.
+        """
+        with answering(self.client.settings):
+            found = read(self.client.app, self.id)
+            if found is not None:
+                return found
+            waiting = self.client.broker.find(self.id)
+            if waiting is None:
+                # It may have ended between the two looks.
+                return read(self.client.app, self.id) or Status(self.id, "UNKNOWN", self.name)
+        return _waits(self.id, waiting)
+
+    def require_known(self) -> Status:
+        """Look once, and refuse an id that nobody knows.
+
+        Raises:
+            UnknownIdError: it was never sent, or its result has expired.
+        """
+        status = self.status()
+        if status.state == "UNKNOWN":
+            message = (
+                f"nothing is known of task {self.id}: never sent to this service, just now on its "
+                "way to a worker, or its result has expired"
+            )
+            raise UnknownIdError(message)
+        return status
+
+    def peek(self) -> Status:
+        """Look at the result store alone, which is quick."""
+        with answering(self.client.settings):
+            return read(self.client.app, self.id) or Status(self.id, "WAITING", self.name)
+
+    def follow(self, timeout: float | None = None) -> Iterator[Status]:
+        """Give the status whenever it changes, to the end or for ``timeout`` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        told: Status | None = None
+        pause = _FIRST_PAUSE
+        while True:
+            status = self.peek()
+            if status != told:
+                told = status
+                yield status
+            if status.finished:
+                return
+            left = _LONGEST_PAUSE if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+    def wait(
+        self, timeout: float | None = None, on_change: Callable[[Status], None] | None = None
+    ) -> Status:
+        """Wait for the end; ``on_change`` is told of every step.
+
+        Raises:
+            NotFinishedError: not within ``timeout`` seconds; the task goes on.
+        """
+        status = Status(self.id, "UNKNOWN")
+        for status in self.follow(timeout):
+            if on_change is not None:
+                on_change(status)
+        if not status.finished:
+            message = f"task {self.id} has not ended within {timeout:g} s; it goes on"
+            raise NotFinishedError(message)
+        return status
+
+    def result(self, timeout: float | None = None) -> Any:  # noqa: ANN401 - what it returned
+        """Wait for the result.
+
+        Raises:
+            TaskFailedError: the task failed; the text is its own.
+            TaskCancelledError: it was cancelled.
+            NotFinishedError: not within ``timeout`` seconds; the task goes on.
+        """
+        return self.wait(timeout).outcome()
+
+    def log(self) -> str:
+        """Give the log of the task's Ray job so far.
+
+        Raises:
+            UnknownIdError: it has no Ray job, or Ray no longer knows it.
+            ServiceUnavailableError: Ray does not answer.
+        """
+        name = self.ray_job()
+        text = self.client.jobs.log(name)
+        if text is None:
+            message = f"Ray knows no job {name}: the task has none, or it was too long ago"
+            raise UnknownIdError(message)
+        return text
+
+    def ray_job(self) -> str:
+        """Give the id of the task's Ray job: the one that it reports, else its first."""
+        return self.status().ray_submission_id or submission_id(self.id)
+
+    def trace(self) -> dict[str, Any]:
+        """Give everything that is known of the task, its worker and its Ray job."""
+        return tracing.trace(self.client, self.require_known())
+
+    def cancel(self, wait: float = 10.0) -> Cancelled:
+        """End the task wherever it is, and its Ray job with it.
+
+        Args:
+            wait: seconds to wait for its end.
+
+        Raises:
+            UnknownIdError: nobody knows it.
+        """
+        status = self.require_known()
+        if status.finished:
+            message = f"it had already ended: {status.state}"
+            return Cancelled(self.id, status.state, cancelled=False, ray_job=None, message=message)
+        with answering(self.client.settings):
+            heard = self.client.app.control.revoke(self.id, terminate=True, reply=True, timeout=1.0)
+            waiting = self.client.broker.find(self.id) if status.state == "WAITING" else None
+            # A message that comes back may have a Ray job, which only the worker's revoke ends.
+            back = waiting if waiting and (not waiting.redelivered or not heard) else None
+            if back and self.client.broker.take_back(back):
+                self.client.app.backend.mark_as_revoked(self.id, "cancelled by its sender")
+        if not self.peek().finished and heard:
+            list(self.follow(wait))
+        status = self.peek()
+        job = self._stop_job(status) if not heard else status.ray_submission_id
+        return self._told(status, heard=bool(heard), job=job)
+
+    def _stop_job(self, status: Status) -> str | None:
+        """Stop the Ray job ourselves where no worker is there to do it."""
+        name = status.ray_submission_id or submission_id(self.id)
+        try:
+            return name if self.client.jobs.configured and self.client.jobs.stop(name) else None
+        except ServiceUnavailableError:
+            return None
+
+    def _told(self, status: Status, *, heard: bool, job: str | None) -> Cancelled:
+        if status.state == "REVOKED":
+            words = "cancelled"
+        elif status.finished:
+            words = f"it ended before it could be cancelled: {status.state}"
+        elif not heard:
+            words = "no worker answered, and a worker had taken it: it will run again"
+        else:
+            words = "the workers know; it ends as soon as one of them takes it"
+        done = status.state == "REVOKED" or (heard and not status.finished)
+        return Cancelled(self.id, status.state, cancelled=done, ray_job=job, message=words)
+
+
+def _waits(task_id: str, waiting: Waiting) -> Status:
+    return Status(
+        id=task_id,
+        state="DELIVERED" if waiting.position is None else "WAITING",
+        name=waiting.name,
+        queue=waiting.queue,
+        position=waiting.position,
+    )

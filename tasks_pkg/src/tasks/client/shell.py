@@ -1,0 +1,40 @@
+"""The app for ``celray celery``: the service's where it is configured, else a client's."""
+
+from pathlib import Path
+
+from celery import Celery
+
+from tasks.client.connection import application
+from tasks.settings import (
+    ClientSettings,
+    ConfigurationError,
+    load_client_settings,
+    load_settings,
+)
+
+_chosen: list[ClientSettings] = []
+
+
+def choose(credentials: Path | None) -> str:
+    """Give what ``celery -A`` takes.
+
+    Raises:
+        ConfigurationError: there is neither a service's configuration nor a client's.
+    """
+    if credentials is None:
+        try:
+            load_settings()
+        except ConfigurationError:
+            pass
+        else:
+            return "tasks"
+    _chosen[:] = [load_client_settings(credentials)]
+    return f"{__name__}:app"
+
+
+def __getattr__(name: str) -> Celery:
+    """Build the client's app when Celery's command line asks for it."""
+    if name == "app" and _chosen:
+        return application(_chosen[0])
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

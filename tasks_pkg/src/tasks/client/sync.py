@@ -1,0 +1,212 @@
+"""The client: submit, look, wait."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, cast
+
+from celery import Celery
+from pydantic import SecretStr
+
+from tasks.client import catalogue
+from tasks.client.broker import Broker
+from tasks.client.connection import PATIENCE, answering, application, stamped
+from tasks.client.errors import ServiceUnavailableError, UnknownTaskError
+from tasks.client.handle import SubmittedTask
+from tasks.client.jobs import Jobs
+from tasks.settings import ClientSettings, load_client_settings
+
+#: How long workers may take to answer a question, in seconds.
+ANSWER_SECONDS = 1.0
+
+
+class Client:
+    """Sends tasks to one service, and follows them.
+
+    Args:
+        credentials: a file of what ``make credentials`` prints; by default the environment
+            (``CELERY_BROKER_URL``, ...) or ``~/.config/celray/credentials``.
+        broker: the broker's URL, in place of all that; then ``backend`` is needed too.
+        backend: the result store's URL.
+
+    Raises:
+        tasks.settings.ConfigurationError: there are no credentials, or they are wrong.
+    """
+
+    def __init__(
+        self,
+        credentials: Path | str | None = None,
+        *,
+        broker: str | None = None,
+        backend: str | None = None,
+    ) -> None:
+        if broker is not None and backend is not None:
+            self.settings = ClientSettings(
+                broker_url=SecretStr(broker),
+                result_backend_url=SecretStr(backend),
+                origin="the caller",
+            )
+        else:
+            self.settings = load_client_settings(Path(credentials) if credentials else None)
+
+    @cached_property
+    def app(self) -> Celery:
+        """The Celery app, for what this class does not offer."""
+        return application(self.settings)
+
+    @cached_property
+    def broker(self) -> Broker:
+        """The broker's queues."""
+        return Broker(self.settings.broker_url.get_secret_value(), PATIENCE)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """Ray's Jobs API."""
+        return Jobs(self.settings, PATIENCE)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.broker.close()
+        self.app.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def tasks(self) -> dict[str, catalogue.TaskInfo]:
+        """Give the tasks that are installed here, by name, with their contracts."""
+        return catalogue.installed()
+
+    def find(self, name: str) -> catalogue.TaskInfo:
+        """Find a task by its name or the end of it; asks the workers for one not installed here.
+
+        Raises:
+            UnknownTaskError, AmbiguousNameError: its text says what was probably meant.
+        """
+        installed = self.tasks()
+        try:
+            return installed[catalogue.resolve(name, installed)]
+        except UnknownTaskError:
+            elsewhere = {
+                task: queue
+                for info in self.workers().values()
+                for task, queue in (info.get("routes") or {}).items()
+                if task not in installed
+            }
+            if not elsewhere:
+                raise
+            full = catalogue.resolve(name, [*installed, *elsewhere])
+            return catalogue.TaskInfo(full, elsewhere[full])
+
+    def submit(
+        self,
+        name: str,
+        /,
+        *,
+        queue: str | None = None,
+        task_id: str | None = None,
+        countdown: float | None = None,
+        **arguments: Any,  # noqa: ANN401 - whatever the task takes
+    ) -> SubmittedTask:
+        """Check the arguments against the task's contract, then send it.
+
+        Args:
+            name: the task's name, or the end of it where no other task has the same.
+            queue: in place of the one that it is routed to.
+            task_id: an id of your own; sending the same id again does not send twice the work
+                where the task's results are kept by content, as those of Ray jobs are.
+            countdown: seconds before which it must not start.
+            arguments: the task's.
+
+        Raises:
+            InvalidArgumentsError: an argument is wrong; nothing was sent.
+            UnknownTaskError, AmbiguousNameError: nothing was sent.
+            ServiceUnavailableError: the broker does not answer.
+        """
+        return self.send(self.find(name), arguments, queue, task_id, countdown)
+
+    def send(
+        self,
+        task: catalogue.TaskInfo,
+        arguments: dict[str, Any],
+        queue: str | None = None,
+        task_id: str | None = None,
+        countdown: float | None = None,
+    ) -> SubmittedTask:
+        """Do what :meth:`submit` does, for a task that has been found."""
+        if task.contract is not None:
+            task.contract.check(arguments)
+        queue = queue or task.queue or self._queue_of(task.name)
+        self.require_answer()  # Celery itself would try for a minute, and say less
+        with answering(self.settings):
+            sent = self.app.send_task(
+                task.name,
+                kwargs=arguments,
+                queue=queue,
+                task_id=task_id,
+                countdown=countdown,
+                headers=stamped(),
+            )
+        return SubmittedTask(self, sent.id, task.name)
+
+    def _queue_of(self, name: str) -> str:
+        """Ask the workers for the queue of a package's task."""
+        for info in self.workers().values():
+            if name in (info.get("routes") or {}):
+                return str(info["routes"][name])
+        message = f"no worker that answers has task {name}; name its queue if you know it"
+        raise UnknownTaskError(message)
+
+    def task(self, task_id: str) -> SubmittedTask:
+        """Take up a task that was sent before, from anywhere."""
+        return SubmittedTask(self, task_id)
+
+    def workers(self, destination: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+        """Ask the workers about themselves; by node name, see :mod:`tasks.remote`.
+
+        Args:
+            destination: the nodes to ask; all of them by default.
+        """
+        with answering(self.settings):
+            replies = self.app.control.broadcast(
+                "celray_info",
+                reply=True,
+                timeout=ANSWER_SECONDS,
+                destination=list(destination) if destination else None,
+                limit=len(destination) if destination else None,
+            )
+        return {
+            node: cast("dict[str, Any]", info)
+            for reply in replies or []
+            for node, info in sorted(reply.items())
+            if isinstance(info, dict) and "error" not in info
+        }
+
+    def queues(self) -> dict[str, dict[str, Any]]:
+        """Give every queue: ``waiting``, ``taken`` (by workers), ``workers`` that consume it.
+
+        Raises:
+            ServiceUnavailableError: the broker does not answer.
+        """
+        with answering(self.settings):
+            names = self.broker.queues()
+            lengths, taken = self.broker.lengths(names), self.broker.delivered()
+        consumers = {node: info.get("queues", []) for node, info in self.workers().items()}
+        return {
+            name: {
+                "waiting": lengths[name],
+                "taken": taken.get(name, 0),
+                "workers": [node for node, queues in consumers.items() if name in queues],
+            }
+            for name in names
+        }
+
+    def require_answer(self) -> None:
+        """Raise :class:`ServiceUnavailableError` unless the broker answers."""
+        with answering(self.settings):
+            self.broker.lengths(["default"])
+
+
+__all__ = ["Client", "ServiceUnavailableError"]
