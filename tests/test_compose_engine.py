@@ -128,3 +128,82 @@ def test_an_unhealthy_container_is_not_called_deployed(project: Project) -> None
     assert result["failed"]
     assert "sick is not healthy after 4 s (running, unhealthy)" in result["msg"]
     assert "I cannot reach the broker" in result["msg"]
+
+
+# -- one by one, behind a stand-in ---------------------------------------------------------------
+
+#: Leaves a line for every container that is asked to prove itself, and for every one that ends.
+DIARY = "/diary/lines"
+
+
+def working(project: Project, name: str, level: str) -> dict[str, Any]:
+    """A service that notes its start and its end."""
+    note = f'echo "{name} {level} $0" >> {DIARY}'
+    script = (
+        f"trap '{note.replace('$0', 'ends')}; exit 0' TERM;"
+        f" {note.replace('$0', 'begins')}; while :; do busybox sleep 0.1; done"
+    )
+    diary = project.folder.parent / "diary"
+    diary.mkdir(parents=True, exist_ok=True)
+    return service(name, script, environment={"LEVEL": level}, volumes=[f"{diary}:/diary"])
+
+
+def diary(project: Project) -> list[str]:
+    return (project.folder.parent / "diary/lines").read_text().splitlines()
+
+
+def test_behind_a_stand_in_a_service_is_never_without_a_worker(project: Project) -> None:
+    project.services = {name: working(project, name, "1") for name in ("alpha", "beta")}
+    project.converge()
+    project.services["alpha"] = working(project, "alpha", "2")
+    beta = project.running()["beta"]
+
+    result = project.converge(canary=f'echo "canary $LEVEL" >> {DIARY}')
+
+    assert verbs(result) == {"alpha": "recreate"}
+    assert "its stand-in worked after" in result["told"][0]
+    assert diary(project)[2:] == [
+        "alpha 2 begins",  # the stand-in
+        "canary 2",
+        "alpha 1 ends",
+        "alpha 2 begins",
+        "canary 2",
+        "alpha 2 ends",  # the stand-in
+    ]
+    assert project.running()["beta"] == beta
+    assert set(project.running()) == {"alpha", "beta"}
+    assert not (project.folder / "stand-in.yml").exists()
+    assert project.converge()["changed"] is False
+
+
+def test_a_new_version_whose_canary_fails_leaves_the_old_one_at_work(project: Project) -> None:
+    project.services = {"alpha": working(project, "alpha", "1")}
+    project.converge()
+    before = project.running()
+    files = {path: path.read_text() for path in project.folder.rglob("*") if path.is_file()}
+    project.services["alpha"] = working(project, "alpha", "broken")
+
+    result = project.converge(canary="echo no answer in 30 s >&2; exit 1")
+
+    assert result["failed"]
+    assert "alpha does not work; the old one never stopped" in result["msg"]
+    assert "no answer in 30 s" in result["msg"]
+    assert project.running() == before
+    assert files == {p: p.read_text() for p in project.folder.rglob("*") if p.is_file()}
+
+
+def test_a_new_version_that_fails_in_the_place_of_the_old_one_gives_way_to_it(
+    project: Project,
+) -> None:
+    project.services = {"alpha": working(project, "alpha", "1")}
+    project.converge()
+    project.services["alpha"] = working(project, "alpha", "2")
+
+    # Right for the stand-in, wrong for what takes the old one's place.
+    result = project.converge(canary=f"test $(busybox grep -c '2 begins' {DIARY}) = 1")
+
+    assert result["failed"]
+    assert set(project.running()) == {"alpha"}
+    assert diary(project)[-1] == "alpha 1 begins"
+    project.services["alpha"] = working(project, "alpha", "1")
+    assert project.converge()["changed"] is False

@@ -63,14 +63,31 @@ class Project:
     secret_files: dict[str, str] = field(default_factory=dict)
     wait_seconds: int = 30
 
-    def converge(self, *, check: bool = False) -> dict[str, Any]:
-        """The module's result for what is wanted now."""
-        text, services, folders = load(ACTION).prepare(
-            yaml.safe_dump({"services": self.services}),
+    def prepare(self, services: dict[str, Any]) -> tuple[str, dict[str, Any], list[str]]:
+        """What the action plugin makes of these services."""
+        prepared: tuple[str, dict[str, Any], list[str]] = load(ACTION).prepare(
+            yaml.safe_dump({"services": services}),
             str(self.folder),
             self.files | self.secret_files,
             "key",
         )
+        return prepared
+
+    def converge(self, *, check: bool = False, canary: str = "") -> dict[str, Any]:
+        """The module's result for what is wanted now; with a canary, behind stand-ins."""
+        text, services, folders = self.prepare(self.services)
+        stand_in = None
+        if canary:
+            others = {
+                name: {**service, "container_name": f"{service['container_name']}-stand-in"}
+                for name, service in self.services.items()
+            }
+            text_of_others, prepared, _ = self.prepare(others)
+            stand_in = {
+                "text": text_of_others,
+                "services": prepared,
+                "canary": ["busybox", "sh", "-c", canary],
+            }
         args = {
             "project": f"{PREFIX}-project",
             "folder": str(self.folder),
@@ -85,6 +102,7 @@ class Project:
             "gid": os.getgid(),
             "force": [],
             "wait_seconds": self.wait_seconds,
+            "stand_in": stand_in,
         }
         return run_module(MODULE, args, check=check)
 
@@ -104,6 +122,7 @@ class Project:
 
     def remove(self) -> None:
         """Whatever is left of it."""
-        label = f"label=com.docker.compose.project={PREFIX}-project"
-        if ids := docker("ps", "-aq", "--filter", label).split():
-            docker("rm", "--force", *ids)
+        for project in (f"{PREFIX}-project", f"{PREFIX}-project-stand-in"):
+            label = f"label=com.docker.compose.project={project}"
+            if ids := docker("ps", "-aq", "--filter", label).split():
+                docker("rm", "--force", *ids)

@@ -125,10 +125,13 @@ class ActionModule(ActionBase):
         for item in args.pop("files"):
             kinds[item.get("secret", True)][f"files/{item['name']}"] = item["content"]
         files = kinds[True] | kinds[False]
+        key = args.pop("digest_key")
+        stand_in = args.pop("stand_in", None) or {}
         try:
-            text, services, folders = prepare(
-                args.pop("definition"), args["folder"], files, args.pop("digest_key")
-            )
+            text, services, folders = prepare(args.pop("definition"), args["folder"], files, key)
+            if stand_in:
+                other, others, _ = prepare(stand_in.pop("definition"), args["folder"], files, key)
+                stand_in |= {"text": other, "services": others}
         except DefinitionError as error:
             return result | {"failed": True, "msg": f"project {args['project']}: {error}"}
         module_args = {
@@ -138,6 +141,7 @@ class ActionModule(ActionBase):
             "folders": folders,
             "secret_files": kinds[True],
             "files": kinds[False],
+            "stand_in": stand_in or None,
         }
         done: dict[str, Any] = self._execute_module(
             module_name="celray_compose", module_args=module_args, task_vars=task_vars
@@ -145,7 +149,7 @@ class ActionModule(ActionBase):
         # The invocation would repeat every definition at -v, and tells nobody anything.
         done.pop("invocation", None)
         short = bool(os.environ.get("CELRAY_SHORT")) or not self._task.check_mode
-        lines = done.pop("lines", [])
+        lines = done.pop("lines", []) + [f"  {line}" for line in done.pop("told", [])]
         detail = [] if short else done.pop("detail", [])
         done.pop("detail", None)
         if lines:

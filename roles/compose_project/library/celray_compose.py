@@ -37,6 +37,12 @@ options:
     description: How long a changed service may take to become healthy.
     type: int
     default: 180
+  stand_in:
+    description:
+      - Replace services one by one, each behind a stand-in. C(text) and C(services) are like those
+        above, under other container names; C(canary) is the command that must succeed inside a
+        container before it is trusted. A service that fails leaves the old one as it was.
+    type: dict
 author: celray
 """
 
@@ -47,6 +53,7 @@ EXAMPLES = r"""
 RETURN = r"""
 actions: {description: service to [verb, reason], returned: always, type: dict}
 lines: {description: the same for a person, returned: always, type: list}
+told: {description: how each replacement behind a stand-in went, returned: always, type: list}
 """
 
 import difflib
@@ -163,6 +170,11 @@ class Project:
         self.folder: str = self.params["folder"]
         self.compose_file = os.path.join(self.folder, "compose.yml")
         self.state_file = os.path.join(self.folder, "state.json")
+        self.stand_in: dict[str, Any] = self.params["stand_in"] or {}
+        self.stand_in_project = f"{self.params['project']}-stand-in"
+        self.stand_in_file = os.path.join(self.folder, "stand-in.yml")
+        self.told: list[str] = []
+        self.present_before: dict[str, dict[str, Any]] = {}
 
     # engine and compose
 
@@ -172,14 +184,14 @@ class Project:
             raise EngineError(f"docker {argv[0]}: {(err or out).strip()}")
         return str(out)
 
-    def compose(self, *argv: str) -> None:
+    def compose(self, *argv: str, stand_in: bool = False) -> None:
         # LANG: compose v1 is Python and dies on a host whose locale is not UTF-8.
         command = [
             *self.params["compose"],
             "-p",
-            self.params["project"],
+            self.stand_in_project if stand_in else self.params["project"],
             "-f",
-            self.compose_file,
+            self.stand_in_file if stand_in else self.compose_file,
             "--project-directory",
             self.folder,
             *argv,
@@ -193,13 +205,16 @@ class Project:
     def inspect(self, ids: list[str]) -> list[dict[str, Any]]:
         return list(json.loads(self.docker("inspect", *ids))) if ids else []
 
+    def ids(self, project: str) -> list[str]:
+        label = f"label=com.docker.compose.project={project}"
+        return self.docker("ps", "-aq", "--filter", label).split()
+
     def present(self) -> dict[str, dict[str, Any]]:
         """Service -> id, digest and state of each container of this project."""
-        label = f"label=com.docker.compose.project={self.params['project']}"
         found: dict[str, dict[str, Any]] = {}
         if self.module.check_mode and not shutil.which(self.params["docker"]):
             return found  # a bare host: the deploy would install the engine first
-        for box in self.inspect(self.docker("ps", "-aq", "--filter", label).split()):
+        for box in self.inspect(self.ids(self.params["project"])):
             labels = box["Config"]["Labels"]
             found[labels["com.docker.compose.service"]] = {
                 "id": box["Id"],
@@ -280,6 +295,10 @@ class Project:
         for name in by_verb["remove"]:
             self.docker("stop", present[name]["id"])
             self.docker("rm", present[name]["id"])
+        if self.stand_in:
+            for name in by_verb["recreate"]:
+                self.replace(name)
+            by_verb["recreate"] = []
         if by_verb["recreate"]:
             # Removed first, never recreated in place: v1 on a newer engine dies of that
             # (KeyError: ContainerConfig, docker/compose#11742). Both generations then do the same.
@@ -290,10 +309,90 @@ class Project:
             self.compose("up", "-d", "--no-build", "--no-deps", "--no-recreate", *up)
             self.wait(up)
 
-    def wait(self, names: list[str]) -> None:
+    def replace(self, name: str) -> None:
+        """Replace one service behind a stand-in: at every moment one of the two is at work.
+
+        The stand-in is the new definition under another name, and so the trial of it: while it is
+        brought up and used, the old container works on.
+        """
+        began = time.monotonic()
+        container = self.params["services"][name]["container"]
+        other = self.stand_in["services"][name]["container"]
+        uid, gid = self.params["uid"], self.params["gid"]
+        write(self.stand_in_file, self.stand_in["text"], 0o640, uid, gid)
+        try:
+            try:
+                self.compose("up", "-d", "--no-build", "--no-deps", name, stand_in=True)
+                self.wait([name], self.stand_in["services"])
+                self.canary(other)
+            except EngineError as error:
+                raise EngineError(
+                    f"the new {container} does not work; the old one never stopped. {error}"
+                ) from error
+            ready = time.monotonic()
+            self.compose("stop", name)
+            self.compose("rm", "-f", name)
+            self.compose("up", "-d", "--no-build", "--no-deps", "--no-recreate", name)
+            self.wait([name])
+            self.canary(container)
+            self.told.append(
+                f"{container}: its stand-in worked after {ready - began:.0f} s,"
+                f" it is replaced after {time.monotonic() - began:.0f} s"
+            )
+        finally:
+            self.dismiss()
+
+    def canary(self, container: str) -> None:
+        """Have the container prove that it works, in its own words if it cannot."""
+        rc, out, err = self.module.run_command(
+            [self.params["docker"], "exec", container, *self.stand_in["canary"]]
+        )
+        if rc:
+            raise EngineError(f"{container}: {(err or out).strip()[-2000:]}")
+
+    def dismiss(self) -> None:
+        """Stop stand-ins, also those of a run that was cut off, with their grace period."""
+        for identity in self.ids(self.stand_in_project):
+            self.docker("stop", identity)
+            self.docker("rm", identity)
+        if os.path.exists(self.stand_in_file):
+            os.unlink(self.stand_in_file)
+
+    def snapshot(self, paths: list[str]) -> dict[str, tuple[str, int] | None]:
+        """Content and mode of files as they are, for :meth:`restore`."""
+        return {
+            path: None if (text := read(path)) is None else (text, os.stat(path).st_mode & 0o777)
+            for path in paths
+        }
+
+    def restore(self, snapshot: dict[str, tuple[str, int] | None]) -> None:
+        """Put files back, and with them the containers that a failed replacement took away."""
+        for path, was in snapshot.items():
+            if was is not None:
+                write(path, *was, self.params["uid"], self.params["gid"])
+            elif os.path.exists(path):
+                os.unlink(path)
+        gone = [
+            name
+            for name, there in self.present_before.items()
+            if name in self.params["services"]
+            and not self.docker("ps", "-q", "--no-trunc", "--filter", f"id={there['id']}").strip()
+            and self.params["services"][name]["container"] not in self.replaced()
+        ]
+        if gone:
+            # What is left of the new ones goes first: v1 cannot recreate in place.
+            self.compose("stop", *gone)
+            self.compose("rm", "-f", *gone)
+            self.compose("up", "-d", "--no-build", "--no-deps", "--no-recreate", *gone)
+
+    def replaced(self) -> set[str]:
+        return {line.partition(":")[0] for line in self.told}
+
+    def wait(self, names: list[str], services: dict[str, Any] | None = None) -> None:
         """Until every named service runs and is healthy; a failure carries the last words."""
+        services = services or self.params["services"]
         deadline = time.monotonic() + self.params["wait_seconds"]
-        containers = {self.params["services"][name]["container"]: name for name in names}
+        containers = {services[name]["container"]: name for name in names}
         pending = dict.fromkeys(containers, "")
         while pending and time.monotonic() < deadline:
             for box in self.inspect(list(pending)):
@@ -307,7 +406,7 @@ class Project:
                     raise EngineError(
                         self.last_words(container, f"keeps failing (exit {state['ExitCode']})")
                     )
-                wants_health = self.params["services"][containers[container]]["health"]
+                wants_health = services[containers[container]]["health"]
                 pending[container] = f"{state['Status']}, {health}"
                 if state["Status"] == "running" and (health == "healthy" or not wants_health):
                     del pending[container]
@@ -327,23 +426,35 @@ class Project:
         return f"{container} {what}. Its last lines:\n{words}"
 
     def run(self) -> dict[str, Any]:
-        present = self.present()
+        present = self.present_before = self.present()
         actions = plan(self.params["services"], present, self.stored_parts(), self.params["force"])
         differing, obsolete = self.differing_files(), self.obsolete_files()
         missing = [path for path in self.params["folders"] if not os.path.exists(path)]
         text_differs = read(self.compose_file) != self.params["text"]
-        changed = bool(actions or differing or obsolete or missing or text_differs)
+        # A run that was cut off may have left a stand-in, which would go on working.
+        left = os.path.exists(self.stand_in_file)
+        changed = bool(actions or differing or obsolete or missing or text_differs or left)
         result = {
             "changed": changed,
             "actions": {name: list(action) for name, action in actions.items()},
             "lines": describe(self.params["project"], self.params["services"], actions),
             "detail": self.detail(differing) if changed else [],
+            "told": [],
         }
         if changed and not self.module.check_mode:
             for path in missing:
                 make_folder(path, self.params["uid"], self.params["gid"], 0o750)
+            if left:
+                self.dismiss()
+            before = self.snapshot([self.compose_file, self.state_file, *differing, *obsolete])
             self.write_all(differing, obsolete)
-            self.converge(actions, present)
+            try:
+                self.converge(actions, present)
+            except EngineError:
+                if self.stand_in:
+                    self.restore(before)
+                raise
+            result["told"] = self.told
             parts = {name: service["parts"] for name, service in self.params["services"].items()}
             write(
                 self.state_file,
@@ -371,6 +482,7 @@ def main() -> None:
             "gid": {"type": "int", "required": True},
             "force": {"type": "list", "elements": "str", "default": []},
             "wait_seconds": {"type": "int", "default": 180},
+            "stand_in": {"type": "dict", "default": None},
         },
         supports_check_mode=True,
     )
