@@ -7,6 +7,8 @@ import pytest
 from celery import Celery
 from celray_testing import TRACES, RedisServer, StartWorker, wait_for
 
+from tasks.broker.scripts import HELD, LEASES
+
 
 def traces(redis: RedisServer) -> Counter[str]:
     with redis.client(5) as client:
@@ -39,7 +41,7 @@ def test_a_stopping_worker_finishes_what_it_can_and_leaves_the_rest(
     assert first.popen.returncode == 0
     with redis.client(0) as broker:
         assert broker.llen("celery") == 8  # four were running, and finished
-        assert not broker.exists("unacked")
+        assert not broker.exists(HELD, LEASES)
     start_worker(app="extra_tasks")
     assert [result.get(timeout=30) for result in results] == list(range(12))
     assert set(traces(redis).values()) == {1}  # each started once and ended once

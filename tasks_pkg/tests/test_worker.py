@@ -13,6 +13,8 @@ from celery import Celery
 from celray_testing import Process, RedisServer, StartWorker, environment, wait_for, worker
 from kombu.entity import Queue
 
+from tasks.broker.scripts import HELD, LEASES
+
 PING = "tasks.simple_tasks.ping"
 
 
@@ -101,7 +103,7 @@ def test_pickle_is_refused_and_the_worker_lives(
     default_worker.says("Refusing to deserialize")
     assert client.send_task(PING).get(timeout=20)["status"] == "pong"
     with redis.client(0) as broker:
-        wait_for(lambda: not broker.exists("unacked"))
+        wait_for(lambda: not broker.exists(HELD, LEASES))
 
 
 def test_an_unknown_task_does_not_stop_the_worker(default_worker: Process, client: Celery) -> None:

@@ -13,10 +13,11 @@ from redbeat.schedulers import ensure_conf
 from redis import Redis
 
 from tasks.beat import LAST_TICK_KEY
+from tasks.broker.queues import SEPARATOR, STEPS
 from tasks.settings import Settings
 
 #: kombu keeps one list per priority step: the queue's own key, and these.
-PRIORITY_SUFFIXES = ("", "\x06\x163", "\x06\x166", "\x06\x169")
+PRIORITY_SUFFIXES = ("", *(f"{SEPARATOR}{step}" for step in STEPS[1:]))
 
 
 def connect(url: str, timeout: float) -> Redis:

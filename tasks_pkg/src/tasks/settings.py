@@ -181,7 +181,8 @@ class Settings(BaseSettings):
 
     # How long.
     result_expires_seconds: int = Field(default=86_400, ge=60)
-    visibility_timeout_seconds: int = Field(default=3_600, ge=5)
+    visibility_timeout_seconds: int = Field(default=60, ge=5)
+    max_deliveries: int = Field(default=3, ge=1)
     soft_shutdown_seconds: float = Field(default=20.0, ge=0)
     runs_max_age_days: float = Field(default=30.0, gt=0)
 

@@ -172,6 +172,8 @@ def worker(
     """Start a worker as the deployment does, and wait until it is ready."""
     arguments = ["-A", app, "worker", "-n", f"{name}@%h", "-Q", queues, "-c", "4", "-E"]
     arguments += ["--loglevel", "INFO", "--without-gossip", "--without-mingle"]
+    if pool := env.get("CELERY_POOL"):
+        arguments += ["-P", pool]
     env = {**env, "CELRAY_WORKER_NAME": name, "REMAP_SIGTERM": "SIGQUIT"}
     log = folder / f"{name}.log"
     before = log.read_text().count(" ready.") if log.exists() else 0

@@ -29,6 +29,9 @@ def nap(number: int, seconds: float) -> int:
 
 
 @app.task(name="extra.poison", default_retry_delay=1)  # type: ignore[untyped-decorator]
-def poison() -> None:
+def poison(whom: str = "process") -> None:
+    """Kill the process that runs it, or with it its whole worker."""
     _trace("start poison")
+    if whom == "group":
+        os.killpg(os.getpgid(0), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)

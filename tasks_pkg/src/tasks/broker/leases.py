@@ -1,0 +1,182 @@
+"""What this process has fetched and not yet finished, held on leases in Redis (ADR 0018)."""
+
+import json
+import logging
+import os
+import threading
+import time
+from typing import Any, Final, cast
+
+from redis import ConnectionPool, Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError, RedisError
+from redis.retry import Retry
+
+from tasks.broker.queues import list_of
+from tasks.broker.scripts import ACK, HELD, LEASES, RENEW, RESTORE
+
+logger = logging.getLogger(__name__)
+
+#: So many tags travel in one command.
+_CHUNK: Final = 1000
+
+
+def clock() -> float:
+    """Give seconds that only grow, also while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def refused(error: BaseException | None) -> bool:
+    """Say whether Redis is known not to run, so that nobody else can take a lease either.
+
+    A connection that is refused, and a server that still loads its data, say so. A timeout does
+    not: others may reach the server.
+    """
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError | BusyLoadingError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+class Leases:
+    """The messages that this process holds: kept, acknowledged, given back.
+
+    It belongs to the process, not to a channel: a task outlives the connection over which its
+    message came, and its lease must be renewed, and its message acknowledged, over another.
+
+    Args:
+        client: a client of the broker's database, with short time limits and without retries.
+        extra_seconds: how much longer than the lease's own length it holds.
+    """
+
+    def __init__(self, client: Redis, extra_seconds: float = 0.0) -> None:
+        self.client = client
+        self.extra_seconds = extra_seconds
+        #: Queue and message by delivery tag.
+        self.held: dict[str, tuple[str, dict[str, Any]]] = {}
+        #: Tags that children work on; they are not given back with a lost connection.
+        self.working: frozenset[str] = frozenset()
+        #: When Redis last said that the leases are ours, or that nobody can take them.
+        self.safe_at = clock()
+        self._done: set[str] = set()
+        self.away = False
+        self._lock = threading.Lock()
+        self._renew = client.register_script(RENEW)
+        self._ack = client.register_script(ACK)
+        self._restore = client.register_script(RESTORE)
+
+    def hold(self, tag: str, queue: str, message: dict[str, Any]) -> None:
+        """Take over a message that the fetch has just recorded in Redis."""
+        if not self.held:
+            self.safe_at = clock()
+        self.held[tag] = queue, message
+
+    def ack(self, tag: str) -> None:
+        """Remove a message that is done; while Redis is away, as soon as it is back."""
+        self.held.pop(tag, None)
+        self._done.add(tag)
+        if not self.away:
+            self.flush()
+
+    def flush(self) -> None:
+        """Tell Redis what is done; what it cannot be told now stays for the next time."""
+        with self._lock:
+            tags = list(self._done)[:_CHUNK]
+            if not tags:
+                return
+            try:
+                self._ack(keys=[HELD, LEASES], args=tags)
+            except (RedisError, OSError) as error:
+                self.away = True
+                logger.warning("%d finished tasks wait to be acknowledged: %s", len(tags), error)
+            else:
+                self.away = False
+                self._done.difference_update(tags)
+
+    def give_back(self, tag: str, *, first: bool) -> bool:
+        """Put a message back into its queue; False: not ours any more, or Redis is away.
+
+        In the latter case its lease lapses.
+        """
+        held = self.held.pop(tag, None)
+        if held is None:
+            return False
+        queue, message = held
+        mark_redelivered(message)
+        side = "right" if first else "left"
+        try:
+            return bool(
+                self._restore(
+                    keys=[HELD, LEASES, list_of(queue, message)],
+                    args=[tag, json.dumps(message), side, ""],
+                )
+            )
+        except (RedisError, OSError) as error:
+            logger.warning(
+                "cannot give %s back to queue %s, its lease lapses: %s", tag, queue, error
+            )
+            return False
+
+    def renew(self) -> set[str]:
+        """Renew all leases; gives the tags that are no longer ours.
+
+        Raises:
+            redis.exceptions.RedisError: Redis does not answer; ``safe_at`` says how things are.
+        """
+        asked_at = clock()
+        tags = list(self.held)
+        lost: set[str] = set()
+        try:
+            for at in range(0, len(tags), _CHUNK):
+                args: list[str | float] = [self.extra_seconds, *tags[at : at + _CHUNK]]
+                lost.update(cast("list[str]", self._renew(keys=[LEASES], args=args)))
+            if not tags:
+                self.client.ping()
+        except (RedisError, OSError) as error:
+            self.away = True
+            if refused(error):
+                self.safe_at = clock()
+            raise
+        self.safe_at = asked_at
+        self.away = False
+        return {tag for tag in lost if tag in self.held}
+
+
+def mark_redelivered(message: dict[str, Any]) -> None:
+    """Say in ``message``, as kombu does, that it was delivered before."""
+    message.setdefault("headers", {})["redelivered"] = True
+    message["properties"].setdefault("delivery_info", {})["redelivered"] = True
+
+
+_LEASES: dict[tuple[object, ...], Leases] = {}
+# A child process holds nothing: what its parent has fetched is its parent's.
+os.register_at_fork(after_in_child=_LEASES.clear)
+
+
+def leases_at(parameters: dict[str, Any], seconds: float) -> Leases:
+    """Give this process's leases at one Redis; ``parameters`` are redis-py's, of a connection."""
+    where = tuple(parameters.get(name) for name in ("host", "port", "db", "path"))
+    found = _LEASES.get(where)
+    if found is None:
+        found = _LEASES[where] = Leases(_client(parameters, seconds))
+    return found
+
+
+def all_leases() -> list[Leases]:
+    """Give this process's leases at every Redis that it consumes from."""
+    return list(_LEASES.values())
+
+
+def _client(parameters: dict[str, Any], seconds: float) -> Redis:
+    limit = max(0.5, min(5.0, seconds / 6))
+    own = {
+        **parameters,
+        "decode_responses": True,
+        "socket_timeout": limit,
+        "socket_connect_timeout": limit,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_timeout": False,
+        "client_name": f"{parameters.get('client_name') or 'celray'}-leases",
+    }
+    return Redis(connection_pool=ConnectionPool(**own))

@@ -1,0 +1,112 @@
+"""What runs inside Redis, each script one atomic step; the times are Redis's own clock.
+
+Two keys of the broker's database hold what workers work on:
+
+``celray:held``
+    A hash from delivery tag to ``[message, "", queue]``, in kombu's own form.
+``celray:leases``
+    A sorted set of the same tags, scored with the time of the last renewal (seconds).
+
+They are not kombu's ``unacked`` and ``unacked_index``: a worker of an older release, or of
+somebody else, renews nothing, and its messages must not be taken from it after seconds.
+"""
+
+from typing import Final
+
+HELD: Final = "celray:held"
+LEASES: Final = "celray:leases"
+DEAD: Final = "celray:dead"
+
+#: KEYS held, leases, dead, the queues' lists; ARGV seconds added to the lease, most messages,
+#: the queue of each list. Gives queue, message, queue, message, ... An empty answer has read
+#: every list with EXISTS, so that a tracking client is told when one gets a message. What is
+#: not a message of kombu's goes to the dead letters.
+FETCH: Final = """
+local now = redis.call('TIME')
+local score = tonumber(now[1]) + tonumber(now[2]) / 1e6 + tonumber(ARGV[1])
+local got, most = {}, tonumber(ARGV[2])
+for i = 4, #KEYS do
+  while #got < 2 * most do
+    local item = redis.call('RPOP', KEYS[i])
+    if not item then break end
+    local queue = ARGV[i - 1]
+    local fine, message = pcall(cjson.decode, item)
+    local properties = fine and type(message) == 'table' and message.properties
+    local tag = type(properties) == 'table' and properties.delivery_tag
+    if type(tag) == 'string' then
+      redis.call('HSET', KEYS[1], tag, '[' .. item .. ',"",' .. cjson.encode(queue) .. ']')
+      redis.call('ZADD', KEYS[2], string.format('%.6f', score), tag)
+      got[#got + 1] = queue
+      got[#got + 1] = item
+    else
+      redis.call('HSET', KEYS[3], redis.sha1hex(item), cjson.encode({
+        unreadable = item, queue = queue, reason = 'not a message of a Celery client',
+        deliveries = 1, buried_at = tonumber(now[1])}))
+    end
+  end
+end
+if #got == 0 and #KEYS > 3 then
+  redis.call('EXISTS', unpack(KEYS, 4))
+end
+return got
+"""
+
+#: KEYS leases; ARGV seconds added to the lease, tags. Gives the tags that are no longer there.
+RENEW: Final = """
+local now = redis.call('TIME')
+local score = string.format('%.6f', tonumber(now[1]) + tonumber(now[2]) / 1e6 + tonumber(ARGV[1]))
+local lost = {}
+for i = 2, #ARGV do
+  if redis.call('ZSCORE', KEYS[1], ARGV[i]) then
+    redis.call('ZADD', KEYS[1], 'XX', score, ARGV[i])
+  else
+    lost[#lost + 1] = ARGV[i]
+  end
+end
+return lost
+"""
+
+#: KEYS held, leases; ARGV tags: they are done.
+ACK: Final = """
+redis.call('HDEL', KEYS[1], unpack(ARGV))
+redis.call('ZREM', KEYS[2], unpack(ARGV))
+"""
+
+#: KEYS held, leases, the queue's list; ARGV tag, message, "left" (behind the others) or "right"
+#: (first of all), the lease's expected score or "". Gives 1, or 0 when somebody was faster.
+RESTORE: Final = """
+if ARGV[4] ~= '' then
+  local score = redis.call('ZSCORE', KEYS[2], ARGV[1])
+  if not score or math.abs(tonumber(score) - tonumber(ARGV[4])) > 0.001 then return 0 end
+end
+redis.call('ZREM', KEYS[2], ARGV[1])
+if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call(ARGV[3] == 'left' and 'LPUSH' or 'RPUSH', KEYS[3], ARGV[2])
+return 1
+"""
+
+#: KEYS leases; ARGV tag, expected score. Renews the lease if it is still as seen; gives 1 or 0.
+CLAIM: Final = """
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not score or math.abs(tonumber(score) - tonumber(ARGV[2])) > 0.001 then return 0 end
+local now = redis.call('TIME')
+local renewed = tonumber(now[1]) + tonumber(now[2]) / 1e6
+redis.call('ZADD', KEYS[1], string.format('%.6f', renewed), ARGV[1])
+return 1
+"""
+
+#: KEYS held, leases, dead; ARGV tag, letter's id, letter: a held message becomes a dead letter.
+BURY: Final = """
+redis.call('HSET', KEYS[3], ARGV[2], ARGV[3])
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+"""
+
+#: KEYS dead, the queue's list; ARGV letter's id, the letter as seen, message. Gives 1, or 0 when
+#: the letter is gone or another.
+REPLAY: Final = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('LPUSH', KEYS[2], ARGV[3])
+return 1
+"""

@@ -1,0 +1,257 @@
+"""kombu's Redis transport with a fetch that pops and records in one step (ADR 0019).
+
+kombu pops with BRPOP and records what it popped in a second command: a host that vanishes
+between the two loses the message (kombu#305). Here a script does both. A script cannot wait;
+the waiting is done by Redis's client tracking: a fetch that found nothing has read all lists,
+and the first change to any of them makes Redis push one notice down the same connection. Who
+publishes need not know of it. Should a notice be lost, the next fetch is a second away.
+
+What this relies on in kombu and redis-py is held by ``tests/test_kombu_contract.py``.
+"""
+
+from queue import Empty
+from time import monotonic
+from typing import Any
+
+from kombu.transport import redis as kombu_redis
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError
+
+from tasks.broker.leases import Leases, leases_at
+from tasks.broker.scripts import DEAD, FETCH, HELD, LEASES
+from tasks.contracts import Untyped
+
+#: At most so many messages in one fetch.
+_MOST = 16
+
+#: What stands for a notice of Redis among the answers.
+_BELL = object()
+
+
+class QoS(kombu_redis.QoS):  # type: ignore[misc]  # kombu has no types
+    """Counts what was delivered; what Redis knows of it is in the leases."""
+
+    @property
+    def _leases(self) -> Leases:
+        leases: Leases = self.channel.leases
+        return leases
+
+    def append(self, message: Untyped, delivery_tag: str) -> None:
+        """Count a message; the fetch has recorded it."""
+        super(kombu_redis.QoS, self).append(message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Remove a message that is done, over whichever connection there is."""
+        self._leases.ack(delivery_tag)
+        self._quick_ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Remove a message, or put it back behind the others of its queue."""
+        if requeue:
+            self._leases.give_back(delivery_tag, first=False)
+        else:
+            self._leases.ack(delivery_tag)
+        self._quick_ack(delivery_tag)
+
+    def restore_unacked(self) -> list[object]:
+        """Give back what nobody works on; what runs keeps its lease and goes on.
+
+        Called when the channel closes: at the worker's end, when nothing runs, and when the
+        connection is lost, when kombu would give back also what children are working on.
+        """
+        self._flush()
+        while self._delivered:
+            tag, _ = self._delivered.popitem()
+            if tag not in self._leases.working:
+                self._leases.give_back(tag, first=True)
+        return []
+
+    def restore_visible(self, *_: object, **__: object) -> None:
+        """Nothing: lapsed leases are the keeper's business (``tasks.keeper``)."""
+
+
+class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
+    """Polls for answers and for notices."""
+
+    def on_readable(self, fileno: int) -> Any:  # noqa: ANN401 - kombu's
+        """Read a notice that comes while no fetch is under way."""
+        channel, kind = self._fd_to_chan.get(fileno, (None, None))
+        if channel is not None and kind == "BRPOP" and not channel._in_poll:
+            channel.drain_notices()
+            return None
+        return super().on_readable(fileno)
+
+    def look_again(self) -> None:
+        """Fetch without a notice, once in a while."""
+        for channel in self._channels:
+            channel.look_again()
+
+
+class Channel(kombu_redis.Channel):  # type: ignore[misc]
+    """Fetches by script; waits for notices."""
+
+    QoS = QoS
+
+    _waiting = False
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        self._without_ack: set[str] = set()
+        self._leases: Leases | None = None
+        super().__init__(*args, **kwargs)
+
+    @property
+    def leases(self) -> Leases:
+        """What this process holds at this channel's Redis."""
+        if self._leases is None:
+            self._leases = leases_at(_plain(self._connparams()), self.visibility_timeout)
+        return self._leases
+
+    # -- the connection
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        parameters: dict[str, Any] = super()._connparams(asynchronous=asynchronous)
+        parameters["protocol"] = 3
+        if asynchronous:
+            parameters["redis_connect_func"] = self._prepare
+        return parameters
+
+    def _prepare(self, connection: Untyped) -> None:
+        """Log in, have changes noticed, and give Redis the script."""
+        connection.on_connect()
+        connection._parser.set_invalidation_push_handler(lambda _: _BELL)
+        for command in (("CLIENT", "TRACKING", "ON"), ("SCRIPT", "LOAD", FETCH)):
+            connection.send_command(*command)
+            answer = connection.read_response()
+        self._fetch_sha = bytes_to_str(answer)
+        self._waiting = False
+
+    # -- consuming
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: object, **kwargs: object) -> object:
+        """Start to consume; a consumer that does not acknowledge has it done for it."""
+        if no_ack:
+            self._without_ack.add(queue)
+        else:
+            self._without_ack.discard(queue)
+            _ = self.leases  # made while the connection is known to work
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def _fetch_arguments(self, queues: list[str], most: int) -> list[object]:
+        lists = [(self._q_for_pri(q, step), q) for step in self.priority_steps for q in queues]
+        keys = [HELD, LEASES, DEAD, *(key for key, _ in lists)]
+        extra = self.leases.extra_seconds
+        return [len(keys), *keys, extra, most, *(queue for _, queue in lists)]
+
+    def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        room = self.qos.can_consume_max_estimate()
+        most = 1 if room is None else max(1, min(room, _MOST))
+        connection = self.client.connection
+        if connection._sock is None:
+            connection.connect()
+        self._in_poll = connection
+        self._waiting = False
+        self._brpop_sent_at = monotonic()
+        connection.send_command("EVALSHA", self._fetch_sha, *self._fetch_arguments(queues, most))
+
+    def _brpop_read(self, **_: object) -> bool:
+        connection = self.client.connection
+        answer = self._read(connection)
+        while answer is _BELL and not self._waiting:
+            # An old notice, before the fetch's answer; both may have come in one packet.
+            if not connection.can_read(timeout=0):
+                raise Empty
+            answer = self._read(connection)
+        if answer is _BELL or connection.can_read(timeout=0):
+            self.drain_notices()
+            self._in_poll = None  # the next turn of the loop fetches
+        elif not answer:
+            self._waiting = True  # and stays "in poll": nothing is sent before a notice comes
+        if answer is _BELL or not answer:
+            raise Empty
+        self._in_poll = None
+        for at in range(0, len(answer), 2):
+            self._take(bytes_to_str(answer[at]), loads(bytes_to_str(answer[at + 1])))
+        return True
+
+    def _read(self, connection: Untyped) -> Any:  # noqa: ANN401 - what Redis answers
+        try:
+            return connection.read_response(push_request=True)
+        except NoScriptError as error:  # somebody flushed the scripts: a new connection loads it
+            connection.disconnect()
+            message = "Redis has forgotten the fetch script"
+            raise RedisConnectionError(message) from error
+        except self.connection_errors:
+            connection.disconnect()
+            raise
+
+    def _take(self, queue: str, message: dict[str, Any]) -> None:
+        tag = message["properties"]["delivery_tag"]
+        self.leases.hold(tag, queue, message)
+        self._queue_cycle.rotate(queue)
+        self.connection._deliver(message, queue)
+        if queue in self._without_ack:
+            self.leases.ack(tag)
+
+    def drain_notices(self) -> None:
+        """Read notices that nobody waits for."""
+        connection = self.client.connection
+        while connection.can_read(timeout=0):
+            self._read(connection)
+
+    def look_again(self) -> None:
+        """Fetch at the loop's next turn, if the last notice is long ago."""
+        if self._waiting and monotonic() - self._brpop_sent_at >= self.brpop_timeout:
+            self._waiting = False
+            self._in_poll = None
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: object) -> object:
+        """Give one message, or nothing."""
+        message = super().basic_get(queue, no_ack=no_ack, **kwargs)
+        if message is not None and no_ack:
+            self.leases.ack(message.delivery_tag)
+        return message
+
+    def _get(self, queue: str) -> dict[str, Any]:
+        with self.conn_or_acquire() as client:
+            sha = client.script_load(FETCH)
+            number, *rest = self._fetch_arguments([queue], 1)
+            answer = client.evalsha(sha, number, *rest)
+        if not answer:
+            raise Empty
+        message: dict[str, Any] = loads(bytes_to_str(answer[1]))
+        self.leases.hold(message["properties"]["delivery_tag"], queue, message)
+        return message
+
+    def close(self) -> None:
+        """Give back what nobody works on; see :meth:`QoS.restore_unacked`."""
+        if self._waiting:
+            self._waiting = False
+            self._in_poll = None  # kombu would read an answer that does not come
+        super().close()
+
+
+def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Give a connection's parameters without what ties it to the channel."""
+    return {
+        k: v for k, v in parameters.items() if k not in {"redis_connect_func", "max_connections"}
+    }
+
+
+class Transport(kombu_redis.Transport):  # type: ignore[misc]
+    """``broker_transport = "tasks.broker.transport:Transport"``."""
+
+    Channel = Channel
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()
+
+    def register_with_event_loop(self, connection: Untyped, loop: Untyped) -> None:
+        """Add the look without a notice."""
+        super().register_with_event_loop(connection, loop)
+        self._look_tref = loop.call_repeatedly(self.brpop_timeout, self.cycle.look_again)

@@ -1,0 +1,185 @@
+"""Dead letters: tasks that were given up because whoever ran them died each time.
+
+The interface that the command line wraps (``celray dead list | show | replay | drop``)::
+
+    broker = deadletters.connect(broker_url)
+    deadletters.letters(broker)                      # all, oldest first
+    deadletters.show(broker, letter_id)              # one; UnknownLetterError
+    deadletters.replay(broker, letter_id, app=app)   # back to its queue, counts from nought
+    deadletters.drop(broker, letter_id)              # for good
+
+A letter's id is its task's id. The store is one hash without a time to live (``celray:dead`` in
+the broker's database), which ``volatile-lru`` never evicts.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+from celery import Celery
+from redis import Redis
+
+from tasks.broker.queues import list_of
+from tasks.broker.scripts import BURY, DEAD, HELD, LEASES, REPLAY
+
+#: The header in which a message counts the holders that it has outlived.
+LAPSES = "celray_lapses"
+
+#: Seconds that one question to Redis may take.
+_TIMEOUT = 10.0
+
+
+class UnknownLetterError(Exception):
+    """There is no dead letter of this id."""
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """One task that was given up.
+
+    ``deliveries`` counts its starts, ``buried_at`` is in seconds since the epoch, ``args`` and
+    ``kwargs`` are as Celery shows them, ``message`` is what stood in the queue.
+    """
+
+    id: str
+    task: str
+    queue: str
+    reason: str
+    deliveries: int
+    buried_at: float
+    args: str
+    kwargs: str
+    message: dict[str, Any] | None
+    unreadable: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give all fields, for JSON."""
+        return asdict(self)
+
+
+def connect(broker_url: str) -> Redis:
+    """Open a client of the broker's database that never waits longer than seconds."""
+    return Redis.from_url(
+        broker_url,
+        decode_responses=True,
+        socket_timeout=_TIMEOUT,
+        socket_connect_timeout=_TIMEOUT,
+    )
+
+
+def _letter(letter_id: str, text: str) -> DeadLetter:
+    stored = json.loads(text)
+    message = stored.get("message")
+    headers = (message or {}).get("headers") or {}
+    return DeadLetter(
+        id=letter_id,
+        task=str(headers.get("task", "?")),
+        queue=stored["queue"],
+        reason=stored["reason"],
+        deliveries=int(stored["deliveries"]),
+        buried_at=float(stored["buried_at"]),
+        args=str(headers.get("argsrepr", "")),
+        kwargs=str(headers.get("kwargsrepr", "")),
+        message=message,
+        unreadable=stored.get("unreadable"),
+    )
+
+
+def letters(broker: Redis) -> list[DeadLetter]:
+    """Give all dead letters, the oldest first.
+
+    Raises:
+        redis.exceptions.RedisError: the broker does not answer.
+    """
+    stored = cast("dict[str, str]", broker.hgetall(DEAD))
+    found = [_letter(letter_id, text) for letter_id, text in stored.items()]
+    return sorted(found, key=lambda letter: letter.buried_at)
+
+
+def _stored(broker: Redis, letter_id: str) -> str:
+    text = cast("str | None", broker.hget(DEAD, letter_id))
+    if text is None:
+        message = f"no dead letter {letter_id!r}; `celray dead list` shows which there are"
+        raise UnknownLetterError(message)
+    return text
+
+
+def show(broker: Redis, letter_id: str) -> DeadLetter:
+    """Give one dead letter.
+
+    Raises:
+        UnknownLetterError: there is none of this id.
+        redis.exceptions.RedisError: the broker does not answer.
+    """
+    return _letter(letter_id, _stored(broker, letter_id))
+
+
+def replay(broker: Redis, letter_id: str, app: Celery | None = None) -> DeadLetter:
+    """Put a dead letter back into its queue under its own id, as if it had never run.
+
+    With ``app`` its old failure is forgotten first, so that who asks for its result waits. A
+    chord or chain that has already been told of the failure does not go on.
+
+    Raises:
+        UnknownLetterError: there is none of this id, or it never was a task.
+        redis.exceptions.RedisError: the broker does not answer.
+    """
+    text = _stored(broker, letter_id)
+    letter = _letter(letter_id, text)
+    if letter.message is None:
+        message = f"dead letter {letter_id!r} is no task ({letter.reason}); it can only be dropped"
+        raise UnknownLetterError(message)
+    fresh = fresh_message(letter.message)
+    if app is not None:
+        app.AsyncResult(letter_id).forget()
+    done = broker.register_script(REPLAY)(
+        keys=[DEAD, list_of(letter.queue, fresh)], args=[letter_id, text, json.dumps(fresh)]
+    )
+    if not done:
+        message = f"dead letter {letter_id!r} was replayed or dropped by somebody else just now"
+        raise UnknownLetterError(message)
+    return letter
+
+
+def drop(broker: Redis, letter_id: str) -> DeadLetter:
+    """Remove a dead letter for good; its result stays as it is.
+
+    Raises:
+        UnknownLetterError: there is none of this id.
+        redis.exceptions.RedisError: the broker does not answer.
+    """
+    letter = show(broker, letter_id)
+    broker.hdel(DEAD, letter_id)
+    return letter
+
+
+def fresh_message(message: dict[str, Any]) -> dict[str, Any]:
+    """Give ``message`` as it was before anybody ran it: no retries, no lapses, not redelivered."""
+    headers = {k: v for k, v in message["headers"].items() if k not in {LAPSES, "redelivered"}}
+    headers |= {"retries": 0, "eta": None}
+    properties = dict(message["properties"])
+    info = {k: v for k, v in properties.get("delivery_info", {}).items() if k != "redelivered"}
+    return {**message, "headers": headers, "properties": {**properties, "delivery_info": info}}
+
+
+def bury(
+    broker: Redis, tag: str, held: tuple[str, dict[str, Any]], reason: str, deliveries: int
+) -> None:
+    """Make a held message a dead letter, in one step; ``held`` is its queue and itself.
+
+    Raises:
+        redis.exceptions.RedisError: the broker does not answer.
+    """
+    queue, message = held
+    letter = {
+        "queue": queue,
+        "reason": reason,
+        "deliveries": deliveries,
+        "buried_at": time.time(),
+        "message": message,
+    }
+    letter_id = str((message.get("headers") or {}).get("id") or tag)
+    broker.register_script(BURY)(
+        keys=[HELD, LEASES, DEAD], args=[tag, letter_id, json.dumps(letter)]
+    )

@@ -1,0 +1,193 @@
+"""One task, one run: leases are renewed while work goes on, and lapse with whoever held them."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from celray_testing import TRACES, Process, RedisServer, StartWorker, environment, wait_for, worker
+
+from tasks.broker.scripts import HELD, LEASES
+
+#: The lease in these tests, in seconds.
+LEASE = 5
+SHORT = {"CELRAY_VISIBILITY_TIMEOUT_SECONDS": str(LEASE)}
+
+
+def traces(redis: RedisServer) -> Counter[str]:
+    with redis.client(5) as client:
+        return Counter(client.lrange(TRACES, 0, -1))
+
+
+def held(redis: RedisServer) -> int:
+    with redis.client(0) as client:
+        return int(client.hlen(HELD)) + int(client.zcard(LEASES))
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that a test may stop."""
+    (tmp_path / "redis").mkdir()
+    server = RedisServer(tmp_path / "redis")
+    server.start()
+    yield server
+    server.stop()
+
+
+class Stack:
+    """A Redis that may stop, workers on it, a client outside."""
+
+    def __init__(self, redis: RedisServer, folder: Path) -> None:
+        self.redis = redis
+        self.folder = folder
+        self.processes: list[Process] = []
+        self.client = Celery("outside", broker=redis.url(0), backend=redis.url(1))
+
+    def worker(self, name: str = "default") -> Process:
+        env = {**environment(self.redis, self.folder), **SHORT}
+        env["CELRAY_HEARTBEAT_FILE"] = str(self.folder / f"heartbeat-{len(self.processes)}")
+        folder = self.folder / str(len(self.processes))
+        folder.mkdir()
+        process = worker(env, folder, name, "default,celery", "extra_tasks")
+        self.processes.append(process)
+        return process
+
+
+@pytest.fixture
+def stack(own_redis: RedisServer, tmp_path: Path) -> Iterator[Stack]:
+    made = Stack(own_redis, tmp_path)
+    yield made
+    for process in made.processes:
+        process.kill()
+    made.client.close()
+
+
+def test_a_task_of_four_leases_and_an_eta_run_once_under_every_pool(
+    start_worker: StartWorker, client: Celery, redis: RedisServer
+) -> None:
+    start_worker("default", "default,celery", "extra_tasks", **SHORT)
+    start_worker("data", "data", "extra_tasks", **SHORT, CELERY_POOL="threads")
+    start_worker("ml", "ml", "extra_tasks", **SHORT, CELERY_POOL="solo")
+    results = [
+        client.send_task("extra.nap", args=[1, 4 * LEASE]),
+        client.send_task("extra.nap", args=[2, 4 * LEASE], queue="data"),
+        client.send_task("extra.nap", args=[3, 4 * LEASE], queue="ml"),
+        client.send_task("extra.nap", args=[4, 0.1], countdown=3 * LEASE),
+    ]
+    assert [result.get(timeout=60) for result in results] == [1, 2, 3, 4]
+    time.sleep(2 * LEASE)
+    assert set(traces(redis).values()) == {1}
+    assert held(redis) == 0
+
+
+def test_work_of_a_killed_worker_starts_elsewhere_within_a_lease_and_five_seconds(
+    start_worker: StartWorker, client: Celery, redis: RedisServer
+) -> None:
+    first = start_worker(app="extra_tasks", **SHORT)
+    result = client.send_task("extra.nap", args=[1, 3])
+    wait_for(lambda: traces(redis)["start 1"] == 1)
+    start_worker("data", "data,default,celery", app="extra_tasks", **SHORT)
+    killed = time.monotonic()
+    first.kill()
+    wait_for(lambda: traces(redis)["start 1"] == 2, LEASE + 5)
+    assert time.monotonic() - killed > LEASE / 2
+    assert result.get(timeout=20) == 1
+    assert traces(redis) == {"start 1": 2, "end 1": 1}
+
+
+def test_a_message_whose_fetcher_vanished_before_reading_it_is_delivered(
+    start_worker: StartWorker, client: Celery, redis: RedisServer, env: dict[str, str]
+) -> None:
+    result = client.send_task("tasks.simple_tasks.ping", queue="default")
+    vanished = subprocess.run(
+        [sys.executable, "-m", "celray_lease_worker"], env={**env, **SHORT}, check=False
+    )
+    assert vanished.returncode == -signal.SIGKILL
+    with redis.client(0) as broker:
+        assert broker.llen("default") == 0
+        assert broker.hlen(HELD) == 1
+    start_worker(**SHORT)
+    assert result.get(timeout=LEASE + 15)["status"] == "pong"
+
+
+def test_a_message_published_to_a_stopped_worker_is_not_lost_with_it(
+    start_worker: StartWorker, client: Celery, redis: RedisServer
+) -> None:
+    first = start_worker(**SHORT)
+    time.sleep(1.5)  # it is idle and waits for messages
+    first.popen.send_signal(signal.SIGSTOP)
+    results = [client.send_task("tasks.simple_tasks.ping", queue="default") for _ in range(5)]
+    time.sleep(1)
+    first.kill()
+    start_worker("data", "data,default,celery", **SHORT)
+    assert {result.get(timeout=LEASE + 15)["status"] for result in results} == {"pong"}
+    wait_for(lambda: held(redis) == 0)
+
+
+def test_redis_away_for_longer_than_the_lease_makes_nothing_run_twice(stack: Stack) -> None:
+    first = stack.worker()
+    stack.worker()
+    long = stack.client.send_task("extra.nap", args=[1, 5 * LEASE])
+    ends_meanwhile = stack.client.send_task("tasks.simple_tasks.ping")
+    assert ends_meanwhile.get(timeout=20)["status"] == "pong"
+    wait_for(lambda: traces(stack.redis)["start 1"] == 1)
+    stack.redis.stop()
+    time.sleep(2 * LEASE)
+    stack.redis.start()
+    assert long.get(timeout=60) == 1
+    time.sleep(2 * LEASE)
+    assert traces(stack.redis) == {"start 1": 1, "end 1": 1}
+    wait_for(lambda: held(stack.redis) == 0)
+    assert first.popen.poll() is None
+
+
+def test_a_cut_connection_makes_nothing_run_twice(stack: Stack) -> None:
+    process = stack.worker()
+    results = [stack.client.send_task("extra.nap", args=[i, 4]) for i in range(6)]
+    wait_for(lambda: traces(stack.redis).total() == 4)
+    with stack.redis.client(0) as admin:
+        admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    assert [result.get(timeout=60) for result in results] == list(range(6))
+    assert "Connection to broker lost" in process.text
+    time.sleep(LEASE + 2)
+    assert set(traces(stack.redis).values()) == {1}
+    wait_for(lambda: held(stack.redis) == 0)
+
+
+def test_a_worker_that_cannot_reach_redis_ends_before_its_lease_does(stack: Stack) -> None:
+    first = stack.worker()
+    result = stack.client.send_task("extra.nap", args=[1, 4 * LEASE])
+    wait_for(lambda: traces(stack.redis)["start 1"] == 1)
+    server = stack.redis.process
+    assert server is not None
+    server.send_signal(signal.SIGSTOP)  # takes connections, and never answers
+    stopped = time.monotonic()
+    try:
+        first.popen.wait(timeout=3 * LEASE)
+        assert time.monotonic() - stopped < LEASE
+    finally:
+        server.send_signal(signal.SIGCONT)
+    assert first.popen.returncode == 75
+    assert "this one ends now" in first.text
+    stack.worker()
+    assert result.get(timeout=10 * LEASE) == 1
+    assert traces(stack.redis) == {"start 1": 2, "end 1": 1}
+
+
+def test_a_worker_whose_lease_another_took_ends_and_gives_back_the_rest(stack: Stack) -> None:
+    first = stack.worker()
+    results = [stack.client.send_task("extra.nap", args=[i, 30]) for i in range(2)]
+    wait_for(lambda: traces(stack.redis).total() == 2)
+    with stack.redis.client(0) as broker:
+        tags = [str(tag) for tag in broker.zrange(LEASES, 0, -1)]
+        broker.zrem(LEASES, tags[0])
+        broker.hdel(HELD, tags[0])
+        first.popen.wait(timeout=2 * LEASE)
+        assert first.popen.returncode == 75
+        assert broker.llen("celery") == 1
+    assert len(results) == 2
