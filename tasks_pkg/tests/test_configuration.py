@@ -1,5 +1,7 @@
 """Celery is configured as measured; each value here cost somebody a task somewhere."""
 
+from collections.abc import Callable
+
 import pytest
 from celery import Celery
 
@@ -64,3 +66,15 @@ def test_beat_locks_for_five_of_its_ticks(app: Celery, settings: Settings) -> No
     assert app.conf.beat_max_loop_interval == settings.beat_max_interval_seconds
     assert app.conf.redbeat_lock_timeout == 5 * settings.beat_max_interval_seconds
     assert app.conf.redbeat_redis_url == settings.redbeat_url.get_secret_value()
+
+
+@pytest.mark.parametrize(("scheme", "tls"), [("redis", False), ("rediss", True)])
+def test_the_schemes_tls_also_holds_under_our_transport(
+    configure: Callable[..., Settings], scheme: str, tls: bool
+) -> None:
+    from tasks.app import create_app  # noqa: PLC0415 - needs the environment
+
+    settings = configure(broker_url=f"{scheme}://:x@127.0.0.1:1/0")
+    connection = create_app(settings).connection()
+    assert bool(connection.ssl) is tls
+    assert connection.transport_cls == "celray"

@@ -108,6 +108,10 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "broker_connection_timeout": 5,
         # Pops and records in one step, and holds on leases (ADR 0018, 0019).
         "broker_transport": TRANSPORT,
+        # The scheme chooses TLS only where it also chooses the transport.
+        "broker_use_ssl": {"ssl_cert_reqs": "required"}
+        if settings.broker_url.get_secret_value().startswith("rediss:")
+        else None,
         "broker_transport_options": {
             "visibility_timeout": settings.visibility_timeout_seconds,
             "socket_timeout": 30,
