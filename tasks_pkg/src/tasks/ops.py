@@ -1,4 +1,4 @@
-"""What an operator asks inside a container: ``python -m tasks.ops status|verify|train-sample``.
+"""What an operator asks inside a container: ``python -m tasks.ops status|verify|running|...``.
 
 Exit status: 0 all is well, 1 something does not hold, 2 wrong use, 78 wrong configuration.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from celery import Celery
 from pydantic import ValidationError
 
-from tasks import health, inspection
+from tasks import health, inspection, rollout
 from tasks.remote import ask_workers
 from tasks.report import Report, markdown
 from tasks.samples import SAMPLES
@@ -125,6 +125,31 @@ def train_sample() -> int:
     return 0
 
 
+def running(*, as_json: bool) -> int:
+    """Print what every worker works on now."""
+    found = rollout.running(_load_app(), get_settings().health_timeout_seconds)
+    if as_json:
+        _say(json.dumps(found, indent=2))
+        return 0
+    lines = [f"{one['worker']:<28} {one['task']:<44} {one['seconds']:8.1f} s" for one in found]
+    _say("\n".join(lines) or "no worker works on anything")
+    return 0
+
+
+def canary(seconds: float) -> int:
+    """Have this container's worker answer a ping from each of its queues; 1 when it does not."""
+    app, settings = _load_app(), get_settings()
+    node = rollout.own_node(settings)
+    try:
+        took = rollout.canary(app, settings, node, seconds)
+    except TimeoutError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    for queue, answer in took.items():
+        _say(f"{node} answered on queue {queue} after {answer:.3f} s")
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tasks.ops", description=__doc__)
@@ -134,11 +159,19 @@ def main(arguments: list[str] | None = None) -> int:
     about_verify = commands.add_parser("verify", help="use every part; JSON in, JSON out")
     about_verify.add_argument("--markdown", action="store_true", help="render a report instead")
     commands.add_parser("train-sample", help="one training job on the sample data")
+    about_running = commands.add_parser("running", help="what every worker works on now")
+    about_running.add_argument("--json", action="store_true", help="for programs")
+    about_canary = commands.add_parser("canary", help="a ping through each queue to this worker")
+    about_canary.add_argument("--seconds", type=float, default=60.0, help="to try, per queue")
     options = parser.parse_args(arguments)
     if options.command == "status":
         return status(as_json=options.json)
     if options.command == "verify":
         return verify(as_markdown=options.markdown)
+    if options.command == "running":
+        return running(as_json=options.json)
+    if options.command == "canary":
+        return canary(options.seconds)
     return train_sample()
 
 

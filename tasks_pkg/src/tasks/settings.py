@@ -173,6 +173,8 @@ class Settings(BaseSettings):
     # Who does what.
     workers: tuple[WorkerSpec, ...] = Field(min_length=1)
     worker_name: str | None = None
+    # The node's name before the @, where it is not the worker's: a replica's, or a stand-in's.
+    node_name: Name | None = None
     packages: tuple[PackageSpec, ...] = ()
     beat_schedule: tuple[ScheduleSpec, ...] = ()
     beat_max_interval_seconds: float = Field(default=5.0, gt=0)
