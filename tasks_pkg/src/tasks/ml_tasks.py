@@ -5,7 +5,16 @@ from typing import Annotated, Any, cast
 from tasks import datasets, predictions
 from tasks.contracts import Shape, Untyped, validated
 from tasks.orchestration import ray_task, run_job
-from tasks.schemas_ml import ModelConfig, PredictionResult, TrainingResult, model_config_from
+from tasks.schemas_ml import (
+    ModelConfig,
+    PredictionResult,
+    SearchConfig,
+    SearchResult,
+    TrainingResult,
+    model_config_from,
+    search_config_from,
+    search_from,
+)
 from tasks.settings import get_settings
 
 
@@ -34,10 +43,7 @@ def distributed_training(
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
     """
     config = model_config_from(model_config)
-    wanted = {config.target: "model_config.target"} | dict.fromkeys(
-        config.exclude_columns, "model_config.exclude_columns"
-    )
-    datasets.check(dataset_path, wanted, get_settings())
+    datasets.check(dataset_path, _wanted(config, "model_config"), get_settings())
     result = run_job(self, "train", config.parameters(dataset_path))
     return cast("TrainingResult", result)
 
@@ -73,3 +79,43 @@ def batch_predictions(
     predictions.check(model_path, data_batches, id_column, get_settings())
     parameters = {"model_path": model_path, "data_batches": data_batches, "id_column": id_column}
     return cast("PredictionResult", run_job(self, "predict", parameters))
+
+
+@ray_task("tasks.ml_tasks.hyperparameter_search")
+@validated
+def hyperparameter_search(
+    self: Untyped,
+    param_grid: list[dict[str, Any]] | dict[str, Any],
+    dataset_path: str,
+    search_config: Annotated[dict[str, Any] | None, Shape(SearchConfig, search_config_from)] = None,
+) -> SearchResult:
+    """Try combinations of parameters on one dataset, and train a model with the best.
+
+    Progress, stopping and errors are those of :func:`tasks.orchestration.run_job`. A search that
+    was interrupted, by a killed worker or head, goes on with the trials that it had not finished.
+
+    Args:
+        self: the bound task.
+        param_grid: what to try. A list of combinations, each an object; or an object with a list
+            of values per parameter, of which every combination is tried; or a search space, in
+            which a parameter is ``{"low": 2, "high": 8}`` (with ``log`` or ``step``) or
+            ``{"choice": [..]}``, searched by Optuna.
+        dataset_path: as of ``distributed_training``.
+        search_config: see :class:`tasks.schemas_ml.SearchConfig`.
+
+    Returns:
+        See :class:`tasks.schemas_ml.SearchResult`.
+
+    Raises:
+        InvalidArgumentsError: a mistake in the arguments or the data; never retried.
+    """
+    config, tried = search_from(param_grid, search_config or {})
+    datasets.check(dataset_path, _wanted(config, "search_config"), get_settings())
+    parameters = {**config.parameters(dataset_path), **tried}
+    return cast("SearchResult", run_job(self, "search", parameters))
+
+
+def _wanted(config: ModelConfig, origin: str) -> dict[str, str]:
+    """Give the columns that a dataset must have, and the argument that names each."""
+    excluded = dict.fromkeys(config.exclude_columns, f"{origin}.exclude_columns")
+    return {config.target: f"{origin}.target"} | excluded

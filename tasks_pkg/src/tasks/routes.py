@@ -11,4 +11,5 @@ ROUTES: dict[str, str] = {
     "tasks.simple_tasks.cleanup_old_results": "default",
     "tasks.ml_tasks.distributed_training": "ml",
     "tasks.ml_tasks.batch_predictions": "ml",
+    "tasks.ml_tasks.hyperparameter_search": "ml",
 }

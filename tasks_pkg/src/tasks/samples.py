@@ -54,4 +54,12 @@ SAMPLES: dict[str, Sample] = {
         after="tasks.ml_tasks.distributed_training",
         takes={"model_path": "model_path"},
     ),
+    "tasks.ml_tasks.hyperparameter_search": Sample(
+        {
+            "param_grid": [{"max_depth": 3}, {"max_depth": 5}],
+            "dataset_path": TRAINING_SAMPLE,
+            "search_config": {"target": "quality", "n_estimators": 20, "folds": 2},
+        },
+        seconds=300.0,
+    ),
 }

@@ -1,9 +1,18 @@
 """What the machine-learning tasks take and give: names, units, bounds."""
 
 import difflib
-from typing import Annotated, Any, Literal, TypedDict
+import itertools
+import math
+from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tasks.contracts import InvalidArgumentsError
 
@@ -121,31 +130,223 @@ class PredictionResult(TypedDict):
     """The first line of the job's code to its result."""
 
 
-def model_config_from(value: dict[str, Any]) -> ModelConfig:
+#: What a search may vary.
+SEARCHED = (
+    "n_estimators",
+    "max_depth",
+    "learning_rate",
+    "subsample",
+    "colsample_bytree",
+    "min_child_weight",
+    "reg_alpha",
+    "reg_lambda",
+)
+#: Of these, whole numbers.
+_WHOLE = ("n_estimators", "max_depth", "num_partitions", "seed", "folds", "max_trials")
+
+
+class SearchConfig(ModelConfig):
+    """``search_config`` of ``hyperparameter_search``: what all trials have in common.
+
+    The keys of ``model_config`` are allowed, and hold where ``param_grid`` says nothing else.
+    """
+
+    folds: Annotated[int, Field(ge=0, le=20)] = 3
+    """Parts of cross-validation; 0 holds a quarter of the training rows out instead."""
+    max_trials: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Trials of a search space; a list is tried whole."""
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    """No trial begins, and none goes on, after so long."""
+    early_stopping: bool | None = None
+    """Whether ASHA stops trials that fall behind; by default for a search space, not a list."""
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    """Trials at a time, one CPU each; by default all CPUs of the cluster."""
+
+    @field_validator("folds")
+    @classmethod
+    def _enough(cls, folds: int) -> int:
+        if folds == 1:
+            message = "must be 0 (held-out rows) or at least 2"
+            raise ValueError(message)
+        return folds
+
+
+class _Range(BaseModel):
+    """A range of a search space, both ends included."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    low: float
+    high: float
+    log: bool = False
+    step: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            message = f"low {self.low:g} is above high {self.high:g}"
+            raise ValueError(message)
+        if self.log and (self.low <= 0 or self.step is not None):
+            message = "log needs low above 0 and no step"
+            raise ValueError(message)
+        return self
+
+
+class SearchResult(TypedDict):
+    """What ``hyperparameter_search`` returns."""
+
+    status: Literal["success"]
+    best_params: dict[str, Any]
+    best_score: float
+    """The metric on the validation rows: the mean over the folds."""
+    all_results: list[dict[str, Any]]
+    """Per trial, best first: ``params``, ``score``, ``status`` (complete, stopped early,
+    failed, not finished), ``rounds`` (boosting rounds done) and ``seconds``."""
+    metric: str
+    direction: Literal["max", "min"]
+    validation: str
+    num_trials: int
+    holdout_score: float | None
+    """The metric of the best model on rows that no trial has seen."""
+    model_path: str
+    """The best model, trained on all training rows, as ``distributed_training`` keeps it."""
+    trials_path: str
+    plot_png: str
+    plot_html: str
+    manifest_path: str
+    resumed: bool
+    """An interrupted identical search had been found, and gone on with."""
+    warnings: list[str]
+    reused: bool
+    """An identical request had been answered before, and this is its result."""
+    ray_submission_id: str
+    queue_seconds: float | None
+    startup_seconds: float
+    engine_seconds: float
+
+
+def model_config_from(value: dict[str, Any], origin: str = "model_config") -> ModelConfig:
     """Check a caller's ``model_config``.
+
+    Args:
+        value: as it was given.
+        origin: what errors call it.
 
     Raises:
         InvalidArgumentsError: names each wrong key or value, and the nearest right one.
     """
-    # JSON from some clients carries whole numbers as 10.0.
-    whole = {
-        key: int(item) if isinstance(item, float) and item.is_integer() else item
-        for key, item in value.items()
-        if key in ("n_estimators", "max_depth", "num_partitions", "seed")
-    }
+    return _checked(ModelConfig, value, origin)
+
+
+def search_config_from(value: dict[str, Any]) -> SearchConfig:
+    """Check a caller's ``search_config``; errors are those of :func:`model_config_from`."""
+    return _checked(SearchConfig, value, "search_config")
+
+
+def search_from(
+    param_grid: list[dict[str, Any]] | dict[str, Any], search_config: dict[str, Any]
+) -> tuple[SearchConfig, dict[str, Any]]:
+    """Check a caller's ``param_grid`` and ``search_config``.
+
+    Returns:
+        The latter, and what is to be tried: ``combinations`` or ``space``.
+
+    Raises:
+        InvalidArgumentsError: names each wrong key or value, and the nearest right one.
+    """
+    config = search_config_from(search_config)
+    if isinstance(param_grid, dict) and any(isinstance(v, dict) for v in param_grid.values()):
+        return config, {"space": _space(param_grid), "combinations": None}
+    if isinstance(param_grid, dict):
+        lists = {key: v if isinstance(v, list) else [v] for key, v in param_grid.items()}
+        if math.prod(map(len, lists.values())) > _MOST_COMBINATIONS:
+            message = (
+                f"param_grid has more than {_MOST_COMBINATIONS} combinations; make it smaller, or"
+                " give ranges, of which search_config.max_trials are tried"
+            )
+            raise InvalidArgumentsError(message)
+        param_grid = [
+            dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())
+        ]
+    if not param_grid or param_grid == [{}]:
+        message = "param_grid holds no combination; send a list such as [{'max_depth': 4}]"
+        raise InvalidArgumentsError(message)
+    if len(param_grid) > _MOST_COMBINATIONS:
+        message = f"param_grid has {len(param_grid)} combinations; {_MOST_COMBINATIONS} at most"
+        raise InvalidArgumentsError(message)
+    for position, combination in enumerate(param_grid):
+        _searched(combination, f"param_grid[{position}]")
+    combinations = [
+        {key: _whole(key, value) for key, value in combination.items()}
+        for combination in param_grid
+    ]
+    return config, {"space": None, "combinations": combinations}
+
+
+_MOST_COMBINATIONS = 1000
+
+
+def _searched(values: dict[str, Any], origin: str) -> None:
+    known = (*SEARCHED, "num_partitions")
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it accepts: {', '.join(known)}"
+            if key in SearchConfig.model_fields:
+                hint = "it belongs into search_config, because all trials have it in common"
+            message = f"{origin}: unknown key {key!r}; {hint}"
+            raise InvalidArgumentsError(message)
+    model_config_from(values, origin)
+
+
+def _space(grid: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    space: dict[str, dict[str, Any]] = {}
+    for key, value in grid.items():
+        origin = f"param_grid.{key}"
+        choices = value.get("choice") if isinstance(value, dict) else value
+        if isinstance(value, dict) and "choice" not in value:
+            found = _checked(_Range, value, origin)
+            ends = {name: _whole(key, getattr(found, name)) for name in ("low", "high")}
+            for end in ends.values():
+                _searched({key: end}, "param_grid")
+            space[key] = {**ends, "log": found.log, "step": found.step, "whole": key in _WHOLE}
+            continue
+        choices = choices if isinstance(choices, list) else [choices]
+        if not choices or (isinstance(value, dict) and set(value) != {"choice"}):
+            message = f"{origin}: give 'choice' alone, with a list of at least one value"
+            raise InvalidArgumentsError(message)
+        for choice in choices:
+            _searched({key: choice}, "param_grid")
+        space[key] = {"choice": [_whole(key, choice) for choice in choices]}
+    return space
+
+
+def _whole(key: str, value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Give 10 for 10.0, as which JSON from some clients carries whole numbers."""
+    fits = key in _WHOLE and isinstance(value, float) and value.is_integer()
+    return int(value) if fits else value
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def _checked(kind: type[_M], value: dict[str, Any], origin: str) -> _M:
+    given = {key: _whole(key, item) for key, item in value.items()}
     try:
-        return ModelConfig.model_validate({**value, **whole})
+        return kind.model_validate(given)
     except ValidationError as error:
-        raise InvalidArgumentsError("; ".join(_explain(e) for e in error.errors())) from None
+        found = "; ".join(_explain(e, kind, origin) for e in error.errors())
+        raise InvalidArgumentsError(found) from None
 
 
-def _explain(error: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails is a plain dict
+def _explain(error: Any, kind: type[BaseModel], origin: str) -> str:  # noqa: ANN401 - a plain dict
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        known = list(ModelConfig.model_fields)
+        known = list(kind.model_fields)
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it accepts: {', '.join(known)}"
-        return f"model_config: unknown key {key!r}; {hint}"
+        return f"{origin}: unknown key {key!r}; {hint}"
     shown = repr(error["input"])
     shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
-    return f"model_config.{key}: {error['msg']}, got {shown}"
+    name = f"{origin}.{key}" if key else origin
+    return f"{name}: {error['msg'].removeprefix('Value error, ')}, got {shown}"

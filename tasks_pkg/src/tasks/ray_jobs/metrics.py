@@ -1,5 +1,6 @@
 """Held-out metrics, by their textbook definitions; tests hold them against scikit-learn."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,11 @@ Floats = NDArray[np.float64]
 LOWER_IS_BETTER = frozenset({"log_loss", "rmse", "mae"})
 CLASSIFICATION = ("accuracy", "f1", "log_loss", "roc_auc")
 REGRESSION = ("r2", "rmse", "mae")
+
+
+def chosen(wanted: str | None, classes: Sequence[object]) -> str:
+    """Give the metric that counts: the one asked for, else accuracy or r2."""
+    return wanted or ("accuracy" if classes else "r2")
 
 
 def classification(truth: Floats, probabilities: Floats) -> dict[str, float | None]:

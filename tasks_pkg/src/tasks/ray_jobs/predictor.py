@@ -23,7 +23,12 @@ def outputs(booster: Any, x: NDArray[np.float32], plan: features.Plan, classes: 
         feature_types=plan.feature_types,
         enable_categorical=True,
     )
-    raw = np.asarray(booster.predict(data), dtype=np.float64)
+    return columns(booster.predict(data), classes)
+
+
+def columns(predicted: Any, classes: int) -> Any:  # noqa: ANN401 - as outputs
+    """Give what XGBoost predicted as one column per class, or the numbers for regression."""
+    raw = np.asarray(predicted, dtype=np.float64)
     if classes == 2:  # noqa: PLR2004 - XGBoost gives the second class's probability alone
         return np.column_stack([1.0 - raw, raw])
     return raw

@@ -50,3 +50,26 @@ def holdout_mask(
         count = min(max(round(len(members) * fraction), 1), len(members) - 1)
         mask[members[np.argsort(keys[members], kind="stable")[:count]]] = True
     return mask
+
+
+def folds(
+    rows: int, seed: int, number: int, classes: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Give every row the fold in which it is tested, 0 to ``number - 1``, classes spread evenly.
+
+    Args:
+        rows: number of rows.
+        seed: any whole number.
+        number: of folds, at least 2.
+        classes: class number per row.
+    """
+    keys = row_keys(rows, seed)
+    fold = np.zeros(rows, dtype=np.int64)
+    groups = np.zeros(rows, dtype=np.int64) if classes is None else classes
+    start = 0  # where the last class ended, so that folds differ by one row at most
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        order = members[np.argsort(keys[members], kind="stable")]
+        fold[order] = (start + np.arange(len(members))) % number
+        start += len(members)
+    return fold

@@ -119,7 +119,7 @@ def fit(
     model, workers, warnings = _train(data, parameters, reporter)
     reporter.progress("evaluating", 0, 1, f"{int(data.held_out.sum())} held-out rows")
     evaluation = _evaluate(model, data)
-    main_metric = parameters["metric"] or ("accuracy" if data.goal.classes else "r2")
+    main_metric = metrics.chosen(parameters["metric"], data.goal.classes)
     result = {
         "status": "success",
         "avg_score": evaluation.metrics[main_metric],

@@ -1,0 +1,244 @@
+"""``python -m ray_jobs search``: try combinations of parameters, and keep the best model."""
+
+import dataclasses
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from . import artefacts, boosting, cluster, metrics, reading, sources, train, trial_plots, trials
+from .job import Reporter
+from .protocol import InfrastructureError, InputProblemError, JobRequest
+from .trials import Problem, Trial
+
+FOLDER = "hyperparameter_search"
+TASK = "tasks.ml_tasks.hyperparameter_search"
+TRIALS = "trials.parquet"
+PNG = "trials.png"
+HTML = "trials.html"
+
+#: The state of searches that are under way, below the runs folder; cleaned up like runs.
+STATE = "celray-search"
+
+#: Parameters that decide how is searched, and that no training knows.
+OWN = {
+    "folds",
+    "max_trials",
+    "max_seconds",
+    "early_stopping",
+    "max_concurrent",
+    "combinations",
+    "space",
+}
+
+
+def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
+    """Search, or return what an identical request has found before.
+
+    Args:
+        request: its parameters are ``dataset_path``, those of ``schemas_ml.SearchConfig``, and
+            ``combinations`` or ``space``.
+        reporter: told of every phase.
+
+    Returns:
+        The task's result, but for what only the submitter knows.
+    """
+    parameters = request.parameters
+    if parameters["early_stopping"] is None:
+        parameters["early_stopping"] = parameters["combinations"] is None
+    reporter.progress("reading", 0, 1, "looking at the input files")
+    source = sources.resolve(parameters["dataset_path"], (request.datasets_dir, request.models_dir))
+    taken = reading.fingerprints(source)
+    number = artefacts.digest(
+        request,
+        [fingerprint.sha256 for fingerprint in taken],
+        ignoring={"dataset_path", "max_concurrent"},
+    )
+    stem = parameters["name"] or Path(parameters["dataset_path"]).stem
+    folder = Path(request.models_dir) / FOLDER / artefacts.folder_name(stem, number)
+    state = Path(request.runs_dir) / f"{STATE}-{number}"
+    artefacts.require_writable(folder.parent, reporter.run_dir, state)
+    with _alone(state, reporter):
+        finished = artefacts.finished(folder / artefacts.MANIFEST)
+        if finished is not None:
+            shutil.rmtree(state, ignore_errors=True)
+            return {**finished, "reused": True}
+        found = _search(request, source, taken, state, folder, reporter)
+        shutil.rmtree(state, ignore_errors=True)
+    return {**found, "reused": False}
+
+
+@contextmanager
+def _alone(state: Path, reporter: Reporter) -> Iterator[None]:
+    """Wait for an identical search that is under way, as of a task sent twice, to end."""
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            reporter.progress("waiting", 0, 1, "an identical search is under way")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _search(  # noqa: PLR0913, PLR0917 - what main has found out
+    request: JobRequest,
+    source: sources.Source,
+    taken: list[reading.Fingerprint],
+    state: Path,
+    folder: Path,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    parameters = request.parameters
+    data = train.prepare(reading.read(source), parameters, source, reporter)
+    reading.require_unchanged(taken)
+    problem = _problem(data, parameters)
+    ended, resumed = _try_all(problem, parameters, state, reporter)
+    order = trials.ranked(ended, problem.direction)
+    best = _best(order)
+
+    plain = {name: value for name, value in parameters.items() if name not in OWN}
+    depth = best.params.get("max_depth", plain["max_depth"])
+    wanted = {**plain, **best.params, "max_depth": 6 if depth is None else depth}
+    training = dataclasses.replace(request, parameters=wanted)
+    model = train.fit(training, source, taken, reporter)
+
+    shown = [_shown(trial) for trial in order]
+    folds = parameters["folds"]
+    result = {
+        "status": "success",
+        "best_params": best.params,
+        "best_score": _rounded(best.score),
+        "all_results": shown,
+        "metric": problem.metric,
+        "direction": problem.direction,
+        "validation": f"{folds}-fold cross-validation" if folds else "held-out training rows",
+        "num_trials": len(ended),
+        "holdout_score": model["avg_score"],
+        "model_path": model["model_path"],
+        "trials_path": str(folder / TRIALS),
+        "plot_png": str(folder / PNG),
+        "plot_html": str(folder / HTML),
+        "manifest_path": str(folder / artefacts.MANIFEST),
+        "resumed": resumed,
+        "warnings": [*_warnings(ended), *model["warnings"]],
+    }
+    manifest = {
+        **artefacts.identity(request, TASK),
+        "inputs": [fingerprint.as_json() for fingerprint in taken],
+        "model": model["manifest_path"],
+        "result": result,
+    }
+    reporter.progress("saving", 0, 1, str(folder))
+
+    def write(path: Path) -> None:
+        _table(ended).write_parquet(path / TRIALS)
+        title = f"{source.files[0].name}: {problem.metric} of {len(ended)} trials"
+        trial_plots.write(ended, order, problem, title, path / PNG, path / HTML)
+
+    return artefacts.publish(folder, manifest, write)
+
+
+def _problem(data: train.Prepared, parameters: dict[str, Any]) -> Problem:
+    learnt = ~data.held_out
+    y = data.goal.values[learnt]
+    classes = y.astype("int64") if data.goal.classes else None
+    folds = parameters["folds"]
+    if folds and classes is not None:
+        rarest = min((classes == label).sum() for label in set(classes.tolist()))
+        if rarest < folds:
+            raise InputProblemError(
+                "too_few_rows",
+                f"search_config.folds is {folds}, but a class of target {parameters['target']!r}"
+                f" has only {rarest} training rows.",
+                "Lower folds, or set it to 0 to validate on held-out rows.",
+            )
+    rows = boosting.Matrix(
+        data.x[learnt], y.astype("float32"), data.plan.feature_names, data.plan.feature_types
+    )
+    return Problem(
+        rows=rows,
+        folds=trials.divide(len(y), parameters["seed"], folds, classes),
+        classes=len(data.goal.classes),
+        settings=train.xgboost_parameters(parameters, data.goal),
+        metric=metrics.chosen(parameters["metric"], data.goal.classes),
+        rounds=parameters["n_estimators"],
+    )
+
+
+def _try_all(
+    problem: Problem, parameters: dict[str, Any], state: Path, reporter: Reporter
+) -> tuple[list[Trial], bool]:
+    if cluster.engine() == "plain":
+        from . import plain_search  # noqa: PLC0415 - Optuna takes a second to import
+
+        return plain_search.search(problem, parameters, state, reporter)
+    from . import tuning  # noqa: PLC0415 - so does Ray Tune
+
+    return tuning.search(problem, parameters, state, reporter)
+
+
+def _best(order: list[Trial]) -> Trial:
+    """Give the best trial.
+
+    Raises:
+        InputProblemError: all failed.
+        InfrastructureError: none came to an end.
+    """
+    best = order[0]
+    if best.score is not None and best.status in {"complete", "stopped early"}:
+        return best
+    failed = next((trial for trial in order if trial.error), None)
+    if failed is not None:
+        raise InputProblemError(
+            "trials_failed",
+            f"All {len(order)} trials failed; {json.dumps(failed.params)}: {failed.error}.",
+            "Choose another metric, or other parameters.",
+        )
+    raise InfrastructureError("no_trials", "No trial came to its first score in the time given.")
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else round(score, 6)
+
+
+def _shown(trial: Trial) -> dict[str, Any]:
+    return {
+        "params": trial.params,
+        "score": _rounded(trial.score),
+        "status": trial.status,
+        "rounds": trial.rounds,
+        "seconds": round(trial.seconds, 3),
+    } | ({"error": trial.error} if trial.error else {})
+
+
+def _warnings(ended: list[Trial]) -> list[str]:
+    failed = [trial for trial in ended if trial.status == "failed"]
+    if not failed:
+        return []
+    return [f"{len(failed)} of {len(ended)} trials failed; the first: {failed[0].error}"]
+
+
+def _table(ended: list[Trial]) -> pl.DataFrame:
+    names = sorted({name for trial in ended for name in trial.params})
+    return pl.DataFrame(
+        {
+            "trial": [trial.number for trial in ended],
+            **{
+                f"param_{name}": pl.Series(
+                    [trial.params.get(name) for trial in ended], strict=False
+                )
+                for name in names
+            },
+            "score": pl.Series([trial.score for trial in ended], dtype=pl.Float64),
+            "status": [trial.status for trial in ended],
+            "rounds": [trial.rounds for trial in ended],
+            "seconds": [trial.seconds for trial in ended],
+            "error": pl.Series([trial.error for trial in ended], dtype=pl.String),
+        }
+    )

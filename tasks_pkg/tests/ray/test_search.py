@@ -1,0 +1,266 @@
+"""Searches: the right combination, on the right rows, and none of the work twice."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from celray_testing import wait_for
+from PIL import Image
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+from tasks.contracts import InvalidArgumentsError
+from tasks.orchestration import job_request
+from tasks.ray_jobs import protocol, split
+from tasks.ray_jobs.protocol import ENGINE_VARIABLE, JobRequest, Progress
+from tasks.runners import LocalJobs
+from tasks.schemas_ml import search_from
+from tasks.settings import Settings
+from tasks.submission import RayJobs
+
+# Ray starts a dozen processes for a job: on a busy machine that takes its time.
+pytestmark = pytest.mark.timeout(600)
+
+Request = Callable[[str], JobRequest]
+Grid = list[dict[str, Any]] | dict[str, Any]
+
+
+@pytest.fixture
+def cancer(datasets: Path) -> str:
+    x, y = load_breast_cancer(return_X_y=True)
+    file = datasets / "cancer.csv"
+    if not file.exists():
+        pl.DataFrame(x).with_columns(target=pl.Series(y)).write_csv(file)
+    return file.name
+
+
+def request_of(settings: Settings, dataset: str, grid: Grid, **config: object) -> Request:
+    checked, tried = search_from(grid, config)
+    parameters = {**checked.parameters(dataset), **tried}
+    return lambda name: job_request(name, parameters, settings)
+
+
+def plain(request: Request, told: list[Progress] | None = None) -> dict[str, Any]:
+    heard = told if told is not None else []
+    name = uuid.uuid4().hex
+    return LocalJobs("plain").run(name, "search", request, lambda _, p: heard.append(p)).result
+
+
+def test_the_best_of_a_list_is_found_by_cross_validation_and_trained(
+    settings: Settings, cancer: str
+) -> None:
+    grid = [{"max_depth": 1, "n_estimators": 2}, {"max_depth": 4, "n_estimators": 60}]
+    told: list[Progress] = []
+    request = request_of(settings, cancer, grid, folds=5, learning_rate=0.2)
+    result = plain(request, told)
+    assert result["best_params"] == grid[1]
+    assert [each["params"] for each in result["all_results"]] == [grid[1], grid[0]]
+    assert result["best_score"] == result["all_results"][0]["score"]
+    assert [p["done"] for p in told if p["phase"] == "searching"] == [1, 2]
+
+    # The same rows, by scikit-learn: validated by five folds, the hold-out never seen.
+    x, y = load_breast_cancer(return_X_y=True)
+    held_out = split.holdout_mask(len(y), 42, 0.2, y)
+    alone = HistGradientBoostingClassifier(max_iter=60, max_depth=4, learning_rate=0.2)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    validated = cross_val_score(alone, x[~held_out], y[~held_out], cv=folds).mean()
+    assert result["best_score"] == pytest.approx(validated, abs=0.03)
+    tested = alone.fit(x[~held_out], y[~held_out]).score(x[held_out], y[held_out])
+    assert result["holdout_score"] == pytest.approx(tested, abs=0.03)
+
+    model = json.loads((Path(result["model_path"]) / "manifest.json").read_text())
+    assert model["task"] == "tasks.ml_tasks.distributed_training"
+    assert model["parameters"]["max_depth"] == 4
+    assert not set(model["parameters"]) & {"folds", "combinations", "space", "max_trials"}
+    table = pl.read_parquet(result["trials_path"])
+    assert table["param_max_depth"].to_list() == [1, 4]
+    assert table["status"].to_list() == ["complete", "complete"]
+    assert Image.open(result["plot_png"]).size[0] > 400
+    page = Path(result["plot_html"]).read_text()
+    assert page.count("<title>trial 1: ") == 3  # in the panels of time, depth and rounds
+    assert not re.search(r"<script|<link|(src|href|url)[=(]\"?https?:", page)  # needs no network
+    assert not list(settings.runs_dir.glob("celray-search-*/trials.jsonl"))
+
+    again = plain(request)
+    assert (again["reused"], again["best_params"]) == (True, grid[1])
+
+
+def test_a_space_is_searched_within_its_bounds_and_its_budget(
+    settings: Settings, datasets: Path
+) -> None:
+    x, y = load_diabetes(return_X_y=True)
+    pl.DataFrame(x).with_columns(target=pl.Series(y)).write_csv(datasets / "diabetes_search.csv")
+    space = {
+        "learning_rate": {"low": 0.01, "high": 0.5, "log": True},
+        "max_depth": {"low": 1, "high": 6},
+        "subsample": {"choice": [0.5, 1.0]},
+    }
+    config = {"metric": "rmse", "max_trials": 12, "folds": 0, "n_estimators": 40}
+    result = plain(request_of(settings, "diabetes_search.csv", space, **config))
+    assert (result["num_trials"], result["direction"]) == (12, "min")
+    for each in result["all_results"]:
+        assert 0.01 <= each["params"]["learning_rate"] <= 0.5
+        assert each["params"]["max_depth"] in range(1, 7)
+        assert each["params"]["subsample"] in {0.5, 1.0}
+        assert each["rounds"] == 40 or each["status"] == "stopped early"
+    whole = [each["score"] for each in result["all_results"] if each["status"] == "complete"]
+    assert result["best_score"] == min(whole)
+    assert any(each["status"] == "stopped early" for each in result["all_results"])
+
+
+def test_a_search_that_was_killed_goes_on_where_it_was(settings: Settings, cancer: str) -> None:
+    grid = [{"max_depth": depth, "n_estimators": 400, "reg_lambda": 2.5} for depth in range(2, 7)]
+    request = request_of(settings, cancer, grid, folds=3)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "ray_jobs", "search"],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(protocol.__file__).parents[1]),
+            ENGINE_VARIABLE: "plain",
+            protocol.REQUEST_VARIABLE: request("killed").encode(),
+        },
+        stdout=subprocess.DEVNULL,
+    )
+    found: list[Path] = []
+    try:
+
+        def two_have_ended() -> bool:
+            found[:] = settings.runs_dir.glob("celray-search-*/trials.jsonl")
+            return any(len(file.read_text().splitlines()) >= 2 for file in found)
+
+        wait_for(two_have_ended, 120)
+    finally:
+        child.kill()
+        child.wait()
+    done = len(found[0].read_text().splitlines())
+    assert done < len(grid)
+    told: list[Progress] = []
+    result = plain(request, told)
+    assert (result["resumed"], result["num_trials"]) == (True, len(grid))
+    assert next(p["done"] for p in told if p["phase"] == "searching") == done + 1
+
+
+def test_ray_tune_finds_what_a_loop_finds(jobs: RayJobs, settings: Settings, cancer: str) -> None:
+    grid = {"max_depth": [1, 3], "n_estimators": [3, 30.0]}
+    request = request_of(settings, cancer, grid, folds=4)
+    told: list[Progress] = []
+    name = uuid.uuid4().hex
+    on_ray = jobs.run(name, "search", request, lambda _, p: told.append(p)).result
+    assert any(p["phase"] == "searching" for p in told)
+    assert not on_ray["resumed"]
+    Path(on_ray["manifest_path"]).unlink()
+    in_a_loop = plain(request)
+
+    def scores(result: dict[str, Any]) -> dict[str, float]:
+        return {json.dumps(each["params"]): each["score"] for each in result["all_results"]}
+
+    assert scores(on_ray) == scores(in_a_loop)
+    assert on_ray["best_params"] == in_a_loop["best_params"]
+
+
+def test_a_search_on_ray_whose_driver_was_killed_goes_on_where_it_was(
+    jobs: RayJobs, settings: Settings, cancer: str
+) -> None:
+    space = {"max_depth": {"low": 2, "high": 9}, "reg_lambda": {"low": 0.5, "high": 3.0}}
+    config = {"folds": 5, "max_trials": 8, "n_estimators": 1500, "early_stopping": False}
+    request = request_of(settings, cancer, space, **config)
+    first, name = f"celray-{uuid.uuid4().hex}", uuid.uuid4().hex
+    jobs.submit_or_attach(first, "search", request(first))
+
+    def pid() -> int | None:
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                owner = (folder / "environ").read_bytes()
+            except OSError:
+                continue
+            if words[1:4] == [b"-m", b"ray_jobs", b"search"] and first.encode() in owner:
+                return int(folder.name)
+        return None
+
+    progress = settings.runs_dir / first / "progress.json"
+
+    def some_have_ended() -> bool:
+        try:
+            told = json.loads(progress.read_text())["progress"]
+        except (OSError, ValueError):
+            return False
+        return bool(told["phase"] == "searching" and told["done"] >= 2)
+
+    wait_for(some_have_ended, 240)
+    time.sleep(3)  # Ray Tune keeps its state every 2 s
+    driver = pid()
+    assert driver is not None
+    os.kill(driver, signal.SIGKILL)
+    result = jobs.run(name, "search", request, lambda *_: None).result
+    assert (result["resumed"], result["num_trials"]) == (True, 8)
+    kept = [each["seconds"] for each in result["all_results"]]
+    assert all(seconds > 0 for seconds in kept)
+
+
+def test_folds_are_even_and_the_same_every_time() -> None:
+    classes = np.array([0] * 31 + [1] * 14)
+    fold = split.folds(45, 7, 4, classes)
+    assert (fold == split.folds(45, 7, 4, classes)).all()
+    for label, least in ((0, 7), (1, 3)):
+        assert all((fold[classes == label] == number).sum() >= least for number in range(4))
+    assert max(np.bincount(fold)) - min(np.bincount(fold)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("grid", "config", "words"),
+    [
+        ([], {}, "holds no combination"),
+        ({}, {}, "holds no combination"),
+        (
+            [{"max_dept": 3}],
+            {},
+            r"param_grid\[0\]: unknown key 'max_dept'; did you mean 'max_depth'",
+        ),
+        ([{"max_depth": 3}, {"max_depth": 0}], {}, r"param_grid\[1\].max_depth"),
+        ([{"target": "x"}], {}, "belongs into search_config"),
+        ({"max_depth": {"low": 5, "high": 2}}, {}, "param_grid.max_depth: low 5 is above high 2"),
+        ({"max_depth": {"low": 0, "high": 2}}, {}, "param_grid.max_depth"),
+        ({"max_depth": {"low": 1.5, "high": 2}}, {}, "param_grid.max_depth"),
+        ({"max_depth": {"lo": 1, "high": 2}}, {}, "did you mean 'low'"),
+        ({"subsample": {"choice": []}}, {}, "at least one value"),
+        ({"reg_alpha": {"low": 0, "high": 2, "log": True}}, {}, "log needs low above 0"),
+        (
+            {"n_estimators": list(range(1, 60)), "max_depth": list(range(1, 30))},
+            {},
+            "more than 1000",
+        ),
+        ([{"max_depth": 3}], {"folds": 1}, "search_config.folds: must be 0"),
+        ([{"max_depth": 3}], {"fold": 3}, "did you mean 'folds'"),
+        ([{"max_depth": 3}], {"max_trials": 0}, "search_config.max_trials"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(grid: Any, config: dict[str, Any], words: str) -> None:  # noqa: ANN401
+    with pytest.raises(InvalidArgumentsError, match=words) as caught:
+        search_from(grid, config)
+    assert "\n" not in str(caught.value)
+
+
+def test_trials_that_cannot_be_are_one_error_and_leave_nothing(
+    settings: Settings, datasets: Path
+) -> None:
+    rows = [f"{i},{'abc'[i % 3]}" for i in range(30)] + ["31,d"]
+    (datasets / "rare.csv").write_text("a,target\n" + "\n".join(rows) + "\n")
+    request = request_of(settings, "rare.csv", [{"max_depth": 2}], folds=3)
+    with pytest.raises(InvalidArgumentsError, match=r"folds is 3, but a class.*only 1 training"):
+        plain(request)
+    with pytest.raises(InvalidArgumentsError, match="metric is 'roc_auc'"):
+        plain(request_of(settings, "rare.csv", [{"max_depth": 2}], metric="roc_auc"))
+    assert not list((settings.models_dir / "hyperparameter_search").glob("rare*"))
