@@ -14,7 +14,14 @@ import yaml
 from parts import REPO, ROLES
 
 #: The operator's own words, fixed by the interface; no role's prefix.
-OPERATORS_WORDS = {"celery_workers", "celery_beat_schedule", "celery_packages"}
+OPERATORS_WORDS = {
+    "celery_workers",
+    "celery_beat_schedule",
+    "celery_packages",
+    "ray_address",
+    "ray_auth_mode",
+    "ray_runtime_env",
+}
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -128,11 +128,20 @@ def test_auto_stays_with_the_source_that_the_host_has() -> None:
         source: {name: f"{source}/{name}" for name in ("redis", "ray", "worker_deps")}
         for source in ("registry", "distro")
     }
-    assert images.choose("auto", {}, candidates) == ""
-    assert images.choose("auto", dict.fromkeys(candidates["distro"].values()), candidates) == (
-        "distro"
-    )
-    assert images.choose("registry", {}, candidates) == "registry"
+    names = ("redis", "ray", "worker_deps", "worker")
+    there = dict.fromkeys(candidates["distro"].values())
+    assert images.choose("auto", {}, candidates, names) == ""
+    assert images.choose("auto", there, candidates, names) == "distro"
+    assert images.choose("registry", {}, candidates, names) == "registry"
+
+
+def test_a_host_is_not_asked_for_images_that_it_does_not_need() -> None:
+    candidates = {
+        source: {name: f"{source}/{name}" for name in ("redis", "ray", "worker_deps")}
+        for source in ("registry", "distro")
+    }
+    there = {"distro/worker_deps": ""}
+    assert images.choose("auto", there, candidates, ("worker_deps", "worker")) == "distro"
 
 
 def test_a_build_context_holds_our_files_by_name_and_nothing_compiled(

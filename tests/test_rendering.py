@@ -35,9 +35,15 @@ REMOTE = {
         {"name": "data", "queues": ["ml", "data"], "concurrency": 1, "memory": "512m"},
     ],
 }
+ELSEWHERE = {
+    "ray_address": "https://ray.example:443",
+    "ray_auth_mode": "disabled",
+    "ray_runtime_env": {"pip": ["polars==2.1.0"], "env_vars": {"A": 'it\'s "$B"'}},
+}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "local": ("127.0.0.1", {}),
     "remote": ("10.0.0.84", REMOTE),
+    "ray elsewhere": ("10.0.0.84", ELSEWHERE),
 }
 #: Keys that one of the generations refuses, wherever they stand (shared design), and published
 #: ports, which host networking has no use for.
@@ -187,6 +193,17 @@ def test_every_process_of_ours_is_told_of_the_packages_and_beat_of_their_schedul
         assert json.loads(environment.get("CELRAY_PACKAGES", "[]")) == wanted, name
     schedule = json.loads(rendered.services["celery-beat"]["environment"]["CELRAY_BEAT_SCHEDULE"])
     assert ("word_count.one" in {entry["task"] for entry in schedule}) == bool(given)
+
+
+def test_with_a_ray_of_others_there_is_none_of_ours(rendered: Rendered) -> None:
+    elsewhere = rendered.settings.get("ray_address")
+    assert ("ray-head" in rendered.services) != bool(elsewhere)
+    environment = rendered.services["celery-beat"]["environment"]
+    assert environment["RAY_AUTH_MODE"] == ("disabled" if elsewhere else "token")
+    wanted = elsewhere or environment["CELRAY_RAY_ADDRESS"]
+    assert environment["CELRAY_RAY_ADDRESS"] == wanted
+    given = json.loads(environment.get("CELRAY_RAY_RUNTIME_ENV", "{}").replace("$$", "$"))
+    assert given == rendered.settings.get("ray_runtime_env", {})
 
 
 def test_a_task_setting_reaches_the_container_as_it_was_written(rendered: Rendered) -> None:

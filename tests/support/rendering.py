@@ -40,8 +40,12 @@ class Rendered:
 
     @property
     def projects(self) -> list[Path]:
-        """The directories of the compose projects, on every host."""
-        return sorted(self.home.glob("*/projects/*"))
+        """The directories of the compose projects, on every host.
+
+        Without those that have no service: compose is never run on them.
+        """
+        found = sorted(self.home.glob("*/projects/*"))
+        return [path for path in found if "services: {}" not in (path / "compose.yml").read_text()]
 
     @property
     def services(self) -> dict[str, dict[str, Any]]:

@@ -111,19 +111,25 @@ def laid_on_the_host(images: Mapping[str, str]) -> set[str]:
 
 
 def choose(
-    wanted: str, there: Mapping[str, Iterable[str]], candidates: Mapping[str, Mapping[str, str]]
+    wanted: str,
+    there: Mapping[str, Iterable[str]],
+    candidates: Mapping[str, Mapping[str, str]],
+    names: Iterable[str],
 ) -> str:
     """The source to use, or '' where a registry has to be asked first.
 
     `auto` stays with the source whose images the host has: a registry that comes and goes must not
     recreate everything.
+
+    Parameters:
+        names: the images that the host needs.
     """
     if wanted != "auto":
         return wanted
     for source in SOURCES:
         images = candidates[source]
-        needed = {images["redis"], images["worker_deps"], images.get("ray_deps", images["ray"])}
-        if needed <= set(there):
+        small = laid_on_the_host(images)
+        if {images[name] for name in names if name in images and name not in small} <= set(there):
             return source
     return ""
 
@@ -154,7 +160,7 @@ class ActionModule(ActionBase):
             if seen.get("failed"):
                 return {**result, **seen}
             there = seen["images"]
-        source = choose(args["source"], there, candidates)
+        source = choose(args["source"], there, candidates, args["needed"])
         images = candidates[source or "distro"]
         missing = [n for n in args["needed"] if n in images and images[n] not in there]
         return result | {

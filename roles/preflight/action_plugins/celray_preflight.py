@@ -588,6 +588,7 @@ class ActionModule(ActionBase):
             limits = {name: self.value(name, task_vars) for name in args["port_range_variables"]}
             problems += check_port_range(ports, limits)
             problems += self.of_host(args, host, ports, paths)
+            problems += self.of_ray(args, host, task_vars)
             problems += check_size(host, args["min_memory_mb"], skew)
         if problems:
             return result | {"failed": True, "msg": report(problems)}
@@ -626,6 +627,30 @@ class ActionModule(ActionBase):
                 )
             )
         return problems + check_variables(task_vars, known_variables(REPO / "roles"))
+
+    def of_ray(
+        self, args: dict[str, Any], host: dict[str, Any], task_vars: dict[str, Any]
+    ) -> list[Problem]:
+        """A Ray cluster that is there already, as this host sees it."""
+        checks = load(REPO / "roles/preflight/action_plugins/celray_preflight_ray.py")
+        address, mode = args["ray_address"], args["ray_auth_mode"]
+        found = checks.check_settings(address, mode, args["ray_runtime_env"], nearest)
+        if address and not found:
+            home = self.value("celray_secrets_dir", task_vars, host["home"])
+            token = args["ray_token"] if mode == "token" else ""
+            answer = self._execute_module(
+                module_name="celray_ray",
+                module_args={
+                    "address": address,
+                    "token": token,
+                    **({"secrets_file": f"{home}/secrets.json"} if mode == "token" else {}),
+                },
+                task_vars=task_vars,
+            )
+            if answer.get("failed"):
+                answer = {**answer, "error": answer.get("msg", "the question failed")}
+            found = checks.check_answer(address, mode, answer, checks.ours(), host["hostname"])
+        return [Problem(what, f"{name} (your inventory)", fix) for what, name, fix in found]
 
     @staticmethod
     def of_host(

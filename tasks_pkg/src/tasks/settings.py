@@ -39,6 +39,7 @@ _WAYS_OUT = {
     "worker_name": "correct `celery_workers` in the inventory and deploy again",
     "beat_schedule": "correct the beat schedule in the inventory and deploy again",
     "packages": "correct `celery_packages` in the inventory and deploy again",
+    "ray_runtime_env": "correct `ray_runtime_env` in the inventory and deploy again",
     "notify_channels": "correct the notification channels in the inventory and deploy again",
 }
 
@@ -125,6 +126,13 @@ class PackageSpec(_Strict):
         return next((q for name, q in self.queues.items() if fnmatchcase(task, name)), None)
 
 
+class RayRuntimeEnv(_Strict):
+    """What Ray gives every job beside its code: packages that pip installs, and variables."""
+
+    pip: tuple[str, ...] = ()
+    env_vars: dict[str, str] = {}
+
+
 class ScheduleSpec(_Strict):
     """One entry of Beat's schedule: exactly one of ``every_seconds`` and ``cron`` (UTC)."""
 
@@ -164,6 +172,7 @@ class Settings(BaseSettings):
     ray_auth_token_path: Path = Field(
         default=Path(DEFAULT_SECRETS_DIR, "ray_auth_token"), validation_alias="RAY_AUTH_TOKEN_PATH"
     )
+    ray_runtime_env: RayRuntimeEnv = RayRuntimeEnv()
     job_runner: Literal["jobs-api", "local-ray", "local-plain"] = "jobs-api"
     datasets_dir: Path = Path("/datasets")
     models_dir: Path = Path("/models")

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs import protocol
 from tasks.ray_jobs.protocol import JobRequest, Progress, Record
-from tasks.settings import ConfigurationError, get_settings
+from tasks.settings import ConfigurationError, RayRuntimeEnv, get_settings
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
@@ -159,10 +159,17 @@ class RayJobs:
         address: ``http://host:8265``; ``RAY_AUTH_MODE`` and ``RAY_AUTH_TOKEN_PATH`` are read by
             Ray's client itself.
         patience: how long to wait for what.
+        runtime_env: what every job is given beside its code.
     """
 
-    def __init__(self, address: str, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        patience: Patience | None = None,
+        runtime_env: RayRuntimeEnv | None = None,
+    ) -> None:
         self.address = address
+        self.runtime_env = runtime_env or RayRuntimeEnv()
         self.patience = patience or Patience()
         self._client: JobSubmissionClient | None = None
 
@@ -219,7 +226,11 @@ class RayJobs:
             RayUnavailableError: see :class:`Patience`.
         """
         try:
-            environment = {**JOB_ENVIRONMENT, protocol.REQUEST_VARIABLE: request.encode()}
+            environment = {
+                **JOB_ENVIRONMENT,
+                **self.runtime_env.env_vars,
+                protocol.REQUEST_VARIABLE: request.encode(),
+            }
         except protocol.InputProblemError as error:
             raise InvalidArgumentsError(str(error)) from None
 
@@ -234,7 +245,11 @@ class RayJobs:
                     client.submit_job(
                         entrypoint=f"exec python -m {PACKAGE} {entrypoint}",
                         submission_id=name,
-                        runtime_env={"working_dir": str(package), "env_vars": environment},
+                        runtime_env={
+                            "working_dir": str(package),
+                            "env_vars": environment,
+                            **({"pip": pip} if (pip := list(self.runtime_env.pip)) else {}),
+                        },
                         metadata={"celray_code_version": request.code_version},
                     )
                 except RuntimeError as error:

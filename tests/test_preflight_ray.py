@@ -1,0 +1,132 @@
+"""A Ray cluster of others: it answers, takes the token and has our versions, or nothing changes."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from parts import load, play, run_module
+
+MODULE = "roles/preflight/library/celray_ray.py"
+celray_ray: Any = load(MODULE)
+checks: Any = load("roles/preflight/action_plugins/celray_preflight_ray.py")
+preflight: Any = load("roles/preflight/action_plugins/celray_preflight.py")
+OURS = {"ray": "2.60.0", "python": "3.11"}
+
+
+class Dashboard(BaseHTTPRequestHandler):
+    """Answers as Ray 2.60's does; the token is `right`."""
+
+    answer: object = {"data": {"rayVersion": "2.49.0", "pythonVersion": "3.10.4"}}
+
+    def do_GET(self) -> None:
+        """Answer one question."""
+        right = self.headers.get("Authorization") == "Bearer right"
+        known = self.path == "/api/v0/cluster_metadata"
+        self.send_response(200 if right and known else 404 if right else 401)
+        self.end_headers()
+        self.wfile.write(json.dumps(self.answer).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def dashboard() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dashboard) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def one(answer: dict[str, Any], mode: str = "token") -> str:
+    """The one finding about an answer, as a line."""
+    (finding,) = checks.check_answer("http://ray.example:8265", mode, answer, OURS, "host1")
+    return " | ".join(finding)
+
+
+def test_the_versions_are_read_with_the_token_or_with_the_stored_one(
+    dashboard: str, tmp_path: Path
+) -> None:
+    wanted = {"status": 200, "error": "", "ray": "2.49.0", "python": "3.10.4"}
+    assert celray_ray.ask(dashboard, "right") == wanted
+    stored = tmp_path / "secrets.json"
+    stored.write_text('{"ray_auth_token": "right"}')
+    told = run_module(MODULE, {"address": dashboard, "secrets_file": str(stored)}, check=True)
+    assert {name: told[name] for name in wanted} == wanted
+
+
+def test_another_version_is_named_with_ours(dashboard: str) -> None:
+    line = one(celray_ray.ask(dashboard, "right"))
+    assert "is 2.49.0 on Python 3.10.4" in line
+    assert "Ray 2.60.0 on Python 3.11" in line
+    assert "leave ray_address empty" in line
+
+
+@pytest.mark.parametrize(
+    ("versions", "fits"),
+    [
+        (("2.60.0", "3.11.2"), True),
+        (("2.60.0", "3.12.2"), False),
+        (("2.60.1", "3.11.2"), False),
+    ],
+)
+def test_ray_must_be_the_same_and_python_the_same_minor(
+    versions: tuple[str, str], fits: bool
+) -> None:
+    answer = {"status": 200, "error": "", "ray": versions[0], "python": versions[1]}
+    assert (checks.check_answer("http://r", "token", answer, OURS, "host1") == []) is fits
+
+
+def test_our_own_versions_are_those_of_lock_and_images() -> None:
+    own = checks.ours()
+    assert own["ray"].count(".") == 2
+    assert own["python"] == "3.11"
+
+
+def test_a_wrong_token_an_odd_answer_and_silence_are_told_apart(dashboard: str) -> None:
+    assert "does not accept the token (HTTP 401)" in one(celray_ray.ask(dashboard, "wrong"))
+    assert "ray_auth_mode: token" in one(celray_ray.ask(dashboard, ""), mode="disabled")
+    assert "answers HTTP 404" in one(celray_ray.ask(dashboard + "/x", "right"))
+    silent = one(celray_ray.ask("http://127.0.0.1:1", "right"))
+    assert "gives host1 no answer" in silent
+    assert "refused" in silent
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("10.0.0.90", "token", {}), "ray_address is '10.0.0.90'"),
+        (("http://r:8265/", "token", {}), "without a path"),
+        (("http://r:8265", "tokn", {}), "ray_auth_mode is 'tokn'"),
+        (("", "token", {"pips": []}), "'pips' (did you mean pip?)"),
+        (("", "token", {"pip": "polars"}), "ray_runtime_env.pip is 'polars'"),
+        (("", "token", []), "not a mapping"),
+    ],
+)
+def test_a_mistake_in_the_settings_is_named(given: tuple[Any, ...], words: str) -> None:
+    (finding,) = checks.check_settings(*given, preflight.nearest)
+    assert words in " | ".join(finding)
+
+
+def test_site_stops_at_a_cluster_of_another_version(dashboard: str, tmp_path: Path) -> None:
+    variables = {
+        "ray_address": dashboard,
+        "celray_secrets": {"ray_auth_token": "right"},
+        "preflight_port_variables": [],
+    }
+    file = tmp_path / "ray.json"
+    file.write_text(json.dumps(variables))
+    played = play("site.yml", "-e", f"@{file}", "--check")
+    assert played.code != 0
+    assert f"Ray at {dashboard} is 2.49.0 on Python 3.10.4" in played.output
+    assert "from: ray_address (your inventory)" in played.output
+    assert "nothing has been changed" in played.output
+    assert "Traceback" not in played.output
