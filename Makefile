@@ -26,6 +26,7 @@ VENV  := .venv
 DEV   := .venv-dev
 TASKS := .venv-tasks
 RAY   := .venv-ray
+CLIENT := .venv-client
 LOCKS := tasks_pkg/requirements
 
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
@@ -108,6 +109,15 @@ logs: $(VENV)/stamp ## the last log lines of one service: WHAT=worker-ml, TAIL=2
 credentials: $(VENV)/stamp ## KEY=VALUE lines for clients, and nothing else, on standard output
 	@CELRAY_RAW=1 $(PLAY) playbooks/credentials.yml
 
+##@ Use
+.PHONY: client
+client: $(VENV)/stamp $(CLIENT)/bin/celray ## the command line `celray` and your credentials, mode 0600
+	@CELRAY_RAW=1 .ci/client $(CURDIR)/$(CLIENT)/bin/celray $(PLAY) playbooks/credentials.yml
+$(CLIENT)/bin/celray: $(CLIENT)/stamp tasks_pkg/pyproject.toml
+	@$(CLIENT)/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
+	  --no-build-isolation --editable tasks_pkg
+	@touch $@
+
 ##@ Act
 .PHONY: restart destroy
 restart: $(VENV)/stamp ## restart one service, gracefully: WHAT=worker-ml
@@ -146,7 +156,7 @@ venv: $(VENV)/stamp ## make the control environment now (every operation does wh
 lock: $(DEV)/stamp ## renew every lock from its .in file; UPGRADE=1 takes the newest versions
 	@.ci/lock
 clean: ## remove environments and caches; the deployment is not touched
-	@rm -rf $(VENV) $(DEV) $(TASKS) $(RAY) .ansible
+	@rm -rf $(VENV) $(DEV) $(TASKS) $(RAY) $(CLIENT) .ansible
 	@find . -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache -o -name .ruff_cache \
 	  -o -name .hypothesis | xargs rm -rf
 
@@ -154,6 +164,7 @@ clean: ## remove environments and caches; the deployment is not touched
 stale = $(if $(filter $(CURDIR),$(file <$1/stamp)),,FORCE)
 $(VENV)/stamp: requirements.txt $(call stale,$(VENV))
 $(DEV)/stamp: requirements-dev.txt $(call stale,$(DEV))
+$(CLIENT)/stamp: $(LOCKS)/client.lock $(call stale,$(CLIENT))
 $(TASKS)/stamp: $(LOCKS)/worker.lock $(LOCKS)/test.lock $(call stale,$(TASKS))
 $(RAY)/stamp: $(addprefix $(LOCKS)/,ray.lock worker.lock test.lock test_ray.lock) $(call stale,$(RAY))
 .%/stamp:

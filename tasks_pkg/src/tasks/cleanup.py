@@ -175,6 +175,7 @@ def clean(
     expires = settings.result_expires_seconds
     results_age = expires if max_age_days is None else max_age_days * _DAY
     runs_age = (settings.runs_max_age_days if max_age_days is None else max_age_days) * _DAY
-    clean_results(client, results_age, expires, removed, dry_run=dry_run)
+    if not settings.without_broker:
+        clean_results(client, results_age, expires, removed, dry_run=dry_run)
     clean_runs(settings, runs_age, removed, dry_run=dry_run)
     return removed

@@ -1,18 +1,32 @@
 """What runs a task's job: a Ray cluster through its Jobs API, or this machine, without a broker."""
 
+import io
 import os
 import subprocess
 import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal, Protocol
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs import protocol
 from tasks.ray_jobs.protocol import JobRequest, Progress, Record
 from tasks.settings import Settings
-from tasks.submission import JobFailedError, JobResult, RayJobs, submission_id
+from tasks.submission import (
+    PACKAGE,
+    JobFailedError,
+    JobResult,
+    RayJobs,
+    package,
+    submission_id,
+)
+
+#: What names a cluster, or the way into one.
+_OF_A_CLUSTER = frozenset({"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"})
+#: How long a job that has said its last may take to leave, in seconds.
+_LEAVES_SECONDS = 60
 
 
 class JobRunner(Protocol):
@@ -63,40 +77,34 @@ class LocalJobs:
             JobFailedError: it failed; what it printed is on this process's standard error.
         """
         name = submission_id(task_id)
-        package = str(Path(protocol.__file__).parents[1])
         try:
             encoded = request(name).encode()
         except protocol.InputProblemError as error:
             raise InvalidArgumentsError(str(error)) from None
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-            "RAY_DEDUP_LOGS": "0",
-            protocol.ENGINE_VARIABLE: self.engine,
-            protocol.REQUEST_VARIABLE: encoded,
-        }
-        # A Ray of the job's own: not the cluster that the environment may name.
-        environment.pop("RAY_ADDRESS", None)
         last: dict[str, Record] = {}
         submitted = time.time()
-        with subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "ray_jobs", entrypoint],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        ) as child:
-            self._child = child
-            try:
-                for line in child.stdout or ():
-                    records = list(protocol.decode(line))
-                    if not records:
-                        sys.stderr.write(line)
-                    for record in records:
-                        last[record["type"]] = record
-                        if record["type"] == "progress":
-                            on_progress(name, record["progress"])
-            finally:
-                self.stop(task_id)
+        with tempfile.TemporaryDirectory(prefix="celray-") as folder:
+            # The same files as a cluster would be sent, and none of the rest of this package.
+            with zipfile.ZipFile(io.BytesIO(package(entrypoint))) as code:
+                code.extractall(folder)
+            with subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-m", PACKAGE, entrypoint],
+                stdout=subprocess.PIPE,
+                text=True,
+                env=self._environment(folder, encoded),
+                # Ctrl-C is for the caller, who then ends the job.
+                start_new_session=True,
+            ) as child:
+                self._child = child
+                try:
+                    for line in child.stdout or ():
+                        for record in self._read(line):
+                            last[record["type"]] = record
+                            if record["type"] == "progress":
+                                on_progress(name, record["progress"])
+                    child.wait(timeout=_LEAVES_SECONDS)
+                finally:
+                    self.stop(task_id)
         if "error" in last:
             error_record = last["error"]
             if error_record["kind"] == "internal" or error_record["retry"]:
@@ -113,6 +121,28 @@ class LocalJobs:
             startup_seconds=round(max(0.0, begun - submitted), 3),
             engine_seconds=round(last["result"]["at"] - begun, 3),
         )
+
+    def _environment(self, folder: str, encoded: str) -> dict[str, str]:
+        """Give the child's variables: a Ray of its own, not the cluster that ours may name."""
+        ours = {name: value for name, value in os.environ.items() if name not in _OF_A_CLUSTER}
+        path = [folder, ours.get("PYTHONPATH", "")]
+        return {
+            **ours,
+            "PYTHONPATH": os.pathsep.join(filter(None, path)),
+            "RAY_DEDUP_LOGS": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "disabled",
+            protocol.ENGINE_VARIABLE: self.engine,
+            protocol.REQUEST_VARIABLE: encoded,
+        }
+
+    @staticmethod
+    def _read(line: str) -> list[Record]:
+        """Give a line's records; what is none goes to whoever reads this process's errors."""
+        records = list(protocol.decode(line))
+        if not records:
+            sys.stderr.write(line)
+        return records
 
     def stop(self, task_id: str) -> list[str]:
         """End the child process, if it runs."""

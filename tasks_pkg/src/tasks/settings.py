@@ -7,6 +7,8 @@ directory (``/run/secrets``). A missing or wrong one stops the process at start 
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -45,6 +47,9 @@ _WAYS_OUT = {
 
 #: Names of tasks that no package of others may take.
 RESERVED = ("tasks.", "celery.")
+
+#: A host that cannot exist (RFC 2606): what stands for Redis where there is none.
+_NOWHERE = "no-broker.invalid"
 
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -275,6 +280,11 @@ class Settings(BaseSettings):
         return task in ROUTES or any(package.queue_of(task) for package in self.packages)
 
     @property
+    def without_broker(self) -> bool:
+        """Whether tasks run in the caller's own process: see :func:`local_settings`."""
+        return urlsplit(self.broker_url.get_secret_value()).hostname == _NOWHERE
+
+    @property
     def queues(self) -> tuple[str, ...]:
         """Every queue that some worker of the catalogue consumes, in catalogue order."""
         return tuple(dict.fromkeys(queue for worker in self.workers for queue in worker.queues))
@@ -370,14 +380,62 @@ def load_settings() -> Settings:
         raise ConfigurationError(message) from None
 
 
+_IN_USE: list[Settings] = []
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The process's settings, read once.
+    """The process's settings, read once; those of :func:`using` come first.
 
     Raises:
         ConfigurationError: see :func:`load_settings`.
     """
-    return load_settings()
+    return _IN_USE[-1] if _IN_USE else load_settings()
+
+
+@contextmanager
+def using(settings: Settings) -> Iterator[None]:
+    """Have :func:`get_settings` give these meanwhile."""
+    _IN_USE.append(settings)
+    get_settings.cache_clear()
+    try:
+        yield
+    finally:
+        _IN_USE.pop()
+        get_settings.cache_clear()
+
+
+def local_settings(datasets_dir: Path, models_dir: Path, engine: str) -> Settings:
+    """Give settings for tasks in the caller's own process: no broker, no worker, no service.
+
+    Args:
+        datasets_dir: what ``/datasets`` is on a service.
+        models_dir: what ``/models`` is there.
+        engine: ``ray`` runs jobs on a Ray of their own, ``plain`` without Ray.
+
+    Raises:
+        ConfigurationError: a ``CELRAY_`` variable of the environment is wrong.
+    """
+    nowhere = SecretStr(f"redis://{_NOWHERE}:1/0")
+    models = models_dir.resolve()
+    try:
+        return Settings(
+            broker_url=nowhere,
+            result_backend_url=nowhere,
+            redbeat_url=nowhere,
+            job_runner="local-plain" if engine == "plain" else "local-ray",
+            datasets_dir=datasets_dir.resolve(),
+            models_dir=models,
+            runs_dir=models / ".runs",
+            code_version="local",
+            workers=(WorkerSpec(name="local", queues=tuple(sorted(set(ROUTES.values())))),),
+            worker_name=None,
+            packages=(),
+            beat_schedule=(),
+            notify_dedupe_seconds=0,  # what was sent is remembered in Redis
+        )
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_explain(e) for e in error.errors())) from None
 
 
 #: Field of :class:`ClientSettings` -> its name in what `make credentials` prints.

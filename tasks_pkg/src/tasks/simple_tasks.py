@@ -85,6 +85,11 @@ def send_notification(
 ) -> dict[str, object]:
     """Send ``message`` to a channel of the inventory, once per deduplication window.
 
+    Args:
+        self: the bound task.
+        message: the text.
+        channel: a name from ``celray_notify_channels`` of the inventory.
+
     Returns:
         ``status``, ``channel``, ``message``, and ``detail`` in words. The status is "sent",
         "duplicate" (the same message went to the same channel a moment ago) or "not_configured"

@@ -109,7 +109,7 @@ def submission_id(task_id: str, attempt: int = 0) -> str:
 
 
 @lru_cache(maxsize=8)
-def _package(entrypoint: str) -> bytes:
+def package(entrypoint: str) -> bytes:
     """Give the zip with a job's code: the same bytes for the same code, whoever makes it.
 
     It holds :mod:`tasks.ray_jobs` and, for a job of another package, the package that the job's
@@ -239,14 +239,14 @@ class RayJobs:
                 client.get_job_status(name)
                 return True
             with tempfile.TemporaryDirectory() as folder:
-                package = Path(folder) / f"{PACKAGE}.zip"
-                package.write_bytes(_package(entrypoint))
+                code = Path(folder) / f"{PACKAGE}.zip"
+                code.write_bytes(package(entrypoint))
                 try:
                     client.submit_job(
                         entrypoint=f"exec python -m {PACKAGE} {entrypoint}",
                         submission_id=name,
                         runtime_env={
-                            "working_dir": str(package),
+                            "working_dir": str(code),
                             "env_vars": environment,
                             **({"pip": pip} if (pip := list(self.runtime_env.pip)) else {}),
                         },

@@ -2,7 +2,7 @@
 
 import platform
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from tasks.settings import get_settings
 
@@ -12,6 +12,13 @@ def versions() -> dict[str, str]:
     """Give the versions of Python, celery, kombu and Ray's client, and of our own code."""
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in ("celery", "kombu", "ray")},
+        **{name: _installed(name) for name in ("celery", "kombu", "ray")},
         "code": get_settings().code_version,
     }
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # without a broker, a task needs no Ray
+        return "none"

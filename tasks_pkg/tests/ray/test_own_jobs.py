@@ -13,7 +13,7 @@ from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs.protocol import JobRequest, Progress
 from tasks.runners import LocalJobs
 from tasks.settings import ConfigurationError
-from tasks.submission import RayJobs, _package
+from tasks.submission import RayJobs, package
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -61,7 +61,7 @@ def test_it_runs_without_a_cluster(
 
 
 def test_nothing_but_the_package_of_jobs_travels() -> None:
-    with zipfile.ZipFile(io.BytesIO(_package(JOB))) as archive:
+    with zipfile.ZipFile(io.BytesIO(package(JOB))) as archive:
         names = [name for name in archive.namelist() if not name.startswith("ray_jobs/")]
     assert names == [
         f"own_package/jobs/{file}.py" for file in ("__init__", "count", "variable", "words")
@@ -73,4 +73,4 @@ def test_nothing_but_the_package_of_jobs_travels() -> None:
 )
 def test_a_name_that_is_no_job_is_refused(entrypoint: str) -> None:
     with pytest.raises(ConfigurationError, match="name a module in a package of jobs"):
-        _package(entrypoint)
+        package(entrypoint)

@@ -63,15 +63,19 @@ class TaskInfo:
 @lru_cache(maxsize=1)
 def installed() -> dict[str, TaskInfo]:
     """Give the tasks that are installed here, ours and those of task packages, by name."""
-    app = Celery("celray-catalogue", set_as_current=False)
+    tasks = load(Celery("celray-catalogue", set_as_current=False))
+    return {name: _describe(name, task) for name, task in sorted(tasks.items())}
+
+
+def load(app: Celery) -> dict[str, Untyped]:
+    """Register every task that is installed here with ``app``, and give them by name."""
     for module in TASK_MODULES:
         import_module(module)
     for points in packages.installed().values():
         for point in points:
             point.load()
     app.finalize()
-    ours = {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
-    return {name: _describe(name, task) for name, task in sorted(ours.items())}
+    return {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
 
 
 def _describe(name: str, task: Untyped) -> TaskInfo:

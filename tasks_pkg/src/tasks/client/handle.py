@@ -263,6 +263,7 @@ class SubmittedTask:
         if status.finished:
             message = f"it had already ended: {status.state}"
             return Cancelled(self.id, status.state, cancelled=False, ray_job=None, message=message)
+        known = status.ray_submission_id
         with answering(self.client.settings):
             heard = self.client.app.control.revoke(self.id, terminate=True, reply=True, timeout=1.0)
             waiting = self.client.broker.find(self.id) if status.state == "WAITING" else None
@@ -273,12 +274,12 @@ class SubmittedTask:
         if not self.peek().finished and heard:
             list(self.follow(wait))
         status = self.peek()
-        job = self._stop_job(status) if not heard else status.ray_submission_id
+        job = known or status.ray_submission_id if heard else self._stop_job(known)
         return self._told(status, heard=bool(heard), job=job)
 
-    def _stop_job(self, status: Status) -> str | None:
+    def _stop_job(self, known: str | None) -> str | None:
         """Stop the Ray job ourselves where no worker is there to do it."""
-        name = status.ray_submission_id or submission_id(self.id)
+        name = known or submission_id(self.id)
         try:
             return name if self.client.jobs.configured and self.client.jobs.stop(name) else None
         except ServiceUnavailableError:

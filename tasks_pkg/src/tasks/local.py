@@ -1,0 +1,81 @@
+"""Tasks in the caller's own process: the same code, without broker, worker or service.
+
+::
+
+    from tasks.local import Local
+
+    result = Local(datasets="data", models="models").run(
+        "distributed_training", dataset_path="wine.csv", model_config={"target": "quality"}
+    )
+
+Exceptions are the task's own. Models, manifests and run folders are those that a service writes.
+"""
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from celery import Celery, Task
+
+from tasks.client import catalogue
+from tasks.settings import local_settings, using
+
+Progress = dict[str, Any]
+
+
+class _LocalTask(Task):  # type: ignore[misc]  # celery has no types
+    """A task whose progress goes to a function of the caller."""
+
+    abstract = True
+    max_retries = 2
+    on_progress: ClassVar[Callable[[Progress], None] | None] = None
+
+    def update_state(self, state: str | None = None, meta: Any = None, **_: object) -> None:  # noqa: ANN401, ARG002
+        """Pass on what a worker would write into the result store."""
+        if _LocalTask.on_progress is not None and isinstance(meta, dict):
+            _LocalTask.on_progress(meta)
+
+
+class Local:
+    """Runs tasks here, one at a time.
+
+    Args:
+        datasets: what ``/datasets`` is on a service; relative paths of tasks are taken under it.
+        models: what ``/models`` is there: where models, outputs and run folders go.
+        ray: run Ray jobs on a Ray that is started for each; False runs them without Ray.
+    """
+
+    def __init__(
+        self, datasets: Path | str = ".", models: Path | str = "models", *, ray: bool = True
+    ) -> None:
+        self._settings = local_settings(Path(datasets), Path(models), "ray" if ray else "plain")
+        self._app = Celery("celray-local", task_cls=_LocalTask, set_as_current=False)
+        self._app.conf.update(broker_url="memory://", result_backend="disabled://")
+        self._tasks = catalogue.load(self._app)
+
+    def run(
+        self,
+        name: str,
+        /,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        **arguments: Any,  # noqa: ANN401 - whatever the task takes
+    ) -> Any:  # noqa: ANN401 - whatever it returns
+        """Run a task to its end and give its result.
+
+        Args:
+            name: the task's name, or the end of it.
+            on_progress: told ``phase``, ``done``, ``total``, ``message`` as the job goes on.
+            arguments: the task's.
+
+        Raises:
+            InvalidArgumentsError: an argument or the data are wrong.
+            JobFailedError: the task's job failed.
+            Exception: whatever else the task raises.
+        """
+        task = self._tasks[catalogue.resolve(name, self._tasks)]
+        _LocalTask.on_progress = on_progress
+        with using(self._settings):
+            done = task.apply(kwargs=arguments, task_id=str(uuid.uuid4()), throw=True)
+        return done.get()

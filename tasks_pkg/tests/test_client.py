@@ -1,0 +1,184 @@
+"""The Python client, synchronous and not, and the examples that show it."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from celray_testing import PACKAGE, TRACES, RedisServer, StartWorker, wait_for
+
+from tasks.client import (
+    AmbiguousNameError,
+    AsyncClient,
+    Client,
+    NotFinishedError,
+    Status,
+    TaskCancelledError,
+    TaskFailedError,
+    UnknownIdError,
+    UnknownTaskError,
+    catalogue,
+    docstrings,
+)
+from tasks.client.catalogue import TaskInfo
+from tasks.contracts import InvalidArgumentsError
+
+EXAMPLES = PACKAGE / "examples"
+
+
+@pytest.fixture
+def ours(redis: RedisServer) -> Iterator[Client]:
+    with Client(broker=redis.url(0), backend=redis.url(1)) as made:
+        yield made
+
+
+def test_submit_wait_and_result(ours: Client, start_worker: StartWorker) -> None:
+    start_worker()
+    seen: list[Status] = []
+    task = ours.submit("ping")
+    status = task.wait(timeout=30, on_change=seen.append)
+    assert status.state == "SUCCESS"
+    assert seen[-1] == status
+    assert task.result()["status"] == "pong"
+    assert ours.task(task.id).status().name == "tasks.simple_tasks.ping"
+
+
+def test_a_mistake_is_refused_and_nothing_is_sent(ours: Client, redis: RedisServer) -> None:
+    with pytest.raises(InvalidArgumentsError, match="unexpected keyword argument 'loud'"):
+        ours.submit("ping", loud=True)
+    with pytest.raises(UnknownTaskError, match="did you mean 'ping'"):
+        ours.submit("pin")
+    with redis.client(0) as broker:
+        assert not broker.exists("default")
+
+
+def test_a_failure_a_cancellation_and_a_missing_result_differ(
+    ours: Client, start_worker: StartWorker, redis: RedisServer
+) -> None:
+    waiting = ours.submit("ping")
+    with pytest.raises(NotFinishedError, match="has not ended within"):
+        waiting.result(timeout=0.1)
+    assert waiting.cancel().cancelled
+    with pytest.raises(TaskCancelledError):
+        waiting.result(timeout=5)
+    with pytest.raises(UnknownIdError):
+        ours.task("nonsense").cancel()
+
+    start_worker(app="extra_tasks")
+    wrong = ours.send(TaskInfo("tasks.simple_tasks.ping", "default"), {"loud": 1})
+    with pytest.raises(TaskFailedError, match="InvalidArgumentsError: ping: got an unexpected"):
+        wrong.result(timeout=30)
+
+    nap = ours.send(TaskInfo("extra.nap", "default"), {"number": 1, "seconds": 60})
+    with redis.client(5) as traces:
+        wait_for(lambda: traces.lrange(TRACES, 0, -1) == ["start 1"])
+    assert nap.cancel().state == "REVOKED"
+
+
+def test_a_task_that_only_workers_have_is_sent_to_its_queue(
+    ours: Client, start_worker: StartWorker
+) -> None:
+    """A package's task: the worker knows its queue, this machine has none of its code."""
+    with pytest.raises(UnknownTaskError):
+        ours.find("nap")
+    start_worker(app="extra_tasks")
+    with pytest.raises(UnknownTaskError):  # registered, and routed nowhere
+        ours.submit("extra.nap", number=1, seconds=0)
+    task = ours.send(TaskInfo("extra.nap", None), {"number": 1, "seconds": 0}, queue="default")
+    assert task.result(timeout=30) == 1
+
+
+def test_many_wait_at_once_without_blocking_the_loop(
+    redis: RedisServer, start_worker: StartWorker
+) -> None:
+    start_worker(app="extra_tasks")
+
+    async def main() -> float:
+        async with AsyncClient(broker=redis.url(0), backend=redis.url(1)) as client:
+            task = await client.submit("ping")
+            assert (await task.result(timeout=30))["status"] == "pong"
+            nap = TaskInfo("extra.nap", "default")
+            sent = [
+                client.task(
+                    (await client.call(client.sync.send, nap, {"number": n, "seconds": 1})).id
+                )
+                for n in range(4)
+            ]
+            started = time.monotonic()
+            assert await asyncio.gather(*(one.result(timeout=30) for one in sent)) == [0, 1, 2, 3]
+            states = [status.state async for status in sent[0].follow()]
+            assert states == ["SUCCESS"]
+            assert (await sent[0].trace())["state"] == "SUCCESS"
+            assert (await client.queues())["default"]["waiting"] == 0
+            return time.monotonic() - started
+
+    asyncio.run(main())
+
+
+def test_names_are_completed_and_typos_are_told() -> None:
+    known = ["tasks.a.run", "tasks.b.run", "mine.c.train"]
+    assert catalogue.resolve("train", known) == "mine.c.train"
+    assert catalogue.resolve("b.run", known) == "tasks.b.run"
+    assert catalogue.resolve("tasks.a.run", known) == "tasks.a.run"
+    with pytest.raises(AmbiguousNameError, match=r"tasks\.a\.run, tasks\.b\.run"):
+        catalogue.resolve("run", known)
+    with pytest.raises(UnknownTaskError, match="did you mean 'train'"):
+        catalogue.resolve("trian", known)
+
+
+def test_a_docstring_is_taken_apart() -> None:
+    found = docstrings.parse(
+        """Do it.
+
+        More, as in :class:`tasks.x.Y`.
+
+        Args:
+            self: the task.
+            path: a ``file``,
+                or two.
+
+        Returns:
+            A thing.
+
+        Raises:
+            ValueError: no.
+        """
+    )
+    assert (found.summary, found.text) == ("Do it.", "More, as in tasks.x.Y.")
+    assert found.parameters == {"self": "the task.", "path": "a file, or two."}
+    assert found.returns == "A thing."
+    assert found.raises == {"ValueError": "no."}
+
+
+def test_every_task_is_documented_for_those_who_send_it() -> None:
+    for info in catalogue.installed().values():
+        assert info.doc.summary, info.name
+        assert info.queue, info.name
+        undocumented = [p.name for p in info.parameters if not p.doc]
+        assert not undocumented, f"{info.name}: {undocumented}"
+
+
+@pytest.mark.parametrize("name", ["submit_and_wait", "many_at_once", "plain_celery"])
+def test_an_example_runs(name: str, start_worker: StartWorker, redis: RedisServer) -> None:
+    start_worker()
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{name}.py")],
+        env={
+            "PYTHONPATH": str(PACKAGE / "src"),
+            "CELERY_BROKER_URL": redis.url(0),
+            "CELERY_RESULT_BACKEND": redis.url(1),
+        },
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = {
+        "submit_and_wait": ["pong from default@", "refused: send_notification", "not_configured"],
+        "many_at_once": ["20 answers"],
+        "plain_celery": ["pong\ncelery"],
+    }
+    assert all(words in done.stdout for words in expected[name]), done.stdout
