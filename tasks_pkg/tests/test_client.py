@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 
 import pytest
@@ -182,3 +183,10 @@ def test_an_example_runs(name: str, start_worker: StartWorker, redis: RedisServe
         "plain_celery": ["pong\ncelery"],
     }
     assert all(words in done.stdout for words in expected[name]), done.stdout
+
+
+def test_what_local_jobs_need_is_what_rays_image_has() -> None:
+    extras = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
+    lines = (PACKAGE / "requirements" / "ray.in").read_text().splitlines()
+    in_image = [line for line in lines if line and not line.startswith("#")]
+    assert extras["optional-dependencies"]["local"] == in_image
