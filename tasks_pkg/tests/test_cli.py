@@ -302,3 +302,34 @@ def test_a_description_says_what_a_task_takes_and_gives(celray: Celray) -> None:
     assert "Boosting rounds" in text
     found = document(celray("tasks", "--json"))
     assert {task["name"]: task["queue"] for task in found}["tasks.simple_tasks.ping"] == "default"
+
+
+def test_dead_letters_are_listed_shown_replayed_and_dropped(
+    celray: Celray, start_worker: StartWorker, client: Celery
+) -> None:
+    start_worker(app="extra_tasks")
+    sent = [client.send_task("extra.poison", queue="default") for _ in range(2)]
+    for one in sent:
+        one.get(timeout=60, propagate=False)
+    ids = {one.id for one in sent}
+    wait_for(lambda: {letter["id"] for letter in document(celray("dead", "list", "--json"))} == ids)
+    first, second = sorted(ids)
+    assert document(celray("dead", "show", first, "--json"))["task"] == "extra.poison"
+    assert "extra.poison" in celray("dead", "list").stdout
+    assert first in celray("dead", "drop", first).stdout
+    celray("dead", "replay", second)
+    assert document(celray("dead", "list", "--json")) == []
+    assert "no dead letter" in celray("dead", "show", first, status=3).stderr
+
+
+def test_a_task_that_a_worker_holds_is_seen_as_delivered(
+    celray: Celray, start_worker: StartWorker, client: Celery, redis: RedisServer
+) -> None:
+    start_worker(app="extra_tasks")
+    naps = [client.send_task("extra.nap", (n, 30), queue="default") for n in range(4)]
+    wait_for(lambda: all(nap.state == "STARTED" for nap in naps))
+    with redis.client(1) as store:
+        store.delete(f"celery-task-meta-{naps[0].id}")  # as a task that stores no start
+    held = document(celray("status", naps[0].id, "--json"))
+    assert (held["state"], held["name"], held["queue"]) == ("DELIVERED", "extra.nap", "default")
+    assert document(celray("queues", "--json"))["default"]["taken"] == 4

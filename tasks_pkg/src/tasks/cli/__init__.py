@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from tasks import __version__
-from tasks.cli import acting, local, looking, sending
+from tasks.cli import acting, dead, local, looking, sending
 from tasks.cli.context import Session, common
 
 #: sysexits.h and the shell's own.
@@ -55,7 +55,7 @@ def cli(session: Session, *, debug: bool) -> None:
     session.debug = debug
 
 
-for _module in (sending, looking, acting, local):
+for _module in (sending, looking, dead, acting, local):
     for _command in _module.COMMANDS:
         cli.add_command(_command)
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from redis import Redis
 
+from tasks.broker.scripts import HELD
 from tasks.inspection import PRIORITY_SUFFIXES, connect
 from tasks.routes import ROUTES
 
@@ -97,9 +98,11 @@ class Broker:
                 return
 
     def _unacked(self) -> Iterator[tuple[dict[str, Any], str]]:
-        for raw in cast("list[str]", self._client.hvals("unacked")):
-            message, _, routing_key = json.loads(raw)
-            yield message, routing_key
+        """Give what workers hold: in our own form, and in kombu's, as other workers do."""
+        for key in (HELD, "unacked"):
+            for raw in cast("list[str]", self._client.hvals(key)):
+                message, _, queue = json.loads(raw)
+                yield message, queue
 
 
 def _id(message: dict[str, Any]) -> str | None:

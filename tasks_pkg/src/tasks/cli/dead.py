@@ -1,0 +1,130 @@
+"""``celray dead``: the tasks that were given up because whoever ran them died each time."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from tasks.cli.context import Session, common
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from tasks.deadletters import DeadLetter
+
+_IDS = click.argument("letter_ids", metavar="ID...", nargs=-1, required=True)
+
+
+@click.group(short_help="Tasks that were given up: list, show, replay, drop.")
+def dead() -> None:
+    """Look after tasks that were given up because whoever ran them died each time."""
+
+
+@contextmanager
+def _broker(session: Session) -> "Iterator[Redis]":
+    """Connect, and tell an unknown letter and a silent Redis in one line."""
+    from tasks import deadletters  # noqa: PLC0415
+    from tasks.client.connection import answering  # noqa: PLC0415
+    from tasks.client.errors import UnknownIdError  # noqa: PLC0415
+
+    settings = session.client.settings
+    with answering(settings), deadletters.connect(settings.broker_url.get_secret_value()) as made:
+        try:
+            yield made
+        except deadletters.UnknownLetterError as error:
+            raise UnknownIdError(str(error)) from None
+
+
+@dead.command("list")
+@common
+@click.pass_obj
+def list_(session: Session) -> None:
+    """List them, the oldest first."""
+    from tasks import deadletters  # noqa: PLC0415
+
+    with _broker(session) as broker:
+        found = deadletters.letters(broker)
+    if session.json:
+        session.say_json([letter.as_dict() for letter in found])
+    elif not found:
+        session.note("no dead letters")
+    else:
+        rows = [
+            (one.id, one.task, one.queue, one.deliveries, _when(one), one.reason) for one in found
+        ]
+        session.table(("ID", "TASK", "QUEUE", "STARTS", "GIVEN UP", "WHY"), rows)
+
+
+def _when(letter: "DeadLetter") -> str:
+    return datetime.fromtimestamp(letter.buried_at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+@dead.command()
+@click.argument("letter_id", metavar="ID")
+@common
+@click.pass_obj
+def show(session: Session, letter_id: str) -> None:
+    """Show one, with its arguments and its message."""
+    from tasks import deadletters  # noqa: PLC0415
+
+    with _broker(session) as broker:
+        letter = deadletters.show(broker, letter_id)
+    if session.json:
+        session.say_json(letter.as_dict())
+        return
+    session.pairs(
+        [
+            ("id", letter.id),
+            ("task", letter.task),
+            ("queue", letter.queue),
+            ("why", letter.reason),
+            ("starts", letter.deliveries),
+            ("given up", _when(letter)),
+            ("args", letter.args),
+            ("kwargs", letter.kwargs),
+            ("message", letter.message or letter.unreadable),
+        ]
+    )
+
+
+@dead.command()
+@_IDS
+@common
+@click.pass_obj
+def replay(session: Session, letter_ids: tuple[str, ...]) -> None:
+    """Put them back into their queues, as if they had never run."""
+    from tasks import deadletters  # noqa: PLC0415
+
+    app = session.client.app
+    _each(session, letter_ids, lambda broker, one: deadletters.replay(broker, one, app=app))
+    session.note("celray status ID says how far it is")
+
+
+@dead.command()
+@_IDS
+@common
+@click.pass_obj
+def drop(session: Session, letter_ids: tuple[str, ...]) -> None:
+    """Remove them for good."""
+    from tasks import deadletters  # noqa: PLC0415
+
+    _each(session, letter_ids, deadletters.drop)
+
+
+def _each(
+    session: Session,
+    letter_ids: tuple[str, ...],
+    act: "Callable[[Redis, str], DeadLetter]",
+) -> None:
+    with _broker(session) as broker:
+        done = [act(broker, letter_id) for letter_id in letter_ids]
+    if session.json:
+        session.say_json([letter.as_dict() for letter in done])
+        return
+    for letter in done:
+        session.say(f"{letter.id}  {letter.task}  queue {letter.queue}")
+
+
+COMMANDS = (dead,)
