@@ -39,7 +39,7 @@ TRANSPORT = "celray"
 TRANSPORT_ALIASES[TRANSPORT] = "tasks.broker.transport:Transport"
 
 #: The modules that hold tasks. Listed, because a module that nobody imports registers nothing.
-TASK_MODULES = ("tasks.simple_tasks", "tasks.ml_tasks")
+TASK_MODULES = ("tasks.simple_tasks", "tasks.ml_tasks", "tasks.data_tasks")
 
 
 class CelrayTask(Task):  # type: ignore[misc]  # celery has no types

@@ -1,7 +1,11 @@
 """What can be told of a dataset before a Ray job is started for it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import sources
+from tasks.ray_jobs import csv_files, sources
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.settings import Settings
 
@@ -22,14 +26,56 @@ def check(dataset_path: str, columns: dict[str, str], settings: Settings) -> Non
         InvalidArgumentsError: names the value, where it came from, and the way out.
     """
     roots = (settings.datasets_dir, settings.models_dir)
-    try:
+    with _told(settings):
         source = sources.resolve(dataset_path, [str(root) for root in roots])
         if source.format == "csv":
             header = sources.csv_header(source.files[0])
             for column, origin in columns.items():
                 sources.require_column(column, header, origin, str(source.files[0]))
+
+
+def check_csv(parameters: dict[str, Any], settings: Settings) -> None:
+    """Refuse what ``process_large_csv`` cannot do, as far as this host can see.
+
+    Args:
+        parameters: of the job; see :mod:`tasks.ray_jobs.process_csv`.
+        settings: for the allowed roots.
+
+    Raises:
+        InvalidArgumentsError: names the value, where it came from, and the way out.
+    """
+    roots = (str(settings.datasets_dir), str(settings.models_dir))
+    with _told(settings):
+        formulas = csv_files.filters(parameters["filter"])
+        derived = csv_files.derived(parameters["new_columns"])
+        target = csv_files.output_file(parameters["output_path"], "output_path", roots)
+        path = csv_files.input_file(parameters["file_path"], "file_path", roots)
+        csv_files.require_output_apart(path, target)
+        compression = csv_files.compression_of(path, "file_path")
+        head = csv_files.read_head(path, compression)
+        if head is None:
+            return
+        file = csv_files.look(path, parameters["separator"], compression, head)
+        for name in parameters["schema"]:
+            sources.require_column(name, file.columns, "transformations.schema", str(path))
+        known = list(file.columns)
+        for formula in formulas:
+            formula.require_columns(known)
+        for name, formula in derived:
+            formula.require_columns(known)
+            known.append(name)
+        for name in parameters["columns"] or ():
+            sources.require_column(name, known, "transformations.columns", str(path))
+
+
+@contextmanager
+def _told(settings: Settings) -> Iterator[None]:
+    """Make a job's refusal a task's; pass over a dataset that only the job can see."""
+    try:
+        yield
     except InputProblemError as error:
-        unseen = not all(root.is_dir() and any(root.iterdir()) for root in roots[:1])
-        if unseen and error.kind in {"dataset_missing", "dataset_unreadable"}:
+        root = settings.datasets_dir
+        unseen = not (root.is_dir() and any(root.iterdir()))
+        if unseen and error.kind in {"dataset_missing", "dataset_unreadable", "file_missing"}:
             return
         raise InvalidArgumentsError(str(error)) from None

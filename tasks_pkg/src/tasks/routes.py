@@ -12,4 +12,5 @@ ROUTES: dict[str, str] = {
     "tasks.ml_tasks.distributed_training": "ml",
     "tasks.ml_tasks.batch_predictions": "ml",
     "tasks.ml_tasks.hyperparameter_search": "ml",
+    "tasks.data_tasks.process_large_csv": "data",
 }

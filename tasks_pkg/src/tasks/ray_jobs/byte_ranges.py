@@ -48,7 +48,7 @@ class Piece:
     start: int
     end: int
     data: bytes
-    toggles: NDArray[np.int64]
+    toggles: NDArray[np.int32]
     regular: bool
     closed: bool = True
 
@@ -64,7 +64,7 @@ def split(start: int, size: int, count: int) -> list[tuple[int, int]]:
 # -- quotes ----------------------------------------------------------------------------------------
 
 
-def toggles(data: bytes, separator: int, *, inside: bool = False) -> tuple[NDArray[np.int64], bool]:
+def toggles(data: bytes, separator: int, *, inside: bool = False) -> tuple[NDArray[np.int32], bool]:
     """Find the quotes that open and close fields.
 
     Args:
@@ -77,20 +77,25 @@ def toggles(data: bytes, separator: int, *, inside: bool = False) -> tuple[NDArr
         quote counts as one that closes and one that opens, which is the same in the end.
     """
     if QUOTE not in data:
-        return np.empty(0, np.int64), True
+        return np.empty(0, np.int32), True
     view = np.frombuffer(data, np.uint8)
-    quotes = np.flatnonzero(view == QUOTE)
-    adjacent = np.diff(quotes) == 1
-    opening = np.arange(len(quotes)) % 2 == int(inside)
-    before = view[np.maximum(quotes - 1, 0)]
-    after = view[np.minimum(quotes + 1, len(view) - 1)]
-    may_open = _bounds(before, separator) | (quotes == 0)
-    may_open[1:] |= adjacent
-    may_close = _bounds(after, separator) | (quotes == len(view) - 1)
-    may_close[:-1] |= adjacent
-    if np.where(opening, may_open, may_close).all():
+    quotes = np.flatnonzero(view == QUOTE).astype(np.int32)
+    if _fit(view, quotes, separator, int(inside)):
         return quotes, True
     return _exact(data, quotes.tolist(), separator, inside=inside), False
+
+
+def _fit(view: NDArray[np.uint8], quotes: NDArray[np.int32], separator: int, first: int) -> bool:
+    """Say whether every other quote, from number ``first``, opens a field, and the others close."""
+    opening, closing = quotes[first::2], quotes[1 - first :: 2]
+    may_open = _bounds(view[np.maximum(opening - 1, 0)], separator) | (opening == 0)
+    may_close = _bounds(view[np.minimum(closing + 1, len(view) - 1)], separator)
+    may_close |= closing == len(view) - 1
+    # One that closes with one that opens right behind it: a doubled quote.
+    doubled = (quotes[1:] - quotes[:-1] == 1)[1 - first :: 2]
+    may_open[1 - first :] |= doubled
+    may_close[: len(doubled)] |= doubled
+    return bool(may_open.all() and may_close.all())
 
 
 def _bounds(values: NDArray[np.uint8], separator: int) -> NDArray[np.bool_]:
@@ -98,7 +103,7 @@ def _bounds(values: NDArray[np.uint8], separator: int) -> NDArray[np.bool_]:
     return found
 
 
-def _exact(data: bytes, quotes: list[int], separator: int, *, inside: bool) -> NDArray[np.int64]:
+def _exact(data: bytes, quotes: list[int], separator: int, *, inside: bool) -> NDArray[np.int32]:
     """Go through the quotes one by one, as Python's csv module does."""
     found: list[int] = []
     i = 0
@@ -111,11 +116,11 @@ def _exact(data: bytes, quotes: list[int], separator: int, *, inside: bool) -> N
             found.append(at)
             inside = not inside
         i += 1
-    return np.array(found, np.int64)
+    return np.array(found, np.int32)
 
 
 def _next_record(
-    data: bytes, marks: NDArray[np.int64], begin: int, *, inside: bool = False
+    data: bytes, marks: NDArray[np.int32], begin: int, *, inside: bool = False
 ) -> int | None:
     """Find where the first record behind a newline at ``begin`` or later starts."""
     while (at := data.find(b"\n", begin)) >= 0:
@@ -128,7 +133,7 @@ def _next_record(
     return None
 
 
-def _last_record(data: bytes, marks: NDArray[np.int64]) -> int:
+def last_record(data: bytes, marks: NDArray[np.int32]) -> int:
     """Find the end of the last complete record; 0 where there is none."""
     end = len(data)
     while (at := data.rfind(b"\n", 0, end)) >= 0:
@@ -158,7 +163,7 @@ def read(path: Path, bounds: tuple[int, int], separator: int, start: int | None 
         size = stream.seek(0, 2)
         begin = guess(stream, bounds[0], size, separator) if start is None else start
         if begin >= bounds[1]:
-            return Piece(begin, begin, b"", np.empty(0, np.int64), regular=True)
+            return Piece(begin, begin, b"", np.empty(0, np.int32), regular=True)
         return _read(stream, begin, bounds[1], size, separator)
 
 
@@ -173,12 +178,12 @@ def _read(stream: BinaryIO, begin: int, end: int, size: int, separator: int) -> 
             marks = marks[: int(np.searchsorted(marks, behind))]
             return Piece(begin, begin + behind, data[:behind], marks, regular)
         if begin + len(data) >= size:
-            if len(data) - _last_record(data, marks) > RECORD_LIMIT_BYTES:
-                raise too_long(begin + _last_record(data, marks))
+            if len(data) - last_record(data, marks) > RECORD_LIMIT_BYTES:
+                raise too_long(begin + last_record(data, marks))
             closed = len(marks) % 2 == 0
             return Piece(begin, size, data, marks, regular, closed)
         if beyond > RECORD_LIMIT_BYTES:
-            raise too_long(begin + _last_record(data, marks))
+            raise too_long(begin + last_record(data, marks))
         beyond *= 4
 
 
@@ -227,12 +232,12 @@ def stream_pieces(stream: BinaryIO, length: int, separator: int) -> Iterator[Pie
             if data:
                 marks, regular = toggles(data, separator)
                 closed = len(marks) % 2 == 0
-                if len(data) - _last_record(data, marks) > RECORD_LIMIT_BYTES:
-                    raise too_long(offset + _last_record(data, marks))
+                if len(data) - last_record(data, marks) > RECORD_LIMIT_BYTES:
+                    raise too_long(offset + last_record(data, marks))
                 yield Piece(offset, offset + len(data), data, marks, regular, closed)
             return
         marks, regular = toggles(data, separator)
-        end = _last_record(data, marks)
+        end = last_record(data, marks)
         if len(data) - end > RECORD_LIMIT_BYTES:
             raise too_long(offset + end)
         if end:

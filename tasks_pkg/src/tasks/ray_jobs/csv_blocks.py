@@ -1,0 +1,283 @@
+"""Turns one piece of a CSV file into a table: every record is in it, rejected, or an error.
+
+Polars parses a piece whose every field stands where it must. One that is irregular (stray quotes,
+blank lines, a record with too few or too many fields, bytes that are no text) goes record by
+record through Python's :mod:`csv`; what is sound is written out again and parsed by polars too,
+so that both ways give the same values.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from . import one_thread  # noqa: F401 - before polars
+
+import polars as pl  # isort: skip
+import numpy as np
+
+from .byte_ranges import RECORD_LIMIT_BYTES, Piece
+
+#: Types that are tried in this order on a column that was given none.
+INFERRED: tuple[pl.DataType, ...] = (
+    pl.Int64(),
+    pl.Float64(),
+    pl.Boolean(),
+    pl.Date(),
+    pl.Datetime("us"),
+)
+
+_WORDS = {
+    pl.Int64(): "a 64-bit whole number",
+    pl.Float64(): "a number",
+    pl.Boolean(): "true or false",
+    pl.Date(): "a date",
+    pl.Datetime("us"): "a date and time",
+}
+_ISO_DATE = r"^\d{4}-\d{2}-\d{2}"
+_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One record that cannot be used.
+
+    Attributes:
+        row: its number in the piece, from 0; blank lines do not count.
+        column: the column at fault; empty where it is the record.
+        reason: what is wrong.
+        record: its fields.
+    """
+
+    row: int
+    column: str
+    reason: str
+    record: Sequence[str | None]
+
+    def as_row(self) -> dict[str, str | int]:
+        """Give it as a row of the rejects file."""
+        return {
+            "row": self.row,
+            "column": self.column,
+            "reason": self.reason,
+            "record": json.dumps(list(self.record), ensure_ascii=False),
+        }
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a file's records look like.
+
+    Attributes:
+        schema: type by column, in the order of the columns; Null where no value was seen yet.
+        declared: columns whose type the caller gave; others are widened when a value needs it.
+        missing: what stands for a missing value.
+        separator: the character between fields.
+    """
+
+    schema: Mapping[str, pl.DataType]
+    declared: frozenset[str]
+    missing: tuple[str, ...]
+    separator: str = ","
+
+    @property
+    def dtypes(self) -> dict[str, pl.DataType]:
+        """Give the columns' types as they are parsed: whole numbers until a value is seen."""
+        return {name: pl.Int64() if t == pl.Null else t for name, t in self.schema.items()}
+
+    @property
+    def byte(self) -> int:
+        """Give the separator's byte."""
+        return ord(self.separator)
+
+    def read(
+        self, data: bytes, schema: Mapping[str, pl.DataType], *, lenient: bool = False
+    ) -> pl.DataFrame:
+        """Parse regular records; ``lenient`` makes missing what is not of its column's type."""
+        if not data:
+            return pl.DataFrame(schema=schema)
+        return pl.read_csv(
+            data,
+            has_header=False,
+            schema=dict(schema),
+            separator=self.separator,
+            null_values=list(self.missing),
+            empty_string_is_null="" in self.missing,
+            ignore_errors=lenient,
+        )
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece as a table.
+
+    Attributes:
+        frame: the sound records.
+        rows: records in all; blank lines are none.
+        rejects: the others.
+        needed: for columns without a declared type that hold a value not of theirs: one that
+            holds all.
+    """
+
+    frame: pl.DataFrame
+    rows: int
+    rejects: list[Reject] = field(default_factory=list)
+    needed: dict[str, pl.DataType] = field(default_factory=dict)
+
+
+def parse(piece: Piece, form: Form) -> Block:
+    """Parse a piece."""
+    if _is_plain(piece, len(form.schema)):
+        try:
+            frame = form.read(piece.data, form.dtypes)
+        except (pl.exceptions.PolarsError, UnicodeDecodeError):
+            pass  # somewhere a record or a value does not fit: find out which
+        else:
+            if _separators(piece, form.byte) == frame.height * (len(form.schema) - 1):
+                return Block(frame, frame.height)
+    return _parse_slowly(piece.data, form)
+
+
+def _is_plain(piece: Piece, width: int) -> bool:
+    """Say whether polars and Python's csv module see the same records.
+
+    To polars a blank line is a record. With two columns or more it lacks separators, and so shows
+    itself later.
+    """
+    data = piece.data
+    return (
+        piece.regular
+        and piece.closed
+        and b"\0" not in data
+        and data.count(b"\r") == data.count(b"\r\n")
+        and (width > 1 or not re.search(rb"\A[\r\n]|\n[\r\n]", data))
+    )
+
+
+def _separators(piece: Piece, separator: int) -> int:
+    """Count the separators outside quotes: short records lack some, and polars fills them up."""
+    if not len(piece.toggles):
+        return piece.data.count(separator)
+    at = np.flatnonzero(np.frombuffer(piece.data, np.uint8) == separator)
+    return int(np.count_nonzero(np.searchsorted(piece.toggles, at) % 2 == 0))
+
+
+def _parse_slowly(data: bytes, form: Form) -> Block:
+    clean, numbers, rejects = _sound(data, len(form.schema), form.separator)
+    rows = len(numbers) + len(rejects)
+    try:
+        return Block(form.read(clean, form.dtypes), rows, rejects)
+    except pl.exceptions.PolarsError:
+        pass
+    text = form.read(clean, dict.fromkeys(form.schema, pl.String()))
+    frame = form.read(clean, form.dtypes, lenient=True)
+    wrong = text.select(
+        pl.col(name).is_not_null() & frame[name].is_null()
+        for name, dtype in form.schema.items()
+        if dtype != pl.String
+    )
+    faulty = [name for name in wrong.columns if wrong[name].any()]
+    needed = {
+        name: narrowest(text[name], form) for name in faulty if name not in form.declared
+    }  # fmt: skip
+    bad: dict[int, Reject] = {}
+    for name in faulty:
+        if name in form.declared:
+            for row in wrong[name].arg_true().to_list():
+                value = text[name][row]
+                reason = f"{_short(value)} is not {_WORDS[form.schema[name]]}"
+                bad.setdefault(row, Reject(numbers[row], name, reason, text.row(row)))
+    if bad:
+        keep = np.ones(frame.height, bool)
+        keep[list(bad)] = False
+        frame = frame.filter(pl.Series(keep))
+        rejects = sorted([*rejects, *bad.values()], key=lambda reject: reject.row)
+    return Block(frame, rows, rejects, needed)
+
+
+def _short(value: str) -> str:
+    return repr(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}...")
+
+
+def _sound(data: bytes, width: int, separator: str) -> tuple[bytes, list[int], list[Reject]]:
+    """Write out the records that have the right number of fields and are text."""
+    csv.field_size_limit(max(csv.field_size_limit(), 2 * RECORD_LIMIT_BYTES))
+    text = io.StringIO(data.decode(errors="surrogateescape"), newline="")
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, delimiter=separator, lineterminator="\n")
+    numbers: list[int] = []
+    rejects: list[Reject] = []
+    records = (record for record in csv.reader(text, delimiter=separator) if record)
+    for number, record in enumerate(records):
+        reason = _fault(record, width)
+        if reason:
+            fields = [f.encode(errors="surrogateescape").decode(errors="replace") for f in record]
+            rejects.append(Reject(number, "", reason, fields))
+        else:
+            numbers.append(number)
+            writer.writerow(record)
+    return out.getvalue().encode(), numbers, rejects
+
+
+def _fault(record: Sequence[str], width: int) -> str:
+    if len(record) != width:
+        return f"{len(record)} {'field' if len(record) == 1 else 'fields'}, not {width}"
+    for value in record:
+        if "\0" in value:
+            return "a NUL byte"
+        if not value.isascii() and re.search("[\udc80-\udcff]", value):
+            return "not UTF-8"
+    return ""
+
+
+# -- types of columns that were given none ---------------------------------------------------------
+
+
+def narrowest(text: pl.Series, form: Form) -> pl.DataType:
+    """Give the first of :data:`INFERRED` that all values have, or text."""
+    values = text.drop_nulls()
+    if values.is_empty():
+        return pl.Null()
+    clean = io.StringIO(newline="")
+    csv.writer(clean, lineterminator="\n").writerows([value] for value in values)
+    plain = Form({}, frozenset(), ())
+    for dtype in INFERRED:
+        if dtype.is_temporal() and not values.str.contains(_ISO_DATE).all():
+            continue
+        try:
+            frame = plain.read(clean.getvalue().encode(), {form.separator: dtype})
+        except pl.exceptions.PolarsError:
+            continue
+        if not frame.to_series().null_count():
+            return dtype
+    return pl.String()
+
+
+def infer(sample: bytes, columns: Sequence[str], form: Form) -> dict[str, pl.DataType]:
+    """Guess the columns' types from some records; Null where a column has no value.
+
+    Args:
+        sample: whole records.
+        columns: all columns, in their order.
+        form: for separator, missing values and declared types.
+    """
+    clean, _, _ = _sound(sample, len(columns), form.separator)
+    text = form.read(clean, dict.fromkeys(columns, pl.String()))
+    return {
+        name: form.schema[name] if name in form.declared else narrowest(text[name], form)
+        for name in columns
+    }
+
+
+def join(types: Iterable[pl.DataType]) -> pl.DataType:
+    """Give the narrowest type that holds the values of all these types."""
+    found = set(types) - {pl.Null()}
+    if len(found) == 1:
+        return found.pop()
+    if found <= {pl.Int64(), pl.Float64()}:
+        return pl.Float64()
+    if found <= {pl.Date(), pl.Datetime("us")}:
+        return pl.Datetime("us")
+    return pl.String()

@@ -1,0 +1,281 @@
+"""Which file a task reads, which it writes, and what can be told of a CSV file from its start.
+
+Standard library only, so that a worker can refuse before a job is started.
+"""
+
+import csv
+import difflib
+import gzip
+import io
+import os
+import re
+import stat
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .expressions import Formula, parse
+from .protocol import InputProblemError
+from .sources import require_distinct
+
+Compression = Literal["none", "gzip", "zstd"]
+
+COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+CSV_SUFFIXES = (".csv", ".tsv", ".txt")
+
+#: Longer than any sane header, shorter than what would fill a worker's memory.
+HEADER_LIMIT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class CsvFile:
+    """A CSV file as its first bytes show it.
+
+    Attributes:
+        path: the file.
+        compression: told by its suffix.
+        columns: the names in its header.
+        data_start: offset of the first byte behind the header, in the uncompressed text.
+    """
+
+    path: Path
+    compression: Compression
+    columns: tuple[str, ...]
+    data_start: int
+
+
+def inside(path_text: str, parameter: str, roots: Sequence[str]) -> Path:
+    """Give the path under the roots that a parameter means; relative ones are under the first.
+
+    Raises:
+        InputProblemError: no path, or one that leads out of the roots once every link and ``..``
+            is followed.
+    """
+    places = " or ".join(roots)
+    if "\0" in path_text or not path_text.strip():
+        raise InputProblemError(
+            "path_invalid", f"{parameter} {path_text!r} is not a path.", f"Give one under {places}."
+        )
+    if re.match(r"[a-z][a-z0-9+.-]*://", path_text, re.IGNORECASE):
+        raise InputProblemError(
+            "path_invalid", f"{parameter} {path_text!r} is a URL.", f"Only files under {places}."
+        )
+    path = Path(os.path.normpath(Path(roots[0]) / path_text))
+    try:
+        real = Path(os.path.realpath(path))
+    except OSError as error:
+        raise InputProblemError(
+            "path_invalid", f"{parameter} {path_text!r}: {error.strerror}."
+        ) from None
+    if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
+        raise InputProblemError(
+            "path_outside_roots",
+            f"{parameter} {path_text!r} leads to {real}, which is outside {' and '.join(roots)}.",
+            "Copy the data there; a link that leads out is not followed.",
+        )
+    return path
+
+
+def input_file(path_text: str, parameter: str, roots: Sequence[str]) -> Path:
+    """Find a file to read.
+
+    Raises:
+        InputProblemError: it is missing, empty, no regular file, or cannot be read.
+    """
+    path = inside(path_text, parameter, roots)
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        hint = "Check the spelling; relative paths are taken under the datasets folder."
+        if path.parent.is_dir():
+            names = [entry.name for entry in path.parent.iterdir()]
+            if near := difflib.get_close_matches(path.name, names, n=1):
+                hint = f"Did you mean {near[0]!r}?"
+        raise InputProblemError(
+            "file_missing", f"{parameter} {path_text!r}: {path} does not exist.", hint
+        ) from None
+    except OSError as error:
+        raise InputProblemError(
+            "path_invalid", f"{parameter} {path_text!r}: {error.strerror}."
+        ) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise InputProblemError("path_invalid", f"{parameter} {path_text!r} is not a regular file.")
+    if status.st_size == 0:
+        raise InputProblemError("file_empty", f"{parameter} {path_text!r} is empty (0 bytes).")
+    if not os.access(path, os.R_OK):
+        raise InputProblemError(
+            "file_unreadable",
+            f"{parameter} {path_text!r} cannot be read by user {os.getuid()}.",
+            "Let that user read it (chmod a+r on the file, a+rx on its folders).",
+        )
+    return path
+
+
+def output_file(path_text: str, parameter: str, roots: Sequence[str]) -> Path:
+    """Find where a result goes.
+
+    Raises:
+        InputProblemError: it is outside the roots, a folder, or neither ``.csv`` nor ``.parquet``.
+    """
+    path = inside(path_text, parameter, roots)
+    if path.suffix.lower() not in {".csv", ".parquet"}:
+        raise InputProblemError(
+            "output_format",
+            f"{parameter} {path_text!r} ends neither in .csv nor in .parquet.",
+            "The suffix says which of them is written.",
+        )
+    if path.is_dir():
+        raise InputProblemError("path_invalid", f"{parameter} {path_text!r} is a folder.")
+    return path
+
+
+def require_output_apart(path: Path, target: Path) -> None:
+    """Refuse to write over the input.
+
+    Raises:
+        InputProblemError: both names mean one file.
+    """
+    if os.path.realpath(path) == os.path.realpath(target):
+        raise InputProblemError(
+            "output_is_input", f"output_path {str(target)!r} is the input file itself."
+        )
+
+
+def compression_of(path: Path, parameter: str) -> Compression:
+    """Tell from a CSV file's name how it is compressed.
+
+    Raises:
+        InputProblemError: the name is not that of a CSV file.
+    """
+    compression = COMPRESSIONS.get(path.suffix.lower(), "none")
+    name = path.with_suffix("") if compression != "none" else path
+    if name.suffix.lower() not in CSV_SUFFIXES:
+        raise InputProblemError(
+            "file_format",
+            f"{parameter}: {path.name!r} is no CSV file by its name.",
+            f"It must end in {', '.join(CSV_SUFFIXES)}, or one of these and .gz or .zst.",
+        )
+    return compression
+
+
+def look(path: Path, separator: str, compression: Compression, head: bytes) -> CsvFile:
+    """Read the header from a file's first :data:`HEADER_LIMIT_BYTES`, uncompressed.
+
+    Raises:
+        InputProblemError: no text in UTF-8, no header line, no row behind it, or a repeated
+            column.
+    """
+    if head[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+        raise InputProblemError(
+            "file_encoding", f"{path} is UTF-16.", "Convert it: iconv -f utf-16 -t utf-8."
+        )
+    start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
+    end = _header_end(path, head, start)
+    if b"\0" in head[:end]:
+        raise InputProblemError(
+            "file_damaged",
+            f"{path} contains a NUL byte at {head.index(0)}; it is not a CSV file.",
+            "Export it again as plain text.",
+        )
+    text = _decoded(path, head[start:end], start)
+    fields = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
+    if not any(field.strip() for field in fields):
+        raise InputProblemError(
+            "file_empty", f"{path} has no header line.", "The first line names the columns."
+        )
+    # What pandas writes for its index has no name.
+    names = [name or f"column_{number}" for number, name in enumerate(fields, 1)]
+    require_distinct(path, names)
+    if len(head) < HEADER_LIMIT_BYTES and not head[end:].strip():
+        raise InputProblemError(
+            "file_empty", f"{path} has a header and no rows.", "Check how it was exported."
+        )
+    return CsvFile(path, compression, tuple(names), end)
+
+
+def _header_end(path: Path, head: bytes, start: int) -> int:
+    """Find the first newline outside quotes."""
+    end = start
+    while True:
+        at = head.find(b"\n", end)
+        if at < 0:
+            break
+        if head.count(b'"', start, at) % 2 == 0:
+            return at + 1
+        end = at + 1
+    if len(head) >= HEADER_LIMIT_BYTES:
+        raise InputProblemError(
+            "file_damaged",
+            f"{path} has no line end in its first {HEADER_LIMIT_BYTES >> 20} MiB.",
+            "The first line of a CSV file names the columns.",
+        )
+    if b"\r" in head.rstrip(b"\r"):
+        raise InputProblemError(
+            "file_damaged",
+            f"{path} ends its lines with CR alone.",
+            "Convert it: tr '\\r' '\\n'.",
+        )
+    return len(head)
+
+
+def _decoded(path: Path, header: bytes, start: int) -> str:
+    try:
+        return header.decode()
+    except UnicodeDecodeError as error:
+        raise InputProblemError(
+            "file_encoding",
+            f"{path} is not UTF-8: byte 0x{header[error.start]:02x} at {start + error.start}.",
+            "Convert it: iconv -f <its encoding> -t utf-8.",
+        ) from None
+
+
+def read_head(path: Path, compression: Compression) -> bytes | None:
+    """Give a file's first :data:`HEADER_LIMIT_BYTES`; None where a library is needed for that.
+
+    Raises:
+        InputProblemError: it is not compressed as its name says.
+    """
+    if compression == "zstd":
+        return None
+    try:
+        with path.open("rb") as raw:
+            stream = gzip.GzipFile(fileobj=raw) if compression == "gzip" else raw
+            return stream.read(HEADER_LIMIT_BYTES)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputProblemError(
+            "file_damaged", f"{path} cannot be decompressed: {error}.", "Copy it again."
+        ) from None
+
+
+# -- formulas as callers give them -----------------------------------------------------------------
+
+
+def filters(given: str | Mapping[str, float | str] | None) -> list[Formula]:
+    """Parse ``transformations.filter``: a formula, or bounds by column."""
+    if given is None:
+        return []
+    if isinstance(given, str):
+        return [parse(given, "transformations.filter")]
+    return [
+        parse(column_filter(column, bound), f"transformations.filter.{column}")
+        for column, bound in given.items()
+    ]
+
+
+def derived(given: Mapping[str, str]) -> list[tuple[str, Formula]]:
+    """Parse ``transformations.new_columns``."""
+    return [
+        (name, parse(text, f"transformations.new_columns.{name}")) for name, text in given.items()
+    ]
+
+
+def column_filter(column: str, bound: float | str) -> str:
+    """Give the formula of ``filter: {column: bound}``: rows in which the column is greater."""
+    return f"col({quoted(column)}) > {quoted(bound) if isinstance(bound, str) else repr(bound)}"
+
+
+def quoted(text: str) -> str:
+    """Write text as a literal of a formula."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

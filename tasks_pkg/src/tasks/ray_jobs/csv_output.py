@@ -1,0 +1,159 @@
+"""One output file that is whole or not there, with the rejects beside it and a manifest last."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from . import one_thread  # noqa: F401 - before polars
+
+import polars as pl  # isort: skip
+
+from . import artefacts
+from .csv_files import require_output_apart
+from .csv_plan import Plan
+from .files import sha256, write_json
+from .parquet_join import Joiner
+from .protocol import InputProblemError, JobRequest
+
+
+class Output:
+    """Where a run writes, under temporary names until :meth:`publish`.
+
+    Args:
+        path: the final name.
+        request: for the parameters that decide the content.
+        inputs: what the inputs are known by.
+    """
+
+    def __init__(self, path: Path, request: JobRequest, inputs: list[str]) -> None:
+        self.path = path
+        self.request = request
+        self.manifest_path = path.with_name(f"{path.name}.manifest.json")
+        self.rejects_path = path.with_name(f"{path.name}.rejects.csv")
+        self.digest = artefacts.digest(request, inputs, {"overwrite"})
+        self._folder = path.with_name(f".{path.name}.{request.submission_id}.tmp")
+        self._stream: BinaryIO | None = None
+
+    def finished(self) -> dict[str, Any] | None:
+        """Give the result of an identical request, if its files are still what it wrote."""
+        try:
+            manifest = json.loads(self.manifest_path.read_text())
+        except (OSError, ValueError):
+            return None
+        if manifest.get("digest") != self.digest:
+            return None
+        return artefacts.finished(self.manifest_path)
+
+    def require_allowed(self, source: Path, *, overwrite: bool) -> None:
+        """Refuse to write over the input, or over a file that no run of ours wrote.
+
+        Raises:
+            InputProblemError: names the file, and the way out.
+        """
+        require_output_apart(source, self.path)
+        if self.path.exists() and not self.manifest_path.exists() and not overwrite:
+            raise InputProblemError(
+                "output_exists",
+                f"output_path {str(self.path)!r} is there, and celray did not write it.",
+                "Remove it, choose another name, or allow it with 'overwrite': true.",
+            )
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """Give a folder for parts, which is gone afterwards."""
+        artefacts.require_writable(self.path.parent)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir()
+        try:
+            yield self._folder
+        finally:
+            if self._stream is not None:
+                self._stream.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def begin(self, plan: Plan) -> None:
+        """Start from nothing: also when a pass is repeated with wider types."""
+        if self._stream is not None:
+            self._stream.close()
+        self.plan, self._sha = plan, hashlib.sha256()
+        self._stream = (self._folder / "output").open("wb")
+        self._parts = 0
+        self._joiner = (
+            Joiner(self._stream, self._sha.update) if plan.output_format == "parquet" else None
+        )
+        if self._joiner is None:
+            self._put(plan.empty().write_csv().encode())
+        (self._folder / "rejects").unlink(missing_ok=True)
+
+    def append(self, part: Path | None, rejects: Path | None, rows_before: int) -> None:
+        """Put a range's part, and its rejects, behind those of the ranges before it."""
+        if part is not None:
+            self._append(part)
+        if rejects is not None:
+            target = self._folder / "rejects"
+            header = not target.exists()
+            frame = pl.read_parquet(rejects).with_columns(pl.col("row") + rows_before + 1)
+            with target.open("ab") as stream:
+                frame.write_csv(stream, include_header=header)
+
+    def _append(self, part: Path) -> None:
+        self._parts += 1
+        if self._joiner is not None:
+            self._joiner.append(part)
+            return
+        with part.open("rb") as source:
+            while block := source.read(4 << 20):
+                self._put(block)
+
+    def _put(self, block: bytes) -> None:
+        if self._stream is not None:
+            self._stream.write(block)
+            self._sha.update(block)
+
+    def end(self) -> None:
+        """Complete the file, still under its temporary name."""
+        if self._joiner is not None:
+            if not self._parts:
+                empty = self._folder / "empty"
+                self.plan.empty().write_parquet(empty)
+                self._joiner.append(empty)
+            self._joiner.close()
+        if self._stream is not None:
+            self._stream.close()
+
+    def publish(self, task: str, result: dict[str, Any], inputs: list[Any]) -> dict[str, Any]:
+        """Give the files their names, and write the manifest.
+
+        Returns:
+            ``result``.
+        """
+        rejects = self._folder / "rejects"
+        # From here on the old files, if there are any, are no longer what their manifest says.
+        self.manifest_path.unlink(missing_ok=True)
+        self.rejects_path.unlink(missing_ok=True)
+        (self._folder / "output").replace(self.path)
+        files = {
+            self.path.name: {
+                "sha256": self._sha.hexdigest(),
+                "bytes": self.path.stat().st_size,
+            }
+        }
+        if rejects.exists():
+            rejects.replace(self.rejects_path)
+            files[self.rejects_path.name] = {
+                "sha256": sha256(self.rejects_path),
+                "bytes": self.rejects_path.stat().st_size,
+            }
+        manifest = {
+            **artefacts.identity(self.request, task),
+            "digest": self.digest,
+            "inputs": inputs,
+            "files": files,
+            "result": result,
+        }
+        write_json(self.manifest_path, manifest)
+        return result

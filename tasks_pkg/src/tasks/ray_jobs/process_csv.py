@@ -1,0 +1,335 @@
+"""``process_large_csv``: one large CSV file through filter and derived columns, range by range."""
+
+import gzip
+import json
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from . import one_thread  # noqa: F401 - before polars
+
+import polars as pl  # isort: skip
+
+from . import byte_ranges, cluster, csv_blocks, csv_files, csv_plan
+from .byte_ranges import Piece
+from .csv_output import Output
+from .csv_plan import Plan
+from .formula_engine import overflow
+from .job import Reporter
+from .protocol import InputProblemError, JobRequest
+
+TASK = "tasks.data_tasks.process_large_csv"
+
+#: A range of the file; polars needs a few times as much to parse it.
+RANGE_BYTES = 8 << 20
+#: Bytes of the file, uncompressed, that decide the types of its columns.
+SAMPLE_BYTES = 1 << 20
+SAMPLE_POINTS = 16
+#: A type may be widened so often: whole numbers, numbers, text; and a column first seen empty.
+MAX_PASSES = 5
+
+
+class Item(NamedTuple):
+    """One call's work: a range of the file to read, or a piece that was read already."""
+
+    number: int
+    bounds: tuple[int, int] | None
+    start: int | None
+    piece: Piece | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of one range.
+
+    Attributes:
+        start, end: offsets of its records in the file.
+        rows: its records; ``written`` and ``rejected`` of them, and the rest filtered out.
+        part, rejects: the files with them; None where there are none.
+        needed: see :class:`csv_blocks.Block`.
+        problem: why it cannot be done: the error's kind and text.
+        problem_row: the row in this range that is at fault.
+        began: when the call began, by its host's clock.
+    """
+
+    start: int
+    end: int
+    rows: int = 0
+    written: int = 0
+    rejected: int = 0
+    part: Path | None = None
+    rejects: Path | None = None
+    needed: dict[str, pl.DataType] | None = None
+    problem: tuple[str, str] | None = None
+    problem_row: int | None = None
+    began: float = 0.0
+
+
+# -- on every CPU ----------------------------------------------------------------------------------
+
+
+def work(plan: Plan, item: Item) -> Done:
+    """Do one range. What is wrong with it is told, not raised: its beginning was only guessed."""
+    began = time.time()
+    start = end = item.bounds[0] if item.bounds else 0
+    try:
+        piece = item.piece or byte_ranges.read(
+            plan.path, cast("tuple[int, int]", item.bounds), plan.form.byte, item.start
+        )
+        start, end = piece.start, piece.end
+        done = _block(plan, item.number, piece)
+    except InputProblemError as error:
+        start = start if item.start is None else item.start
+        done = Done(start, end, problem=(error.kind, str(error)))
+    return replace(done, began=began)
+
+
+def _block(plan: Plan, number: int, piece: Piece) -> Done:
+    here = Done(piece.start, piece.end)
+    if not piece.closed:
+        offset = piece.start + int(piece.toggles[-1])
+        what = f"{plan.path}: the quote at byte {offset} is never closed. Double or remove it."
+        return replace(here, problem=("quote_open", what))
+    block = csv_blocks.parse(piece, plan.form)
+    here = replace(here, rows=block.rows, rejected=len(block.rejects))
+    if block.needed:
+        return replace(here, needed=block.needed)
+    if block.rejects and not plan.reject:
+        first = block.rejects[0]
+        where = f"column {first.column!r}: " if first.column else ""
+        hint = "Correct the file, or set transformations.bad_rows to 'reject'."
+        problem = ("row_invalid", f"{where}{first.reason}. {hint}")
+        return replace(here, problem=problem, problem_row=first.row)
+    try:
+        frame = plan.transformed(block.frame)
+    except pl.exceptions.InvalidOperationError as error:
+        told = overflow(error)
+        return replace(here, problem=(told.kind, str(told)))
+    part = rejects = None
+    if frame.height:
+        part = plan.folder / f"part-{number:06}"
+        if plan.output_format == "parquet":
+            frame.write_parquet(part, row_group_size=max(1, frame.height))
+        else:
+            frame.write_csv(part, include_header=False)
+    if block.rejects:
+        rejects = plan.folder / f"rejects-{number:06}"
+        pl.DataFrame([reject.as_row() for reject in block.rejects]).write_parquet(rejects)
+    return replace(here, written=frame.height, part=part, rejects=rejects)
+
+
+# -- the driver ------------------------------------------------------------------------------------
+
+
+def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
+    """Process, or return what an identical request wrote before.
+
+    Args:
+        request: its parameters are ``file_path``, ``output_path`` and those of
+            ``schemas_data.Transformations``.
+        reporter: told of every phase.
+
+    Returns:
+        The task's result, but for what only the submitter knows.
+    """
+    reporter.progress("reading", 0, 1, "looking at the input file")
+    parameters = request.parameters
+    roots = (request.datasets_dir, request.models_dir)
+    path = csv_files.input_file(parameters["file_path"], "file_path", roots)
+    target = csv_files.output_file(parameters["output_path"], "output_path", roots)
+    taken = csv_plan.fingerprint(path)
+    output = Output(target, request, [json.dumps(taken)])
+    output.require_allowed(path, overwrite=parameters["overwrite"])
+    if (known := output.finished()) is not None:
+        return {**known, "reused": True}
+    compression = csv_files.compression_of(path, "file_path")
+    head = csv_files.read_head(path, compression)
+    if head is None:
+        with opened(path, compression) as stream:
+            head = stream.read(csv_files.HEADER_LIMIT_BYTES)
+    file = csv_files.look(path, parameters["separator"], compression, head)
+    with output.folder() as folder:
+        plan = csv_plan.make(file, parameters, folder, sample(file, parameters["separator"], head))
+        result = Run(plan, file, output, reporter, parameters["num_chunks"]).run()
+        csv_plan.require_unchanged(path, taken)
+        reporter.progress("saving", 0, 1, str(target))
+        return {**output.publish(TASK, result, [taken]), "reused": False}
+
+
+@contextmanager
+def opened(path: Path, compression: csv_files.Compression) -> Iterator[BinaryIO]:
+    """Open a file's uncompressed text.
+
+    Raises:
+        InputProblemError: it is not compressed as its name says, or is cut off.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - for zstd alone
+
+    try:
+        with path.open("rb") as raw:
+            if compression == "gzip":
+                yield cast("BinaryIO", gzip.GzipFile(fileobj=raw))
+            elif compression == "zstd":
+                yield cast("BinaryIO", pa.CompressedInputStream(raw, "zstd"))
+            else:
+                yield raw
+    except (gzip.BadGzipFile, EOFError, zlib.error, pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InputProblemError(
+            "file_damaged", f"{path} cannot be decompressed: {error}.", "Copy it again."
+        ) from None
+
+
+def sample(file: csv_files.CsvFile, separator: str, head: bytes) -> bytes:
+    """Give whole records from all over the file, or from its beginning where it is compressed."""
+    byte = ord(separator)
+    records = head[file.data_start : SAMPLE_BYTES]
+    marks, _ = byte_ranges.toggles(records, byte)
+    if len(head) >= SAMPLE_BYTES:  # its last record is cut
+        records = records[: byte_ranges.last_record(records, marks)]
+    if file.compression != "none":
+        return records
+    size = file.path.stat().st_size
+    if size <= SAMPLE_BYTES:
+        return records
+    parts = [records]
+    with file.path.open("rb") as stream:
+        for point in range(1, SAMPLE_POINTS + 1):
+            begin = byte_ranges.guess(stream, size * point // (SAMPLE_POINTS + 1), size, byte)
+            stream.seek(begin)
+            window = stream.read(byte_ranges.WINDOW_BYTES)
+            marks, regular = byte_ranges.toggles(window, byte)
+            if regular:
+                parts.append(window[: byte_ranges.last_record(window, marks)])
+    return b"".join(parts)
+
+
+class Run:
+    """One request: all ranges, again with wider types where a value needs them."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        file: csv_files.CsvFile,
+        output: Output,
+        reporter: Reporter,
+        chunks: int | None,
+    ) -> None:
+        self.plan, self.file, self.output, self.reporter = plan, file, output, reporter
+        self.warnings: list[str] = []
+        self.size = file.path.stat().st_size
+        self.ranges = self._ranges(chunks)
+        self.timings: dict[str, float] = {}
+
+    def _ranges(self, chunks: int | None) -> list[tuple[int, int]]:
+        length = self.size - self.file.data_start
+        if self.file.compression != "none" or length <= 0:
+            return []
+        least = -(-length // RANGE_BYTES)
+        count = max(least, chunks or 0)
+        if chunks and least > chunks:
+            self.warnings.append(
+                f"num_chunks raised from {chunks} to {least}: a chunk has at most"
+                f" {RANGE_BYTES >> 20} MiB, so that it fits any memory"
+            )
+        return byte_ranges.split(self.file.data_start, self.size, count)
+
+    def run(self) -> dict[str, Any]:
+        """Give the result."""
+        started = time.monotonic()
+        self.reporter.progress("waiting", 0, 1, "asking the cluster for CPUs")
+        cluster.connect()
+        self.timings["connect_seconds"] = time.monotonic() - started
+        for _ in range(MAX_PASSES):
+            needed = self._pass()
+            if not needed:
+                return self._result(started)
+            self.plan = self.plan.widened(needed)
+        message = f"the types of {sorted(needed)} changed in every pass"
+        raise RuntimeError(message)
+
+    def _items(self) -> Iterator[Item]:
+        if self.file.compression == "none":
+            for number, bounds in enumerate(self.ranges):
+                yield Item(number, bounds, self.file.data_start if number == 0 else None)
+            return
+        with opened(self.file.path, self.file.compression) as stream:
+            csv_plan.skip(stream, self.file.data_start)
+            pieces = byte_ranges.stream_pieces(stream, RANGE_BYTES, self.plan.form.byte)
+            for number, piece in enumerate(pieces):
+                yield Item(number, None, None, piece)
+
+    def _pass(self) -> dict[str, list[pl.DataType]]:
+        """Do all ranges once; give the types that its values need beyond the plan's."""
+        needed: dict[str, list[pl.DataType]] = {}
+        self.rows = self.written = self.rejected = self.chunks = 0
+        self.output.begin(self.plan)
+        waiting: dict[int, Done] = {}
+        expected = self.file.data_start if self.ranges else 0
+        total = len(self.ranges)
+        called = time.time()
+        first = float("inf")
+        for number, done in cluster.each(partial(work, self.plan), self._items()):
+            waiting[number] = done
+            first = min(first, done.began)
+            while self.chunks in waiting:  # in the file's order, which shows whether they meet
+                verified = waiting.pop(self.chunks)
+                if verified.start != expected:
+                    bounds = self.ranges[self.chunks] if self.ranges else None
+                    verified = work(self.plan, Item(self.chunks, bounds, expected))
+                expected = verified.end
+                self._take(verified, needed)
+            what = f"chunks, {self.rows} rows read"
+            self.reporter.progress("processing", self.chunks, max(total, self.chunks), what)
+        # A host's clock may be off by more than a process takes to start.
+        self.timings.setdefault("workers_seconds", max(0.0, first - called))
+        return needed
+
+    def _take(self, done: Done, needed: dict[str, list[pl.DataType]]) -> None:
+        """Count one range, in the file's order, and put its part behind the others."""
+        if done.problem is not None:
+            kind, text = done.problem
+            if done.problem_row is not None:
+                text = f"{self.file.path}, row {self.rows + done.problem_row + 1}: {text}"
+            raise InputProblemError(kind, text)
+        for name, dtype in (done.needed or {}).items():
+            needed.setdefault(name, []).append(dtype)
+        if not needed:
+            self.output.append(done.part, done.rejects, self.rows)
+        for part in (done.part, done.rejects):
+            if part is not None:
+                part.unlink(missing_ok=True)
+        self.chunks += 1
+        self.rows += done.rows
+        self.written += done.written
+        self.rejected += done.rejected
+
+    def _result(self, started: float) -> dict[str, Any]:
+        self.output.end()
+        seconds = time.monotonic() - started
+        return {
+            "status": "success",
+            "input_file": str(self.file.path),
+            "output_file": str(self.output.path),
+            "total_rows_processed": self.rows,
+            "num_chunks": self.chunks,
+            "rows_read": self.rows,
+            "rows_written": self.written,
+            "rows_filtered": self.rows - self.written - self.rejected,
+            "rows_rejected": self.rejected,
+            "rejects_file": str(self.output.rejects_path) if self.rejected else None,
+            "columns": self.plan.output_columns(),
+            "input_bytes": self.size,
+            "warnings": self.warnings,
+            "timings": {
+                **{name: round(value, 3) for name, value in self.timings.items()},
+                "work_seconds": round(seconds - sum(self.timings.values()), 3),
+            },
+            "manifest_path": str(self.output.manifest_path),
+        }

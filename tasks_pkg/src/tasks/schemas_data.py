@@ -1,0 +1,140 @@
+"""What the data tasks take and give: names, units, bounds."""
+
+import difflib
+import re
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from tasks.contracts import InvalidArgumentsError
+
+Kind = Literal["integer", "number", "text", "boolean", "date", "datetime"]
+Column = Annotated[str, Field(min_length=1)]
+
+#: What stands for a missing value in a CSV file.
+MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null")
+
+_SHOWN = 80
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Transformations(BaseModel):
+    """``transformations`` of ``process_large_csv``; every key has a default.
+
+    ``filter``, ``new_columns`` and ``num_chunks`` are what callers have always sent.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+    filter: dict[Column, int | float | str] | str | None = None
+    """``{column: x}`` keeps rows with column > x (dates as ISO text); or a formula."""
+    new_columns: dict[Column, str] = {}
+    """Formula by name, in order; each may use those before it. Added after filtering."""
+    num_chunks: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Ranges that the file is read in; raised where one would be more than 8 MiB."""
+    columns: list[Column] | None = None
+    """The columns to write, in this order; by default all."""
+    declared: Annotated[dict[Column, Kind], Field(alias="schema")] = {}
+    """Type by column; columns that are not named get the narrowest that holds their values."""
+    bad_rows: Literal["fail", "reject"] | None = None
+    """What to do with a row that does not fit: by default reject where a schema is given."""
+    missing: list[str] = list(MISSING)
+    """What stands for a missing value, quoted or not."""
+    separator: str = ","
+    """The character between fields."""
+    overwrite: bool = False
+    """Whether a file that celray did not write may be replaced by the output."""
+
+    @field_validator("separator")
+    @classmethod
+    def _one_sign(cls, value: str) -> str:
+        if not re.fullmatch(r"[\t -~]", value) or value == '"':
+            message = "must be one ASCII character other than a quote"
+            raise ValueError(message)
+        return value
+
+    def parameters(self, file_path: str, output_path: str) -> dict[str, Any]:
+        """Give the parameters of the Ray job."""
+        return {
+            **self.model_dump(by_alias=True),
+            "bad_rows": self.bad_rows or ("reject" if self.declared else "fail"),
+            "file_path": file_path,
+            "output_path": output_path,
+        }
+
+
+class JobTimes(TypedDict):
+    """What every task that stands for a Ray job returns beside its own."""
+
+    manifest_path: str
+    reused: bool
+    """An identical request had been done before, and this is its result."""
+    warnings: list[str]
+    ray_submission_id: str
+    queue_seconds: float | None
+    """Publishing to the task's start; None where the client stamps no messages."""
+    startup_seconds: float
+    """Submission to the first line of the job's code."""
+    engine_seconds: float
+    """The first line of the job's code to its result."""
+
+
+class CsvResult(JobTimes):
+    """What ``process_large_csv`` returns. rows_read = written + filtered + rejected, always."""
+
+    status: Literal["success"]
+    input_file: str
+    output_file: str
+    total_rows_processed: int
+    """The same as rows_read."""
+    num_chunks: int
+    rows_read: int
+    rows_written: int
+    rows_filtered: int
+    rows_rejected: int
+    rejects_file: str | None
+    """CSV with row (from 1, without header and blank lines), column, reason, record (JSON)."""
+    columns: dict[str, str]
+    """The output's columns and their types."""
+    input_bytes: int
+    timings: dict[str, float]
+    """``connect_seconds``, ``workers_seconds`` (to the first range's start), ``work_seconds``."""
+
+
+def transformations_from(value: dict[str, Any]) -> Transformations:
+    """Check a caller's ``transformations``.
+
+    Raises:
+        InvalidArgumentsError: names each wrong key or value, and the nearest right one.
+    """
+    value = dict(value)
+    chunks = value.get("num_chunks")
+    if isinstance(chunks, float) and chunks.is_integer():
+        value["num_chunks"] = int(chunks)  # JSON from some clients
+    return checked(Transformations, value, "transformations")
+
+
+def checked(model: type[Model], value: dict[str, Any], name: str) -> Model:
+    """Check a dictionary that a caller gave as the parameter ``name``.
+
+    Raises:
+        InvalidArgumentsError: names each wrong key or value, and the nearest right one.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        told = [_explain(problem, model, name) for problem in error.errors(include_url=False)]
+        raise InvalidArgumentsError("; ".join(dict.fromkeys(told))) from None
+
+
+def _explain(error: Any, model: type[BaseModel], name: str) -> str:  # noqa: ANN401 - a plain dict
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = [field.alias or key for key, field in model.model_fields.items()]
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it accepts: {', '.join(known)}"
+        return f"{name}: unknown key {key!r}; {hint}"
+    shown = repr(error["input"])
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+    return f"{name}.{key}: {error['msg']}, got {shown}"

@@ -1,0 +1,385 @@
+"""``process_large_csv``: right rows, exact accounts, told mistakes, nothing half done."""
+
+import csv
+import gzip
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from tasks.contracts import InvalidArgumentsError
+from tasks.ray_jobs import byte_ranges, cluster, csv_blocks, process_csv
+from tasks.ray_jobs.byte_ranges import Piece
+from tasks.ray_jobs.csv_blocks import Form
+from tasks.ray_jobs.job import Reporter
+from tasks.ray_jobs.protocol import (
+    ENGINE_VARIABLE,
+    REQUEST_VARIABLE,
+    InputProblemError,
+    JobRequest,
+    decode,
+)
+from tasks.schemas_data import transformations_from
+
+Process = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "models").mkdir()
+    return tmp_path / "datasets"
+
+
+@pytest.fixture
+def process(root: Path, monkeypatch: pytest.MonkeyPatch) -> Process:
+    """Run the job in this process."""
+    monkeypatch.setenv(ENGINE_VARIABLE, "plain")
+    monkeypatch.setattr(cluster, "cpus", lambda: 1)
+
+    def run(file: str, output: str = "out.parquet", **transformations: object) -> dict[str, Any]:
+        parameters = transformations_from(transformations).parameters(file, output)
+        request = JobRequest(
+            submission_id="t",
+            runs_dir=str(root.parent / "runs"),
+            datasets_dir=str(root),
+            models_dir=str(root.parent / "models"),
+            code_version="test",
+            parameters=parameters,
+        )
+        return process_csv.main(request, Reporter(root.parent / "runs"))
+
+    return run
+
+
+def accounts(result: dict[str, Any]) -> tuple[int, int, int, int]:
+    read, written = result["rows_read"], result["rows_written"]
+    filtered, rejected = result["rows_filtered"], result["rows_rejected"]
+    assert read == written + filtered + rejected == result["total_rows_processed"]
+    return read, written, filtered, rejected
+
+
+def nothing_left(root: Path, output: str = "out.parquet") -> bool:
+    return not [path for path in root.iterdir() if output in path.name]
+
+
+@pytest.mark.parametrize("chunks", [1, 3, 40])
+def test_what_callers_have_always_sent_gives_what_polars_alone_gives(
+    process: Process, root: Path, chunks: int
+) -> None:
+    frame = pl.DataFrame(
+        {
+            "a": range(1000),
+            "b": [i / 8 for i in range(1000)],
+            "note": [f'he said "{i}",\nand more' if i % 3 else None for i in range(1000)],
+        }
+    )
+    frame.write_csv(root / "in.csv")
+    result = process(
+        "in.csv", filter={"a": 99}, new_columns={"c": "df['a'] * df['b']"}, num_chunks=chunks
+    )
+    expected = frame.filter(pl.col("a") > 99).with_columns(c=pl.col("a") * pl.col("b"))
+    assert_frame_equal(pl.read_parquet(root / "out.parquet"), expected)
+    assert pq.read_table(root / "out.parquet").num_rows == 900
+    assert accounts(result) == (1000, 900, 100, 0)
+    keys = ("status", "input_file", "output_file", "total_rows_processed", "num_chunks")
+    assert [result[key] for key in keys] == [
+        "success", str(root / "in.csv"), str(root / "out.parquet"), 1000, chunks,
+    ]  # fmt: skip
+    assert not result["warnings"]
+
+
+def test_an_identical_request_returns_what_is_there(process: Process, root: Path) -> None:
+    (root / "in.csv").write_text("a,b\n1,2\n3,4\n")
+    first = process("in.csv", filter="a > 1")
+    assert not first["reused"]
+    written = (root / "out.parquet").stat()
+    again = process("in.csv", filter="a > 1")
+    assert again == {**first, "reused": True}
+    assert (root / "out.parquet").stat() == written
+    # Other rows, another question, or a file that somebody changed: it is made again.
+    assert not process("in.csv", filter="a > 2")["reused"]
+    (root / "out.parquet").write_bytes(b"x")
+    assert not process("in.csv", filter="a > 2")["reused"]
+    (root / "in.csv").write_text("a,b\n1,2\n3,5\n")
+    assert not process("in.csv", filter="a > 2")["reused"]
+    assert pl.read_parquet(root / "out.parquet").rows() == [(3, 5)]
+    manifest = json.loads((root / "out.parquet.manifest.json").read_text())
+    assert manifest["inputs"][0]["bytes"] == 12
+    assert sorted(path.name for path in root.iterdir()) == [
+        "in.csv", "out.parquet", "out.parquet.manifest.json",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_compressed_files_are_read_alike(process: Process, root: Path, suffix: str) -> None:
+    text = "a,b\n" + "".join(f'{i},"x\n{i}"\n' for i in range(5000))
+    path = root / f"in.csv{suffix}"
+    if suffix == ".zst":
+        with pa.CompressedOutputStream(str(path), "zstd") as out:
+            out.write(text.encode())
+    else:
+        path.write_bytes(gzip.compress(text.encode()) if suffix else text.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process_csv, "RANGE_BYTES", 4096)
+        result = process(path.name, filter={"a": 4})
+    assert accounts(result) == (5000, 4995, 5, 0)
+    assert result["num_chunks"] > 10
+    got = pl.read_parquet(root / "out.parquet")
+    assert got["b"].to_list() == [f"x\n{i}" for i in range(5, 5000)]
+
+
+def test_a_cut_archive_is_told(process: Process, root: Path) -> None:
+    whole = gzip.compress(b"a,b\n" + os.urandom(500_000).hex().encode().replace(b"7", b",1\n"))
+    (root / "in.csv.gz").write_bytes(whole[:-2000])
+    with pytest.raises(InputProblemError, match="cannot be decompressed"):
+        process("in.csv.gz")
+    (root / "in.csv.zst").write_bytes(b"no archive at all")
+    with pytest.raises(InputProblemError, match="cannot be decompressed"):
+        process("in.csv.zst")
+    assert nothing_left(root)
+
+
+def test_bad_rows_go_to_the_rejects_file_with_number_and_reason(
+    process: Process, root: Path
+) -> None:
+    rows = [f"{i},{i}.5,2026-01-{i % 28 + 1:02}" for i in range(1, 2001)]
+    rows[9] = "x10,1.5,2026-01-01"
+    rows[1500] = "1501,1.5"
+    rows[1600] = "1601,1.5,2026-01-01,more"
+    rows[1700] = "1701,1.5,soon"
+    data = ("n,v,day\n" + "\n".join(rows) + "\n").encode()
+    data = data.replace(b"1900,1900.5", b"1900,\xff") + b"2001,a\0b,2026-01-01\n"
+    (root / "in.csv").write_bytes(data)
+    schema = {"n": "integer", "v": "number", "day": "date"}
+    result = process("in.csv", schema=schema, num_chunks=7, filter="n <= 1000")
+    assert accounts(result) == (2001, 999, 996, 6)
+    rejects = pl.read_csv(result["rejects_file"])
+    assert rejects.select("row", "column", "reason").rows() == [
+        (10, "n", "'x10' is not a 64-bit whole number"),
+        (1501, "", "2 fields, not 3"),
+        (1601, "", "4 fields, not 3"),
+        (1701, "day", "'soon' is not a date"),
+        (1900, "", "not UTF-8"),
+        (2001, "", "a NUL byte"),
+    ]
+    assert json.loads(rejects["record"][1]) == ["1501", "1.5"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("7", "row 51: 1 field, not 2. Correct the file"),
+        ("7,8,9", "row 51: 3 fields, not 2"),
+        ("x,8", "row 51: column 'a': 'x' is not a 64-bit whole number"),
+        ('7,"8', "never closed"),
+    ],
+)
+def test_a_bad_row_fails_the_run_where_no_rejects_are_wanted(
+    process: Process, root: Path, line: str, words: str
+) -> None:
+    lines = [f"{i},{i}" for i in range(50)] + [line] + [f"{i},{i}" for i in range(50)]
+    (root / "in.csv").write_text("a,b\n" + "\n".join(lines) + "\n")
+    with pytest.raises(InputProblemError) as caught:
+        process("in.csv", schema={"a": "integer"}, bad_rows="fail", num_chunks=9)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert nothing_left(root)
+
+
+def test_types_are_widened_by_a_value_far_behind(process: Process, root: Path) -> None:
+    lines = ["i,f,t,e,m,none"] + [f"{i},{i},{i},,," for i in range(60_000)]
+    lines[50_000] = "50000,0.5,later,2026-01-01,-1,"
+    (root / "in.csv").write_text("\n".join(lines))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process_csv, "SAMPLE_BYTES", 2000)
+        patch.setattr(process_csv, "SAMPLE_POINTS", 0)
+        result = process("in.csv", num_chunks=6)
+    assert result["columns"] == {
+        "i": "integer", "f": "number", "t": "text", "e": "date", "m": "integer", "none": "integer",
+    }  # fmt: skip
+    got = pl.read_parquet(root / "out.parquet")
+    assert got.height == 60_000
+    assert got["t"][0] == "0"
+    assert got["f"].sum() == pytest.approx(sum(range(60_000)) - 49_999 + 0.5)
+
+
+def test_missing_values_and_names_are_those_of_csv_tools(process: Process, root: Path) -> None:
+    text = '\ufeffa.b,"unit, price",,x y\r\nNA,1,,"NULL"\r\n2,#N/A,u,\r\n\r\n-999,3,v,w'
+    (root / "in.csv").write_bytes(text.encode())
+    result = process(
+        "in.csv", "o.csv", new_columns={"k": "a.b + `unit, price`", "l": "is_missing(`x y`)"}
+    )
+    assert accounts(result) == (3, 3, 0, 0)
+    rows = list(csv.reader((root / "o.csv").open()))
+    assert rows == [
+        ["a.b", "unit, price", "column_3", "x y", "k", "l"],
+        ["", "1", "", "", "", "true"],
+        ["2", "", "u", "", "", "true"],
+        ["-999", "3", "v", "w", "-996", "false"],
+    ]
+    result = process("in.csv", "p.csv", missing=["-999", ""], filter="is_missing(a.b)")
+    assert accounts(result)[:2] == (3, 1)
+
+
+def test_columns_can_be_chosen_and_rows_may_all_be_filtered_out(
+    process: Process, root: Path
+) -> None:
+    (root / "in.csv").write_text("a;b\n1;x\n2;y\n")
+    result = process(
+        "in.csv", separator=";", filter="a > 5", new_columns={"c": "a * 2"}, columns=["c", "b"]
+    )
+    assert accounts(result) == (2, 0, 2, 0)
+    got = pl.read_parquet(root / "out.parquet")
+    assert (got.columns, got.height) == (["c", "b"], 0)
+    assert process("in.csv", "o.csv", separator=";", columns=["b"])["rows_written"] == 2
+    assert (root / "o.csv").read_text() == "b\nx\ny\n"
+
+
+BAD_FILES: list[tuple[bytes, str]] = [
+    (b"", "is empty (0 bytes)"),
+    (b"\n\n", "has no header line"),
+    (b"a,b\n", "has a header and no rows"),
+    (b"a,b", "has a header and no rows"),
+    (b"a,a\n1,2\n", "column 'a' occurs 2 times"),
+    (b"a,\xe9\n1,2\n", "is not UTF-8: byte 0xe9 at 2"),
+    ("a,b\n1,2\n".encode("utf-16"), "is UTF-16"),
+    (b"a,b\n1,\0\n", "NUL byte"),
+    (b"a,b\r1,2\r3,4\r", "CR alone"),
+    (b"a,b\n1,\xff\n", "row 1: not UTF-8"),
+    (b"a,b\n1,2\n3\n", "row 2: 1 field, not 2"),
+    (b"a,b\nx,2\n", "'>' cannot compare text with integer"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), BAD_FILES)
+def test_bad_files_are_one_readable_error_and_leave_nothing(
+    process: Process, root: Path, content: bytes, words: str
+) -> None:
+    (root / "in.csv").write_bytes(content)
+    with pytest.raises(InputProblemError) as caught:
+        process("in.csv", filter={"a": 0})
+    assert words in str(caught.value)
+    assert nothing_left(root)
+
+
+def test_a_gigabyte_in_one_line_is_refused_in_little_memory(process: Process, root: Path) -> None:
+    with (root / "line.csv").open("wb") as stream:
+        stream.write(b"a,b\n1,")
+        stream.truncate(1 << 30)  # sparse: NUL bytes, but nobody gets that far
+        stream.seek(6)
+        stream.write(b"x" * (2 << 20))
+    with (root / "header.csv").open("wb") as stream:
+        stream.write(b"a" * (2 << 20))
+        stream.truncate(1 << 30)
+    with pytest.raises(InputProblemError, match="no line end in its first 1 MiB"):
+        process("header.csv")
+    with pytest.raises(InputProblemError, match="longer than 16 MiB"):
+        process("line.csv")
+    assert nothing_left(root)
+
+
+def test_a_file_of_somebody_elses_is_not_overwritten(process: Process, root: Path) -> None:
+    (root / "in.csv").write_text("a\n1\n")
+    (root / "out.parquet").write_text("precious")
+    with pytest.raises(InputProblemError, match="celray did not write it"):
+        process("in.csv")
+    assert (root / "out.parquet").read_text() == "precious"
+    assert process("in.csv", overwrite=True)["rows_written"] == 1
+    with pytest.raises(InputProblemError, match="is the input file itself"):
+        process("in.csv", "in.csv", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"filtre": {}}, "unknown key 'filtre'; did you mean 'filter'"),
+        ({"num_chunks": 0}, "transformations.num_chunks"),
+        ({"separator": ";;"}, "one ASCII character"),
+        ({"schema": {"a": "float"}}, "transformations.schema.a"),
+        ({"new_columns": {"a": 5}}, "got 5"),
+    ],
+)
+def test_wrong_transformations_are_named(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidArgumentsError) as caught:
+        transformations_from(changes)
+    assert words in str(caught.value)
+
+
+# -- the job as a process of its own ---------------------------------------------------------------
+
+LIMIT_BYTES = 256 << 20
+
+
+def limited() -> None:
+    """One CPU, and so one process; and all the memory that it may write to."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_BYTES, LIMIT_BYTES))
+
+
+@pytest.mark.timeout(300)
+def test_a_file_four_times_the_memory_limit_goes_through(root: Path) -> None:
+    block = b"".join(b'%d,%d.25,"text, ""%d"""\n' % (i, i % 977, i) for i in range(200_000))
+    times = -(-4 * LIMIT_BYTES // len(block))
+    with (root / "in.csv").open("wb") as stream:
+        stream.write(b"a,b,c\n")
+        for _ in range(times):
+            stream.write(block)
+    change = {"filter": {"a": 99_999}, "new_columns": {"d": "a * b"}}
+    parameters = transformations_from(change).parameters("in.csv", "out.parquet")
+    folders = {f"{name}_dir": str(root) for name in ("runs", "datasets", "models")}
+    request = JobRequest("limited", code_version="test", parameters=parameters, **folders)
+    environment = {
+        "PYTHONPATH": str(Path(process_csv.__file__).parents[1]),
+        ENGINE_VARIABLE: "plain",
+        REQUEST_VARIABLE: request.encode(),
+    }
+    said = subprocess.run(
+        [sys.executable, "-m", "ray_jobs", "process_csv"],
+        env=environment, preexec_fn=limited, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    last = list(decode(said.stdout))[-1]
+    assert last["type"] == "result", said.stdout[-500:] + said.stderr[-500:]
+    assert accounts(last["result"]) == (200_000 * times, 100_000 * times, 100_000 * times, 0)
+    (root / "in.csv").unlink()
+
+
+# -- both ways of parsing --------------------------------------------------------------------------
+
+VALUE = st.sampled_from(["", "1", "-2", "3.5", "NA", "x", 'q"q', "a,b", "l\nm", " 7", "é", "true"])
+
+
+@given(
+    rows=st.lists(st.tuples(VALUE, VALUE, VALUE), min_size=1, max_size=20),
+    blank=st.booleans(),
+    end=st.sampled_from(["\n", "\r\n"]),
+)
+@settings(max_examples=300, deadline=None)
+def test_both_ways_of_parsing_give_the_same_table(
+    rows: list[tuple[str, str, str]], blank: bool, end: str
+) -> None:
+    out = io.StringIO(newline="")
+    csv.writer(out, lineterminator=end).writerows(rows)
+    data = out.getvalue().encode() + (end.encode() if blank else b"")
+    marks, regular = byte_ranges.toggles(data, ord(","))
+    schema = {"a": pl.String(), "b": pl.String(), "c": pl.String()}
+    form = Form(schema, frozenset(), ("", "NA"))
+    block = csv_blocks.parse(Piece(0, len(data), data, marks, regular), form)
+    slowly = csv_blocks._parse_slowly(data, form)
+    assert block.rows == slowly.rows == len(rows)
+    assert_frame_equal(block.frame, slowly.frame)
+    expected = [tuple(None if v in {"", "NA"} else v for v in row) for row in rows]
+    assert block.frame.rows() == expected
