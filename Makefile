@@ -14,6 +14,9 @@ ENV      ?= single
 WHAT     ?=
 TAIL     ?= 200
 CONFIRM  ?=
+WORKER   ?=
+CONCURRENCY ?=
+REPLICAS ?=
 PURGE    ?=
 ARGS     ?=
 BENCH    ?=
@@ -65,6 +68,14 @@ ifneq ($(filter logs,$(MAKECMDGOALS)),)
     $(error TAIL="$(TAIL)" is not a number of lines)
   endif
 endif
+ifneq ($(filter scale,$(MAKECMDGOALS)),)
+  ifneq ($(words $(WORKER))$(call odd_in,$(WORKER)),1)
+    $(error WORKER="$(WORKER)": name one worker of the catalogue, as in make scale WORKER=data CONCURRENCY=8)
+  endif
+  ifneq ($(shell printf %s '$(subst ','"'"',$(CONCURRENCY)$(REPLICAS))' | tr -d 0-9)$(if $(CONCURRENCY)$(REPLICAS),,none),)
+    $(error CONCURRENCY="$(CONCURRENCY)" REPLICAS="$(REPLICAS)": give one of them, or both, as whole numbers)
+  endif
+endif
 ifneq ($(filter-out yes no,$(CONFIRM) $(PURGE)),)
   $(error CONFIRM and PURGE take yes or no, not "$(filter-out yes no,$(CONFIRM) $(PURGE))")
 endif
@@ -90,9 +101,13 @@ help:
 	@awk -f .ci/help.awk Makefile
 
 ##@ Deploy
-.PHONY: deploy check diff
+.PHONY: deploy update scale check diff
 deploy: $(VENV)/stamp ## bring the service up, or up to date; a second run changes nothing
 	@$(PLAY) site.yml
+update: $(VENV)/stamp ## deploy, worker by worker: no queue is without a worker, a broken version stays out
+	@$(PLAY) site.yml -e '{"celery_worker_rolling": true}'
+scale: $(VENV)/stamp ## set a worker's size: WORKER=data CONCURRENCY=8 REPLICAS=2; kept in the inventory
+	@$(PLAY) playbooks/scale.yml -e '{"worker": "$(WORKER)", "concurrency": "$(CONCURRENCY)", "replicas": "$(REPLICAS)"}'
 check: $(VENV)/stamp ## preflight and the exact difference; changes nothing on the host
 	@$(PLAY) site.yml --check --diff
 diff: $(VENV)/stamp ## the same in short: one line per container, image and file that would change

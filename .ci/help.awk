@@ -12,6 +12,7 @@ END {
   printf "  %-13s%s\n", "SSH_USER", "the user there (default: ssh's own choice)"
   printf "  %-13s%s\n", "ENV", "which inventory: a folder of inventory/ (default: single)"
   printf "  %-13s%s\n", "WHAT", "a service: redis, worker-ml, worker-data, worker-default, beat, flower, ray"
+  printf "  %-13s%s\n", "WORKER", "a worker of the catalogue, with CONCURRENCY= or REPLICAS="
   printf "  %-13s%s\n", "TAIL", "how many lines of its log (default: 200)"
   printf "  %-13s%s\n", "CONFIRM=yes", "destroy without asking; PURGE=yes removes the data too"
   printf "  %-13s%s\n", "NAME, DEST", "new-tasks: the package's name, and where it goes"

@@ -10,6 +10,7 @@ from parts import REPO, load
 
 PLUGIN = "roles/preflight/action_plugins/celray_preflight.py"
 preflight: Any = load(PLUGIN)
+catalogue: Any = load("roles/celray/filter_plugins/celray_catalogue.py")
 ROUTES = {"tasks.ml": "ml", "tasks.ping": "default"}
 
 
@@ -125,6 +126,54 @@ def test_a_host_that_is_to_run_an_unknown_worker_is_told_so() -> None:
     assert preflight.check_placement(["ml"], [worker()]) == []
     problems = preflight.check_placement(["ml", "mll"], [worker()])
     the_one(problems, "celray_worker_names", "'mll'", "did you mean ml?")
+
+
+BOTH = {"autoscale": [1, 2]}
+SIZES = {
+    "both sizes": ([worker(**BOTH)], ("has both concurrency and autoscale",)),
+    "bounds upside down": ([{**without("concurrency"), "autoscale": [4, 2]}], ("[4, 2]",)),
+    "one bound": ([{**without("concurrency"), "autoscale": [4]}], ("autoscale is [4]",)),
+    "no process at all": ([{**without("concurrency"), "autoscale": [0, 4]}], ("[0, 4]",)),
+    "no replica": ([worker(replicas=0)], ("replicas is 0",)),
+    "replicas in words": ([worker(replicas="2")], ("replicas is '2'", "whole number")),
+}
+
+
+@pytest.mark.parametrize("mistake", SIZES)
+def test_a_wrong_size_is_one_named_problem(mistake: str) -> None:
+    workers, words = SIZES[mistake]
+    the_one(preflight.check_catalogue(workers), "celery_workers", *words)
+
+
+def test_bounds_and_replicas_are_fine() -> None:
+    scaled = {**without("concurrency"), "autoscale": [3, 10], "replicas": 2}
+    assert preflight.check_catalogue([scaled]) == []
+    assert preflight.check_nodes([scaled]) == []
+
+
+def test_a_replica_that_would_have_another_workers_name_is_refused() -> None:
+    problems = preflight.check_nodes([worker(replicas=2), worker(name="ml-2")])
+    the_one(problems, "replica 2 of worker ml has the name of worker ml-2")
+
+
+def test_an_override_of_no_worker_is_named() -> None:
+    assert preflight.check_overrides({"ml": {"concurrency": 8}}, [worker()]) == []
+    problems = preflight.check_overrides({"mll": {"concurrency": 8}}, [worker()])
+    the_one(problems, "no worker 'mll'", "did you mean ml?", "worker_overrides.yml")
+    the_one(preflight.check_overrides({"ml": 8}, [worker()]), "worker ml are 8")
+    the_one(preflight.check_overrides([], [worker()]), "worker_overrides.yml")
+
+
+def test_what_scale_has_set_wins_and_replaces_bounds() -> None:
+    bounded = {**without("concurrency"), "autoscale": [1, 4]}
+    overrides = {"ml": {"concurrency": 8, "replicas": 3}}
+    (scaled,) = catalogue.celray_overridden([bounded], overrides)
+    assert scaled == worker(concurrency=8, replicas=3)
+    assert catalogue.celray_nodes([scaled]) == ["ml", "ml-2", "ml-3"]
+    # What preflight has to name must reach it.
+    assert catalogue.celray_overridden(5, {}) == 5
+    assert catalogue.celray_overridden(["ml"], {"ml": {}}) == ["ml"]
+    assert catalogue.celray_nodes([5, {"queues": []}, worker(replicas="x")]) == ["ml"]
 
 
 def test_a_variable_that_nothing_reads_is_a_typo() -> None:

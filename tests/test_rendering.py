@@ -32,8 +32,9 @@ REMOTE = {
     ],
     "celery_workers": [
         {"name": "gpu-1", "queues": ["gpu", "default", "celery"], "concurrency": 3, "memory": "1g"},
-        {"name": "data", "queues": ["ml", "data"], "concurrency": 1, "memory": "512m"},
+        {"name": "data", "queues": ["ml", "data"], "autoscale": [3, 10], "memory": "512m"},
     ],
+    "celray_worker_overrides": {"gpu-1": {"replicas": 2}},
 }
 ELSEWHERE = {
     "ray_address": "https://ray.example:443",
@@ -110,11 +111,13 @@ def test_every_catalogue_worker_is_a_service_with_its_queues(rendered: Rendered)
     services = rendered.services
     names = {name for name in services if name.startswith("celery-worker-")}
     if "celery-worker-gpu-1" in names:
-        assert names == {"celery-worker-gpu-1", "celery-worker-data"}
+        assert names == {"celery-worker-gpu-1", "celery-worker-gpu-1-2", "celery-worker-data"}
         command = services["celery-worker-gpu-1"]["command"]
         assert command[command.index("-Q") + 1] == "gpu,default,celery"
         assert command[command.index("-c") + 1] == "3"
         assert services["celery-worker-data"]["mem_limit"] == "512m"
+        assert "--autoscale=10,3" in services["celery-worker-data"]["command"]
+        assert "gpu-1-2@%h" in services["celery-worker-gpu-1-2"]["command"]
     else:
         assert names == {f"celery-worker-{name}" for name in ("ml", "data", "default")}
 

@@ -27,6 +27,10 @@ PACKAGES = "celery_packages (your inventory; docs/extend.md)"
 CATALOGUE = "celery_workers (roles/celray/defaults/main.yml, or your inventory)"
 SCHEDULE_KEYS = ("name", "task", "queue", "every_seconds", "cron")
 WORKER_KEYS = {"name": str, "queues": list, "concurrency": int, "memory": str}
+WORKER_OPTIONS = {"autoscale": list, "replicas": int}
+#: Keys of which a worker has one.
+EITHER = ("concurrency", "autoscale")
+OVERRIDES = "celray_worker_overrides (group_vars/all/worker_overrides.yml in your inventory)"
 WORDS = {str: "a text", list: "a list", int: "a whole number"}
 SIZE = re.compile(r"^[1-9][0-9]*[bkmg]$")
 # docker-compose 1.29.2 never asks for a newer API than this.
@@ -84,27 +88,37 @@ def check_worker(worker: Any, position: int) -> list[Problem]:
             )
         ]
     label = f"worker {worker.get('name', f'number {position}')}"
+    known = WORKER_KEYS | WORKER_OPTIONS
     problems = [
         Problem(
-            f"{label} has an unknown key {key!r}{nearest(key, WORKER_KEYS)}",
+            f"{label} has an unknown key {key!r}{nearest(key, known)}",
             CATALOGUE,
-            f"use only {', '.join(WORKER_KEYS)}",
+            f"use only {', '.join(known)}",
         )
         for key in worker
-        if key not in WORKER_KEYS
+        if key not in known
     ]
+    either = EITHER if "autoscale" in worker else ()
     problems += [
         Problem(f"{label} lacks {key!r}", CATALOGUE, f"add {key}")
         for key in WORKER_KEYS
-        if key not in worker
+        if key not in worker and key not in either
     ]
+    if all(key in worker for key in EITHER):
+        problems.append(
+            Problem(
+                f"{label} has both {' and '.join(EITHER)}",
+                CATALOGUE,
+                "keep concurrency for a fixed number of processes, autoscale for [least, most]",
+            )
+        )
     problems += [
         Problem(
             f"{label}: {key} is {worker[key]!r}, not {WORDS[kind]}",
             CATALOGUE,
             f"write {WORDS[kind]}",
         )
-        for key, kind in WORKER_KEYS.items()
+        for key, kind in known.items()
         if key in worker and (not isinstance(worker[key], kind) or isinstance(worker[key], bool))
     ]
     if problems:
@@ -122,9 +136,19 @@ def check_worker(worker: Any, position: int) -> list[Problem]:
             "name at least one queue",
         ),
         (
-            worker["concurrency"] >= 1,
-            f"concurrency is {worker['concurrency']}",
+            worker.get("concurrency", 1) >= 1,
+            f"concurrency is {worker.get('concurrency')}",
             "give it at least 1",
+        ),
+        (
+            worker.get("replicas", 1) >= 1,
+            f"replicas is {worker.get('replicas')}",
+            "give it at least 1; a worker that is not wanted leaves the catalogue",
+        ),
+        (
+            bounds(worker.get("autoscale", [1, 1])),
+            f"autoscale is {worker.get('autoscale')!r}",
+            "write two whole numbers, the least and the most processes, such as [3, 10]",
         ),
         (
             SIZE.match(worker["memory"]),
@@ -133,6 +157,43 @@ def check_worker(worker: Any, position: int) -> list[Problem]:
         ),
     ]
     return [Problem(f"{label}: {what}", CATALOGUE, fix) for good, what, fix in rules if not good]
+
+
+def bounds(autoscale: list[Any]) -> bool:
+    """Whether this is [least, most], both at least 1."""
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in autoscale)
+    return whole and len(autoscale) == len(("least", "most")) and 1 <= autoscale[0] <= autoscale[1]
+
+
+def check_overrides(overrides: Any, workers: list[dict[str, Any]]) -> list[Problem]:
+    """Every override is of a worker that there is, and of a key that may be overridden."""
+    if not isinstance(overrides, Mapping):
+        return [Problem(f"the overrides are {overrides!r}", OVERRIDES, "write {worker: {key: …}}")]
+    known = [worker["name"] for worker in workers]
+    problems = []
+    for name, changes in overrides.items():
+        if name not in known:
+            what = f"there is no worker {name!r}{nearest(name, known)}"
+            problems.append(Problem(what, OVERRIDES, f"there is {', '.join(known)}"))
+        elif not isinstance(changes, Mapping):
+            what = f"the overrides of worker {name} are {changes!r}"
+            problems.append(Problem(what, OVERRIDES, "write {concurrency: 8}"))
+    return problems
+
+
+def check_nodes(workers: list[dict[str, Any]]) -> list[Problem]:
+    """No replica has another worker's name."""
+    names = {worker["name"] for worker in workers}
+    return [
+        Problem(
+            f"replica {number} of worker {worker['name']} has the name of worker {twin}",
+            CATALOGUE,
+            "rename one of the two workers",
+        )
+        for worker in workers
+        for number in range(2, worker.get("replicas", 1) + 1)
+        if (twin := f"{worker['name']}-{number}") in names
+    ]
 
 
 def check_catalogue(workers: Any) -> list[Problem]:
@@ -607,6 +668,8 @@ class ActionModule(ActionBase):
         if not problems:
             queues = {queue for worker in args["workers"] for queue in worker["queues"]}
             problems = check_routes(args["workers"], routes)
+            problems += check_nodes(args["workers"])
+            problems += check_overrides(args["overrides"], args["workers"])
             checks = load(REPO / "roles/preflight/action_plugins/celray_preflight_packages.py")
             wrong, schedule = checks.check(
                 args["packages"], Path(args["packages_base"]), queues, set(routes), nearest
