@@ -107,4 +107,4 @@ def alone(
     catalogue = json.dumps(ALONE)
     monkeypatch.setenv("CELRAY_WORKERS", catalogue)
     get_settings.cache_clear()
-    return start_worker("all", "ml,default,celery", CELRAY_WORKERS=catalogue)
+    return start_worker("all", "ml,data,default,celery", CELRAY_WORKERS=catalogue)

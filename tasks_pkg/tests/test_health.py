@@ -34,7 +34,7 @@ def test_all_is_well_when_all_answer(
     assert verdict.cluster_data.available_cpus == 3.0
     assert verdict.redis is not None
     assert verdict.redis.aof_enabled
-    assert verdict.queues == {"ml": 0, "default": 0, "celery": 0}
+    assert verdict.queues == {"ml": 0, "data": 0, "default": 0, "celery": 0}
 
 
 def test_nobody_consumes(app: Celery, configure: Configure, ray: HttpService) -> None:

@@ -62,4 +62,15 @@ SAMPLES: dict[str, Sample] = {
         },
         seconds=300.0,
     ),
+    "tasks.data_tasks.process_large_csv": Sample(
+        {
+            "file_path": TRAINING_SAMPLE,
+            "output_path": "examples/winequality-strong.parquet",
+            "transformations": {
+                "filter": {"alcohol": 12},
+                "new_columns": {"free share": "df['free sulfur dioxide'] / `total sulfur dioxide`"},
+            },
+        },
+        seconds=120.0,
+    ),
 }

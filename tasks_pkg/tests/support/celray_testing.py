@@ -31,7 +31,7 @@ CATALOGUE = [
     {"name": "default", "queues": ["default", "celery"]},
 ]
 #: One worker that consumes everything that is routed.
-ALONE = [{"name": "all", "queues": ["ml", "default", "celery"]}]
+ALONE = [{"name": "all", "queues": ["ml", "data", "default", "celery"]}]
 
 
 def free_port() -> int:
