@@ -151,7 +151,7 @@ def _is_plain(piece: Piece, width: int) -> bool:
         piece.regular
         and piece.closed
         and b"\0" not in data
-        and data.count(b"\r") == data.count(b"\r\n")
+        and (b"\r" not in data or data.count(b"\r") == data.count(b"\r\n"))
         and (width > 1 or not re.search(rb"\A[\r\n]|\n[\r\n]", data))
     )
 
