@@ -2,12 +2,14 @@
 
 from typing import Annotated, Any, cast
 
-from tasks import datasets, predictions
+from tasks import datasets, predictions, registered
 from tasks.contracts import Shape, Untyped, validated
 from tasks.orchestration import ray_task, run_job
 from tasks.schemas_ml import (
     ModelConfig,
     PredictionResult,
+    RetrainingResult,
+    RollbackResult,
     SearchConfig,
     SearchResult,
     TrainingResult,
@@ -113,6 +115,59 @@ def hyperparameter_search(
     datasets.check(dataset_path, _wanted(config, "search_config"), get_settings())
     parameters = {**config.parameters(dataset_path), **tried}
     return cast("SearchResult", run_job(self, "search", parameters))
+
+
+@ray_task("tasks.ml_tasks.retrain_models")
+@validated
+def retrain_models(
+    self: Untyped, names: list[str] | None = None, *, force: bool = False
+) -> RetrainingResult:
+    """Train the registered models whose data are new, and put to use what passes its gate.
+
+    Old and new model are scored on the same held-out rows, which are chosen once per model and
+    never trained on. Progress, stopping and errors are those of
+    :func:`tasks.orchestration.run_job`. What is registered, and how, is in
+    :mod:`tasks.registered`.
+
+    Args:
+        self: the bound task.
+        names: only these models; by default all that are enabled.
+        force: retrain also where data and parameters are those of the last version.
+
+    Returns:
+        See :class:`tasks.schemas_ml.RetrainingResult`.
+
+    Raises:
+        InvalidArgumentsError: a name that is not registered.
+    """
+    settings = get_settings()
+    parameters = {
+        "models": registered.models(settings, names),
+        "force": force,
+        "mlflow_uri": settings.mlflow_tracking_uri,
+    }
+    return cast("RetrainingResult", run_job(self, "retrain", parameters))
+
+
+@ray_task("tasks.ml_tasks.rollback_model")
+@validated
+def rollback_model(self: Untyped, name: str, version: int | None = None) -> RollbackResult:
+    """Put an earlier version of a registered model to use again.
+
+    Args:
+        self: the bound task.
+        name: of the model in the registry.
+        version: which; by default the one that was in use before.
+
+    Returns:
+        See :class:`tasks.schemas_ml.RollbackResult`.
+
+    Raises:
+        InvalidArgumentsError: there is no such model or version, or it is damaged.
+    """
+    uri = get_settings().mlflow_tracking_uri
+    parameters = {"name": name, "version": version, "mlflow_uri": uri}
+    return cast("RollbackResult", run_job(self, "rollback", parameters))
 
 
 def _wanted(config: ModelConfig, origin: str) -> dict[str, str]:

@@ -12,5 +12,7 @@ ROUTES: dict[str, str] = {
     "tasks.ml_tasks.distributed_training": "ml",
     "tasks.ml_tasks.batch_predictions": "ml",
     "tasks.ml_tasks.hyperparameter_search": "ml",
+    "tasks.ml_tasks.retrain_models": "ml",
+    "tasks.ml_tasks.rollback_model": "ml",
     "tasks.data_tasks.process_large_csv": "data",
 }

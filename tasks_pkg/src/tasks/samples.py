@@ -73,4 +73,6 @@ SAMPLES: dict[str, Sample] = {
         },
         seconds=120.0,
     ),
+    # No name: it goes all the way and retrains nothing.
+    "tasks.ml_tasks.retrain_models": Sample({"names": []}, seconds=300.0),
 }

@@ -225,6 +225,44 @@ class SearchResult(TypedDict):
     engine_seconds: float
 
 
+class RetrainingResult(TypedDict):
+    """What ``retrain_models`` returns."""
+
+    status: Literal["success", "partial", "failed"]
+    """Of the models: none, some, or all failed."""
+    models: list[dict[str, Any]]
+    """Per model ``name``, ``outcome`` (promoted, rejected, unchanged, failed), ``reason`` and,
+    where it was retrained, ``version``, ``model_path``, ``metric``, ``score``, ``score_in_use``."""
+    retrained: int
+    promoted: int
+    failed: int
+    registry: str
+    """The folder, or the MLflow server's address."""
+    manifest_path: str
+    warnings: list[str]
+    ray_submission_id: str
+    queue_seconds: float | None
+    startup_seconds: float
+    engine_seconds: float
+
+
+class RollbackResult(TypedDict):
+    """What ``rollback_model`` returns."""
+
+    status: Literal["success"]
+    name: str
+    version: int
+    """The one that is in use now."""
+    model_path: str
+    previous_version: int
+    registry: str
+    manifest_path: str
+    ray_submission_id: str
+    queue_seconds: float | None
+    startup_seconds: float
+    engine_seconds: float
+
+
 def model_config_from(value: dict[str, Any], origin: str = "model_config") -> ModelConfig:
     """Check a caller's ``model_config``.
 
@@ -235,12 +273,12 @@ def model_config_from(value: dict[str, Any], origin: str = "model_config") -> Mo
     Raises:
         InvalidArgumentsError: names each wrong key or value, and the nearest right one.
     """
-    return _checked(ModelConfig, value, origin)
+    return checked(ModelConfig, value, origin)
 
 
 def search_config_from(value: dict[str, Any]) -> SearchConfig:
     """Check a caller's ``search_config``; errors are those of :func:`model_config_from`."""
-    return _checked(SearchConfig, value, "search_config")
+    return checked(SearchConfig, value, "search_config")
 
 
 def search_from(
@@ -305,7 +343,7 @@ def _space(grid: dict[str, Any]) -> dict[str, dict[str, Any]]:
         origin = f"param_grid.{key}"
         choices = value.get("choice") if isinstance(value, dict) else value
         if isinstance(value, dict) and "choice" not in value:
-            found = _checked(_Range, value, origin)
+            found = checked(_Range, value, origin)
             ends = {name: _whole(key, getattr(found, name)) for name in ("low", "high")}
             for end in ends.values():
                 _searched({key: end}, "param_grid")
@@ -330,7 +368,17 @@ def _whole(key: str, value: Any) -> Any:  # noqa: ANN401 - JSON
 _M = TypeVar("_M", bound=BaseModel)
 
 
-def _checked(kind: type[_M], value: dict[str, Any], origin: str) -> _M:
+def checked(kind: type[_M], value: dict[str, Any], origin: str) -> _M:
+    """Check a mapping against a model.
+
+    Args:
+        kind: the model.
+        value: as it was given.
+        origin: what errors call it.
+
+    Raises:
+        InvalidArgumentsError: names each wrong key or value, and the nearest right key.
+    """
     given = {key: _whole(key, item) for key, item in value.items()}
     try:
         return kind.model_validate(given)
@@ -342,7 +390,7 @@ def _checked(kind: type[_M], value: dict[str, Any], origin: str) -> _M:
 def _explain(error: Any, kind: type[BaseModel], origin: str) -> str:  # noqa: ANN401 - a plain dict
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        known = list(kind.model_fields)
+        known = [field.alias or name for name, field in kind.model_fields.items()]
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it accepts: {', '.join(known)}"
         return f"{origin}: unknown key {key!r}; {hint}"

@@ -178,6 +178,7 @@ class Settings(BaseSettings):
         default=Path(DEFAULT_SECRETS_DIR, "ray_auth_token"), validation_alias="RAY_AUTH_TOKEN_PATH"
     )
     ray_runtime_env: RayRuntimeEnv = RayRuntimeEnv()
+    mlflow_tracking_uri: str | None = Field(default=None, pattern=r"^https?://[^\s]+$")
     job_runner: Literal["jobs-api", "local-ray", "local-plain"] = "jobs-api"
     datasets_dir: Path = Path("/datasets")
     models_dir: Path = Path("/models")

@@ -1,5 +1,6 @@
 """Searches: the right combination, on the right rows, and none of the work twice."""
 
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from tasks.ray_jobs.protocol import ENGINE_VARIABLE, JobRequest, Progress
 from tasks.runners import LocalJobs
 from tasks.schemas_ml import search_from
 from tasks.settings import Settings
-from tasks.submission import RayJobs
+from tasks.submission import RayJobs, package
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(600)
@@ -120,14 +122,18 @@ def test_a_space_is_searched_within_its_bounds_and_its_budget(
     assert any(each["status"] == "stopped early" for each in result["all_results"])
 
 
-def test_a_search_that_was_killed_goes_on_where_it_was(settings: Settings, cancer: str) -> None:
+def test_a_search_that_was_killed_goes_on_where_it_was(
+    settings: Settings, cancer: str, tmp_path: Path
+) -> None:
     grid = [{"max_depth": depth, "n_estimators": 400, "reg_lambda": 2.5} for depth in range(2, 7)]
     request = request_of(settings, cancer, grid, folds=3)
+    with zipfile.ZipFile(io.BytesIO(package("search"))) as code:
+        code.extractall(tmp_path)
     child = subprocess.Popen(
         [sys.executable, "-m", "ray_jobs", "search"],
         env={
             **os.environ,
-            "PYTHONPATH": str(Path(protocol.__file__).parents[1]),
+            "PYTHONPATH": str(tmp_path),
             ENGINE_VARIABLE: "plain",
             protocol.REQUEST_VARIABLE: request("killed").encode(),
         },

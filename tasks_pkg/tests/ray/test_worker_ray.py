@@ -129,3 +129,26 @@ def test_a_run_is_idle_while_ray_is_away_and_says_why(
     assert sent.state == "STARTED"
     assert json.dumps(sent.state)
     assert "Traceback" not in worker.text
+
+
+def test_the_other_tasks_are_refused_or_run_in_the_same_way(
+    start_worker: StartWorker, client: Celery, jobs: RayJobs
+) -> None:
+    worker = start_worker("ml", "ml")
+    for task, kwargs, words in (
+        ("batch_predictions", {"model_path": "x", "data_batches": []}, "holds no row"),
+        ("hyperparameter_search", {"param_grid": [], "dataset_path": WINE}, "no combination"),
+        ("retrain_models", {"names": ["no-such"]}, "'no-such' is not registered"),
+        ("rollback_model", {"name": 5}, "should be a valid string"),
+    ):
+        refused = client.send_task(f"tasks.ml_tasks.{task}", kwargs=kwargs, queue="ml")
+        with pytest.raises(Exception, match=words) as caught:
+            refused.get(timeout=60)
+        assert type(caught.value).__name__ == "InvalidArgumentsError"
+        assert jobs_of(jobs, refused.id) == 0
+    done = client.send_task("tasks.ml_tasks.retrain_models", queue="ml")
+    result = done.get(timeout=300)
+    assert (result["status"], result["models"]) == ("success", [])
+    assert result["ray_submission_id"] == submission_id(done.id)
+    assert {"manifest_path", "queue_seconds", "startup_seconds", "engine_seconds"} <= set(result)
+    assert "Traceback" not in worker.text

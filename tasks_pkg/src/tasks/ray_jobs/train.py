@@ -184,17 +184,31 @@ def prepare(
     """
     goal, table = _target(frame, parameters, source)
     reporter.progress("preparing", 0, 1, f"{table.height} rows, {table.width} columns")
-    if held_out is None:
-        held_out = split.holdout_mask(
-            table.height,
-            parameters["seed"],
-            parameters["test_fraction"],
-            goal.values.astype("int64") if goal.classes else None,
-        )
-    else:
-        held_out = held_out[goal.present]
+    held_out = _held_out(goal, parameters) if held_out is None else held_out[goal.present]
     plan = features.learn(table.filter(~held_out))
     return Prepared(frame.height, goal, table, held_out, plan, features.transform(table, plan))
+
+
+def held_out_rows(
+    frame: pl.DataFrame, parameters: dict[str, Any], source: sources.Source
+) -> pl.DataFrame:
+    """Give the whole rows that :func:`prepare` would hold out.
+
+    Raises:
+        InputProblemError: the target cannot be learnt.
+    """
+    goal, _ = _target(frame, parameters, source)
+    chosen = _held_out(goal, parameters)
+    return frame.filter(pl.Series(goal.present)).filter(pl.Series(chosen))
+
+
+def _held_out(goal: target.Target, parameters: dict[str, Any]) -> NDArray[np.bool_]:
+    return split.holdout_mask(
+        int(goal.present.sum()),
+        parameters["seed"],
+        parameters["test_fraction"],
+        goal.values.astype("int64") if goal.classes else None,
+    )
 
 
 def _train(

@@ -1,0 +1,48 @@
+"""What a model is worth on rows that another model is measured on too."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from . import metrics
+from .predictor import Predictor
+from .signature import Model
+
+
+def score(model: Model, rows: pl.DataFrame, metric: str) -> float | None:
+    """Score a model on rows with their truth; classes that it does not know get no probability.
+
+    Args:
+        model: one of ours.
+        rows: with the model's columns and its target.
+        metric: of the model's kind.
+
+    Returns:
+        The metric to six digits; None where it is not defined on these rows.
+
+    Raises:
+        InputProblemError: the model is damaged, or the rows lack one of its columns.
+    """
+    predictor = Predictor(model)
+    truth = rows[model.manifest["signature"]["output"]["name"]]
+    answers = predictor.answers(rows)
+    if not predictor.classes:
+        numbers = truth.cast(pl.Float64, strict=False)
+        known = (numbers.is_not_null() & numbers.is_finite()).fill_null(value=False).to_numpy()
+        found = metrics.regression(numbers.to_numpy()[known], answers[known])
+        return metrics.rounded(found).get(metric)
+    labels = [_label(value) for value in truth]
+    own = [_label(value) for value in predictor.classes]
+    classes = [*own, *sorted(set(labels) - set(own))]
+    aligned = np.zeros((len(labels), len(classes)))
+    aligned[:, : len(own)] = answers
+    codes = np.array([classes.index(label) for label in labels], dtype=np.float64)
+    return metrics.rounded(metrics.classification(codes, aligned)).get(metric)
+
+
+def _label(value: Any) -> str:  # noqa: ANN401 - a cell
+    """Write a label so that 3 and 3.0 are the same."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

@@ -1,0 +1,158 @@
+"""The model registry of an MLflow server, over its REST API, which needs no library but requests.
+
+A registered model is ours when it has the tag ``celray.dataset_path``; ``celray.model_config``
+and ``celray.gate`` are JSON. The version in use has the alias ``champion``, the one before it
+``previous``. The models' files stay below the models folder: a version's tags say where.
+"""
+
+import dataclasses
+import fcntl
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from .protocol import InfrastructureError, InputProblemError
+from .registry import State, Version
+
+PREFIX = "celray."
+CHAMPION, PREVIOUS = "champion", "previous"
+#: The tag that is written last: a version without it was left by a job that was killed.
+WHOLE = "celray.version"
+
+_SECONDS = 30.0
+_PAGE = 1000
+
+
+class MlflowRegistry:
+    """Registered models of one MLflow server.
+
+    Args:
+        uri: such as ``http://mlflow:5000``.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.where = uri.rstrip("/")
+
+    @contextmanager
+    def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
+        """Keep other jobs on this node from changing the registry; MLflow itself has no lock."""
+        number = sha256(self.where.encode()).hexdigest()[:12]
+        with (Path(tempfile.gettempdir()) / f"celray-mlflow-{number}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                waiting()
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def models(self) -> dict[str, dict[str, str]]:
+        """Give our registered models: name, and our tags without their prefix."""
+        found: dict[str, dict[str, str]] = {}
+        token = ""
+        while True:
+            answer = self._ask(
+                "GET", "registered-models/search", max_results=_PAGE, page_token=token
+            )
+            for model in answer.get("registered_models", []):
+                tags = {
+                    tag["key"].removeprefix(PREFIX): tag["value"]
+                    for tag in model.get("tags", [])
+                    if tag["key"].startswith(PREFIX)
+                }
+                if "dataset_path" in tags:
+                    found[model["name"]] = tags
+            token = answer.get("next_page_token", "")
+            if not token:
+                return found
+
+    def state(self, name: str) -> State:
+        """See :class:`registry.Registry`."""
+        model = self._ask("GET", "registered-models/get", name=name)["registered_model"]
+        aliases = {alias["alias"]: alias["version"] for alias in model.get("aliases", [])}
+        versions = []
+        quoted = name.replace("'", "\\'")
+        answer = self._ask(
+            "GET", "model-versions/search", filter=f"name='{quoted}'", max_results=_PAGE
+        )
+        for version in answer.get("model_versions", []):
+            tags = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
+            if WHOLE in tags:
+                kept = json.loads(tags[WHOLE])
+                versions.append(Version(**{**kept, "number": int(version["version"])}))
+        versions.sort(key=lambda version: version.number)
+        known = {version.number for version in versions}
+        in_use, before = (
+            int(aliases[alias]) if alias in aliases and int(aliases[alias]) in known else None
+            for alias in (CHAMPION, PREVIOUS)
+        )
+        return State(in_use, before, tuple(versions))
+
+    def record(self, name: str, version: Version) -> None:
+        """See :class:`registry.Registry`; MLflow chooses the number."""
+        made = self._ask(
+            "POST",
+            "model-versions/create",
+            name=name,
+            source=f"celray:{version.model_path}",
+            description=version.reason,
+        )["model_version"]
+        number = int(made["version"])
+        if version.promoted:
+            self.use(name, number)
+        kept = dataclasses.asdict(dataclasses.replace(version, number=number))
+        self._ask(
+            "POST",
+            "model-versions/set-tag",
+            name=name,
+            version=str(number),
+            key=WHOLE,
+            value=json.dumps(kept),
+        )
+
+    def use(self, name: str, number: int) -> None:
+        """See :class:`registry.Registry`."""
+        before = self.state(name).champion
+        if before is not None and before != number:
+            self._alias(name, PREVIOUS, before)
+        self._alias(name, CHAMPION, number)
+
+    def _alias(self, name: str, alias: str, number: int) -> None:
+        self._ask("POST", "registered-models/alias", name=name, alias=alias, version=str(number))
+
+    def _ask(self, method: str, what: str, **values: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+        """Ask the server.
+
+        Raises:
+            InputProblemError: it refuses, as for a name that it does not know.
+            InfrastructureError: it does not answer.
+        """
+        given = {key: value for key, value in values.items() if value != ""}
+        try:
+            answer = requests.request(
+                method,
+                f"{self.where}/api/2.0/mlflow/{what}",
+                params=given if method == "GET" else None,
+                json=given if method == "POST" else None,
+                timeout=_SECONDS,
+            )
+        except requests.RequestException as error:
+            message = f"MLflow at {self.where} does not answer ({type(error).__name__})."
+            raise InfrastructureError("mlflow_away", message) from None
+        if answer.status_code >= requests.codes.internal_server_error:
+            message = f"MLflow at {self.where} answers {what} with HTTP {answer.status_code}."
+            raise InfrastructureError("mlflow_away", message)
+        if not answer.ok:
+            text = " ".join(answer.text.split())[:300]
+            raise InputProblemError(
+                "mlflow_refuses",
+                f"MLflow at {self.where} refuses {what} with HTTP {answer.status_code}: {text}.",
+                "Check CELRAY_MLFLOW_TRACKING_URI and the model's tags.",
+            )
+        found: dict[str, Any] = answer.json() if answer.text.strip() else {}
+        return found

@@ -1,0 +1,198 @@
+"""Which model of a name is in use, which were before, and how that changes. Standard library only.
+
+Below ``registry/`` of the models folder, ``<name>.toml`` says what is to be retrained (written by
+people, see :mod:`tasks.registered`), and ``<name>/`` holds what came of it::
+
+    versions.json           {"champion": 3, "previous": 2, "versions": [...]}; see Version
+    holdout-<digest>.parquet  the rows on which versions are compared; chosen once
+
+Both are plain files: a backup is a copy, and a person can read them.
+"""
+
+import dataclasses
+import fcntl
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from .files import write_json
+from .protocol import InputProblemError
+
+FOLDER = "registry"
+VERSIONS = "versions.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """One trained model of a name.
+
+    Attributes:
+        number: 1, 2, 3, ...
+        model_path: its folder.
+        inputs: digests of the dataset's files.
+        parameters: what it was trained with.
+        metric: that decided.
+        score: on the frozen hold-out, when it was trained.
+        compared_with: the score of the model then in use on the same rows, if there was one.
+        promoted: whether it passed the gate.
+        reason: why, or why not.
+        created_at: seconds since the epoch.
+    """
+
+    number: int
+    model_path: str
+    inputs: list[str]
+    parameters: dict[str, Any]
+    metric: str
+    score: float | None
+    compared_with: float | None
+    promoted: bool
+    reason: str
+    created_at: float
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What a registry knows of one name."""
+
+    champion: int | None = None
+    previous: int | None = None
+    versions: tuple[Version, ...] = ()
+
+    def version(self, number: int | None) -> Version | None:
+        """Give the version of a number."""
+        return next((version for version in self.versions if version.number == number), None)
+
+
+class Registry(Protocol):
+    """Where versions are kept."""
+
+    where: str
+
+    def lock(self, waiting: Callable[[], None]) -> Any:  # noqa: ANN401 - a context manager
+        """Keep others from changing the registry; ``waiting`` is called when they are at it."""
+
+    def state(self, name: str) -> State:
+        """Give all that is known of a name."""
+
+    def record(self, name: str, version: Version) -> None:
+        """Add a version and, when it is promoted, put it to use; the one before is kept."""
+
+    def use(self, name: str, number: int) -> None:
+        """Put a version to use; the one before becomes the previous one."""
+
+
+class FileRegistry:
+    """A registry of plain files.
+
+    Args:
+        models_dir: the models folder.
+    """
+
+    def __init__(self, models_dir: str) -> None:
+        self.folder = Path(models_dir) / FOLDER
+        self.where = str(self.folder)
+
+    @contextmanager
+    def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
+        """See :class:`Registry`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                waiting()
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def state(self, name: str) -> State:
+        """See :class:`Registry`.
+
+        Raises:
+            InputProblemError: the file is damaged.
+        """
+        file = self.folder / name / VERSIONS
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            versions = tuple(Version(**version) for version in found["versions"])
+            return State(found["champion"], found["previous"], versions)
+        except FileNotFoundError:
+            return State()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputProblemError(
+                "registry_damaged",
+                f"{file} cannot be read ({type(error).__name__}).",
+                "Restore it from a backup, or move it away: the next retraining begins anew.",
+            ) from None
+
+    def record(self, name: str, version: Version) -> None:
+        """See :class:`Registry`; one write, so that a killed job has done it or has not."""
+        before = self.state(name)
+        champion, previous = before.champion, before.previous
+        if version.promoted:
+            champion, previous = version.number, before.champion
+        self._write(name, State(champion, previous, (*before.versions, version)))
+
+    def use(self, name: str, number: int) -> None:
+        """See :class:`Registry`."""
+        before = self.state(name)
+        self._write(name, dataclasses.replace(before, champion=number, previous=before.champion))
+
+    def _write(self, name: str, state: State) -> None:
+        (self.folder / name).mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / name / VERSIONS, dataclasses.asdict(state))
+
+
+def open_registry(models_dir: str, mlflow_uri: str | None) -> Registry:
+    """Give the registry that is configured: an MLflow server's, or the plain files."""
+    if mlflow_uri is None:
+        return FileRegistry(models_dir)
+    from .mlflow_registry import MlflowRegistry  # noqa: PLC0415 - needs requests
+
+    return MlflowRegistry(mlflow_uri)
+
+
+def way_back(registry: Registry, name: str, wanted: int | None) -> tuple[Version, Version]:
+    """Find the version to put to use again; changes nothing.
+
+    Args:
+        registry: where.
+        name: of the model.
+        wanted: the version; by default the one that was in use before.
+
+    Returns:
+        The version that is in use, and the one to go back to.
+
+    Raises:
+        InputProblemError: there is no such version, or none to go back to.
+    """
+    state = registry.state(name)
+    current = state.version(state.champion)
+    if current is None:
+        raise InputProblemError(
+            "model_unknown",
+            f"{registry.where} has no model {name!r} in use.",
+            "Its first version comes with retrain_models.",
+        )
+    number = state.previous if wanted is None else wanted
+    if number is None:
+        raise InputProblemError(
+            "no_previous_version",
+            f"Model {name!r} has had no version before version {current.number}.",
+            "There is nothing to go back to.",
+        )
+    target = state.version(number)
+    if target is None:
+        known = ", ".join(str(version.number) for version in state.versions)
+        raise InputProblemError(
+            "version_unknown",
+            f"Model {name!r} has no version {number}.",
+            f"It has: {known}.",
+        )
+    if target.number == current.number:
+        raise InputProblemError(
+            "version_in_use", f"Version {number} of model {name!r} is in use already."
+        )
+    return current, target

@@ -1,0 +1,65 @@
+"""``python -m ray_jobs rollback``: put an earlier version of a registered model to use again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from . import artefacts, registry, signature
+from .files import write_json
+from .job import Reporter
+from .predictor import verify
+from .protocol import JobRequest
+
+FOLDER = "rollbacks"
+INTENT = "rollback.json"
+TASK = "tasks.ml_tasks.rollback_model"
+
+
+def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
+    """Change the version in use.
+
+    What is meant is written down first: a job that takes the place of a killed one does not go
+    back one more.
+
+    Args:
+        request: its parameters are ``name``, ``version`` and ``mlflow_uri``.
+        reporter: told of the phase.
+
+    Returns:
+        The task's result, but for what only the submitter knows.
+    """
+    parameters = request.parameters
+    folder = Path(request.models_dir) / FOLDER / request.submission_id
+    finished = artefacts.finished(folder / artefacts.MANIFEST)
+    if finished is not None:
+        return finished
+    kept = registry.open_registry(request.models_dir, parameters["mlflow_uri"])
+    artefacts.require_writable(folder.parent, reporter.run_dir)
+    name = parameters["name"]
+    intent = Path(request.runs_dir) / request.submission_id.partition("-retry")[0] / INTENT
+    with kept.lock(lambda: reporter.progress("waiting", 0, 1, "a retraining is under way")):
+        meant: dict[str, int]
+        try:
+            meant = json.loads(intent.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            before, after = registry.way_back(kept, name, parameters["version"])
+            verify(signature.find(after.model_path, request.models_dir))
+            meant = {"from": before.number, "to": after.number}
+            write_json(intent, meant)
+        state = kept.state(name)
+        if state.champion != meant["to"]:
+            kept.use(name, meant["to"])
+    now = state.version(meant["to"])
+    result = {
+        "status": "success",
+        "name": name,
+        "version": meant["to"],
+        "model_path": now.model_path if now else None,
+        "previous_version": meant["from"],
+        "registry": kept.where,
+        "manifest_path": str(folder / artefacts.MANIFEST),
+    }
+    manifest = {**artefacts.identity(request, TASK), "inputs": [], "result": result}
+    return artefacts.publish(
+        folder, manifest, lambda path: write_json(path / "report.json", result)
+    )

@@ -1,0 +1,332 @@
+"""The registry: retrained where data are new, put to use past a gate, and taken back."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import requests
+from celray_testing import free_port, wait_for
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from tasks import registered
+from tasks.contracts import InvalidArgumentsError
+from tasks.orchestration import job_request
+from tasks.ray_jobs import holdout
+from tasks.ray_jobs.retrain import judged
+from tasks.runners import LocalJobs
+from tasks.settings import Settings
+from tasks.submission import RayJobs, RayUnavailableError
+
+# Ray starts a dozen processes for a job: on a busy machine that takes its time.
+pytestmark = pytest.mark.timeout(600)
+
+SAMPLE = Path(__file__).parents[2] / "samples" / "winequality.csv"
+TOML = """
+dataset_path = "wine"
+[model_config]
+target = "color"
+n_estimators = {rounds}
+max_depth = {depth}
+[gate]
+min_score = {least}
+min_improvement = {gain}
+"""
+
+Enter = Callable[..., None]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Folders of this test's own: a registry begins empty."""
+    for name in ("datasets/wine", "models/registry", "models/.runs"):
+        (tmp_path / name).mkdir(parents=True)
+    return Settings.model_construct(
+        datasets_dir=tmp_path / "datasets",
+        models_dir=tmp_path / "models",
+        runs_dir=tmp_path / "models" / ".runs",
+        code_version="test",
+        mlflow_tracking_uri=None,
+    )
+
+
+@pytest.fixture
+def wine(settings: Settings) -> pl.DataFrame:
+    """The first 2,000 wines of a shuffled table are there; more are added later."""
+    frame = pl.read_csv(SAMPLE, infer_schema_length=None).sample(fraction=1.0, shuffle=True, seed=1)
+    frame.head(2000).write_csv(settings.datasets_dir / "wine" / "first.csv")
+    return frame
+
+
+@pytest.fixture
+def enter(settings: Settings) -> Enter:
+    def write(
+        name: str, rounds: int = 20, depth: int = 3, least: float = 0.5, gain: float = 0.0
+    ) -> None:
+        text = TOML.format(rounds=rounds, depth=depth, least=least, gain=gain)
+        (settings.models_dir / "registry" / f"{name}.toml").write_text(text)
+
+    return write
+
+
+def job(entrypoint: str, settings: Settings, **parameters: object) -> dict[str, Any]:
+    def request(name: str) -> Any:  # noqa: ANN401
+        return job_request(
+            name, {**parameters, "mlflow_uri": settings.mlflow_tracking_uri}, settings
+        )
+
+    name = uuid.uuid4().hex
+    return LocalJobs("plain").run(name, entrypoint, request, lambda *_: None).result
+
+
+def retrain(settings: Settings, *, force: bool = False) -> dict[str, Any]:
+    return job("retrain", settings, models=registered.models(settings, None), force=force)
+
+
+def rollback(settings: Settings, name: str, version: int | None = None) -> dict[str, Any]:
+    return job("rollback", settings, name=name, version=version)
+
+
+def the_whole_life_of_a_model(settings: Settings, wine: pl.DataFrame) -> None:
+    first = retrain(settings)
+    (one,) = first["models"]
+    assert (first["status"], first["promoted"], one["outcome"]) == ("success", 1, "promoted")
+    assert (one["name"], one["version"], one["score_in_use"]) == ("red", 1, None)
+
+    # Nothing is new: nothing is done.
+    (again,) = retrain(settings)["models"]
+    assert (again["outcome"], again["champion"]["version"]) == ("unchanged", 1)
+
+    # More rows: old and new are compared on the rows that were held out in the beginning.
+    wine.slice(2000).write_csv(settings.datasets_dir / "wine" / "second.csv")
+    (two,) = retrain(settings)["models"]
+    assert two["version"] == 2
+    assert two["holdout_path"] == one["holdout_path"]
+    assert two["score_in_use"] == one["score"]
+    better = two["score"] >= one["score"]
+    assert two["outcome"] == ("promoted" if better else "rejected")
+    assert two["champion"]["version"] == (2 if better else 1)
+
+    # The same, by scikit-learn: trained on all rows that are not held out.
+    held_out = pl.read_parquet(one["holdout_path"])
+    assert held_out.height == 400
+    rest = wine.join(held_out.unique(), on=wine.columns, how="anti")
+    assert rest.height + held_out.height <= wine.height
+    alone = HistGradientBoostingClassifier(max_iter=20, max_depth=3, learning_rate=0.3)
+    alone.fit(rest.drop("color").to_numpy(), rest["color"].to_numpy())
+    expected = alone.score(held_out.drop("color").to_numpy(), held_out["color"].to_numpy())
+    assert two["score"] == pytest.approx(expected, abs=0.03)
+    manifest = json.loads((Path(two["model_path"]) / "manifest.json").read_text())
+    assert manifest["result"]["train_samples"] == rest.height
+    assert manifest["result"]["test_samples"] == held_out.height
+
+
+def test_a_model_is_retrained_where_its_data_are_new_and_compared_on_frozen_rows(
+    settings: Settings, wine: pl.DataFrame, enter: Enter
+) -> None:
+    enter("red")
+    the_whole_life_of_a_model(settings, wine)
+
+
+def test_a_worse_model_is_not_put_to_use_and_a_better_one_can_be_taken_back(
+    settings: Settings,
+    wine: pl.DataFrame,  # noqa: ARG001 - is there
+    enter: Enter,
+) -> None:
+    enter("red", rounds=30)
+    (one,) = retrain(settings)["models"]
+    enter("red", rounds=1, depth=1)
+    (worse,) = retrain(settings)["models"]
+    assert (worse["outcome"], worse["champion"]["version"]) == ("rejected", 1)
+    assert "does not reach min_improvement" in worse["reason"]
+    with pytest.raises(InvalidArgumentsError, match="no version before version 1"):
+        rollback(settings, "red")
+
+    enter("red", rounds=1, depth=1, gain=-1.0)
+    (forced,) = retrain(settings, force=True)["models"]
+    assert (forced["outcome"], forced["version"]) == ("promoted", 3)
+    back = rollback(settings, "red")
+    assert (back["version"], back["previous_version"]) == (1, 3)
+    assert back["model_path"] == one["model_path"]
+    kept = json.loads((settings.models_dir / "registry/red/versions.json").read_text())
+    assert (kept["champion"], kept["previous"]) == (1, 3)
+    assert [version["promoted"] for version in kept["versions"]] == [True, False, True]
+    assert rollback(settings, "red")["version"] == 3
+    assert rollback(settings, "red", 2)["version"] == 2
+    for version, words in ((2, "in use already"), (9, "no version 9.*It has: 1, 2, 3")):
+        with pytest.raises(InvalidArgumentsError, match=words):
+            rollback(settings, "red", version)
+    (Path(one["model_path"]) / "model.ubj").write_bytes(b"x")
+    with pytest.raises(InvalidArgumentsError, match="not the file that the manifest describes"):
+        rollback(settings, "red", 1)
+
+
+def test_one_entry_with_a_mistake_does_not_stop_the_others(
+    settings: Settings,
+    wine: pl.DataFrame,  # noqa: ARG001 - is there
+    enter: Enter,
+) -> None:
+    enter("good")
+    folder = settings.models_dir / "registry"
+    (folder / "broken.toml").write_text("dataset_path = ")
+    (folder / "misspelt.toml").write_text(
+        'dataset_path = "wine"\n[model_config]\ntarge = "color"\n'
+    )
+    (folder / "gone.toml").write_text('dataset_path = "no-such"\n')
+    (folder / "off.toml").write_text('dataset_path = "wine"\nenabled = false\n')
+    (folder / "out.toml").write_text('dataset_path = "../../etc"\n')
+    result = retrain(settings)
+    assert (result["status"], result["failed"], result["promoted"]) == ("partial", 4, 1)
+    reasons = {each["name"]: each["reason"] for each in result["models"]}
+    assert set(reasons) == {"good", "broken", "misspelt", "gone", "out"}
+    assert re.search(r"broken\.toml cannot be read", reasons["broken"])
+    assert "did you mean 'target'" in reasons["misspelt"]
+    assert "does not exist" in reasons["gone"]
+    assert "outside" in reasons["out"]
+    assert all("\n" not in reason for reason in reasons.values())
+
+
+def test_an_empty_registry_is_no_error_and_says_so(settings: Settings) -> None:
+    result = retrain(settings)
+    assert (result["status"], result["models"]) == ("success", [])
+    assert "names no model" in result["warnings"][0]
+    with pytest.raises(InvalidArgumentsError, match="'x' is not registered; there are: none"):
+        registered.models(settings, ["x"])
+
+
+def test_on_ray_it_is_the_same(
+    settings: Settings, wine: pl.DataFrame, enter: Enter, jobs: RayJobs
+) -> None:
+    assert wine.height > 0
+    enter("red")
+    parameters = {
+        "models": registered.models(settings, ["red"]),
+        "force": False,
+        "mlflow_uri": None,
+    }
+    name = uuid.uuid4().hex
+    result = jobs.run(
+        name, "retrain", lambda run: job_request(run, parameters, settings), lambda *_: None
+    ).result
+    (on_ray,) = result["models"]
+    shutil.rmtree(settings.models_dir / "registry" / "red")
+    shutil.rmtree(on_ray["model_path"])
+    (in_process,) = retrain(settings)["models"]
+    assert on_ray["score"] == pytest.approx(in_process["score"], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("score", "old", "metric", "gate", "promoted"),
+    [
+        (0.8, None, "accuracy", (None, 0.0), True),
+        (0.8, 0.8, "accuracy", (None, 0.0), True),
+        (0.8, 0.81, "accuracy", (None, 0.0), False),
+        (0.8, 0.81, "accuracy", (None, -0.02), True),
+        (0.9, 0.5, "accuracy", (0.95, 0.0), False),
+        (1.0, 1.2, "rmse", (None, 0.1), True),
+        (1.2, 1.0, "rmse", (None, 0.0), False),
+        (1.2, None, "rmse", (1.1, 0.0), False),
+        (None, 0.5, "roc_auc", (None, 0.0), False),
+    ],
+)
+def test_the_gate_knows_which_way_is_better(
+    score: float | None,
+    old: float | None,
+    metric: str,
+    gate: tuple[float | None, float],
+    *,
+    promoted: bool,
+) -> None:
+    least, gain = gate
+    assert judged(score, old, metric, {"min_score": least, "min_improvement": gain})[0] is promoted
+
+
+def test_held_out_rows_are_found_again_whatever_their_types_became() -> None:
+    frozen = pl.DataFrame({"a": [1, 2], "b": ["x", None]})
+    frame = pl.DataFrame({"a": [2.0, 1.0, 1.5, 1.0], "b": [None, "x", "x", "y"], "c": [1, 2, 3, 4]})
+    table, mask = holdout.apart(frame, frozen)
+    assert table["a"].to_list() == [1.5, 1.0, 1.0, 2.0]
+    assert table["b"].to_list() == ["x", "y", "x", None]
+    assert table["c"].to_list() == [3, 4, None, None]
+    assert mask.tolist() == [False, False, True, True]
+
+
+# -- MLflow ---------------------------------------------------------------------------------
+
+#: A real server, of an environment of its own: its libraries do not go with ours.
+MLFLOW = os.environ.get("CELRAY_TEST_MLFLOW") or shutil.which("mlflow")
+
+
+@pytest.fixture
+def mlflow(tmp_path: Path) -> Iterator[str]:
+    if not MLFLOW:
+        pytest.skip("no mlflow: CELRAY_TEST_MLFLOW names the program of an environment with it")
+    port = free_port()
+    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    options += ["--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
+    with (tmp_path / "mlflow.log").open("wb") as log:
+        server = subprocess.Popen(
+            [str(MLFLOW), "server", *options],
+            env={"PATH": f"{Path(MLFLOW).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)},
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert server.poll() is None, (tmp_path / "mlflow.log").read_text()
+        try:
+            return requests.get(f"{url}/health", timeout=2).ok
+        except requests.RequestException:
+            return False
+
+    try:
+        wait_for(answers, 120)
+        yield url
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(timeout=30)
+
+
+def test_an_mlflow_server_can_be_the_registry(
+    settings: Settings, wine: pl.DataFrame, mlflow: str
+) -> None:
+    with_server = settings.model_copy(update={"mlflow_tracking_uri": mlflow})
+    tags = {
+        "celray.dataset_path": "wine",
+        "celray.model_config": json.dumps({"target": "color", "n_estimators": 20, "max_depth": 3}),
+        "celray.gate": json.dumps({"min_improvement": -1.0}),
+    }
+    made = requests.post(
+        f"{mlflow}/api/2.0/mlflow/registered-models/create",
+        json={"name": "red", "tags": [{"key": k, "value": v} for k, v in tags.items()]},
+        timeout=30,
+    )
+    assert made.ok, made.text
+    assert list(registered.models(with_server, None)[0]["gate"]) == ["min_score", "min_improvement"]
+    the_whole_life_of_a_model(with_server, wine)
+    back = rollback(with_server, "red")
+    assert (back["version"], back["previous_version"], back["registry"]) == (1, 2, mlflow)
+    alias = requests.get(
+        f"{mlflow}/api/2.0/mlflow/registered-models/alias",
+        params={"name": "red", "alias": "champion"},
+        timeout=30,
+    ).json()
+    assert alias["model_version"]["version"] == "1"
+    with pytest.raises(InvalidArgumentsError, match=r"refuses registered-models/get.*404"):
+        rollback(with_server, "white")
+
+
+def test_an_mlflow_server_that_is_away_is_tried_again(settings: Settings) -> None:
+    away = settings.model_copy(update={"mlflow_tracking_uri": f"http://127.0.0.1:{free_port()}"})
+    with pytest.raises(RayUnavailableError, match=r"MLflow at .* does not answer"):
+        registered.models(away, None)
