@@ -1,6 +1,7 @@
 """What is refused before a Ray job is started."""
 
 import gzip
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from tasks import datasets
 from tasks.contracts import InvalidArgumentsError
 from tasks.schemas_data import transformations_from
-from tasks.settings import Settings
+from tasks.settings import Settings, get_settings
 
 Configure = Callable[..., Settings]
 
@@ -99,3 +100,23 @@ def test_a_bad_start_of_a_file_is_seen_here(
         assert words in refused(check, file="bad.csv.gz")
     (tmp_path / "datasets" / "fake.csv.gz").write_bytes(b"no archive")
     assert "cannot be decompressed" in refused(check, file="fake.csv.gz")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"data_sources": ["../x.csv"]}, "outside"),
+        ({"data_sources": ["in.cvs"]}, "Did you mean 'in.csv'?"),
+        ({"group_by": ["z"]}, "group_by: column 'z' is not in"),
+        ({"aggregations": {"z": ["sum"]}}, "aggregations: column 'z' is not in"),
+        ({"output_path": "in.csv"}, "is the input file itself"),
+        ({"output_path": "out"}, "ends neither in .csv nor in .parquet"),
+    ],
+)
+def test_aggregates_that_cannot_be_are_refused(
+    check: Callable[..., None], given: dict[str, Any], words: str
+) -> None:
+    check()
+    defaults = {"data_sources": ["in.csv"], "output_path": "out.csv", "group_by": []}
+    with pytest.raises(InvalidArgumentsError, match=re.escape(words)):
+        datasets.check_sources({"aggregations": None, **defaults, **given}, get_settings())

@@ -1,12 +1,16 @@
 """The data tasks: each checks what it was given and runs one Ray job."""
 
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import Field
 
 from tasks import datasets
 from tasks.contracts import Untyped, validated
 from tasks.orchestration import ray_task, run_job
-from tasks.schemas_data import CsvResult, transformations_from
+from tasks.schemas_data import AggregateResult, CsvResult, transformations_from
 from tasks.settings import get_settings
+
+Aggregation = Literal["count", "min", "max", "sum", "mean", "std"]
 
 
 @ray_task("tasks.data_tasks.process_large_csv")
@@ -37,3 +41,44 @@ def process_large_csv(
     parameters = transformations_from(transformations or {}).parameters(file_path, output_path)
     datasets.check_csv(parameters, get_settings())
     return cast("CsvResult", run_job(self, "process_csv", parameters))
+
+
+@ray_task("tasks.data_tasks.aggregate_data")
+@validated
+def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
+    self: Untyped,
+    data_sources: Annotated[list[str], Field(min_length=1)],
+    output_path: str,
+    group_by: list[str] | None = None,
+    aggregations: dict[str, Annotated[list[Aggregation], Field(min_length=1)]] | None = None,
+    overwrite: bool = False,
+) -> AggregateResult:
+    """Summarise many CSV and Parquet sources, and aggregate over all of them by group.
+
+    Progress, stopping and errors are those of :func:`tasks.orchestration.run_job`.
+
+    Args:
+        self: the bound task.
+        data_sources: files, folders or prefixes of parts, as in ``distributed_training``.
+        output_path: what to write, ``.parquet`` or ``.csv``: the aggregates, or without
+            ``group_by`` and ``aggregations`` the sources' summaries.
+        group_by: columns to group by, which every source must have.
+        aggregations: functions by column, which every source must have; by default all but
+            ``std`` of the numeric columns.
+        overwrite: whether a file that celray did not write may be replaced.
+
+    Returns:
+        See :class:`tasks.schemas_data.AggregateResult`.
+
+    Raises:
+        InvalidArgumentsError: a mistake in the arguments or the data; never retried.
+    """
+    parameters = {
+        "data_sources": list(dict.fromkeys(data_sources)),
+        "output_path": output_path,
+        "group_by": group_by or [],
+        "aggregations": aggregations,
+        "overwrite": overwrite,
+    }
+    datasets.check_sources(parameters, get_settings())
+    return cast("AggregateResult", run_job(self, "aggregate", parameters))

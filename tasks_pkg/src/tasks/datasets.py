@@ -68,6 +68,32 @@ def check_csv(parameters: dict[str, Any], settings: Settings) -> None:
             sources.require_column(name, known, "transformations.columns", str(path))
 
 
+def check_sources(parameters: dict[str, Any], settings: Settings) -> None:
+    """Refuse what ``aggregate_data`` cannot do, as far as this host can see.
+
+    Args:
+        parameters: of the job; see :mod:`tasks.ray_jobs.aggregate`.
+        settings: for the allowed roots.
+
+    Raises:
+        InvalidArgumentsError: names the value, where it came from, and the way out.
+    """
+    roots = (str(settings.datasets_dir), str(settings.models_dir))
+    needed = dict.fromkeys(parameters["group_by"], "group_by")
+    needed |= dict.fromkeys(parameters["aggregations"] or (), "aggregations")
+    with _told(settings):
+        target = csv_files.output_file(parameters["output_path"], "output_path", roots)
+        for name in parameters["data_sources"]:
+            source = sources.resolve(name, roots)
+            for file in source.files:
+                csv_files.require_output_apart(file, target)
+                if source.format == "csv":
+                    head = csv_files.read_head(file, "none") or b""
+                    columns = csv_files.look(file, ",", "none", head).columns
+                    for column, origin in needed.items():
+                        sources.require_column(column, columns, origin, str(file))
+
+
 @contextmanager
 def _told(settings: Settings) -> Iterator[None]:
     """Make a job's refusal a task's; pass over a dataset that only the job can see."""

@@ -15,4 +15,5 @@ ROUTES: dict[str, str] = {
     "tasks.ml_tasks.retrain_models": "ml",
     "tasks.ml_tasks.rollback_model": "ml",
     "tasks.data_tasks.process_large_csv": "data",
+    "tasks.data_tasks.aggregate_data": "data",
 }

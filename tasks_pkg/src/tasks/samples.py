@@ -75,4 +75,12 @@ SAMPLES: dict[str, Sample] = {
     ),
     # No name: it goes all the way and retrains nothing.
     "tasks.ml_tasks.retrain_models": Sample({"names": []}, seconds=300.0),
+    "tasks.data_tasks.aggregate_data": Sample(
+        {
+            "data_sources": [TRAINING_SAMPLE],
+            "output_path": "examples/winequality-by-quality.csv",
+            "group_by": ["quality"],
+        },
+        seconds=120.0,
+    ),
 }

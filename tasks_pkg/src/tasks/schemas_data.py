@@ -102,6 +102,20 @@ class CsvResult(JobTimes):
     """``connect_seconds``, ``workers_seconds`` (to the first range's start), ``work_seconds``."""
 
 
+class AggregateResult(JobTimes):
+    """What ``aggregate_data`` returns."""
+
+    status: Literal["success"]
+    total_rows: int
+    num_sources: int
+    summaries: list[dict[str, Any]]
+    """By source: ``source``, ``files``, ``rows``, ``columns`` (type, missing, count, min, max)."""
+    mismatches: list[dict[str, Any]]
+    """By source that differs from the first: what it ``lacks`` and ``adds``, and ``types``."""
+    output_file: str
+    output_rows: int
+
+
 def transformations_from(value: dict[str, Any]) -> Transformations:
     """Check a caller's ``transformations``.
 

@@ -48,13 +48,14 @@ class Output:
             return None
         return artefacts.finished(self.manifest_path)
 
-    def require_allowed(self, source: Path, *, overwrite: bool) -> None:
+    def require_allowed(self, *sources: Path, overwrite: bool) -> None:
         """Refuse to write over the input, or over a file that no run of ours wrote.
 
         Raises:
             InputProblemError: names the file, and the way out.
         """
-        require_output_apart(source, self.path)
+        for source in sources:
+            require_output_apart(source, self.path)
         if self.path.exists() and not self.manifest_path.exists() and not overwrite:
             raise InputProblemError(
                 "output_exists",
@@ -113,6 +114,15 @@ class Output:
         if self._stream is not None:
             self._stream.write(block)
             self._sha.update(block)
+
+    def write(self, frame: pl.DataFrame) -> None:
+        """Write a table that is in memory, still under its temporary name."""
+        temporary = self._folder / "output"
+        if self.path.suffix.lower() == ".csv":
+            frame.write_csv(temporary)
+        else:
+            frame.write_parquet(temporary)
+        self._sha = hashlib.sha256(temporary.read_bytes())
 
     def end(self) -> None:
         """Complete the file, still under its temporary name."""

@@ -1,0 +1,182 @@
+"""``aggregate_data``: what polars alone gives, over files of both formats."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from tasks.ray_jobs import aggregate, cluster
+from tasks.ray_jobs.job import Reporter
+from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
+
+Aggregate = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "models").mkdir()
+    return tmp_path / "datasets"
+
+
+@pytest.fixture
+def run(root: Path, monkeypatch: pytest.MonkeyPatch) -> Aggregate:
+    monkeypatch.setenv(ENGINE_VARIABLE, "plain")
+    monkeypatch.setattr(cluster, "cpus", lambda: 1)
+    monkeypatch.setattr(aggregate, "RANGE_BYTES", 3000)
+    monkeypatch.setattr(aggregate, "BATCH_ROWS", 100)
+
+    def call(*sources: str, output: str = "out.parquet", **given: object) -> dict[str, Any]:
+        defaults: dict[str, Any] = {"group_by": [], "aggregations": None, "overwrite": False}
+        parameters = {**defaults, **given, "data_sources": list(sources), "output_path": output}
+        request = JobRequest(
+            submission_id="t",
+            runs_dir=str(root.parent / "runs"),
+            datasets_dir=str(root),
+            models_dir=str(root.parent / "models"),
+            code_version="test",
+            parameters=parameters,
+        )
+        return aggregate.main(request, Reporter(root.parent / "runs"))
+
+    return call
+
+
+@pytest.fixture
+def frame() -> pl.DataFrame:
+    n = 3000
+    return pl.DataFrame(
+        {
+            "city": [("Oslo", "Rome", None, "a,b")[i % 4] for i in range(n)],
+            "qty": [i % 7 for i in range(n)],
+            "price": [None if i % 11 == 0 else 1e6 + i / 3 for i in range(n)],
+            "day": pl.date_range(pl.date(2000, 1, 1), pl.date(2008, 3, 18), eager=True)[:n],
+        }
+    )
+
+
+def test_groups_over_sources_of_both_formats_are_what_polars_gives(
+    run: Aggregate, root: Path, frame: pl.DataFrame
+) -> None:
+    frame[:1000].write_csv(root / "a.csv")
+    frame[1000:1800].write_parquet(root / "b.parquet")
+    frame[1800:2500].write_csv(root / "c_part_0.csv")
+    frame[2500:].write_csv(root / "c_part_1.csv")
+    every = ["count", "min", "max", "sum", "mean", "std"]
+    asked = {"price": every, "qty": ["sum", "mean"], "day": ["min", "max"]}
+    result = run("a.csv", "b.parquet", "c", group_by=["city"], aggregations=asked)
+    expected = (
+        frame.group_by("city")
+        .agg(
+            pl.len().cast(pl.Int64).alias("rows"),
+            *(getattr(pl.col(c), f)().alias(f"{c}_{f}") for c, fs in asked.items() for f in fs),
+        )
+        .sort("city", nulls_last=True)
+        .with_columns(pl.col("price_count").cast(pl.Int64))
+    )
+    assert_frame_equal(pl.read_parquet(root / "out.parquet"), expected, rel_tol=1e-9)
+    assert (result["status"], result["total_rows"], result["num_sources"]) == ("success", 3000, 3)
+    assert [(s["source"], s["rows"], s["files"]) for s in result["summaries"]] == [
+        ("a.csv", 1000, 1), ("b.parquet", 800, 1), ("c", 1200, 2),
+    ]  # fmt: skip
+    assert result["mismatches"] == []
+    again = run("a.csv", "b.parquet", "c", group_by=["city"], aggregations=asked)
+    assert again == {**result, "reused": True}
+
+
+def test_without_groups_every_column_of_every_source_is_summarised(
+    run: Aggregate, root: Path, frame: pl.DataFrame
+) -> None:
+    frame.write_csv(root / "a.csv")
+    result = run("a.csv", output="out.csv")
+    price = result["summaries"][0]["columns"]["price"]
+    assert price["missing"] == frame["price"].null_count()
+    assert price["count"] == 3000 - price["missing"]
+    for what in ("mean", "std", "min", "max", "sum"):
+        assert math.isclose(price[what], float(getattr(frame["price"], what)()), rel_tol=1e-9)
+    columns = result["summaries"][0]["columns"]
+    assert columns["day"] == {
+        "type": "date", "missing": 0, "count": 3000, "min": "2000-01-01", "max": "2008-03-18",
+    }  # fmt: skip
+    table = pl.read_csv(root / "out.csv")
+    assert table["column"].to_list() == ["city", "qty", "price", "day"]
+    assert table.filter(pl.col("column") == "qty")["sum"][0] == frame["qty"].sum()
+
+
+def test_mismatched_schemas_are_reported_by_source(run: Aggregate, root: Path) -> None:
+    (root / "a.csv").write_text("k,x,y\n1,1,1\n2,2,2\n")
+    (root / "b.csv").write_text("k,x,z\n1,0.5,1\n")
+    (root / "c.csv").write_text("k,x,y\n1,2,no\n")
+    result = run("a.csv", "b.csv", "c.csv", group_by=["k"])
+    assert result["mismatches"] == [
+        {
+            "source": "b.csv",
+            "lacks": ["y"],
+            "adds": ["z"],
+            "types": {"x": {"here": "number", "first": "integer"}},
+        },
+        {
+            "source": "c.csv",
+            "lacks": [],
+            "adds": [],
+            "types": {"y": {"here": "text", "first": "integer"}},
+        },
+    ]
+    assert result["warnings"] == ["column 'y' was left out: it has not one type in all sources"]
+    got = pl.read_parquet(root / "out.parquet")
+    assert got.select("k", "rows", "x_sum", "z_count").rows() == [(1, 3, 3.5, 1), (2, 1, 2.0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"group_by": ["kk"]}, "'kk' is not in b.csv"),
+        ({"group_by": ["y"]}, "Column 'y' has not one type in all sources"),
+        ({"aggregations": {"k": ["mean"]}, "group_by": ["x"]}, "needs numbers, and the column is"),
+    ],
+)
+def test_what_cannot_be_aggregated_is_told(
+    run: Aggregate, root: Path, given: dict[str, Any], words: str
+) -> None:
+    (root / "a.csv").write_text("k,x,y,kk\nu,1,1,1\n")
+    (root / "b.csv").write_text("k,x,y\nv,1,no\n")
+    with pytest.raises(InputProblemError) as caught:
+        run("a.csv", "b.csv", **given)
+    assert words in str(caught.value)
+    assert not list(root.glob("*out*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.csv", b"a,b\n", "has a header and no rows"),
+        ("x.csv", b"a,b\n1,2\n3\n", "row 2: 1 field, not 2"),
+        ("x.csv", b"a,b\n1,\xff\n", "row 1: not UTF-8"),
+        ("x.csv", b'a,b\n1,"2\n', "never closed"),
+        ("x.parquet", b"no parquet file", "cannot be read as Parquet"),
+    ],
+)
+def test_a_damaged_source_is_told_and_leaves_nothing(
+    run: Aggregate, root: Path, name: str, content: bytes, words: str
+) -> None:
+    (root / "good.csv").write_text("a,b\n1,2\n")
+    (root / name).write_bytes(content)
+    with pytest.raises(InputProblemError) as caught:
+        run("good.csv", name)
+    assert words in str(caught.value)
+    assert not list(root.glob("*out*"))
+
+
+def test_a_type_that_changes_far_behind_is_followed(run: Aggregate, root: Path) -> None:
+    rows = [f"{i},{i % 3}" for i in range(200_000)]
+    rows[150_000] = "0.5,1"
+    (root / "a.csv").write_text("v,k\n" + "\n".join(rows) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aggregate, "RANGE_BYTES", 1 << 20)
+        result = run("a.csv", group_by=["k"])
+    assert result["summaries"][0]["columns"]["v"]["type"] == "number"
+    assert pl.read_parquet(root / "out.parquet")["v_sum"].sum() == sum(range(200_000)) - 149_999.5
