@@ -99,6 +99,10 @@ SCHEDULES: dict[str, tuple[Any, tuple[str, ...]]] = {
         [{"name": "a", "task": "tasks.ml", "every_seconds": 1, "cron": "* * * * *"}],
         ("exactly one",),
     ),
+    "neither run nor skip": (
+        [{"name": "a", "task": "tasks.ml", "every_seconds": 1, "missed": "later"}],
+        ("missed is 'later'", "run, skip"),
+    ),
     "a misspelt key": (
         [{"name": "a", "task": "tasks.ml", "every_seconds": 1, "queues": "ml"}],
         ("'queues'", "did you mean queue?"),

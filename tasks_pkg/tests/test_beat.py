@@ -2,25 +2,29 @@
 
 import json
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from celery import Celery
 from celray_testing import Process, RedisServer, wait_for
+from redbeat.decoder import RedBeatJSONEncoder
 
 from tasks.inspection import beat_state
 from tasks.settings import Settings
 
-SCHEDULE = [
+SCHEDULE: list[dict[str, object]] = [
     {"name": "often", "task": "tasks.simple_tasks.ping", "every_seconds": 1},
     {"name": "nightly", "task": "tasks.simple_tasks.cleanup_old_results", "cron": "30 3 * * *"},
     {"name": "elsewhere", "task": "tasks.simple_tasks.ping", "every_seconds": 1, "queue": "data"},
 ]
 
 
-def start_beat(env: dict[str, str], log: Path) -> Process:
+def start_beat(
+    env: dict[str, str], log: Path, schedule: list[dict[str, object]] | None = None
+) -> Process:
     env = {
         **env,
-        "CELRAY_BEAT_SCHEDULE": json.dumps(SCHEDULE),
+        "CELRAY_BEAT_SCHEDULE": json.dumps(schedule or SCHEDULE),
         "CELRAY_BEAT_MAX_INTERVAL_SECONDS": "1",
     }
     arguments = ["-A", "tasks", "beat", "-S", "tasks.beat:Scheduler", "--pidfile=", "-l", "INFO"]
@@ -60,5 +64,74 @@ def test_an_entry_that_was_removed_is_forgotten(
     try:
         wait_for((tmp_path / "heartbeat").exists)
         assert "gone" not in beat_state(app, settings, 1.0).last_runs
+    finally:
+        process.kill()
+
+
+def last_ran(redis: RedisServer, name: str, ago: timedelta) -> None:
+    """Make an entry's last run as old as an outage would."""
+    when = datetime.now(UTC) - ago
+    meta = {"last_run_at": when, "total_run_count": 1}
+    with redis.client(2) as client:
+        client.hset(f"redbeat:{name}", "meta", json.dumps(meta, cls=RedBeatJSONEncoder))
+        client.zadd("redbeat::schedule", {f"redbeat:{name}": 1})
+
+
+def test_what_was_missed_is_sent_once_or_left_out_and_either_is_said(
+    env: dict[str, str], redis: RedisServer, tmp_path: Path, app: Celery, settings: Settings
+) -> None:
+    """After an outage of three hours, of hourly and of nightly entries."""
+    noon = datetime.now(UTC) + timedelta(hours=12)
+    cron = f"{noon.minute} {noon.hour} * * *"  # due half a day ago, and in half a day
+    hourly = {"task": "tasks.simple_tasks.ping", "every_seconds": 3600}
+    nightly = {"task": "tasks.simple_tasks.ping", "cron": cron, "queue": "data"}
+    schedule: list[dict[str, object]] = [
+        {**hourly, "name": "catches-up"},
+        {**hourly, "name": "skips", "missed": "skip", "queue": "ml"},
+        {**nightly, "name": "nightly", "missed": "run"},
+        {**nightly, "name": "nightly-skips", "missed": "skip"},
+        {**nightly, "name": "new"},
+    ]
+    before = start_beat(env, tmp_path / "before.log", schedule)
+    try:
+        wait_for((tmp_path / "heartbeat").exists)
+    finally:
+        before.terminate()
+    for name in ("catches-up", "skips"):
+        last_ran(redis, name, timedelta(hours=4))
+    for name in ("nightly", "nightly-skips"):
+        last_ran(redis, name, timedelta(hours=30))
+    process = start_beat(env, tmp_path / "beat.log", schedule)
+    try:
+        wait_for(lambda: len(beat_state(app, settings, 1.0).missed) == 4)
+        time.sleep(2.5)  # two more ticks, in which nothing may be sent again
+        with redis.client(0) as broker:
+            sent = {queue: broker.llen(queue) for queue in ("default", "ml", "data")}
+        assert sent == {"default": 1, "ml": 0, "data": 1}
+        state = beat_state(app, settings, 1.0)
+        told = {name: (found["action"], found["runs"]) for name, found in state.missed.items()}
+        assert told == {
+            "catches-up": ("run", 4),
+            "skips": ("skip", 4),
+            "nightly": ("run", None),
+            "nightly-skips": ("skip", None),
+        }
+        assert 10_000 < state.missed["skips"]["late_seconds"] < 11_000
+        assert all(state.last_runs.values())  # each waits for its next time
+        assert process.text.count("and was missed") == 4
+        assert "skips was due at" in process.text
+    finally:
+        process.kill()
+
+
+def test_beat_on_time_has_missed_nothing(
+    env: dict[str, str], redis: RedisServer, tmp_path: Path, app: Celery, settings: Settings
+) -> None:
+    process = start_beat(env, tmp_path / "beat.log")
+    try:
+        with redis.client(0) as broker:
+            wait_for(lambda: int(str(broker.llen("default"))) >= 3)
+        assert beat_state(app, settings, 1.0).missed == {}
+        assert "missed" not in process.text
     finally:
         process.kill()

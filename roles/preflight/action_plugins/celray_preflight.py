@@ -25,7 +25,8 @@ from ansible.template import trust_as_template
 REPO = Path(__file__).resolve().parents[3]
 PACKAGES = "celery_packages (your inventory; docs/extend.md)"
 CATALOGUE = "celery_workers (roles/celray/defaults/main.yml, or your inventory)"
-SCHEDULE_KEYS = ("name", "task", "queue", "every_seconds", "cron")
+SCHEDULE_KEYS = ("name", "task", "queue", "every_seconds", "cron", "missed")
+MISSED = ("run", "skip")
 WORKER_KEYS = {"name": str, "queues": list, "concurrency": int, "memory": str}
 WORKER_OPTIONS = {"autoscale": list, "replicas": int}
 #: Keys of which a worker has one.
@@ -268,6 +269,14 @@ def check_schedule(schedule: Any, routes: Mapping[str, str], queues: set[str]) -
             problems.append(
                 Problem(
                     f"schedule {name} needs every_seconds or cron, exactly one", source, "set one"
+                )
+            )
+        if entry.get("missed", "run") not in MISSED:
+            problems.append(
+                Problem(
+                    f"schedule {name}: missed is {entry['missed']!r}",
+                    source,
+                    f"use one of {', '.join(MISSED)}",
                 )
             )
         if str(entry["task"]) not in routes:

@@ -1,6 +1,14 @@
-"""Beat's scheduler: RedBeat, which keeps its schedule in Redis, with a sign of life."""
+"""Beat's scheduler: RedBeat, which keeps its schedule in Redis, with a sign of life.
 
+What was due while Beat or Redis was away is sent once, or left out, as its entry says; either way
+the log and :data:`MISSED_KEY` say so.
+"""
+
+import json
+import math
 import time
+from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from celery.utils.log import get_logger
 from redbeat import RedBeatScheduler
@@ -18,11 +26,69 @@ logger = get_logger("celery.beat")
 LAST_TICK_KEY = "celray:beat:last_tick"
 
 
+#: Redis hash from entry name to what became of its last missed run (:func:`missed_run`, JSON).
+MISSED_KEY = "celray:beat:missed"
+
+#: A run that is later than this, in seconds, and than three looks at the schedule, was missed.
+LATE_SECONDS = 30.0
+
+
+def missed_run(
+    late: float, every: float | None, action: Literal["run", "skip"]
+) -> dict[str, object]:
+    """Describe runs that were missed.
+
+    Args:
+        late: how long ago the first of them was due, in seconds.
+        every: the entry's interval in seconds, None for a cron entry.
+        action: what becomes of them.
+
+    Returns:
+        ``due_at`` and ``noticed_at`` (ISO 8601, UTC), ``late_seconds``, ``runs`` (how many were
+        missed; None for a cron entry, where nobody counts), ``action``.
+    """
+    now = datetime.now(UTC)
+    return {
+        "due_at": (now - timedelta(seconds=late)).isoformat(timespec="seconds"),
+        "noticed_at": now.isoformat(timespec="seconds"),
+        "late_seconds": round(late, 1),
+        "runs": None if every is None else math.floor(late / every) + 1,
+        "action": action,
+    }
+
+
 class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
     """RedBeat that says when it last ticked, and outlives a short absence of Redis.
 
     Losing the lock still ends the process, by RedBeat's design: another Beat has it.
     """
+
+    def maybe_due(self, entry: Untyped, **kwargs: Untyped) -> float | None:
+        """Send an entry that is due; decide on one that should have been sent before."""
+        due, pause = entry.is_due()
+        if due and entry.last_run_at is not None:
+            late = -entry.schedule.remaining_estimate(entry.last_run_at).total_seconds()
+            if late > max(LATE_SECONDS, 3 * self.max_interval) and self._skips(entry, late):
+                entry.reschedule()
+                return float(entry.is_due()[1])
+        if due:
+            return super().maybe_due(entry, **kwargs)  # type: ignore[no-any-return]
+        return float(pause)
+
+    def _skips(self, entry: Untyped, late: float) -> bool:
+        """Say that a run was missed; gives whether it is left out."""
+        wanted = {spec.name: spec for spec in get_settings().beat_schedule}.get(entry.name)
+        action = wanted.missed if wanted else "run"
+        told = missed_run(late, wanted.every_seconds if wanted else None, action)
+        logger.warning(
+            "beat: %s was due at %s and was missed (%.0f s ago); %s",
+            entry.name,
+            told["due_at"],
+            late,
+            "skipped, as its entry says" if action == "skip" else "sent once now",
+        )
+        get_redis(self.app).hset(MISSED_KEY, entry.name, json.dumps(told))
+        return action == "skip"
 
     def tick(self, *args: Untyped, **kwargs: Untyped) -> float:
         """Run what is due, then renew the sign of life; returns the seconds to sleep."""

@@ -12,7 +12,7 @@ from redbeat.decoder import RedBeatJSONDecoder
 from redbeat.schedulers import ensure_conf
 from redis import Redis
 
-from tasks.beat import LAST_TICK_KEY
+from tasks.beat import LAST_TICK_KEY, MISSED_KEY
 from tasks.broker.queues import SEPARATOR, STEPS
 from tasks.settings import Settings
 
@@ -160,11 +160,15 @@ def ray_state(settings: Settings, timeout: float) -> RayState:
 
 
 class BeatState(BaseModel):
-    """Beat's last tick, whether it holds its lock, and when each entry last ran (ISO, UTC)."""
+    """Beat's last tick, whether it holds its lock, and when each entry last ran (ISO, UTC).
+
+    ``missed`` says of an entry what became of the last run that an outage prevented.
+    """
 
     last_tick_seconds_ago: float | None
     lock_held: bool
     last_runs: dict[str, str | None]
+    missed: dict[str, dict[str, Any]] = {}
 
 
 def beat_state(app: Celery, settings: Settings, timeout: float) -> BeatState:
@@ -183,8 +187,10 @@ def beat_state(app: Celery, settings: Settings, timeout: float) -> BeatState:
             meta = json.loads(raw, cls=RedBeatJSONDecoder) if raw else {}
             last = meta.get("last_run_at")
             runs[key.removeprefix(conf.key_prefix)] = last.isoformat() if last else None
+        missed = cast("dict[str, str]", client.hgetall(MISSED_KEY))
     return BeatState(
         last_tick_seconds_ago=round(time.time() - float(tick), 1) if tick else None,
         lock_held=locked,
         last_runs=runs,
+        missed={name: json.loads(text) for name, text in missed.items() if name in runs},
     )

@@ -73,11 +73,19 @@ def status(*, as_json: bool) -> int:
         ago = beat.last_tick_seconds_ago
         lines.append(f"beat     last tick {'never' if ago is None else f'{ago} s ago'}")
         lines += [
-            f"         {name:<28} last ran {when or 'never'}"
+            f"         {name:<28} last ran {when or 'never'}{_missed(beat.missed.get(name))}"
             for name, when in beat.last_runs.items()
         ]
     _say("\n".join(lines))
     return int(verdict.status == "unhealthy")
+
+
+def _missed(told: dict[str, Any] | None) -> str:
+    """Say what became of an entry's last missed run."""
+    if told is None:
+        return ""
+    action = "skipped" if told["action"] == "skip" else f"sent once at {told['noticed_at']}"
+    return f"  missed {told['due_at']}: {action}"
 
 
 def verify(*, as_markdown: bool) -> int:

@@ -139,13 +139,18 @@ class RayRuntimeEnv(_Strict):
 
 
 class ScheduleSpec(_Strict):
-    """One entry of Beat's schedule: exactly one of ``every_seconds`` and ``cron`` (UTC)."""
+    """One entry of Beat's schedule: exactly one of ``every_seconds`` and ``cron`` (UTC).
+
+    ``missed`` says what becomes of runs that were due while Beat or Redis was away: ``run`` sends
+    one as soon as they are back, ``skip`` waits for the next time.
+    """
 
     name: str = Field(min_length=1)
     task: str
     queue: Name | None = None
     every_seconds: float | None = Field(default=None, gt=0)
     cron: str | None = None
+    missed: Literal["run", "skip"] = "run"
 
     @model_validator(mode="after")
     def _one_rhythm(self) -> Self:
