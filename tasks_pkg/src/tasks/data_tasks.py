@@ -7,7 +7,12 @@ from pydantic import Field
 from tasks import datasets
 from tasks.contracts import Untyped, validated
 from tasks.orchestration import ray_task, run_job
-from tasks.schemas_data import AggregateResult, CsvResult, transformations_from
+from tasks.schemas_data import (
+    AggregateResult,
+    CsvResult,
+    NewDataResult,
+    transformations_from,
+)
 from tasks.settings import get_settings
 
 Aggregation = Literal["count", "min", "max", "sum", "mean", "std"]
@@ -82,3 +87,30 @@ def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
     }
     datasets.check_sources(parameters, get_settings())
     return cast("AggregateResult", run_job(self, "aggregate", parameters))
+
+
+@ray_task("tasks.data_tasks.process_new_data")
+@validated
+def process_new_data(
+    self: Untyped,
+    settle_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30.0,
+    stale_seconds: Annotated[float, Field(ge=60, le=7 * 86_400)] = 900.0,
+) -> NewDataResult:
+    """Check what was delivered to ``new/`` of the datasets folder, and convert it to Parquet.
+
+    Progress, stopping and errors are those of :func:`tasks.orchestration.run_job`. Any number of
+    runs at a time take each file once.
+
+    Args:
+        self: the bound task.
+        settle_seconds: a file is left alone until nobody has written to it for so long.
+        stale_seconds: what a run had claimed is taken over when it gave no sign for so long.
+
+    Returns:
+        See :class:`tasks.schemas_data.NewDataResult`.
+
+    Raises:
+        InvalidArgumentsError: a mistake in the arguments, or folders that cannot be written to.
+    """
+    parameters = {"settle_seconds": settle_seconds, "stale_seconds": stale_seconds}
+    return cast("NewDataResult", run_job(self, "inbox", parameters))

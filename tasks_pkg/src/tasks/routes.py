@@ -16,4 +16,5 @@ ROUTES: dict[str, str] = {
     "tasks.ml_tasks.rollback_model": "ml",
     "tasks.data_tasks.process_large_csv": "data",
     "tasks.data_tasks.aggregate_data": "data",
+    "tasks.data_tasks.process_new_data": "data",
 }

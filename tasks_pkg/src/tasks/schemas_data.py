@@ -116,6 +116,35 @@ class AggregateResult(JobTimes):
     output_rows: int
 
 
+class NewFile(TypedDict, total=False):
+    """What became of one delivered file."""
+
+    file: str
+    status: Literal["done", "duplicate", "failed"]
+    sha256: str
+    reason: str | None
+    """Why it failed."""
+    output: str | None
+    """Its Parquet file."""
+    rows: int | None
+    columns: int
+    of: str
+    """Of a duplicate: the file of the same content that was processed."""
+    seconds: float
+
+
+class NewDataResult(JobTimes):
+    """What ``process_new_data`` returns."""
+
+    status: Literal["success"]
+    files: list[NewFile]
+    done: int
+    duplicate: int
+    failed: int
+    waiting: list[str]
+    """Files that are still being written, or whose content another run has in hand."""
+
+
 def transformations_from(value: dict[str, Any]) -> Transformations:
     """Check a caller's ``transformations``.
 

@@ -1,0 +1,161 @@
+"""``process_new_data``: every file delivered to ``/datasets/new/`` becomes a checked Parquet file.
+
+Processing is: read whole, every row held against the header, columns typed; written as
+``/datasets/processed/<name>-<digest>.parquet`` with a manifest; its columns summarised. The same
+content is processed once, however often and under whatever names it is delivered.
+"""
+
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from . import aggregate, artefacts, claims, csv_files, process_csv
+from .claims import Inbox
+from .files import sha256, write_json
+from .job import Reporter
+from .protocol import InputProblemError, JobRequest
+from .reading import MISSING
+
+TASK = "tasks.data_tasks.process_new_data"
+
+#: Files that one run takes at most; the next one takes the rest.
+MOST_FILES = 500
+
+NEW, PROCESSED = "new", "processed"
+
+
+def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
+    """Take what was delivered, and process it file by file, each on all CPUs.
+
+    Args:
+        request: its parameters are those of ``tasks.data_tasks.process_new_data``.
+        reporter: told of every file.
+
+    Returns:
+        The task's result, but for what only the submitter knows.
+    """
+    parameters = request.parameters
+    root = Path(request.datasets_dir)
+    inbox = Inbox(
+        root / NEW,
+        request.submission_id,
+        parameters["settle_seconds"],
+        parameters["stale_seconds"],
+    )
+    processed = root / PROCESSED
+    artefacts.require_writable(root / NEW, processed)
+    files: list[dict[str, Any]] = []
+    with inbox.opened():
+        taken, waiting = inbox.take(MOST_FILES)
+        for number, path in enumerate(taken):
+            reporter.progress("processing", number, len(taken), f"files; now {path.name}")
+            files.append(_one(inbox, path, processed, request, reporter))
+    reporter.progress("processing", len(taken), len(taken), "files")
+    waiting += [file["file"] for file in files if file["status"] == "waiting"]
+    files = [file for file in files if file["status"] != "waiting"]
+    counts = {
+        status: sum(file["status"] == status for file in files)
+        for status in ("done", "duplicate", "failed")
+    }
+    manifest_path = processed / ".runs" / f"{request.submission_id}.json"
+    result = {
+        "status": "success",
+        "files": files,
+        **counts,
+        "waiting": waiting,
+        "warnings": [f"{file['file']}: {file['reason']}" for file in files if file["reason"]],
+        "manifest_path": str(manifest_path),
+        "reused": False,
+    }
+    manifest_path.parent.mkdir(exist_ok=True)
+    write_json(manifest_path, {**artefacts.identity(request, TASK), "result": result})
+    return result
+
+
+def _one(
+    inbox: Inbox, path: Path, processed: Path, request: JobRequest, reporter: Reporter
+) -> dict[str, Any]:
+    """Process one claimed file, and put it where its outcome belongs."""
+    started = time.monotonic()
+    told: dict[str, Any] = {"file": path.name, "reason": None, "output": None, "rows": None}
+    digest = sha256(path)
+    told["sha256"] = digest
+    against = inbox.begin(digest, path)
+    if against is not None and against["state"] == "processing":
+        return {**told, "status": "waiting"}  # the same content, by another run, just now
+    if against is not None:
+        claims.move(path, inbox.done)
+        same = {name: against.get(name) for name in ("output", "rows")}
+        return {**told, **same, "status": "duplicate", "of": against["file"]}
+    try:
+        made = _process(path, processed, digest, request, reporter)
+    except InputProblemError as error:
+        reason = str(error).replace(str(path), path.name)
+        inbox.conclude(digest, {"state": "failed", "file": path.name, "reason": reason})
+        there = claims.move(path, inbox.failed)
+        note = {"file": path.name, "sha256": digest, "kind": error.kind, "reason": reason}
+        write_json(there.with_name(f"{there.name}.reason.json"), note)
+        return {**told, "status": "failed", "reason": reason}
+    except BaseException:
+        inbox.release(digest)  # the cluster's fault, or a stop: it is delivered still
+        raise
+    inbox.conclude(digest, {"state": "done", "file": path.name, **made})
+    claims.move(path, inbox.done)
+    seconds = round(time.monotonic() - started, 3)
+    return {**told, **made, "status": "done", "seconds": seconds}
+
+
+def _process(
+    path: Path, processed: Path, digest: str, request: JobRequest, reporter: Reporter
+) -> dict[str, Any]:
+    """Write the Parquet file of one delivered file.
+
+    Raises:
+        InputProblemError: the file cannot be used.
+    """
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.name.split(".")[0]).strip("-.")[:60] or "file"
+    output = processed / f"{stem}-{digest[:12]}.parquet"
+    if path.stat().st_size == 0:
+        raise InputProblemError("file_empty", f"{path.name} is empty (0 bytes).")
+    if path.suffix.lower() == ".parquet":
+        summary = aggregate.summarise(aggregate.Wanted((), None), (path.name, path))
+        temporary = output.with_name(f".{output.name}.{request.submission_id}.tmp")
+        shutil.copyfile(path, temporary)
+        temporary.replace(output)
+        rows = summary.rows
+    else:
+        csv_files.compression_of(path, "/datasets/new")
+        rows = _converted(path, output, request, reporter)
+        summary = aggregate.summarise(aggregate.Wanted((), None), (path.name, output))
+    manifest = {
+        **artefacts.identity(request, TASK),
+        "digest": digest,
+        "inputs": [{"name": path.name, "sha256": digest, "bytes": path.stat().st_size}],
+        "files": {output.name: {"sha256": sha256(output), "bytes": output.stat().st_size}},
+        "result": {"rows": rows, "columns": aggregate.describe(summary)},
+    }
+    manifest_path = output.with_name(f"{output.name}.manifest.json")
+    write_json(manifest_path, manifest)
+    return {"output": str(output), "rows": rows, "columns": len(summary.kinds)}
+
+
+def _converted(path: Path, output: Path, request: JobRequest, reporter: Reporter) -> int:
+    """Convert a CSV file as ``process_large_csv`` does, and give its rows."""
+    parameters: dict[str, Any] = {
+        "file_path": str(path),
+        "output_path": str(output),
+        "filter": None,
+        "new_columns": {},
+        "num_chunks": None,
+        "columns": None,
+        "schema": {},
+        "bad_rows": "fail",
+        "missing": list(MISSING),
+        "separator": "\t" if path.name.lower().split(".")[-1] == "tsv" else ",",
+        "overwrite": True,
+    }
+    inner = JobRequest(**{**request.__dict__, "parameters": parameters})
+    rows: int = process_csv.main(inner, reporter)["rows_written"]
+    return rows
