@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from celery import Celery
 from celray_testing import (
     PACKAGE,
     TRACES,
+    Process,
     RedisServer,
     StartWorker,
     wait_for,
 )
+
+from tasks import deployed
 
 Celray = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -333,3 +337,51 @@ def test_a_task_that_a_worker_holds_is_seen_as_delivered(
     held = document(celray("status", naps[0].id, "--json"))
     assert (held["state"], held["name"], held["queue"]) == ("DELIVERED", "extra.nap", "default")
     assert document(celray("queues", "--json"))["default"]["taken"] == 4
+
+
+def test_a_worker_older_than_the_deployed_code_is_flagged(  # noqa: PLR0913, PLR0917
+    celray: Celray,
+    start_worker: StartWorker,
+    redis: RedisServer,
+    app: Celery,
+    in_process: dict[str, str],
+    env: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    start_worker(CELRAY_CODE_VERSION="yesterday")
+    assert worker_code(celray) == "unknown"
+    arguments = ["-A", "tasks", "beat", "-S", "tasks.beat:Scheduler", "--pidfile=", "-l", "INFO"]
+    beat = Process(arguments, {**env, "CELRAY_CODE_VERSION": "today"}, tmp_path / "beat.log")
+    try:
+        wait_for(lambda: worker_code(celray) == "old")
+    finally:
+        beat.kill()
+    assert "yesterday  OLD: today is deployed" in celray("workers").stdout
+    shown = subprocess.run(
+        [sys.executable, "-m", "tasks.ops", "status"],
+        env=in_process,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    assert "code yesterday OLD, deployed is today: restart it" in shown
+    # Flower shows what `inspect stats` answers.
+    (stats,) = (app.control.inspect(timeout=5, limit=1).stats() or {}).values()
+    assert stats["code_version"] == "yesterday"
+
+    with redis.client(0) as broker:
+        deployed.announce(broker, "yesterday")
+    assert worker_code(celray) == "current"
+
+
+def worker_code(celray: Celray) -> str:
+    (info,) = document(celray("workers", "--json")).values()
+    return str(info["code_state"])
+
+
+def test_a_worker_that_an_update_has_reached_before_beat_is_newer() -> None:
+    before: deployed.Deployed = {"version": "a", "at": time.time() - 100}
+    assert deployed.judge("b", 10.0, before) == "newer"
+    assert deployed.judge("b", 200.0, before) == "old"
+    assert deployed.judge("a", 200.0, before) == "current"
+    assert deployed.judge("a", 200.0, None) == "unknown"

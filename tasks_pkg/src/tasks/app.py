@@ -13,6 +13,7 @@ from kombu.transport import TRANSPORT_ALIASES
 
 from tasks import packages
 from tasks.contracts import Untyped
+from tasks.deployed import CodeVersion
 from tasks.headers import PUBLISHED_AT
 from tasks.heartbeat import ConsumerHeartbeat
 from tasks.keeper import KeeperStep
@@ -157,6 +158,7 @@ def create_app(settings: Settings) -> Celery:
     celery = Celery("tasks", task_cls=CelrayTask)
     celery.conf.update(configuration(settings))
     celery.steps["consumer"].add(ConsumerHeartbeat)
+    celery.steps["consumer"].add(CodeVersion)
     celery.steps["consumer"].add(KeeperStep)
     signals.before_task_publish.connect(_stamp)
     signals.celeryd_init.connect(_registered_as_routed)

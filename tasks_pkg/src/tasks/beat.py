@@ -13,9 +13,11 @@ from typing import Literal
 from celery.utils.log import get_logger
 from redbeat import RedBeatScheduler
 from redbeat.schedulers import get_redis
+from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from tasks import deployed
 from tasks.contracts import Untyped
 from tasks.heartbeat import touch
 from tasks.settings import get_settings
@@ -63,6 +65,18 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
     Losing the lock still ends the process, by RedBeat's design: another Beat has it.
     """
 
+    #: Whether this process has said which code it runs.
+    _announced = False
+
+    def _announce(self) -> None:
+        if not self._announced:
+            settings = get_settings()
+            with Redis.from_url(
+                settings.broker_url.get_secret_value(), decode_responses=True, socket_timeout=10
+            ) as broker:
+                deployed.announce(broker, settings.code_version)
+            self._announced = True
+
     def maybe_due(self, entry: Untyped, **kwargs: Untyped) -> float | None:
         """Send an entry that is due; decide on one that should have been sent before."""
         due, pause = entry.is_due()
@@ -93,6 +107,7 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
     def tick(self, *args: Untyped, **kwargs: Untyped) -> float:
         """Run what is due, then renew the sign of life; returns the seconds to sleep."""
         try:
+            self._announce()
             pause: float = super().tick(*args, **kwargs)
             get_redis(self.app).set(LAST_TICK_KEY, f"{time.time():.3f}")
         except (RedisConnectionError, RedisTimeoutError) as error:

@@ -12,11 +12,11 @@ from typing import Any
 from celery import Celery
 from pydantic import ValidationError
 
-from tasks import health, inspection, rollout
-from tasks.remote import ask_workers
+from tasks import deployed, health, inspection, rollout
+from tasks.remote import WorkerInfo, ask_workers
 from tasks.report import Report, markdown
 from tasks.samples import SAMPLES
-from tasks.settings import get_settings
+from tasks.settings import Settings, get_settings
 from tasks.verify import Request, Verification
 
 TRAINING = "tasks.ml_tasks.distributed_training"
@@ -38,11 +38,14 @@ def status(*, as_json: bool) -> int:
     timeout = settings.health_timeout_seconds
     verdict = health.check(app, settings)
     workers = ask_workers(app, timeout) if verdict.redis else {}
+    codes, wanted = _codes(workers, settings) if verdict.redis else ({}, None)
     beat = inspection.beat_state(app, settings, timeout) if verdict.redis else None
     if as_json:
         document: dict[str, Any] = {
             **verdict.model_dump(mode="json"),
             "nodes": workers,
+            "deployed": wanted,
+            "code_states": codes,
             "beat": beat.model_dump(mode="json") if beat else None,
         }
         _say(json.dumps(document, indent=2))
@@ -54,7 +57,8 @@ def status(*, as_json: bool) -> int:
     ]
     lines += [
         f"worker   {node:<28} queues {','.join(info['queues']):<16} processes {info['processes']}"
-        f"  running {info['running']}  done {info['done']}  code {info['versions']['code']}"
+        f"  running {info['running']}  done {info['done']}"
+        f"  code {deployed.told(info['versions']['code'], codes[node], wanted)}"
         for node, info in workers.items()
     ]
     if verdict.redis:
@@ -78,6 +82,21 @@ def status(*, as_json: bool) -> int:
         ]
     _say("\n".join(lines))
     return int(verdict.status == "unhealthy")
+
+
+def _codes(
+    workers: dict[str, WorkerInfo], settings: Settings
+) -> tuple[dict[str, deployed.State], deployed.Deployed | None]:
+    """Hold each worker's code against what is deployed."""
+    broker = inspection.connect(
+        settings.broker_url.get_secret_value(), settings.health_timeout_seconds
+    )
+    with broker:
+        wanted = deployed.read(broker)
+    return {
+        node: deployed.judge(info["versions"]["code"], info["uptime_seconds"], wanted)
+        for node, info in workers.items()
+    }, wanted
 
 
 def _missed(told: dict[str, Any] | None) -> str:

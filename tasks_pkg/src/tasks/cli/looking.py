@@ -1,5 +1,7 @@
 """Commands that only look: ``status``, ``result``, ``log``, ``trace``, ``queues``, ``workers``."""
 
+from typing import Any
+
 import click
 
 from tasks.cli.context import Session, common
@@ -153,7 +155,7 @@ def workers(session: Session) -> int:
             f"{info['running']} of {info['processes']}",
             info["done"],
             _duration(info["uptime_seconds"]),
-            info["versions"]["code"],
+            _code(info),
         )
         for node, info in sorted(found.items())
     ]
@@ -164,6 +166,13 @@ def workers(session: Session) -> int:
         raise ServiceUnavailableError(message)
     session.table(("WORKER", "QUEUES", "BUSY", "DONE", "UP", "CODE"), rows)
     return 0
+
+
+def _code(info: dict[str, Any]) -> str:
+    version, state = info["versions"]["code"], info["code_state"]
+    if state == "old":
+        return f"{version}  OLD: {info['code_deployed']} is deployed, restart it"
+    return f"{version}  newer than Beat's" if state == "newer" else str(version)
 
 
 def _duration(seconds: int) -> str:

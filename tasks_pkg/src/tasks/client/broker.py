@@ -8,6 +8,7 @@ from typing import Any, cast
 from redis import Redis
 
 from tasks.broker.scripts import HELD
+from tasks.deployed import Deployed, read
 from tasks.inspection import PRIORITY_SUFFIXES, connect
 from tasks.routes import ROUTES
 
@@ -68,6 +69,10 @@ class Broker:
         for _, queue in self._unacked():
             counts[queue] = counts.get(queue, 0) + 1
         return counts
+
+    def deployed(self) -> Deployed | None:
+        """Give the code version that is deployed, as Beat has written it down."""
+        return read(self._client)
 
     def find(self, task_id: str) -> Waiting | None:
         """Find a task's message in a queue or in a worker's hands."""

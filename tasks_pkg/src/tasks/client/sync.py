@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from celery import Celery
 from pydantic import SecretStr
@@ -14,6 +14,7 @@ from tasks.client.connection import PATIENCE, answering, application, stamped
 from tasks.client.errors import ServiceUnavailableError, UnknownTaskError
 from tasks.client.handle import SubmittedTask
 from tasks.client.jobs import Jobs
+from tasks.deployed import judge
 from tasks.settings import ClientSettings, load_client_settings
 
 #: How long workers may take to answer a question, in seconds.
@@ -166,6 +167,9 @@ class Client:
     def workers(self, destination: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
         """Ask the workers about themselves; by node name, see :mod:`tasks.remote`.
 
+        ``code_state`` says how a worker's code stands to what is deployed: current, old (it must
+        be restarted), newer (an update is under way) or unknown.
+
         Args:
             destination: the nodes to ask; all of them by default.
         """
@@ -177,8 +181,13 @@ class Client:
                 destination=list(destination) if destination else None,
                 limit=len(destination) if destination else None,
             )
+            wanted = self.broker.deployed() if replies else None
         return {
-            node: cast("dict[str, Any]", info)
+            node: {
+                **info,
+                "code_state": judge(info["versions"]["code"], info["uptime_seconds"], wanted),
+                "code_deployed": wanted and wanted["version"],
+            }
             for reply in replies or []
             for node, info in sorted(reply.items())
             if isinstance(info, dict) and "error" not in info

@@ -1,0 +1,84 @@
+"""Which code is deployed, and which workers still run another.
+
+A worker runs the code that it was started with until it is restarted. Beat, of which there is one,
+and which every deploy of new code replaces, writes its own version down; a worker of another
+version that began before that is out of date.
+"""
+
+import time
+from typing import Literal, TypedDict, cast
+
+from celery import bootsteps
+from redis import Redis
+
+from tasks.contracts import Untyped
+from tasks.settings import get_settings
+
+#: A hash in the broker's database: ``version``, and ``at``, when Beat first had it (epoch seconds).
+KEY = "celray:deployed"
+
+#: How the code of a worker stands to what is deployed; "unknown" where no Beat has said.
+State = Literal["current", "old", "newer", "unknown"]
+
+
+class Deployed(TypedDict):
+    """The version that Beat runs, and since when (seconds since the epoch)."""
+
+    version: str
+    at: float
+
+
+def announce(broker: Redis, version: str) -> None:
+    """Write down the version that is deployed; the same one again changes nothing.
+
+    Raises:
+        redis.exceptions.RedisError: the broker does not answer.
+    """
+    known = read(broker)
+    if known is None or known["version"] != version:
+        broker.hset(KEY, mapping={"version": version, "at": f"{time.time():.3f}"})
+
+
+def read(broker: Redis) -> Deployed | None:
+    """Give what was written down last; None where nothing was.
+
+    Raises:
+        redis.exceptions.RedisError: the broker does not answer.
+    """
+    found = cast("dict[str, str]", broker.hgetall(KEY))
+    if not found:
+        return None
+    return {"version": found["version"], "at": float(found["at"])}
+
+
+def judge(version: str, uptime_seconds: float, deployed: Deployed | None) -> State:
+    """Say how a worker's code stands to what is deployed.
+
+    Args:
+        version: the worker's.
+        uptime_seconds: since its process began.
+        deployed: what Beat has written down.
+    """
+    if deployed is None:
+        return "unknown"
+    if version == deployed["version"]:
+        return "current"
+    # One that began after Beat is part of an update that has not reached Beat yet.
+    return "old" if time.time() - uptime_seconds < deployed["at"] else "newer"
+
+
+def told(version: str, state: State, deployed: Deployed | None) -> str:
+    """Show a worker's version, and what is wrong with it."""
+    if state == "old" and deployed is not None:
+        return f"{version} OLD, deployed is {deployed['version']}: restart it"
+    if state == "newer" and deployed is not None:
+        return f"{version} (newer than Beat's {deployed['version']})"
+    return version
+
+
+class CodeVersion(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
+    """Puts the worker's code version into its stats, which Flower shows on the worker's page."""
+
+    def info(self, consumer: Untyped) -> dict[str, str]:  # noqa: ARG002 - the bootstep's signature
+        """Give what is added to the answer of ``celery inspect stats``."""
+        return {"code_version": get_settings().code_version}
