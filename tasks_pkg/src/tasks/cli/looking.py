@@ -96,6 +96,7 @@ def trace(session: Session, task_id: str) -> None:
             ("position", queue["position"]),
             ("waited", _seconds(times.get("queue_seconds"))),
             ("worker", worker["node"]),
+            ("its code", f"{worker['code_now']}, old" if worker["code_state"] == "old" else None),
             ("process", worker["pid"]),
             ("started", worker["started_at"]),
             ("retries", worker["retries"]),

@@ -50,6 +50,7 @@ def trace(client: "Client", status: "Status") -> dict[str, Any]:
             "started_at": running.get("started_at"),
             "retries": status.retries,
             "code_now": (info.get("versions") or {}).get("code"),
+            "code_state": info.get("code_state"),
         },
         "ray": job,
         "times": {name: result[name] for name in _TIMES if result.get(name) is not None},
