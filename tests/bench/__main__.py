@@ -6,14 +6,17 @@
 import argparse
 import sys
 
+from tests.bench import csv_file
 from tests.bench import operations as do
 from tests.bench.converge import edit_one_line, fresh, no_change
 from tests.bench.loopback import ssh_server
 from tests.bench.operations import REPO, BenchError
-from tests.bench.report import Report, render
+from tests.bench.report import Report, aims, details, render
 from tests.bench.roundtrip import compare
 
-PARTS = ("fresh", "nothing", "edit", "ping", "sizes")
+PARTS = ("fresh", "nothing", "edit", "ping", "sizes", "csv")
+#: What needs no deployment.
+ALONE = frozenset({"csv"})
 
 
 def say(text: str) -> None:
@@ -72,8 +75,14 @@ def main() -> int:
     if unknown := set(wanted) - set(PARTS):
         parser.error(f"--only {','.join(unknown)}: there are {', '.join(PARTS)}")
     report = Report()
-    there = bool(do.containers())
+    needs_deployment = bool(set(wanted) - ALONE)
+    there = bool(do.containers()) if needs_deployment else True
     try:
+        if "csv" in wanted:
+            report.csv = csv_file.compare(options.repeat, say)
+        if not needs_deployment:
+            print("\n".join([*aims(report), *details(report)]))
+            return 0
         bring_up(report, wanted, there=there)
         measure(report, wanted, options.repeat)
         text = render(report)

@@ -4,11 +4,14 @@ import datetime as dt
 import os
 import platform
 import re
+import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench import operations as do
 from tests.bench.converge import Edit, NoChange
+from tests.bench.csv_file import CsvFile
+from tests.bench.operations import Sample
 from tests.bench.roundtrip import RoundTrips
 
 HEAD = """\
@@ -51,6 +54,20 @@ processes, on the same Redis. The stock worker has Celery's default settings.
 | worker | median | 95 of 100 under | n |
 | --- | --- | --- | --- |"""
 
+CSV = """
+## One CSV file of {megabytes:.0f} MB: filter, derived column, Parquet
+
+In turns, the file in the page cache. The start of Ray and of its worker processes is not in the
+seconds: with a Ray of its own it takes {startup} more. Two nodes against one are two
+Ray nodes of one CPU each on this machine, with a simulated storage that gives each node 12 MB a
+second.
+
+| way | seconds |
+| --- | --- |"""
+
+#: Ratios: our job to polars alone, Ray Data to our job, one node to two.
+MAX_CSV, MIN_RAYDATA, MIN_NODES = 1.3, 8.0, 1.7
+
 #: The aims: ratio, seconds, seconds, ratio, megabytes.
 MAX_NO_CHANGE, MAX_FRESH, MAX_EDIT, MAX_PING, MAX_WORKER_IMAGE = 2.0, 360.0, 30.0, 1.0, 400.0
 
@@ -63,6 +80,7 @@ class Report:
     fresh: tuple[float, dict[str, float]] | None = None
     edit: Edit | None = None
     round_trips: tuple[RoundTrips, RoundTrips] | None = None
+    csv: CsvFile | None = None
     sizes: dict[str, float] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     #: What else the machine was doing when the measuring began.
@@ -128,6 +146,31 @@ def aims(report: Report) -> list[str]:
         aim = f"under {MAX_WORKER_IMAGE:g} MB" if limited else "reported"
         reached = not limited or size < MAX_WORKER_IMAGE
         rows.append(row(f"image `{name}`", f"{size:.0f} MB", aim, reached=reached))
+    if report.csv:
+        rows += csv_aims(report.csv)
+    return rows
+
+
+def csv_aims(csv: CsvFile) -> list[str]:
+    """What was to be reached with one large file."""
+    rows = []
+    for what, way, to, aim in (
+        ("our job on Ray to polars alone", "celray", "polars", MAX_CSV),
+        ("our job without Ray to polars alone", "plain", "polars", MAX_CSV),
+        ("Ray Data's read_csv to our job", "raydata", "celray", MIN_RAYDATA),
+        ("one Ray node to two, simulated slow storage", "nodes 1", "nodes 2", MIN_NODES),
+    ):
+        found = csv.ratios(way, to)
+        median = statistics.median(found)
+        most = aim == MAX_CSV
+        rows.append(
+            row(
+                f"one CSV file, {what}: ratio",
+                f"{median:.2f} ({min(found):.2f} to {max(found):.2f})",
+                f"at {'most' if most else 'least'} {aim:g}",
+                reached=median <= aim if most else median >= aim,
+            )
+        )
     return rows
 
 
@@ -159,6 +202,10 @@ def details(report: Report) -> list[str]:
             f"| {trip.name} | {trip.median:.2f} ms | {trip.p95:.2f} ms | {len(trip.milliseconds)} |"
             for trip in report.round_trips
         ]
+    if report.csv:
+        startup = Sample(tuple(report.csv.startup))
+        lines.append(CSV.format(megabytes=report.csv.megabytes, startup=startup))
+        lines += [f"| {way} | {report.csv.sample(way)} |" for way in report.csv.ways]
     if report.skipped:
         lines.append("\n## Not measured\n")
         lines += [f"- {name}: {why}" for name, why in report.skipped.items()]

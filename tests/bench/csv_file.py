@@ -1,0 +1,87 @@
+"""One large CSV file: our job against polars alone and Ray Data, two nodes against one."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench import operations as do
+from tests.bench.operations import REPO, BenchError, Sample
+
+PYTHON = REPO / ".venv-ray/bin/python"
+
+
+@dataclass
+class CsvFile:
+    """Seconds of each way, in turns, without the start of Ray, which is beside it."""
+
+    megabytes: float
+    ways: dict[str, list[float]] = field(default_factory=dict)
+    startup: list[float] = field(default_factory=list)
+
+    def sample(self, way: str) -> Sample:
+        """The repetitions of one way."""
+        return Sample(tuple(self.ways[way]))
+
+    def ratios(self, way: str, to: str) -> list[float]:
+        """One way over another, turn by turn."""
+        return [a / b for a, b in zip(self.ways[way], self.ways[to], strict=False)]
+
+
+def compare(turns: int, say: Callable[[str], None]) -> CsvFile:
+    """Measure all ways.
+
+    Raises:
+        BenchError: one of them failed.
+    """
+    with folder() as place:
+        file = place / "large.csv"
+        say("csv: a file of 8 million rows")
+        found = CsvFile(_inside("generate", file, file)["bytes"] / 1e6)
+        for way in ("polars", "celray"):  # the file is in the page cache from here on
+            _inside(way, file, place / f"{way}.parquet")
+        for turn in range(turns):
+            for way in ("polars", "celray", "plain", *(("raydata",) if turn < 2 else ())):
+                say(f"csv: {way}, {turn + 1} of {turns}")
+                told = _inside("celray" if way == "plain" else way, file, place / way, way)
+                found.ways.setdefault(way, []).append(told["seconds"])
+                if way == "celray":
+                    found.startup.append(told["startup"])
+        for turn in range(min(turns, 2)):
+            for count in ("1", "2"):
+                say(f"csv: {count} nodes with slow storage, {turn + 1}")
+                told = _inside("nodes", file, place / "nodes", "celray", count)
+                found.ways.setdefault(f"nodes {count}", []).append(told["seconds"])
+        return found
+
+
+def _inside(way: str, file: Path, output: Path, engine: str = "", *more: str) -> dict[str, float]:
+    output = output if way in {"generate", "raydata"} else output.with_suffix(".parquet")
+    for old in (output, output.with_name(f"{output.name}.manifest.json")):
+        if old != file:
+            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
+    here = Path(__file__).parent
+    variables = {
+        "PYTHONPATH": f"{REPO / 'tasks_pkg/src/tasks'}:{here}",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "CELRAY_JOB_ENGINE": "plain" if engine == "plain" else "ray",
+    }
+    program = str(here / "csv_inside.py")
+    said = do.run(str(PYTHON), program, way, str(file), str(output), *more, extra=variables)
+    lines = [line for line in said.splitlines() if line.startswith("{")]
+    if not lines:
+        message = f"csv, {way}: it printed no figures:\n{said[-1000:]}"
+        raise BenchError(message)
+    found: dict[str, float] = json.loads(lines[-1])
+    return found
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A place for the file and the outputs, which is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="celray-bench-") as path:
+        yield Path(path)

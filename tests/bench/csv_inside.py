@@ -1,0 +1,138 @@
+"""Runs in the Ray environment: one way through one CSV file; prints JSON with its seconds.
+
+``python csv_inside.py generate|polars|celray|raydata|nodes FILE OUTPUT [NODES]``. Filter, derived
+column and Parquet are the same in all. ``seconds`` begins when the engine is there to work.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROWS = 8_000_000
+LEAST = 9.0
+
+#: Bytes a second that a node of the slow storage delivers.
+SLOW_BYTES = 12_000_000
+
+
+def generate(file: Path) -> dict[str, float]:
+    """Write 8 million rows, over 400 MB."""
+    import numpy as np  # noqa: PLC0415
+    import polars as pl  # noqa: PLC0415
+
+    random = np.random.default_rng(1)
+    cities = np.array(["Berlin", "Paris", "Rome", "Oslo", "São Paulo"])
+    pl.DataFrame(
+        {
+            "id": np.arange(10_000_000, 10_000_000 + ROWS),
+            "a": random.normal(10, 3, ROWS).round(6),
+            "b": random.integers(0, 1000, ROWS),
+            "price": random.uniform(0, 500, ROWS).round(4),
+            "quantity": random.integers(1, 9, ROWS),
+            "city": cities[random.integers(0, 5, ROWS)],
+            "day": pl.Series(random.integers(18000, 20000, ROWS)).cast(pl.Date),
+        }
+    ).write_csv(file)
+    return {"bytes": float(file.stat().st_size)}
+
+
+def polars(file: Path, output: Path) -> dict[str, float]:
+    """Polars alone, streaming, on all CPUs."""
+    import polars as pl  # noqa: PLC0415
+
+    started = time.perf_counter()
+    rows = pl.scan_csv(file, try_parse_dates=True).filter(pl.col("a") > LEAST)
+    rows.with_columns(total=pl.col("price") * pl.col("quantity")).sink_parquet(output)
+    return {"seconds": time.perf_counter() - started}
+
+
+def request(file: Path, output: Path) -> Any:
+    """The same as a request to the job."""
+    from ray_jobs.protocol import JobRequest  # noqa: PLC0415
+    from ray_jobs.reading import MISSING  # noqa: PLC0415
+
+    folder = str(file.parent)
+    parameters = {
+        "file_path": file.name,
+        "output_path": output.name,
+        "filter": {"a": LEAST},
+        "new_columns": {"total": "df['price'] * df['quantity']"},
+        "num_chunks": None,
+        "columns": None,
+        "schema": {},
+        "bad_rows": "fail",
+        "missing": list(MISSING),
+        "separator": ",",
+        "overwrite": True,
+    }
+    return JobRequest(
+        f"bench-{os.getpid()}", folder, folder, folder, code_version="bench", parameters=parameters
+    )
+
+
+def celray(file: Path, output: Path) -> dict[str, float]:
+    """The job's own code, on a Ray of its own or without, as the environment says."""
+    from ray_jobs import process_csv  # noqa: PLC0415
+    from ray_jobs.job import Reporter  # noqa: PLC0415
+
+    started = time.perf_counter()
+    result = process_csv.main(request(file, output), Reporter(file.parent / "runs"))
+    times = result["timings"]
+    startup = times["connect_seconds"] + times["workers_seconds"]
+    return {"seconds": time.perf_counter() - started - startup, "startup": startup}
+
+
+def raydata(file: Path, output: Path) -> dict[str, float]:
+    """Ray Data's own reader."""
+    import ray  # noqa: PLC0415
+
+    ray.init(logging_level="error")
+    started = time.perf_counter()
+    table = ray.data.read_csv(str(file)).filter(expr=f"a > {LEAST}")
+    table = table.map_batches(
+        lambda batch: {**batch, "total": batch["price"] * batch["quantity"]}, batch_format="numpy"
+    )
+    table.write_parquet(str(output))
+    return {"seconds": time.perf_counter() - started}
+
+
+def slowly(plan: Any, item: Any) -> Any:
+    """One range, from storage that gives each node so many bytes a second."""
+    from ray_jobs import process_csv  # noqa: PLC0415
+
+    time.sleep((item.bounds[1] - item.bounds[0]) / SLOW_BYTES)
+    return process_csv.work(plan, item)
+
+
+def nodes(file: Path, output: Path, count: int) -> dict[str, float]:
+    """The job on so many Ray nodes of one CPU each, with slow storage."""
+    import csv_inside  # noqa: PLC0415 - this file, by the name that Ray's workers know
+    import ray  # noqa: PLC0415
+    from ray.cluster_utils import Cluster  # noqa: PLC0415
+    from ray_jobs import process_csv  # noqa: PLC0415
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    for _ in range(count - 1):
+        cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, logging_level="error")
+    original = process_csv.partial
+    process_csv.partial = lambda _, plan: original(csv_inside.slowly, plan)
+    return celray(file, output)
+
+
+def main(way: str, file: Path, output: Path, *more: str) -> None:
+    """Go one way and say how long it took."""
+    if way == "generate":
+        found = generate(file)
+    elif way == "nodes":
+        found = nodes(file, output, int(more[0]))
+    else:
+        found = {"polars": polars, "celray": celray, "raydata": raydata}[way](file, output)
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])
