@@ -68,7 +68,7 @@ SAMPLES: dict[str, Sample] = {
             "output_path": "examples/winequality-strong.parquet",
             "transformations": {
                 "filter": {"alcohol": 12},
-                "new_columns": {"free share": "df['free sulfur dioxide'] / `total sulfur dioxide`"},
+                "new_columns": {"free share": "df['free_sulfur_dioxide'] / total_sulfur_dioxide"},
             },
         },
         seconds=120.0,

@@ -12,6 +12,7 @@ from polars.testing import assert_frame_equal
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs.protocol import JobRequest, Progress
 from tasks.runners import LocalJobs
+from tasks.samples import SAMPLES
 from tasks.schemas_data import transformations_from
 from tasks.submission import RayJobs
 
@@ -102,3 +103,16 @@ def test_delivered_files_are_processed(job: Job, datasets: Path) -> None:
     result = job("inbox", settle_seconds=0.0, stale_seconds=900.0)
     assert (result["done"], result["failed"]) == (1, 1)
     assert not list((datasets / "new").glob("*.csv"))
+
+
+def test_the_samples_are_right(job: Job, datasets: Path) -> None:
+    sample = SAMPLES["tasks.data_tasks.process_large_csv"].kwargs
+    change = transformations_from(sample["transformations"])
+    result = job("process_csv", **change.parameters(sample["file_path"], sample["output_path"]))
+    assert 0 < result["rows_written"] < 6497
+    assert "free share" in pl.read_parquet(datasets / sample["output_path"]).columns
+    sample = SAMPLES["tasks.data_tasks.aggregate_data"].kwargs
+    result = job("aggregate", aggregations=None, overwrite=False, **sample)
+    assert pl.read_csv(datasets / sample["output_path"])["rows"].sum() == 6497
+    sample = SAMPLES["tasks.data_tasks.process_new_data"].kwargs
+    assert job("inbox", stale_seconds=900.0, **sample)["status"] == "success"
