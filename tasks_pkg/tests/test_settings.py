@@ -139,3 +139,22 @@ def test_a_process_stops_with_one_line_and_no_traceback(env: dict[str, str], com
     assert len(done.stderr.splitlines()) == 1
     assert "configuration error" in done.stderr
     assert "'ml'" in done.stderr
+
+
+def test_a_replica_and_a_stand_in_are_nodes_of_their_worker(configure: Configure) -> None:
+    names = ["data", "data-3", "default"]
+    settings = configure(
+        workers=[
+            {"name": n, "queues": [q]}
+            for n, q in zip(names, ["ml", "data", "default"], strict=True)
+        ]
+    )
+    nodes = ["data@h", "data-2@h", "data-stand-in@h", "data-3@h", "data-3-2@h", "other-2@h"]
+    assert [settings.worker_of(node) for node in nodes] == [
+        "data",
+        "data",
+        "data",
+        "data-3",
+        "data-3",
+        "other-2",
+    ]

@@ -110,7 +110,7 @@ def _judge_redis(found: _Findings, part: str, redis: RedisState, settings: Setti
 
 
 def _judge_workers(found: _Findings, live: dict[str, list[str]], settings: Settings) -> WorkersData:
-    names = {node.partition("@")[0] for node in live}
+    names = {settings.worker_of(node) for node in live}
     expected = [worker.name for worker in settings.workers]
     missing = [name for name in expected if name not in names]
     for name in missing:

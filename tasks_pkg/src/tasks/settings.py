@@ -51,6 +51,9 @@ RESERVED = ("tasks.", "celery.")
 #: A host that cannot exist (RFC 2606): what stands for Redis where there is none.
 _NOWHERE = "no-broker.invalid"
 
+#: Node names of replicas, and of the stand-ins of a rolling update.
+_REPLICA = re.compile(r"(.+)-(?:\d+|stand-in)")
+
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -294,6 +297,16 @@ class Settings(BaseSettings):
     def queues(self) -> tuple[str, ...]:
         """Every queue that some worker of the catalogue consumes, in catalogue order."""
         return tuple(dict.fromkeys(queue for worker in self.workers for queue in worker.queues))
+
+    def worker_of(self, node: str) -> str:
+        """Give the catalogue's name for a node such as ``data-2@host``, a replica of ``data``.
+
+        What is no node of the catalogue keeps the name that it has.
+        """
+        name = node.partition("@")[0]
+        names = {worker.name for worker in self.workers}
+        replica = _REPLICA.fullmatch(name)
+        return replica[1] if replica and name not in names and replica[1] in names else name
 
     @property
     def own_queues(self) -> tuple[str, ...]:

@@ -170,7 +170,7 @@ class Verification:
     def _workers(self) -> str:
         expected = {worker.name for worker in self.settings.workers}
         self.workers = ask_workers(self.app, self.settings.health_timeout_seconds)
-        missing = expected - {node.partition("@")[0] for node in self.workers}
+        missing = expected - {self.settings.worker_of(node) for node in self.workers}
         _need(not missing, f"no answer from {', '.join(sorted(missing))}")
         parts = (f"{node} ({info['processes']} processes)" for node, info in self.workers.items())
         return ", ".join(parts)
@@ -194,7 +194,7 @@ class Verification:
     def _consumed(self) -> str:
         queues = {worker.name: set(worker.queues) for worker in self.settings.workers}
         for node, info in self.workers.items():
-            expected = queues.get(node.partition("@")[0], set())
+            expected = queues.get(self.settings.worker_of(node), set())
             _need(
                 set(info["queues"]) == expected,
                 f"{node} consumes {sorted(info['queues'])}, the catalogue says {sorted(expected)}",
@@ -211,7 +211,7 @@ class Verification:
         owners = {worker.name for worker in self.settings.workers if queue in worker.queues}
         worker = str(answer["worker"])
         _need(
-            worker.partition("@")[0] in owners,
+            self.settings.worker_of(worker) in owners,
             f"{worker} answered, the catalogue says {', '.join(sorted(owners))}",
         )
         _need(answer["queue"] == queue, f"it came through queue {answer['queue']!r}")
