@@ -359,12 +359,12 @@ def test_a_worker_older_than_the_deployed_code_is_flagged(  # noqa: PLR0913, PLR
     assert "yesterday  OLD: today is deployed" in celray("workers").stdout
     shown = subprocess.run(
         [sys.executable, "-m", "tasks.ops", "status"],
-        env=in_process,
+        env={**in_process, "CELRAY_HEALTH_TIMEOUT_SECONDS": "5"},
         capture_output=True,
         text=True,
         check=False,
-    ).stdout
-    assert "code yesterday OLD, deployed is today: restart it" in shown
+    )
+    assert "code yesterday OLD, deployed is today: restart it" in shown.stdout
     # Flower shows what `inspect stats` answers.
     (stats,) = (app.control.inspect(timeout=5, limit=1).stats() or {}).values()
     assert stats["code_version"] == "yesterday"

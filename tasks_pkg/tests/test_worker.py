@@ -141,3 +141,10 @@ def events_of_a_ping(client: Celery) -> set[str]:
                 if "task-succeeded" in seen:
                     break
     return seen
+
+
+def test_a_second_question_over_one_connection_is_answered_too(
+    default_worker: Process, app: Celery
+) -> None:
+    assert default_worker.popen.poll() is None
+    assert [len(app.control.ping(timeout=5, limit=1)) for _ in range(3)] == [1, 1, 1]

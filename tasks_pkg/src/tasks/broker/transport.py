@@ -136,6 +136,10 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         else:
             self._without_ack.discard(queue)
             _ = self.leases  # made while the connection is known to work
+        if self._waiting:
+            # The last fetch has not read this queue's lists: no notice would come for them.
+            self._waiting = False
+            self._in_poll = None
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def _fetch_arguments(self, queues: list[str], most: int) -> list[object]:

@@ -70,6 +70,10 @@ class Broker:
             counts[queue] = counts.get(queue, 0) + 1
         return counts
 
+    def listeners(self) -> int:
+        """Count the workers that listen for questions; one that was killed still counts."""
+        return self._client.scard(f"{_BINDINGS}celery.pidbox")
+
     def deployed(self) -> Deployed | None:
         """Give the code version that is deployed, as Beat has written it down."""
         return read(self._client)

@@ -18,7 +18,7 @@ from tasks.deployed import judge
 from tasks.settings import ClientSettings, load_client_settings
 
 #: How long workers may take to answer a question, in seconds.
-ANSWER_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
 
 
 class Client:
@@ -174,12 +174,16 @@ class Client:
             destination: the nodes to ask; all of them by default.
         """
         with answering(self.settings):
+            expected = self.broker.listeners()
+            if not expected:
+                return {}
             replies = self.app.control.broadcast(
                 "celray_info",
                 reply=True,
                 timeout=ANSWER_SECONDS,
                 destination=list(destination) if destination else None,
-                limit=len(destination) if destination else None,
+                # As many answers as there are workers end the waiting.
+                limit=len(destination) if destination else expected,
             )
             wanted = self.broker.deployed() if replies else None
         return {
