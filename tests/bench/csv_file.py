@@ -65,7 +65,7 @@ def _inside(way: str, file: Path, output: Path, engine: str = "", *more: str) ->
             shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
     here = Path(__file__).parent
     variables = {
-        "PYTHONPATH": f"{REPO / 'tasks_pkg/src/tasks'}:{here}",
+        "PYTHONPATH": f"{file.parent / 'package'}:{here}",
         "RAY_DEDUP_LOGS": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "CELRAY_JOB_ENGINE": "plain" if engine == "plain" else "ray",
@@ -84,4 +84,7 @@ def _inside(way: str, file: Path, output: Path, engine: str = "", *more: str) ->
 def folder() -> Iterator[Path]:
     """A place for the file and the outputs, which is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="celray-bench-") as path:
+        # Alone, as a job has it: beside it lie modules with the names of others.
+        (Path(path) / "package").mkdir()
+        (Path(path) / "package/ray_jobs").symlink_to(REPO / "tasks_pkg/src/tasks/ray_jobs")
         yield Path(path)
