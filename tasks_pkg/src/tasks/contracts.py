@@ -4,9 +4,9 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, ParamSpec, TypeAlias, TypeVar, get_type_hints
+from typing import Any, ParamSpec, TypeAlias, TypeVar, get_type_hints, is_typeddict
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,6 +42,15 @@ class Shape:
     parse: Callable[[dict[str, Any]], object]
 
 
+def _schema(annotation: Any) -> dict[str, Any]:  # noqa: ANN401 - any annotation
+    """Give a JSON schema; of what holds further objects, only that it is one."""
+    try:
+        schema = TypeAdapter(annotation).json_schema()
+    except PydanticUserError:  # a TypedDict in a TypedDict, before Python 3.12
+        return {"type": "object"}
+    return {"type": "object"} if "$defs" in schema else schema
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with the arguments: where, of which kind, in words."""
@@ -65,6 +74,7 @@ class Contract:
         self.annotations = {
             name: hints.get(name, Any) for name in self.signature.parameters if name != "self"
         }
+        self._returns = hints.get("return")
         self._adapters = {
             name: TypeAdapter(annotation) for name, annotation in self.annotations.items()
         }
@@ -74,6 +84,13 @@ class Contract:
         shape = self._shape(parameter)
         adapter = TypeAdapter(shape.model) if shape else self._adapters[parameter]
         return adapter.json_schema()
+
+    def result_schema(self) -> dict[str, Any]:
+        """Give a JSON schema of the keys that the function is annotated to return."""
+        if not is_typeddict(self._returns):
+            return {}
+        keys = get_type_hints(self._returns, include_extras=True)
+        return {"properties": {name: _schema(hint) for name, hint in keys.items()}}
 
     def validate(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]

@@ -5,12 +5,13 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field
 
 from tasks import datasets
-from tasks.contracts import Untyped, validated
+from tasks.contracts import Shape, Untyped, validated
 from tasks.orchestration import ray_task, run_job
 from tasks.schemas_data import (
     AggregateResult,
     CsvResult,
     NewDataResult,
+    Transformations,
     transformations_from,
 )
 from tasks.settings import get_settings
@@ -24,7 +25,9 @@ def process_large_csv(
     self: Untyped,
     file_path: str,
     output_path: str,
-    transformations: dict[str, Any] | None = None,
+    transformations: Annotated[
+        dict[str, Any] | None, Shape(Transformations, transformations_from)
+    ] = None,
 ) -> CsvResult:
     """Filter one large CSV file and derive columns, on all CPUs, in bounded memory.
 

@@ -25,7 +25,13 @@ class Transformations(BaseModel):
     ``filter``, ``new_columns`` and ``num_chunks`` are what callers have always sent.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
 
     filter: dict[Column, int | float | str] | str | None = None
     """``{column: x}`` keeps rows with column > x (dates as ISO text); or a formula."""

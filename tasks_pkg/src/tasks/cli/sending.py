@@ -58,6 +58,9 @@ def describe(session: Session, info: "TaskInfo") -> None:
             _parameter(session, parameter, "  ")
     if info.doc.returns:
         session.say(f"\nResult\n  {_indented(info.doc.returns)}")
+        width = max((len(key.name) for key in info.result), default=0)
+        for key in info.result:
+            session.say(f"  {key.name.ljust(width)}  {key.type}")
     if info.doc.raises:
         session.say("\nErrors")
         for kind, why in info.doc.raises.items():

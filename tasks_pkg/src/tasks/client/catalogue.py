@@ -41,6 +41,7 @@ class TaskInfo:
     contract: Contract | None = field(default=None, repr=False)
     doc: docstrings.Docstring = field(default_factory=docstrings.Docstring)
     parameters: tuple[Parameter, ...] = ()
+    result: tuple[Parameter, ...] = ()
 
     @property
     def short(self) -> str:
@@ -56,6 +57,7 @@ class TaskInfo:
             "description": self.doc.text,
             "parameters": [asdict(parameter) for parameter in self.parameters],
             "returns": self.doc.returns,
+            "result": [asdict(key) for key in self.result],
             "raises": self.doc.raises,
         }
 
@@ -97,7 +99,9 @@ def _describe(name: str, task: Untyped) -> TaskInfo:
                 _keys(schema, schema),
             )
         )
-    return TaskInfo(name, ROUTES.get(name), contract, doc, tuple(parameters))
+    result = contract.result_schema()
+    keys = _keys(result, result)
+    return TaskInfo(name, ROUTES.get(name), contract, doc, tuple(parameters), keys)
 
 
 def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
