@@ -1,0 +1,56 @@
+"""What the chaos suite runs: each task writes its start and its effect into a file, the ledger.
+
+Under celray's app as ``-A chaos_tasks:ours``, under stock Celery as ``-A chaos_tasks:stock``.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, shared_task
+
+
+def _write(what: str, key: str) -> None:
+    line = f"{what} {key} {os.getpid()} {time.time():.6f}\n".encode()
+    descriptor = os.open(os.environ["CHAOS_LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(descriptor, line)  # one write: lines of many processes do not mix
+    finally:
+        os.close(descriptor)
+
+
+@shared_task(name="chaos.work")  # type: ignore[untyped-decorator]  # celery has no types
+def work(key: str, seconds: float) -> str:
+    """Begin, take ``seconds``, have one effect."""
+    _write("start", key)
+    time.sleep(seconds)
+    _write("effect", key)
+    return key
+
+
+@shared_task(name="chaos.join")  # type: ignore[untyped-decorator]
+def join(keys: list[str], key: str) -> str:
+    """The body of a chord."""
+    _write("start", key)
+    _write("effect", key)
+    return f"{key} {len(keys)}"
+
+
+@shared_task(name="chaos.poison")  # type: ignore[untyped-decorator]
+def poison(key: str, whom: str) -> None:
+    """Kill the process that runs it, or its whole worker."""
+    _write("start", key)
+    os.killpg(0, signal.SIGKILL) if whom == "worker" else os.kill(os.getpid(), signal.SIGKILL)
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a Celery app
+    if name == "ours":
+        from tasks.app import app  # noqa: PLC0415 - only where celray's own app is wanted
+
+        return app
+    if name == "stock":
+        urls = Path(os.environ["CHAOS_URLS"]).read_text().split()
+        return Celery("stock", broker=urls[0], backend=urls[1])
+    raise AttributeError(name)
