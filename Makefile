@@ -20,6 +20,7 @@ REPLICAS ?=
 PURGE    ?=
 ARGS     ?=
 BENCH    ?=
+CHAOS    ?=
 NAME     ?=
 DEST     ?= ../$(NAME)
 export HOST SSH_USER ENV
@@ -148,13 +149,15 @@ destroy: $(VENV)/stamp ## remove containers and images; data stays unless PURGE=
 	$(PLAY) playbooks/destroy.yml -e confirm=yes -e purge=$(or $(PURGE),no)
 
 ##@ Develop
-.PHONY: lint test test-fast bench
+.PHONY: lint test test-fast chaos bench
 lint: $(DEV)/stamp $(RAY)/stamp ## ansible-lint, yamllint, ruff, mypy, hadolint, shellcheck
 	@.ci/lint
 test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp ## unit tests: templates, modules, tasks (real Redis, real Ray), no container
 	@.ci/test-fast
 test: $(VENV)/stamp test-fast ## test-fast, then whole deployments in container hosts (molecule)
 	@.ci/test-hosts
+chaos: $(TASKS)/stamp ## faults under load, counted, beside stock Celery, into docs/reliability.md: CHAOS="--rounds 3"
+	@.ci/chaos --write $(CHAOS)
 bench: $(VENV)/stamp $(DEV)/stamp ## measure deploys, code updates and task round trips into docs/benchmarks.md
 	@$(DEV)/bin/python -m tests.bench $(BENCH)
 

@@ -3,6 +3,7 @@
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 from celery import Celery
@@ -135,3 +136,47 @@ def test_beat_on_time_has_missed_nothing(
         assert "missed" not in process.text
     finally:
         process.kill()
+
+
+def sent_at(redis: RedisServer) -> list[float]:
+    """When each message of the entry `often` was sent, in order."""
+    with redis.client(0) as broker:
+        messages = [json.loads(str(raw)) for raw in broker.lrange("default", 0, -1)]
+    return sorted(message["headers"]["celray_published_at"] for message in messages)
+
+
+def test_of_two_beats_one_ticks_and_the_other_replaces_it_when_it_dies(
+    env: dict[str, str], redis: RedisServer, tmp_path: Path
+) -> None:
+    # The lock lives five ticks, here of one second each; in a deployment 25 s.
+    replaced_within = 5 + 1 + 2
+    only = SCHEDULE[:1]
+    first = start_beat(env, tmp_path / "first.log", only)
+    second: Process | None = None
+    try:
+        wait_for(lambda: len(sent_at(redis)) >= 2)
+        second = start_beat(env, tmp_path / "second.log", only)
+        second.says("beat: Starting")
+        before = len(sent_at(redis))
+        wait_for(lambda: len(sent_at(redis)) >= before + 3)
+        assert "Scheduler: Sending" not in second.text
+
+        first.kill()
+        killed = time.time()
+        wait_for(lambda: sent_at(redis)[-1] > killed, replaced_within)
+        assert "Scheduler: Sending" in second.text
+
+        # Somebody deletes the lock: its holder ends, rather than tick beside another.
+        with redis.client(2) as client:
+            assert client.delete("redbeat::lock") == 1
+        second.popen.wait(timeout=20)
+        ended = time.time()
+        first = start_beat(env, tmp_path / "third.log", only)  # as the container's policy does
+        wait_for(lambda: sent_at(redis)[-1] > ended, 20)
+
+        times = sent_at(redis)
+        assert min(later - earlier for earlier, later in pairwise(times)) > 0.9
+    finally:
+        first.kill()
+        if second is not None:
+            second.kill()

@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--kinds", default=",".join(get_args(Kind)), help="celray,stock")
     parser.add_argument("--lease", type=int, default=5, help="seconds; a deployment has 60")
     parser.add_argument("--rounds", type=int, default=1, help="how often everything is run")
-    parser.add_argument("--at-once", type=int, default=3, help="so many cases side by side")
+    parser.add_argument("--at-once", type=int, default=5, help="so many cases side by side")
     parser.add_argument("--write", action="store_true", help="write docs/reliability.md")
     options = parser.parse_args()
     names = [name for name in options.only.split(",") if name]

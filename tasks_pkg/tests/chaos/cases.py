@@ -237,7 +237,7 @@ def rolling(stack: Stack) -> Figures:
     return _under_load(stack, fault)
 
 
-@case("tasks of four times the lease, and an ETA of three")
+@case("tasks of four times the lease, and an ETA of three", short=False)
 def long_tasks(stack: Stack) -> Figures:
     _two_workers(stack)
     for number in range(2):
@@ -248,7 +248,7 @@ def long_tasks(stack: Stack) -> Figures:
     return {"starts of three tasks": (float(starts), 3.0)}
 
 
-@case("poison: a task that kills its process each time")
+@case("poison: a task that kills its process each time", short=False)
 def poison_process(stack: Stack) -> Figures:
     stack.worker("first")
     stack.submit_poison("poison", "process")
