@@ -30,6 +30,7 @@ VENV  := .venv
 DEV   := .venv-dev
 TASKS := .venv-tasks
 RAY   := .venv-ray
+PEERS := .venv-peers
 CLIENT := .venv-client
 LOCKS := tasks_pkg/requirements
 
@@ -158,7 +159,7 @@ test: $(VENV)/stamp test-fast ## test-fast, then whole deployments in container 
 	@.ci/test-hosts
 chaos: $(TASKS)/stamp ## faults under load, counted, beside stock Celery, into docs/reliability.md: CHAOS="--rounds 3"
 	@.ci/chaos --write $(CHAOS)
-bench: $(VENV)/stamp $(DEV)/stamp ## measure deploys, code updates and task round trips into docs/benchmarks.md
+bench: $(VENV)/stamp $(DEV)/stamp $(TASKS)/stamp $(PEERS)/stamp ## measure deploys, code updates and task round trips into docs/benchmarks.md
 	@$(DEV)/bin/python -m tests.bench $(BENCH)
 
 ##@ Extend
@@ -174,7 +175,7 @@ venv: $(VENV)/stamp ## make the control environment now (every operation does wh
 lock: $(DEV)/stamp ## renew every lock from its .in file; UPGRADE=1 takes the newest versions
 	@.ci/lock
 clean: ## remove environments and caches; the deployment is not touched
-	@rm -rf $(VENV) $(DEV) $(TASKS) $(RAY) $(CLIENT) .ansible
+	@rm -rf $(VENV) $(DEV) $(TASKS) $(RAY) $(CLIENT) $(PEERS) .ansible
 	@find . -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache -o -name .ruff_cache \
 	  -o -name .hypothesis | xargs rm -rf
 
@@ -183,6 +184,7 @@ stale = $(if $(filter $(CURDIR),$(file <$1/stamp)),,FORCE)
 $(VENV)/stamp: requirements.txt $(call stale,$(VENV))
 $(DEV)/stamp: requirements-dev.txt $(call stale,$(DEV))
 $(CLIENT)/stamp: $(LOCKS)/client.lock $(call stale,$(CLIENT))
+$(PEERS)/stamp: tests/bench/peers.lock $(call stale,$(PEERS))
 $(TASKS)/stamp: $(LOCKS)/worker.lock $(LOCKS)/test.lock $(call stale,$(TASKS))
 $(RAY)/stamp: $(addprefix $(LOCKS)/,ray.lock worker.lock test.lock test_ray.lock) $(call stale,$(RAY))
 .%/stamp:

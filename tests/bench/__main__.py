@@ -13,10 +13,11 @@ from tests.bench.loopback import ssh_server
 from tests.bench.operations import REPO, BenchError
 from tests.bench.report import Report, aims, details, render
 from tests.bench.roundtrip import compare
+from tests.bench.throughput import throughput
 
-PARTS = ("fresh", "nothing", "edit", "ping", "sizes", "csv")
+PARTS = ("fresh", "nothing", "edit", "ping", "sizes", "csv", "throughput")
 #: What needs no deployment.
-ALONE = frozenset({"csv"})
+ALONE = frozenset({"csv", "throughput"})
 
 
 def say(text: str) -> None:
@@ -80,6 +81,9 @@ def main() -> int:
     try:
         if "csv" in wanted:
             report.csv = csv_file.compare(options.repeat, say)
+        if "throughput" in wanted:
+            say("tasks a second, beside stock Celery, dramatiq, taskiq and rq")
+            report.throughput = throughput(options.repeat)
         if not needs_deployment:
             print("\n".join([*aims(report), *details(report)]))
             return 0

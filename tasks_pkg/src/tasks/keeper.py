@@ -207,6 +207,7 @@ class Keeper:
         """Stop; what is finished is acknowledged if Redis answers."""
         self._ended.set()
         for leases in all_leases():
+            leases.kept = False
             leases.flush()
 
     def _run(self) -> None:
@@ -222,6 +223,7 @@ class Keeper:
         if sweeper is None:
             sweeper = Sweeper(self._app, leases, self._seconds, self._max_deliveries)
             self._sweepers[id(leases)] = sweeper
+            leases.kept = True
         try:
             if leases.away or clock() - self._renewed_at >= self._seconds / 3:
                 lost = leases.renew()

@@ -120,9 +120,10 @@ def connections_cut(stack: Stack) -> Figures:
 )
 def half_open(stack: Stack) -> Figures:
     cut_off = stack.worker("first", proxied=True)
+    for number in range(3):
+        stack.submit(f"long-before-{number}", 2.4 * stack.lease)
+        stack.wait_for_start(f"long-before-{number}")
     stack.worker("second")
-    stack.submit("long-before", 1.6 * stack.lease)
-    stack.submit("long-beside", 1.6 * stack.lease)
 
     def fault() -> Figures:
         stack.proxies[0].freeze()
@@ -133,7 +134,7 @@ def half_open(stack: Stack) -> Figures:
             cut_off.start_again()
         return {"seconds until work goes on": (stack.resumed_after(frozen) or 999.0, 10.0)}
 
-    figures = _under_load(stack, fault)
+    figures = _under_load(stack, fault, before=1)
     stack.ledger.settle(4 * stack.lease)
     figures["tasks run by two workers at once"] = (_overlaps(stack), 0.0)
     return figures

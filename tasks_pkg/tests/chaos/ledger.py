@@ -29,6 +29,7 @@ class Count:
     failed: int
     lost: int
     duplicated: int
+    evicted: int
     refused: int
     restarted: int
 
@@ -96,15 +97,19 @@ class Ledger:
 
     def count(self) -> Count:
         """Hold the invariant against what happened."""
-        states = Counter(self.states().values())
+        told = self.states()
+        states = Counter(told.values())
         ended = states["SUCCESS"] + states["FAILURE"] + states["REVOKED"]
         effects = self.effects()
         starts = Counter(run.key for run in self.runs())
+        # Its effect is there, its result is not: a full Redis evicts results, and never a task.
+        evicted = sum(1 for key, state in told.items() if state == "PENDING" and effects[key])
         return Count(
             submitted=len(self.submitted),
             succeeded=states["SUCCESS"],
             failed=states["FAILURE"] + states["REVOKED"],
-            lost=len(self.submitted) - ended,
+            lost=len(self.submitted) - ended - evicted,
+            evicted=evicted,
             duplicated=sum(number - 1 for number in effects.values() if number > 1),
             refused=sum(self.refused.values()),
             restarted=sum(1 for number in starts.values() if number > 1),

@@ -45,7 +45,8 @@ def line(outcome: Outcome) -> str:
     return (
         f"{'ok' if outcome.fine else 'BROKEN':7}{outcome.kind:7}{outcome.case.name:18}"
         f"submitted {c.submitted}, succeeded {c.succeeded}, failed {c.failed}, lost {c.lost}, "
-        f"effects twice {c.duplicated}, started again {c.restarted}, refused {c.refused}"
+        f"effects twice {c.duplicated}, results evicted {c.evicted}, "
+        f"started again {c.restarted}, refused {c.refused}"
         f"{'; ' if figures else ''}{figures}  ({outcome.seconds:.0f} s)"
     )
 
@@ -62,6 +63,8 @@ def _cell(outcome: Outcome | None) -> str:
         wrong.append(f"**{c.lost} lost**")
     if c.duplicated:
         wrong.append(f"**{c.duplicated} effects twice**")
+    if c.evicted:
+        wrong.append(f"{c.evicted} results evicted")
     figures = [
         f"{name}: {'never' if value >= 999 else format(value, '.1f').removesuffix('.0')}"
         for name, (value, _) in outcome.figures.items()

@@ -17,6 +17,8 @@ from tasks.broker.scripts import ACK, HELD, LEASES, RENEW, RESTORE
 
 logger = logging.getLogger(__name__)
 
+#: So many tags travel along with a fetch.
+_ALONG: Final = 64
 #: So many tags travel in one command.
 _CHUNK: Final = 1000
 
@@ -59,6 +61,8 @@ class Leases:
         self.working: frozenset[str] = frozenset()
         #: When Redis last said that the leases are ours, or that nobody can take them.
         self.safe_at = clock()
+        #: Whether a keeper looks after them.
+        self.kept = False
         self._done: set[str] = set()
         self.away = False
         self._lock = threading.Lock()
@@ -73,11 +77,23 @@ class Leases:
         self.held[tag] = queue, message
 
     def ack(self, tag: str) -> None:
-        """Remove a message that is done; while Redis is away, as soon as it is back."""
+        """Remove a message that is done: with the next fetch, which this makes room for.
+
+        Where none follows, because the worker stops or Redis is away, the keeper does it; where
+        there is no keeper, it is done at once.
+        """
         self.held.pop(tag, None)
         self._done.add(tag)
-        if not self.away:
+        if not self.kept:
             self.flush()
+
+    def done(self) -> list[str]:
+        """Give tags for a fetch to take along."""
+        return list(self._done)[:_ALONG] if self._done else []
+
+    def told(self, tags: list[str]) -> None:
+        """Forget tags that a fetch has taken along."""
+        self._done.difference_update(tags)
 
     def flush(self) -> None:
         """Tell Redis what is done; what it cannot be told now stays for the next time."""

@@ -18,13 +18,18 @@ LEASES: Final = "celray:leases"
 DEAD: Final = "celray:dead"
 
 #: KEYS held, leases, dead, the queues' lists; ARGV seconds added to the lease, most messages,
-#: the queue of each list. Gives queue, message, queue, message, ... An empty answer has read
-#: every list with EXISTS, so that a tracking client is told when one gets a message. What is
-#: not a message of kombu's goes to the dead letters.
+#: the queue of each list, tags that are done (a fetch takes them along). Gives queue, message,
+#: queue, message, ... An empty answer has read every list with EXISTS, so that a tracking client
+#: is told when one gets a message. What is not a message of kombu's goes to the dead letters.
 FETCH: Final = """
 local now = redis.call('TIME')
 local score = tonumber(now[1]) + tonumber(now[2]) / 1e6 + tonumber(ARGV[1])
 local got, most = {}, tonumber(ARGV[2])
+local first_done = #KEYS
+if #ARGV >= first_done then
+  redis.call('HDEL', KEYS[1], unpack(ARGV, first_done))
+  redis.call('ZREM', KEYS[2], unpack(ARGV, first_done))
+end
 for i = 4, #KEYS do
   while #got < 2 * most do
     local item = redis.call('RPOP', KEYS[i])

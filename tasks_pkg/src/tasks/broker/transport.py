@@ -66,6 +66,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]  # kombu has no types
             tag, _ = self._delivered.popitem()
             if tag not in self._leases.working:
                 self._leases.give_back(tag, first=True)
+        self._leases.flush()
         return []
 
     def restore_visible(self, *_: object, **__: object) -> None:
@@ -97,6 +98,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
     _waiting = False
 
     def __init__(self, *args: object, **kwargs: object) -> None:
+        self._taken_along: list[str] = []
         self._without_ack: set[str] = set()
         self._leases: Leases | None = None
         super().__init__(*args, **kwargs)
@@ -142,11 +144,11 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             self._in_poll = None
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
-    def _fetch_arguments(self, queues: list[str], most: int) -> list[object]:
+    def _fetch_arguments(self, queues: list[str], most: int, done: list[str]) -> list[object]:
         lists = [(self._q_for_pri(q, step), q) for step in self.priority_steps for q in queues]
         keys = [HELD, LEASES, DEAD, *(key for key, _ in lists)]
         extra = self.leases.extra_seconds
-        return [len(keys), *keys, extra, most, *(queue for _, queue in lists)]
+        return [len(keys), *keys, extra, most, *(queue for _, queue in lists), *done]
 
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's
         queues = self._queue_cycle.consume(len(self.active_queues))
@@ -160,7 +162,9 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         self._in_poll = connection
         self._waiting = False
         self._brpop_sent_at = monotonic()
-        connection.send_command("EVALSHA", self._fetch_sha, *self._fetch_arguments(queues, most))
+        self._taken_along = self.leases.done()
+        arguments = self._fetch_arguments(queues, most, self._taken_along)
+        connection.send_command("EVALSHA", self._fetch_sha, *arguments)
 
     def _brpop_read(self, **_: object) -> bool:
         connection = self.client.connection
@@ -170,6 +174,9 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             if not connection.can_read(timeout=0):
                 raise Empty
             answer = self._read(connection)
+        if answer is not _BELL and self._taken_along:
+            self.leases.told(self._taken_along)
+            self._taken_along = []
         if answer is _BELL or connection.can_read(timeout=0):
             self.drain_notices()
             self._in_poll = None  # the next turn of the loop fetches
@@ -223,7 +230,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
     def _get(self, queue: str) -> dict[str, Any]:
         with self.conn_or_acquire() as client:
             sha = client.script_load(FETCH)
-            number, *rest = self._fetch_arguments([queue], 1)
+            number, *rest = self._fetch_arguments([queue], 1, [])
             answer = client.evalsha(sha, number, *rest)
         if not answer:
             raise Empty
