@@ -14,6 +14,8 @@ from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.transport import redis as kombu_redis
 from redis.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError
 
 from tasks.broker.queues import SEPARATOR, STEPS, list_of
 from tasks.broker.scripts import HELD, LEASES
@@ -169,3 +171,26 @@ def test_celerys_consumer_treats_a_lost_connection_as_we_replace_it() -> None:
         celery_request.Request.execute_using_pool
     )
     assert isinstance(state.requests, dict)
+
+
+def test_a_full_redis_still_fetches_renews_and_acknowledges(
+    connection: Connection, client: Celery, redis: RedisServer
+) -> None:
+    client.send_task("x", queue="default")
+    with redis.client(0) as broker:
+        broker.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(OutOfMemoryError):
+                broker.set("something", "more")
+            message = connection.default_channel.basic_get("default")
+            assert connection.default_channel.leases.renew() == set()
+            message.ack()
+            assert not broker.exists(HELD, LEASES)
+        finally:
+            broker.config_set("maxmemory", "200mb")
+
+
+def test_a_result_that_a_full_redis_refuses_is_written_again(app: Celery) -> None:
+    assert app.backend.exception_safe_to_retry(OutOfMemoryError("full"))
+    assert app.backend.exception_safe_to_retry(RedisConnectionError("away"))
+    assert not app.backend.exception_safe_to_retry(ValueError("wrong"))

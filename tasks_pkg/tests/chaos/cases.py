@@ -29,6 +29,11 @@ class Case:
     twice: int = 0
     why_twice: str = ""
 
+    @property
+    def evicts(self) -> bool:
+        """Results may be gone: they have a time to live, and a full Redis makes room with them."""
+        return self.name == "redis-full"
+
 
 CASES: list[Case] = []
 

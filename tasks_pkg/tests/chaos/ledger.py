@@ -29,7 +29,7 @@ class Count:
     failed: int
     lost: int
     duplicated: int
-    evicted: int
+    unanswered: int
     refused: int
     restarted: int
 
@@ -102,14 +102,13 @@ class Ledger:
         ended = states["SUCCESS"] + states["FAILURE"] + states["REVOKED"]
         effects = self.effects()
         starts = Counter(run.key for run in self.runs())
-        # Its effect is there, its result is not: a full Redis evicts results, and never a task.
-        evicted = sum(1 for key, state in told.items() if state == "PENDING" and effects[key])
+        unanswered = sum(1 for key, state in told.items() if state == "PENDING" and effects[key])
         return Count(
             submitted=len(self.submitted),
             succeeded=states["SUCCESS"],
             failed=states["FAILURE"] + states["REVOKED"],
-            lost=len(self.submitted) - ended - evicted,
-            evicted=evicted,
+            lost=len(self.submitted) - ended - unanswered,
+            unanswered=unanswered,
             duplicated=sum(number - 1 for number in effects.values() if number > 1),
             refused=sum(self.refused.values()),
             restarted=sum(1 for number in starts.values() if number > 1),

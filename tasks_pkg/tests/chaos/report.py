@@ -33,6 +33,8 @@ class Outcome:
         within = all(limit is None or value <= limit for value, limit in self.figures.values())
         if self.count is None or self.count.lost:
             return False
+        if self.count.unanswered and not self.case.evicts:
+            return False
         return within and self.count.duplicated <= self.case.twice
 
 
@@ -45,7 +47,7 @@ def line(outcome: Outcome) -> str:
     return (
         f"{'ok' if outcome.fine else 'BROKEN':7}{outcome.kind:7}{outcome.case.name:18}"
         f"submitted {c.submitted}, succeeded {c.succeeded}, failed {c.failed}, lost {c.lost}, "
-        f"effects twice {c.duplicated}, results evicted {c.evicted}, "
+        f"effects twice {c.duplicated}, without a result {c.unanswered}, "
         f"started again {c.restarted}, refused {c.refused}"
         f"{'; ' if figures else ''}{figures}  ({outcome.seconds:.0f} s)"
     )
@@ -63,8 +65,8 @@ def _cell(outcome: Outcome | None) -> str:
         wrong.append(f"**{c.lost} lost**")
     if c.duplicated:
         wrong.append(f"**{c.duplicated} effects twice**")
-    if c.evicted:
-        wrong.append(f"{c.evicted} results evicted")
+    if c.unanswered:
+        wrong.append(f"{c.unanswered} had their effect and have no result")
     figures = [
         f"{name}: {'never' if value >= 999 else format(value, '.1f').removesuffix('.0')}"
         for name, (value, _) in outcome.figures.items()
