@@ -80,8 +80,8 @@ THROUGHPUT = """
 
 Two processes each, on one Redis with its append-only file, in turns; a task adds one to a counter
 in Redis and has a result. The queue is full when the worker starts; start-up is not counted.
-celray's figure includes late acknowledgement, leases, the state STARTED, extended results and events; Celery
-has its own defaults, with none of these.
+celray's figure includes late acknowledgement, leases, the state STARTED, extended results and
+events; Celery has its own defaults, with none of these.
 
 | | median | lowest | highest |
 | --- | --- | --- | --- |"""

@@ -157,9 +157,9 @@ def create_app(settings: Settings) -> Celery:
     """Build the app for ``settings``; registers the consumer's heartbeat."""
     celery = Celery("tasks", task_cls=CelrayTask)
     celery.conf.update(configuration(settings))
-    celery.loader.override_backends = {
-        scheme: "tasks.results:ResultStore" for scheme in ("redis", "rediss")
-    }
+    celery.loader.override_backends = dict.fromkeys(
+        ("redis", "rediss"), "tasks.results:ResultStore"
+    )
     celery.steps["consumer"].add(ConsumerHeartbeat)
     celery.steps["consumer"].add(CodeVersion)
     celery.steps["consumer"].add(KeeperStep)
