@@ -56,7 +56,25 @@ def celray_info(control: Untyped) -> WorkerInfo:
 
 
 def ask_workers(app: Celery, timeout: float) -> dict[str, WorkerInfo]:
-    """Give every worker's description by node name; waits the whole ``timeout`` (seconds)."""
+    """Give every worker's description by node name.
+
+    Args:
+        app: the app.
+        timeout: how long to wait for answers, in seconds; all of it is waited. Where a worker of
+            the catalogue has not answered by then, three times that, once: on a busy machine the
+            answers come late.
+    """
+    settings = get_settings()
+    expected = {worker.name for worker in settings.workers}
+    found: dict[str, WorkerInfo] = {}
+    for seconds in (timeout, 3 * timeout):
+        found |= _ask(app, seconds)
+        if expected <= {settings.worker_of(node) for node in found}:
+            break
+    return found
+
+
+def _ask(app: Celery, timeout: float) -> dict[str, WorkerInfo]:
     replies = app.control.broadcast("celray_info", reply=True, timeout=timeout) or []
     return {
         node: cast("WorkerInfo", info)
