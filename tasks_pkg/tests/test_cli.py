@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -380,8 +379,8 @@ def worker_code(celray: Celray) -> str:
 
 
 def test_a_worker_that_an_update_has_reached_before_beat_is_newer() -> None:
-    before: deployed.Deployed = {"version": "a", "at": time.time() - 100}
-    assert deployed.judge("b", 10.0, before) == "newer"
-    assert deployed.judge("b", 200.0, before) == "old"
-    assert deployed.judge("a", 200.0, before) == "current"
-    assert deployed.judge("a", 200.0, None) == "unknown"
+    beat: deployed.Deployed = {"version": "a", "at": 1000.0}
+    assert deployed.judge("b", 1090.0, beat) == "newer"
+    assert deployed.judge("b", 900.0, beat) == "old"
+    assert deployed.judge("a", 900.0, beat) == "current"
+    assert deployed.judge("a", 900.0, None) == "unknown"

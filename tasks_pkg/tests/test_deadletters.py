@@ -64,7 +64,7 @@ def test_a_task_that_kills_its_process_is_kept_and_can_be_replayed_or_dropped(
     assert starts(redis) == 3
 
     deadletters.replay(broker, result.id, app=client)
-    wait_for(lambda: starts(redis) == 6, 30)  # it has all its starts again
+    wait_for(lambda: starts(redis) == 6, 60)  # it has all its starts again
     again = wait_for(lambda: deadletters.letters(broker))
     assert deadletters.drop(broker, result.id).id == again[0].id
     assert deadletters.letters(broker) == []

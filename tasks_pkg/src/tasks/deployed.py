@@ -51,12 +51,12 @@ def read(broker: Redis) -> Deployed | None:
     return {"version": found["version"], "at": float(found["at"])}
 
 
-def judge(version: str, uptime_seconds: float, deployed: Deployed | None) -> State:
+def judge(version: str, started_at: float, deployed: Deployed | None) -> State:
     """Say how a worker's code stands to what is deployed.
 
     Args:
         version: the worker's.
-        uptime_seconds: since its process began.
+        started_at: when its process began (seconds since the epoch).
         deployed: what Beat has written down.
     """
     if deployed is None:
@@ -64,7 +64,7 @@ def judge(version: str, uptime_seconds: float, deployed: Deployed | None) -> Sta
     if version == deployed["version"]:
         return "current"
     # One that began after Beat is part of an update that has not reached Beat yet.
-    return "old" if time.time() - uptime_seconds < deployed["at"] else "newer"
+    return "old" if started_at < deployed["at"] else "newer"
 
 
 def told(version: str, state: State, deployed: Deployed | None) -> str:

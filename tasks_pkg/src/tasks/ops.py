@@ -94,7 +94,7 @@ def _codes(
     with broker:
         wanted = deployed.read(broker)
     return {
-        node: deployed.judge(info["versions"]["code"], info["uptime_seconds"], wanted)
+        node: deployed.judge(info["versions"]["code"], info["started_at"], wanted)
         for node, info in workers.items()
     }, wanted
 

@@ -17,13 +17,14 @@ _STARTED = time.monotonic()
 
 
 class WorkerInfo(TypedDict):
-    """What one worker says about itself; ``uptime_seconds`` since its process began."""
+    """What one worker says about itself; ``started_at`` is its clock, seconds since the epoch."""
 
     queues: list[str]
     processes: int
     running: int
     done: int
     uptime_seconds: int
+    started_at: float
     pid: int
     versions: dict[str, str]
     tasks: list[str]
@@ -43,6 +44,7 @@ def celray_info(control: Untyped) -> WorkerInfo:
         "running": len(state.active_requests),
         "done": sum(state.total_count.values()),
         "uptime_seconds": int(time.monotonic() - _STARTED),
+        "started_at": time.time() - (time.monotonic() - _STARTED),
         "pid": os.getpid(),
         "versions": versions(),
         "tasks": tasks,

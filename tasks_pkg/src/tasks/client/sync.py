@@ -189,7 +189,7 @@ class Client:
         return {
             node: {
                 **info,
-                "code_state": judge(info["versions"]["code"], info["uptime_seconds"], wanted),
+                "code_state": judge(info["versions"]["code"], info["started_at"], wanted),
                 "code_deployed": wanted and wanted["version"],
             }
             for reply in replies or []
