@@ -1,5 +1,6 @@
 """One stack as processes: Redis, workers, load; celray's or stock Celery's settings."""
 
+import gc
 import itertools
 import os
 import select
@@ -209,6 +210,9 @@ class Stack:
         for proxy in self.proxies:
             proxy.close()
         self.ledger.close()
+        # A result unsubscribes when it is collected, and complains without a Redis.
+        self.ledger.submitted.clear()
+        gc.collect()
         self.client.close()
         self._undo.close()
 
