@@ -51,7 +51,7 @@ class CelrayTask(Task):  # type: ignore[misc]  # celery has no types
     """
 
     abstract = True
-    Request = "tasks.requests:Request"
+    Request = "tasks.worker_request:Request"
     max_retries = 2
     default_retry_delay = 5
 

@@ -12,7 +12,7 @@ from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
 from tasks.runners import LocalJobs
 
-PACKAGE = Path(__file__).parents[2] / "src" / "tasks"
+PACKAGE = Path(__file__).parents[2] / "src" / "tasks" / "ray_jobs"
 
 SQUARES = """
 from ray_jobs import cluster
@@ -34,9 +34,10 @@ except ZeroDivisionError as error:
 def test_calls_give_their_results_by_index_and_their_own_errors(
     engine: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "ray_jobs").symlink_to(PACKAGE)  # alone on the path, as a job has it
     done = subprocess.run(
         [sys.executable, "-c", SQUARES],
-        env={ENGINE_VARIABLE: engine, "PYTHONPATH": str(PACKAGE), "HOME": str(tmp_path)},
+        env={ENGINE_VARIABLE: engine, "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
