@@ -27,8 +27,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of what goes into the images, in a place with an unlucky name."""
     copy = tmp_path / "home/.pycharm/tasks_pkg"
     copy.mkdir(parents=True)
-    for name in ("worker.Dockerfile", "ray.Dockerfile", "code.Dockerfile", "extra.Dockerfile"):
-        shutil.copy(REPO / "tasks_pkg" / name, copy)
+    for recipe in REPO.glob("tasks_pkg/*.Dockerfile"):
+        shutil.copy(recipe, copy)
     shutil.copytree(REPO / "tasks_pkg/requirements", copy / "requirements")
     (copy / "src/tasks/ray_jobs").mkdir(parents=True)
     (copy / "src/tasks/app.py").write_text("app = 1\n")
@@ -113,10 +113,55 @@ def test_what_packages_require_lies_between_dependencies_and_code() -> None:
     assert changed(without, found) == {"worker", "ray"}
     assert found["ray_deps"] == without["ray"]
     assert set(found) - set(without) == {"worker_extra", "ray_deps"}
-    assert images.laid_on_the_host(without) == {"worker", "worker_extra"}
+    assert images.laid_on_the_host(without) == {"worker"}
     assert images.laid_on_the_host(found) == {"worker", "worker_extra", "ray"}
     more = tags(plan=packages.Plan({}, ["httpx", "rich"], ["geopandas"]))
     assert changed(found, more) == {"worker_extra", "worker"}
+
+
+GIS = {"name": "gis", "queues": ["gis"], "packages": ["gdal-bin"]}
+OWN = {"name": "gpu", "queues": ["gpu"], "image": "example/cuda-python:3.11"}
+
+
+@pytest.mark.usefixtures("package")
+def test_a_worker_with_packages_has_a_chain_of_its_own_and_the_others_stay() -> None:
+    plan = packages.Plan({}, ["httpx"], [])
+    without, found = tags(plan=plan), tags(plan=plan, workers=[GIS])
+    assert changed(without, found) == set()
+    assert set(found) - set(without) == {
+        f"{part}_gis" for part in ("base", "worker_deps", "worker_extra", "worker")
+    }
+    assert len(set(found.values())) == len(found)
+    (step,) = images.own_images("distro", SETTINGS | {"plan": plan, "workers": [GIS]}, found)
+    assert "gdal-bin" in step["bootstrap"]
+    assert step["apt"] == "", "a bootstrapped base needs no network in a build"
+
+
+@pytest.mark.usefixtures("package")
+def test_a_workers_own_image_is_its_base_and_is_pulled() -> None:
+    settings = SETTINGS | {"workers": [{**OWN, "packages": ["libgomp1"]}]}
+    (step,) = images.own_images("distro", settings, tags())
+    assert step["base"] == step["pull"] == "example/cuda-python:3.11"
+    assert (step["bootstrap"], step["apt"]) == ([], "libgomp1")
+
+
+@pytest.mark.usefixtures("package")
+def test_layers_are_built_above_what_they_stand_on() -> None:
+    found = tags(plan=packages.Plan({}, ["httpx"], ["rich"]), workers=[GIS])
+    steps = images.layers(found, [name for name in found if name != "redis"])
+    above = {step["image"]: step["above"] for kind in steps.values() for step in kind}
+    assert above == {
+        found["ray"]: found["ray_deps"],
+        found["worker_extra"]: found["worker_deps"],
+        found["worker_extra_gis"]: found["worker_deps_gis"],
+        found["worker"]: found["worker_extra"],
+        found["worker_gis"]: found["worker_extra_gis"],
+    }
+    plain = images.layers(tags(workers=[GIS]), ["worker", "worker_gis"])
+    assert [step["above"] for step in plain["code"]] == [
+        tags()["worker_deps"],
+        tags(workers=[GIS])["worker_deps_gis"],
+    ]
 
 
 def test_parts_cannot_run_into_each_other() -> None:

@@ -39,6 +39,11 @@ CATALOGUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "a name that is no container's": ([worker(name="Ml_1")], ("'Ml_1'", "lower-case")),
     "a name of the wrong kind": ([worker(name=["ml"])], ("name is ['ml']",)),
     "a memory that is no size": ([worker(memory="lots")], ("'lots'", "512m or 4g")),
+    "an image that moves": ([worker(image="example/gpu:latest")], ("other than latest",)),
+    "an image without a tag": ([worker(image="example/gpu")], ("'example/gpu' has no tag",)),
+    "packages as a text": ([worker(packages="gdal-bin")], ("packages is 'gdal-bin'", "a list")),
+    "packages with options": ([worker(packages=["--force"])], ("['--force']", "Debian packages")),
+    "a misspelt extra": ([worker(package=["a"])], ("'package'", "did you mean packages?")),
     "a worker that is no mapping": (["ml"], ("worker number 1 is 'ml'",)),
     "an empty catalogue": ([], ("the catalogue is []",)),
     "a catalogue of the wrong kind": (5, ("the catalogue is 5",)),
@@ -60,6 +65,13 @@ def the_one(problems: list[Any], *words: str) -> None:
 def test_a_wrong_catalogue_is_one_named_problem(mistake: str) -> None:
     workers, words = CATALOGUES[mistake]
     the_one(preflight.check_catalogue(workers), "celery_workers", *words)
+
+
+def test_a_worker_may_have_an_image_of_its_own_and_more_packages() -> None:
+    own = worker(image="registry.example:5000/gpu/python:3.11-cuda", packages=["gdal-bin"])
+    assert preflight.check_catalogue([own]) == []
+    pinned = worker(image="example/gpu@sha256:" + 64 * "0")
+    assert preflight.check_catalogue([pinned]) == []
 
 
 def test_every_mistake_is_shown_at_once() -> None:

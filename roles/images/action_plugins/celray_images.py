@@ -68,7 +68,8 @@ def images_for(source: str, settings: Mapping[str, Any]) -> dict[str, str]:
     """Image name -> tag, for one source. Upstream images keep the tags that they came with.
 
     Where task packages need more than our locks, `worker_extra` lies between the worker's
-    dependencies and its code, and `ray` is a layer above `ray_deps`.
+    dependencies and its code, and `ray` is a layer above `ray_deps`. A worker with an image of its
+    own has the same chain under names that end in its own: `worker_deps_NAME` and so on.
     """
     planned = settings["plan"]
     if source == "registry":
@@ -89,25 +90,97 @@ def images_for(source: str, settings: Mapping[str, Any]) -> dict[str, str]:
     images = {
         "base": base,
         "redis": redis,
-        "worker_deps": f"celray/worker-deps:{own['worker']}",
         "ray": f"celray/ray:{own['ray']}",
+        "worker_deps": f"celray/worker-deps:{own['worker']}",
     }
     extra = (PACKAGE / "extra.Dockerfile").read_bytes()
-    below = own["worker"]
-    if planned.worker:
-        below = digest(below, extra, *planned.worker)
-        images["worker_extra"] = f"celray/worker-extra:{below}"
     if planned.ray:
         images["ray_deps"] = images["ray"]
         images["ray"] = f"celray/ray-extra:{digest(own['ray'], extra, *planned.ray)}"
+    for step in own_images(source, settings, images):
+        if step["bootstrap"]:
+            images[f"base_{step['worker']}"] = step["base"]
+        images[f"worker_deps_{step['worker']}"] = step["image"]
     version = with_packages(code_version(), planned.code)
-    code = digest(below, (PACKAGE / "code.Dockerfile").read_bytes(), version)
-    return {**images, "worker": f"celray/worker:{code}"}
+    for name in [name for name in images if name.startswith("worker_deps")]:
+        suffix = name.removeprefix("worker_deps")
+        below = images[name].partition(":")[2]
+        if planned.worker:
+            below = digest(below, extra, *planned.worker)
+            images[f"worker_extra{suffix}"] = f"celray/worker-extra:{below}"
+        code = digest(below, (PACKAGE / "code.Dockerfile").read_bytes(), version)
+        images[f"worker{suffix}"] = f"celray/worker:{code}"
+    return images
+
+
+def own_images(
+    source: str, settings: Mapping[str, Any], images: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """What the workers' own images are made of: one step for each worker that has one.
+
+    Debian packages of a worker are part of a base bootstrapped for it; on an image from elsewhere
+    they are installed by its own apt.
+    """
+    steps = []
+    distro = settings["distro"]
+    for worker in settings.get("workers", []):
+        packages = list(worker.get("packages", []))
+        if not packages and not worker.get("image"):
+            continue
+        base, bootstrap = worker.get("image") or images["base"], []
+        if source == "distro" and not worker.get("image"):
+            bootstrap = sorted({*distro["base_packages"], *packages})
+            base = f"celray/base:{digest(distro['suite'], *distro['options'], *bootstrap)}"
+        apt = "" if bootstrap else " ".join(packages)
+        recipe = (PACKAGE / "own.Dockerfile").read_bytes()
+        number = digest(recipe, base, apt, images["worker_deps"])
+        steps.append(
+            {
+                "worker": worker["name"],
+                "image": f"celray/worker-deps:{number}",
+                "base": base,
+                "bootstrap": bootstrap,
+                "pull": worker.get("image") or "",
+                "apt": apt,
+            }
+        )
+    return steps
+
+
+def bootstrapped(
+    distro: Mapping[str, Any], images: Mapping[str, str], steps: Iterable[Mapping[str, Any]]
+) -> dict[str, list[str]]:
+    """Tag to Debian packages, of every image that is bootstrapped."""
+    own = {step["base"]: list(step["bootstrap"]) for step in steps if step["bootstrap"]}
+    return {
+        images["base"]: list(distro["base_packages"]),
+        images["redis"]: list(distro["redis_packages"]),
+        **own,
+    }
 
 
 def laid_on_the_host(images: Mapping[str, str]) -> set[str]:
     """Images that are a layer above one that was shipped: small, and built where they are used."""
-    return {"worker", "worker_extra"} | ({"ray"} if "ray_deps" in images else set())
+    above = {n for n in images if n.startswith("worker") and not n.startswith("worker_deps")}
+    return above | ({"ray"} if "ray_deps" in images else set())
+
+
+def layers(images: Mapping[str, str], missing: Iterable[str]) -> dict[str, list[dict[str, str]]]:
+    """The layers to build on the host: those with wheels, then those with code."""
+    found: dict[str, list[dict[str, str]]] = {"extra": [], "code": []}
+    for name in missing:
+        if name == "ray" and "ray_deps" in images:
+            step = {"image": images[name], "above": images["ray_deps"], "wheelhouse": "ray"}
+            found["extra"].append(step)
+        elif name.startswith("worker_extra"):
+            above = images["worker_deps" + name.removeprefix("worker_extra")]
+            step = {"image": images[name], "above": above, "wheelhouse": "worker_extra"}
+            found["extra"].append(step)
+        elif name in laid_on_the_host(images):
+            suffix = name.removeprefix("worker")
+            above = images.get(f"worker_extra{suffix}", images[f"worker_deps{suffix}"])
+            found["code"].append({"image": images[name], "above": above})
+    return found
 
 
 def choose(
@@ -162,12 +235,22 @@ class ActionModule(ActionBase):
             there = seen["images"]
         source = choose(args["source"], there, candidates, args["needed"])
         images = candidates[source or "distro"]
-        missing = [n for n in args["needed"] if n in images and images[n] not in there]
+        suffixes = ["", *(f"_{worker['name']}" for worker in args["workers"])]
+        needed = [
+            part + suffix
+            for part in args["needed"]
+            for suffix in (suffixes if part.startswith("worker") else [""])
+        ]
+        missing = [n for n in needed if n in images and images[n] not in there]
+        steps = own_images(source or "distro", settings, images)
         return result | {
             "changed": False,
             "source": source,
             "images": images,
             "missing": missing,
+            "own": [step for step in steps if f"worker_deps_{step['worker']}" in missing],
+            "bootstrap": bootstrapped(args["distro"], images, steps),
+            "layers": layers(images, missing),
             "shipped": [name for name in missing if name not in laid_on_the_host(images)],
             "code_version": with_packages(code_version(), planned.code),
             "build_host": self.build_host(task_vars),

@@ -32,6 +32,8 @@ options:
   wheels: {description: "build: directory of wheels that goes into the context", type: path}
   wheels_archive: {description: "build: a tar file of such a directory", type: path}
   build_args: {description: "build: build arguments", type: dict, default: {}}
+  pull: {description: "build: an image that must be there first", type: str, default: ""}
+  network: {description: "build: what its steps may use", choices: [none, host], default: none}
   target: {description: "save, load: the tar file", type: path}
 author: celray
 """
@@ -246,6 +248,8 @@ def link_tree(source: str, target: str) -> None:
 def build(params: dict[str, Any]) -> dict[str, Any]:
     if params["image"] in list_images(params["docker"]):
         return {"changed": False}
+    if params["pull"] and params["pull"] not in list_images(params["docker"]):
+        call(params["docker"], "pull", params["pull"])
     with tempfile.TemporaryDirectory(dir=params["cache"]) as context:
         for name, text in params["context"].items():
             path = os.path.join(context, name)
@@ -268,7 +272,7 @@ def build(params: dict[str, Any]) -> dict[str, Any]:
             for word in ("--build-arg", f"{key}={value}")
         ]
         # --force-rm: the legacy builder would leave the container of a step that failed.
-        options = ("--force-rm", "--network", "none", "-t", params["image"])
+        options = ("--force-rm", "--network", params["network"], "-t", params["image"])
         call(params["docker"], "build", *options, *args, context)
     # The legacy builder keeps the stages of a build as images without a name.
     call(params["docker"], "image", "prune", "--force", "--filter", "label=celray.stage=build")
@@ -330,6 +334,8 @@ def main() -> None:
             "wheels": {"type": "path"},
             "wheels_archive": {"type": "path"},
             "build_args": {"type": "dict", "default": {}},
+            "pull": {"type": "str", "default": ""},
+            "network": {"choices": ["none", "host"], "default": "none"},
             "target": {"type": "path"},
         },
         supports_check_mode=True,

@@ -28,11 +28,12 @@ CATALOGUE = "celery_workers (roles/celray/defaults/main.yml, or your inventory)"
 SCHEDULE_KEYS = ("name", "task", "queue", "every_seconds", "cron", "missed")
 MISSED = ("run", "skip")
 WORKER_KEYS = {"name": str, "queues": list, "concurrency": int, "memory": str}
-WORKER_OPTIONS = {"autoscale": list, "replicas": int}
+WORKER_OPTIONS = {"autoscale": list, "replicas": int, "image": str, "packages": list}
 #: Keys of which a worker has one.
 EITHER = ("concurrency", "autoscale")
 OVERRIDES = "celray_worker_overrides (group_vars/all/worker_overrides.yml in your inventory)"
 WORDS = {str: "a text", list: "a list", int: "a whole number"}
+DEBIAN = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 SIZE = re.compile(r"^[1-9][0-9]*[bkmg]$")
 # docker-compose 1.29.2 never asks for a newer API than this.
 COMPOSE_V1_API = (1, 38)
@@ -155,6 +156,17 @@ def check_worker(worker: Any, position: int) -> list[Problem]:
             SIZE.match(worker["memory"]),
             f"memory is {worker['memory']!r}",
             "write a size such as 512m or 4g",
+        ),
+        (
+            re.fullmatch(r"[\w./:-]+[:@][\w.:-]+", worker.get("image", "a:1"))
+            and not worker.get("image", "").endswith(":latest"),
+            f"image {worker.get('image')!r} has no tag that stays what it is",
+            "name a tag other than latest, or a digest",
+        ),
+        (
+            all(DEBIAN.fullmatch(str(name)) for name in worker.get("packages", [])),
+            f"packages is {worker.get('packages')!r}",
+            "list names of Debian packages, as [gdal-bin, libgeos-c1v5]",
         ),
     ]
     return [Problem(f"{label}: {what}", CATALOGUE, fix) for good, what, fix in rules if not good]
