@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from generations import compose_v1, compose_v2
 from rendering import INVENTORIES, Rendered, render
 from understood import normal, understood
 
 ODD = "a $HOME ${HOME} $$ \"quoted\" 'single' # %d {x} \\ : é"
 REMOTE = {
+    "celray_worker_names": ["gpu-1", "data"],
     "celray_task_settings": {"environment_name": ODD},
     "celery_packages": [
         {
@@ -46,6 +48,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "remote": ("10.0.0.84", REMOTE),
     "ray elsewhere": ("10.0.0.84", ELSEWHERE),
 }
+#: Every inventory on this machine and remotely; Ray elsewhere is the same for all of them.
+CASES = [
+    *((inventory, variant) for inventory in INVENTORIES for variant in ("local", "remote")),
+    ("single", "ray elsewhere"),
+]
 #: Keys that one of the generations refuses, wherever they stand (shared design), and published
 #: ports, which host networking has no use for.
 REFUSED = {
@@ -60,17 +67,11 @@ REFUSED = {
 }
 
 
-@pytest.fixture(scope="session", params=INVENTORIES)
-def inventory(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="session", params=VARIANTS)
-def rendered(
-    request: pytest.FixtureRequest, inventory: str, tmp_path_factory: pytest.TempPathFactory
-) -> Rendered:
-    address, settings = VARIANTS[request.param]
-    return render(tmp_path_factory.mktemp(request.param), inventory, address, settings)
+@pytest.fixture(scope="session", params=CASES, ids=" ".join)
+def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    inventory, variant = request.param
+    address, settings = VARIANTS[variant]
+    return render(tmp_path_factory.mktemp(variant), inventory, address, settings)
 
 
 def keys(value: Any) -> Iterator[str]:
@@ -95,9 +96,9 @@ def test_both_generations_understand_the_same_services(rendered: Rendered) -> No
 
 def test_compose_understands_what_the_template_says(rendered: Rendered) -> None:
     for project in rendered.projects:
-        for service in understood(compose_v2(), project).values():
-            written = normal(rendered.services[service["container_name"]])
-            assert service == written
+        written = yaml.safe_load(text_of(project))["services"]
+        for name, service in understood(compose_v2(), project).items():
+            assert service == normal(written[name])
 
 
 def test_no_key_that_a_generation_refuses(rendered: Rendered) -> None:
