@@ -66,6 +66,9 @@ def _inside(way: str, file: Path, output: Path, engine: str = "", *more: str) ->
     here = Path(__file__).parent
     variables = {
         "PYTHONPATH": f"{file.parent / 'package'}:{here}",
+        # Ray notes a cluster's address in here, for every later ray.init() to find; one that is
+        # gone makes that hang.
+        "RAY_TMPDIR": str(file.parent),
         "RAY_DEDUP_LOGS": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "CELRAY_JOB_ENGINE": "plain" if engine == "plain" else "ray",
