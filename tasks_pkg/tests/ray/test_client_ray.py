@@ -63,7 +63,7 @@ def test_a_training_is_watched_with_its_log_and_traced(
     assert "Ray job celray-" in done.stderr
     assert "boosting rounds" in done.stderr
     assert "@@celray" not in done.stderr
-    # Ours has none; on a busy machine Ray's own processes may tell of one, with their name before it.
+    # Ours has none; Ray's own processes may tell of one, with their name before it.
     assert not [line for line in done.stderr.splitlines() if line.startswith("Traceback")]
 
     task = ours.task(result["ray_submission_id"].removeprefix("celray-"))
