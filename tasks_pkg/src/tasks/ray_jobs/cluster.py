@@ -28,7 +28,10 @@ def connect() -> None:
         import ray  # noqa: PLC0415 - takes a second, which a plain job need not wait
 
         if not ray.is_initialized():
-            ray.init(logging_level=logging.WARNING)
+            # The Jobs API names the cluster in RAY_ADDRESS. Without it "local": otherwise Ray looks
+            # for whichever cluster began last on this machine, and hangs if that is gone.
+            address = os.environ.get("RAY_ADDRESS") or "local"
+            ray.init(address=address, logging_level=logging.WARNING)
 
 
 def cpus() -> int:
