@@ -48,7 +48,8 @@ def test_a_worker_is_replaced_behind_a_stand_in_and_no_task_is_lost(
     deployment.configure("overrides", celray_worker_overrides={"data": {"concurrency": 2}})
     with load(client, "data") as answered:
         done = deployment.play("site.yml", *ROLLING)
-    assert done.actions == {"celery-worker-data": "recreate", "celery-worker-data-2": "remove"}
+    # What is defined no more is named by its service.
+    assert done.actions == {"celery-worker-data": "recreate", "worker-data-2": "remove"}
     assert "At work now" in done.output
     assert {"data-stand-in", "data"} <= set(answered)
     after = deployment.look()
