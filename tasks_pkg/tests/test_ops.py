@@ -10,6 +10,7 @@ from celery import Celery
 from celray_testing import Answer, HttpService, Process, http_service, ray_answers
 
 from tasks import samples, verify
+from tasks.ops import progress_line
 from tasks.report import Check, Container, Report, markdown
 from tasks.settings import Settings, get_settings
 
@@ -105,6 +106,14 @@ def test_verify_uses_every_part(
     assert checks["containers"].detail == "flower is running and unhealthy"
     assert not report.ok
     assert report.versions["ray head"] == "2.60.0"
+
+
+def test_progress_is_told_while_there_is_some() -> None:
+    step = {"phase": "training", "done": 3, "total": 20, "message": "boosting rounds"}
+    told = progress_line({"status": "PROGRESS", "result": step})
+    assert told == "training: 3 of 20 (boosting rounds)"
+    assert progress_line({"status": "SUCCESS", "result": {"status": "success"}}) == "SUCCESS"
+    assert progress_line({"status": "PENDING", "result": None}) == "PENDING"
 
 
 def test_a_report_reads_well() -> None:

@@ -134,10 +134,7 @@ def train_sample() -> int:
     told = ""
     deadline = time.monotonic() + sample.seconds
     while not pending.ready() and time.monotonic() < deadline:
-        info = (
-            pending.info if pending.state == "PROGRESS" and isinstance(pending.info, dict) else {}
-        )
-        line = "{phase}: {done} of {total} ({message})".format(**info) if info else pending.state
+        line = progress_line(pending.backend.get_task_meta(pending.id))
         if line != told:
             told = line
             sys.stderr.write(f"train-sample {pending.id} {line}\n")
@@ -150,6 +147,19 @@ def train_sample() -> int:
         return 1
     _say(json.dumps(pending.result, indent=2))
     return 0
+
+
+def progress_line(meta: dict[str, Any]) -> str:
+    """Tell how far a task is.
+
+    Args:
+        meta: state and result as they were stored together; asked for one by one, the state may be
+            of before the end and the result of after it.
+    """
+    info = meta.get("result")
+    if meta["status"] != "PROGRESS" or not isinstance(info, dict):
+        return str(meta["status"])
+    return "{phase}: {done} of {total} ({message})".format(**info)
 
 
 def running(*, as_json: bool) -> int:
