@@ -1,7 +1,14 @@
 """Revoking a task with `terminate=True` ends it, whatever it is doing."""
 
+from pathlib import Path
+
 from celery import Celery
-from celray_testing import TRACES, RedisServer, StartWorker, wait_for
+from celray_testing import TRACES, Process, RedisServer, StartWorker, wait_for
+
+
+def children(worker: Process) -> set[str]:
+    pid = worker.popen.pid
+    return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
 def test_a_running_task_that_is_revoked_ends_and_the_worker_goes_on(
@@ -11,8 +18,10 @@ def test_a_running_task_that_is_revoked_ends_and_the_worker_goes_on(
     sent = client.send_task("extra.nap", (1, 60), queue="default")
     with redis.client(5) as traces:
         wait_for(lambda: traces.lrange(TRACES, 0, -1) == ["start 1"])
+        before = children(worker)
         client.control.revoke(sent.id, terminate=True)
         wait_for(lambda: sent.state == "REVOKED")
+        wait_for(lambda: before - children(worker))  # one of them has ended
         with redis.client(0) as broker:
             wait_for(lambda: not broker.exists("unacked"))
         # The child is gone: four tasks at once still find four children.

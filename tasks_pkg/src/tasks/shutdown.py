@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 
+from celery import signals
 from celery.utils.log import get_logger
 from celery.worker import state
 
@@ -80,5 +81,12 @@ def end_on_sigterm(**_: object) -> None:
     With ``REMAP_SIGTERM`` Celery has its children ignore it, so that a revoked task ran on, and
     wrote its progress, and its failure at the end, over the state REVOKED. The worker's own stop
     uses SIGQUIT then, and nobody else signals a container's children.
+
+    Sent when a child begins; billiard sets its signals up once more after that, so the first task
+    is waited for.
     """
+    signals.task_prerun.connect(_take_sigterm)
+
+
+def _take_sigterm(**_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
