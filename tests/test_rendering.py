@@ -171,7 +171,7 @@ def test_redis_listens_on_loopback_and_the_hosts_address(rendered: Rendered) -> 
         bind = next(row for row in settings.read_text().splitlines() if row.startswith("bind "))
         addresses = bind.split()[1:]
         assert addresses in (["127.0.0.1"], ["127.0.0.1", "10.0.0.84"])
-        assert settings.read_text().count("\nmaxmemory-policy volatile-lru\n") == 1
+        assert settings.read_text().count("\nmaxmemory-policy noeviction\n") == 1
 
 
 def test_flowers_configuration_is_python_with_the_password(rendered: Rendered) -> None:

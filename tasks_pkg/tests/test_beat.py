@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from celery import Celery
-from celray_testing import Process, RedisServer, wait_for
+from celray_testing import Process, RedisServer, full, wait_for
 from redbeat.decoder import RedBeatJSONEncoder
 
 from tasks.inspection import beat_state
@@ -134,6 +134,26 @@ def test_beat_on_time_has_missed_nothing(
             wait_for(lambda: int(str(broker.llen("default"))) >= 3)
         assert beat_state(app, settings, 1.0).missed == {}
         assert "missed" not in process.text
+    finally:
+        process.kill()
+
+
+def test_beat_waits_while_redis_is_full_and_goes_on(
+    env: dict[str, str], redis: RedisServer, tmp_path: Path
+) -> None:
+    process = start_beat(env, tmp_path / "beat.log", SCHEDULE[:1])
+    try:
+        with redis.client(0) as broker:
+            wait_for(lambda: broker.llen("default"))
+            with full(redis):
+                wait_for(lambda: "Redis is away or full" in process.text)
+                waiting = int(str(broker.llen("default")))
+                time.sleep(2.5)
+                assert broker.llen("default") == waiting
+            wait_for(lambda: int(str(broker.llen("default"))) > waiting + 1)
+        times = sent_at(redis)
+        assert all(later - earlier > 0.5 for earlier, later in pairwise(times))
+        assert process.popen.poll() is None
     finally:
         process.kill()
 

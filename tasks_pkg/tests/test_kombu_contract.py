@@ -9,9 +9,10 @@ from celery import Celery
 from celery.worker import request as celery_request
 from celery.worker import state
 from celery.worker.consumer import Consumer
-from celray_testing import RedisServer
+from celray_testing import RedisServer, full
 from kombu.connection import Connection
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
+from kombu.exceptions import OperationalError
 from kombu.transport import redis as kombu_redis
 from redis.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -188,6 +189,41 @@ def test_a_full_redis_still_fetches_renews_and_acknowledges(
             assert not broker.exists(HELD, LEASES)
         finally:
             broker.config_set("maxmemory", "200mb")
+
+
+def test_a_full_redis_takes_a_workers_results_and_messages(
+    app: Celery, client: Celery, redis: RedisServer
+) -> None:
+    with full(redis) as broker:
+        with pytest.raises(OperationalError, match="maxmemory"):
+            client.send_task("x", queue="default", retry=False)
+        app.backend.store_result("an-id", {"rows": 7}, "SUCCESS")
+        app.send_task("x", queue="default", ignore_result=True)
+        assert broker.llen("default") == 1
+    assert client.AsyncResult("an-id").get(timeout=5) == {"rows": 7}
+    with redis.client(1) as results:
+        assert 0 < int(results.ttl("celery-task-meta-an-id")) <= app.conf.result_expires
+
+
+def test_the_reserve_of_a_full_redis_has_an_end(app: Celery, redis: RedisServer) -> None:
+    with full(redis, share=0.5), pytest.raises(OperationalError, match="reserve"):
+        app.send_task("x", queue="default", ignore_result=True, retry=False)
+
+
+def test_a_worker_can_begin_in_a_full_redis(connection: Connection, redis: RedisServer) -> None:
+    with full(redis) as broker:
+        channel = connection.default_channel
+        Queue("mailbox", Exchange("boxes"), "mailbox", expires=10)(channel).declare()
+        broker.delete("_kombu.binding.boxes")
+        channel._refresh_bindings(["mailbox"])
+        assert broker.exists("_kombu.binding.boxes")
+
+
+def test_a_chord_comes_together_in_a_full_redis(app: Celery, redis: RedisServer) -> None:
+    with full(redis):
+        script = app.backend._chord_part_return_script
+        arguments = ["an-id", "{}", 1, 0, 60, 60, 10, "token"]
+        assert script(keys=list("jtsdgc"), args=arguments)[0] == 1
 
 
 def test_a_result_that_a_full_redis_refuses_is_written_again(app: Celery) -> None:

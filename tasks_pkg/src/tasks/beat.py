@@ -15,6 +15,7 @@ from redbeat import RedBeatScheduler
 from redbeat.schedulers import get_redis
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tasks import deployed
@@ -60,7 +61,7 @@ def missed_run(
 
 
 class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
-    """RedBeat that says when it last ticked, and outlives a short absence of Redis.
+    """RedBeat that says when it last ticked, and outlives a Redis that is away or full for a while.
 
     Losing the lock still ends the process, by RedBeat's design: another Beat has it.
     """
@@ -110,8 +111,8 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
             self._announce()
             pause: float = super().tick(*args, **kwargs)
             get_redis(self.app).set(LAST_TICK_KEY, f"{time.time():.3f}")
-        except (RedisConnectionError, RedisTimeoutError) as error:
-            logger.warning("beat: Redis does not answer (%s); nothing is sent", error)
+        except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError) as error:
+            logger.warning("beat: Redis is away or full (%s); nothing is sent", error)
             return float(self.max_interval)
         touch(get_settings().heartbeat_file)
         return pause

@@ -9,7 +9,7 @@ The interface that the command line wraps (``celray dead list | show | replay | 
     deadletters.drop(broker, letter_id)              # for good
 
 A letter's id is its task's id. The store is one hash without a time to live (``celray:dead`` in
-the broker's database), which ``volatile-lru`` never evicts.
+the broker's database).
 """
 
 import json

@@ -97,7 +97,9 @@ def _said(error: Exception) -> str:
 def _judge_redis(found: _Findings, part: str, redis: RedisState, settings: Settings) -> None:
     if redis.memory_max_bytes:
         percent = 100 * redis.memory_used_bytes / redis.memory_max_bytes
-        if percent > settings.health_max_redis_memory_percent:
+        if redis.memory_used_bytes >= redis.memory_max_bytes:
+            found.add(part, "unhealthy", "memory is full: submitters are refused, workers go on")
+        elif percent > settings.health_max_redis_memory_percent:
             limit = settings.health_max_redis_memory_percent
             found.add(part, "degraded", f"memory {percent:.0f} % of its limit, more than {limit:g}")
     if redis.evicted_keys:

@@ -31,9 +31,7 @@ class Outcome:
     def fine(self) -> bool:
         """The invariant and every limit hold."""
         within = all(limit is None or value <= limit for value, limit in self.figures.values())
-        if self.count is None or self.count.lost:
-            return False
-        if self.count.unanswered and not self.case.evicts:
+        if self.count is None or self.count.lost or self.count.unanswered:
             return False
         return within and self.count.duplicated <= self.case.twice
 

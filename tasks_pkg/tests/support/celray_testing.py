@@ -16,8 +16,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError
 
 T = TypeVar("T")
 
@@ -63,7 +65,7 @@ class RedisServer:
         assert program, "redis-server is missing: apt-get install redis-server"
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         options += ["--appendonly", "yes", "--save", "", "--maxmemory", "200mb"]
-        options += ["--maxmemory-policy", "volatile-lru"]
+        options += ["--maxmemory-policy", "noeviction"]
         self.process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
         wait_for(self.answers)
 
@@ -85,6 +87,22 @@ class RedisServer:
 
     def client(self, db: int) -> Redis:
         return Redis(port=self.port, db=db, decode_responses=True)
+
+
+@contextmanager
+def full(redis: RedisServer, share: float = 0.98) -> Iterator[Redis]:
+    """Keep Redis' memory limit at so much of what it uses; gives a client."""
+    with redis.client(0) as broker:
+        broker.setrange("ballast", 20_000_000, "x")
+        used = int(broker.info("memory")["used_memory"])
+        broker.config_set("maxmemory", int(share * used))
+        try:
+            with pytest.raises(OutOfMemoryError):
+                broker.set("something", "more")
+            yield broker
+        finally:
+            broker.delete("ballast")
+            broker.config_set("maxmemory", "200mb")
 
 
 def environment(redis: RedisServer, folder: Path, **extra: str) -> dict[str, str]:

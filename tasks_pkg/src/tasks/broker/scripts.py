@@ -117,3 +117,54 @@ redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('LPUSH', KEYS[2], ARGV[3])
 return 1
 """
+
+#: Redis refuses what may need memory once it is full. What a worker writes lets it finish what it
+#: has, which is what empties the queues; so that may take a tenth more than ``maxmemory``. Only the
+#: service's own user may ask how much is used; a client's gets the refusal.
+_WITHIN_RESERVE: Final = """#!lua flags=allow-oom
+local memory = redis.pcall('INFO', 'memory')
+if type(memory) == 'table' then
+  return redis.error_reply('OOM Redis is full, and the reserve is for workers')
+end
+local used = tonumber(string.match(memory, 'used_memory:(%d+)'))
+local most = tonumber(string.match(memory, 'maxmemory:(%d+)'))
+if most > 0 and used > 1.1 * most then
+  return redis.error_reply('OOM the reserve for workers above maxmemory is used up too')
+end
+"""
+
+#: KEYS the queue's list; ARGV message.
+PUBLISH: Final = (
+    _WITHIN_RESERVE
+    + """
+return redis.call('LPUSH', KEYS[1], ARGV[1])
+"""
+)
+
+#: KEYS sets; ARGV member. Adds it to each.
+BIND: Final = (
+    _WITHIN_RESERVE
+    + """
+for i = 1, #KEYS do
+  redis.call('SADD', KEYS[i], ARGV[1])
+end
+"""
+)
+
+#: KEYS the result's key; ARGV seconds to keep it (0: for ever), result.
+STORE: Final = (
+    _WITHIN_RESERVE
+    + """
+if tonumber(ARGV[1]) > 0 then
+  redis.call('SETEX', KEYS[1], ARGV[1], ARGV[2])
+else
+  redis.call('SET', KEYS[1], ARGV[2])
+end
+return redis.call('PUBLISH', KEYS[1], ARGV[2])
+"""
+)
+
+
+def within_reserve(script: str) -> str:
+    """Let a small script of somebody else's write also while Redis is full, without a bound."""
+    return "#!lua flags=allow-oom\n" + script

@@ -9,18 +9,29 @@ publishes need not know of it. Should a notice be lost, the next fetch is a seco
 What this relies on in kombu and redis-py is held by ``tests/test_kombu_contract.py``.
 """
 
+from functools import cached_property
 from queue import Empty
 from time import monotonic
 from typing import Any
 
 from kombu.transport import redis as kombu_redis
+from kombu.transport.redis import REFRESH_BINDING
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
+from kombu.utils.json import dumps, loads
+from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, OutOfMemoryError
 
 from tasks.broker.leases import Leases, leases_at
-from tasks.broker.scripts import DEAD, FETCH, HELD, LEASES
+from tasks.broker.scripts import (
+    BIND,
+    DEAD,
+    FETCH,
+    HELD,
+    LEASES,
+    PUBLISH,
+    within_reserve,
+)
 from tasks.contracts import Untyped
 
 #: At most so many messages in one fetch.
@@ -237,6 +248,44 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         message: dict[str, Any] = loads(bytes_to_str(answer[1]))
         self.leases.hold(message["properties"]["delivery_tag"], queue, message)
         return message
+
+    # -- while Redis is full: a transaction is refused whatever is in it, a read too
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: object) -> None:
+        """Publish; while Redis is full, a worker's follow-up work may use the reserve."""
+        try:
+            super()._put(queue, message, **kwargs)
+        except OutOfMemoryError:
+            key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+            with self.conn_or_acquire() as client:
+                client.register_script(PUBLISH)(keys=[key], args=[dumps(message)])
+
+    def _size(self, queue: str) -> int:
+        with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+            for step in self.priority_steps:
+                pipe.llen(self._q_for_pri(queue, step))
+            return sum(pipe.execute())
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        try:
+            super()._queue_bind(exchange, routing_key, pattern, queue)
+        except OutOfMemoryError:
+            sets = [self.keyprefix_queue % exchange, self.keyprefix_binding_permanent % exchange]
+            member = self.sep.join([routing_key or "", pattern or "", queue or ""])
+            with self.conn_or_acquire() as client:
+                client.register_script(BIND)(keys=sets, args=[member])
+
+    @cached_property
+    def _refresh_binding(self) -> Untyped:
+        script = self._create_client().register_script(within_reserve(REFRESH_BINDING))
+
+        def refresh(keys: list[str], args: list[object], client: Untyped) -> object:
+            # kombu renews its bindings in a transaction, for speed alone.
+            if isinstance(client, Pipeline):
+                client = self._create_client()
+            return script(keys=keys, args=args, client=client)
+
+        return refresh
 
     def close(self) -> None:
         """Give back what nobody works on; see :meth:`QoS.restore_unacked`."""
