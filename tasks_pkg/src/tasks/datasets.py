@@ -29,9 +29,10 @@ def check(dataset_path: str, columns: dict[str, str], settings: Settings) -> Non
     with _told(settings):
         source = sources.resolve(dataset_path, [str(root) for root in roots])
         if source.format == "csv":
-            header = sources.csv_header(source.files[0])
-            for column, origin in columns.items():
-                sources.require_column(column, header, origin, str(source.files[0]))
+            for file in source.files:
+                header = csv_files.columns_of(file)
+                for column, origin in columns.items():
+                    sources.require_column(column, header, origin, str(file))
 
 
 def check_csv(parameters: dict[str, Any], settings: Settings) -> None:
@@ -84,12 +85,15 @@ def check_sources(parameters: dict[str, Any], settings: Settings) -> None:
     with _told(settings):
         target = csv_files.output_file(parameters["output_path"], "output_path", roots)
         for name in parameters["data_sources"]:
-            source = sources.resolve(name, roots)
+            source = sources.resolve(name, roots, "data_sources", csv_files.FORMATS)
             for file in source.files:
                 csv_files.require_output_apart(file, target)
-                if source.format == "csv":
-                    head = csv_files.read_head(file, "none") or b""
-                    columns = csv_files.look(file, ",", "none", head).columns
+                if source.format == "parquet":
+                    continue
+                compression = csv_files.compression_of(file, "data_sources")
+                head = csv_files.read_head(file, compression)
+                if head is not None:
+                    columns = csv_files.look(file, ",", compression, head).columns
                     for column, origin in needed.items():
                         sources.require_column(column, columns, origin, str(file))
 

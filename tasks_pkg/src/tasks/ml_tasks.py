@@ -165,6 +165,7 @@ def rollback_model(self: Untyped, name: str, version: int | None = None) -> Roll
     Raises:
         InvalidArgumentsError: there is no such model or version, or it is damaged.
     """
+    registered.require_name(name)
     uri = get_settings().mlflow_tracking_uri
     parameters = {"name": name, "version": version, "mlflow_uri": uri}
     return cast("RollbackResult", run_job(self, "rollback", parameters))

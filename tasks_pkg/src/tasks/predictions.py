@@ -3,7 +3,7 @@
 from typing import Any
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import batches, signature, sources
+from tasks.ray_jobs import batches, csv_files, signature, sources
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.settings import Settings
 
@@ -33,13 +33,12 @@ def check(
             return
         model = signature.find(model_path, str(settings.models_dir))
         for path in files:
-            source = batches.resolve(path, [str(root) for root in roots])
-            if source.format == "csv":
-                where = str(source.files[0])
-                header = sources.csv_header(source.files[0])
-                signature.require_columns(model, header, where)
+            source = sources.resolve(path, [str(root) for root in roots], "data_batches")
+            for file in source.files if source.format == "csv" else ():
+                header = csv_files.columns_of(file)
+                signature.require_columns(model, header, str(file))
                 if id_column is not None:
-                    sources.require_column(id_column, header, "id_column", where)
+                    sources.require_column(id_column, header, "id_column", str(file))
         batches.require_rows(model, rows)
     except InputProblemError as error:
         raise InvalidArgumentsError(str(error)) from None

@@ -61,6 +61,20 @@ class Entry(BaseModel):
     """See :class:`Gate`."""
 
 
+def require_name(name: str) -> None:
+    """Refuse what cannot be a model's name: it becomes part of a path.
+
+    Raises:
+        InvalidArgumentsError: says what a name is.
+    """
+    if not _NAME.fullmatch(name):
+        message = (
+            f"name: {name[:80]!r} is no name of a model; it has letters, digits, '_' and '-',"
+            " at most 60"
+        )
+        raise InvalidArgumentsError(message)
+
+
 def models(settings: Settings, names: list[str] | None) -> list[dict[str, Any]]:
     """Give what is to be retrained, as the job takes it.
 
@@ -131,9 +145,7 @@ def _of_mlflow(settings: Settings) -> dict[str, dict[str, Any]]:
 
 def _entry(name: str, given: dict[str, Any], where: str) -> dict[str, Any]:
     try:
-        if not _NAME.fullmatch(name):
-            message = "the name must be letters, digits, '_' and '-', at most 60"
-            raise InvalidArgumentsError(message)
+        require_name(name)
         entry = checked(Entry, given, "the entry")
         config = model_config_from(entry.config)
         gate = checked(Gate, entry.gate, "gate")

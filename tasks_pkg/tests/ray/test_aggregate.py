@@ -1,11 +1,13 @@
 """``aggregate_data``: what polars alone gives, over files of both formats."""
 
+import gzip
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from polars.testing import assert_frame_equal
 
@@ -86,6 +88,47 @@ def test_groups_over_sources_of_both_formats_are_what_polars_gives(
     assert result["mismatches"] == []
     again = run("a.csv", "b.parquet", "c", group_by=["city"], aggregations=asked)
     assert again == {**result, "reused": True}
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_large_file_is_read_in_ranges_and_an_archive_in_one_go(
+    run: Aggregate, root: Path, frame: pl.DataFrame, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[bool] = []
+    real = cluster.each
+
+    def each(function: Any, items: Any, **options: Any) -> Any:  # noqa: ANN401
+        listed = list(items)
+        called.extend(item.bounds is not None for item in listed)
+        return real(function, listed, **options)
+
+    monkeypatch.setattr(cluster, "each", each)
+    note = pl.Series([f'said "{i}",\nand\n' for i in range(frame.height)])
+    text = frame.with_columns(note=note, late=pl.lit(None)).write_csv()
+    text = text[:-1] + "7.5\n"  # the last row alone shows what this column holds
+    path = root / f"a.csv{suffix}"
+    if suffix == ".zst":
+        with pa.CompressedOutputStream(str(path), "zstd") as out:
+            out.write(text.encode())
+    else:
+        path.write_bytes(gzip.compress(text.encode()) if suffix else text.encode())
+    result = run(path.name, group_by=["city"], aggregations={"qty": ["sum"], "late": ["max"]})
+    expected = frame.group_by("city").agg(pl.col("qty").sum()).sort("city", nulls_last=True)
+    table = pl.read_parquet(root / "out.parquet")
+    assert table["qty_sum"].to_list() == expected["qty"].to_list()
+    assert table["late_max"].drop_nulls().to_list() == [7.5]
+    assert result["total_rows"] == frame.height
+    columns = result["summaries"][0]["columns"]
+    assert columns["note"]["count"] == frame.height
+    # In ranges twice: the second time with the type that the last row needs.
+    assert (len(called) > 40, all(called)) == ((True, True) if not suffix else (False, False))
+
+
+def test_two_parts_of_different_types_are_told_by_name(run: Aggregate, root: Path) -> None:
+    (root / "p_part_0.csv").write_text("k,x\n1,1\n")
+    (root / "p_part_1.csv").write_text("k,x\n1,no\n")
+    with pytest.raises(InputProblemError, match=r"'x' has not one type.*p_part_0.*p_part_1"):
+        run("p")
 
 
 def test_without_groups_every_column_of_every_source_is_summarised(

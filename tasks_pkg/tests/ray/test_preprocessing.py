@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import sklearn.metrics as sk
 
-from tasks.ray_jobs import features, metrics, reading, split, target
+from tasks.ray_jobs import byte_ranges, features, metrics, reading, split, target
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.ray_jobs.sources import Source
 
@@ -41,6 +41,21 @@ def test_parts_may_differ_in_column_order_and_in_number_type(tmp_path: Path) -> 
     assert frame["b"].to_list() == ["x", "y", "7"]
 
 
+def test_a_column_without_a_value_in_one_part_keeps_its_type(tmp_path: Path) -> None:
+    frame = read(tmp_path, "a,d\n1,2024-01-02\n", "a,d\n,\n,\n")
+    assert frame["a"].to_list() == [1, None, None]
+    assert frame["d"].to_list() == [date(2024, 1, 2), None, None]
+
+
+def test_a_column_of_two_kinds_is_told_with_its_files(tmp_path: Path) -> None:
+    with pytest.raises(InputProblemError, match=r"'d' is of type Date in .*0\.csv and Int64 in"):
+        read(tmp_path, "a,d\n1,2024-01-02\n", "a,d\n1,7\n")
+
+
+def test_columns_without_a_name_get_one(tmp_path: Path) -> None:
+    assert read(tmp_path, ",a,\n1,2,3\n").columns == ["column_1", "a", "column_3"]
+
+
 def test_a_part_with_other_columns_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputProblemError, match=r"1\.csv.*lacks \['b'\].*adds \['c'\]"):
         read(tmp_path, "a,b\n1,2\n", "a,c\n1,2\n")
@@ -48,7 +63,7 @@ def test_a_part_with_other_columns_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "kind"),
-    [("a,b\n", "dataset_empty"), ("a,b\n1,2\n3,4,5\n", "rows_uneven")],
+    [("a,b\n", "file_empty"), ("a,b\n1,2\n3,4,5\n", "rows_uneven")],
 )
 def test_a_damaged_file_is_one_readable_error(tmp_path: Path, content: str, kind: str) -> None:
     with pytest.raises(InputProblemError) as caught:
@@ -76,10 +91,11 @@ def test_a_row_with_more_or_fewer_fields_is_quoted(tmp_path: Path, content: str,
 def test_a_row_longer_than_any_sane_one_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "ROW_LIMIT_BYTES", 1 << 20)
+    monkeypatch.setattr(byte_ranges, "RECORD_LIMIT_BYTES", 1 << 20)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 18)
     (tmp_path / "a.csv").write_text("a,b\n1,2\n" + "x" * (3 << 20) + ",2\n")
-    with pytest.raises(InputProblemError, match="a row is longer than 1 MiB"):
-        reading.require_even_rows(tmp_path / "a.csv")
+    with pytest.raises(InputProblemError, match="record at byte 8 is longer than 1 MiB"):
+        reading.require_sound_text(tmp_path / "a.csv")
 
 
 def test_quoted_newlines_blank_lines_and_an_order_mark_are_no_fault(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import byte_ranges, cluster, csv_blocks, process_csv
+from tasks.ray_jobs import byte_ranges, cluster, csv_blocks, csv_input, process_csv
 from tasks.ray_jobs.byte_ranges import Piece
 from tasks.ray_jobs.csv_blocks import Form
 from tasks.ray_jobs.job import Reporter
@@ -206,8 +206,8 @@ def test_types_are_widened_by_a_value_far_behind(process: Process, root: Path) -
     lines[50_000] = "50000,0.5,later,2026-01-01,-1,"
     (root / "in.csv").write_text("\n".join(lines))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process_csv, "SAMPLE_BYTES", 2000)
-        patch.setattr(process_csv, "SAMPLE_POINTS", 0)
+        patch.setattr(csv_input, "SAMPLE_BYTES", 2000)
+        patch.setattr(csv_input, "SAMPLE_POINTS", 0)
         result = process("in.csv", num_chunks=6)
     assert result["columns"] == {
         "i": "integer", "f": "number", "t": "text", "e": "date", "m": "integer", "none": "integer",
@@ -256,7 +256,7 @@ BAD_FILES: list[tuple[bytes, str]] = [
     (b"a,b\n", "has a header and no rows"),
     (b"a,b", "has a header and no rows"),
     (b"a,a\n1,2\n", "column 'a' occurs 2 times"),
-    (b"a,\xe9\n1,2\n", "is not UTF-8: byte 0xe9 at 2"),
+    (b"a,\xe9\n1,2\n", "header: byte 0xe9 is not UTF-8"),
     ("a,b\n1,2\n".encode("utf-16"), "is UTF-16"),
     (b"a,b\n1,\0\n", "NUL byte"),
     (b"a,b\r1,2\r3,4\r", "CR alone"),

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from tasks.ray_jobs.csv_files import columns_of
 from tasks.ray_jobs.protocol import InputProblemError
-from tasks.ray_jobs.sources import csv_header, require_column, resolve
+from tasks.ray_jobs.sources import require_column, resolve
 
 
 @pytest.fixture
@@ -30,16 +31,16 @@ def test_a_relative_path_is_taken_under_the_datasets_folder(root: Path) -> None:
 
 @pytest.mark.parametrize("path", ["../secret.csv", "/etc/passwd", "x/../../secret.csv"])
 def test_a_path_cannot_lead_out_of_the_roots(root: Path, path: str) -> None:
-    assert "outside" in refused(path, root, "dataset_outside_roots")
+    assert "outside" in refused(path, root, "path_outside_roots")
 
 
 def test_a_link_cannot_lead_out_of_the_roots(root: Path, tmp_path: Path) -> None:
     (root / "link.csv").symlink_to(tmp_path / "secret.csv")
-    refused("link.csv", root, "dataset_outside_roots")
+    refused("link.csv", root, "path_outside_roots")
     (root / "folder").symlink_to(tmp_path)
-    refused("folder/secret.csv", root, "dataset_outside_roots")
+    refused("folder/secret.csv", root, "path_outside_roots")
     (root / "parts_part_0.csv").symlink_to(tmp_path / "secret.csv")
-    refused("parts", root, "dataset_outside_roots")
+    refused("parts", root, "path_outside_roots")
 
 
 def test_roots_may_be_links_themselves(root: Path, tmp_path: Path) -> None:
@@ -73,9 +74,9 @@ def test_a_misspelt_file_gets_the_nearest_name(root: Path) -> None:
     assert "'winequality.csv'" in refused("winequalty.csv", root, "dataset_missing")
 
 
-@pytest.mark.parametrize("path", ["", " ", "a\0b", "s3://bucket/a.csv"])
+@pytest.mark.parametrize("path", ["", " ", "a\0b", "s3://bucket/a.csv", "\ud800.csv", "x" * 5000])
 def test_what_is_no_path_is_refused(root: Path, path: str) -> None:
-    refused(path, root, "dataset_path_invalid")
+    refused(path, root, "path_invalid")
 
 
 def test_an_unfit_file_is_refused(root: Path) -> None:
@@ -84,34 +85,36 @@ def test_an_unfit_file_is_refused(root: Path) -> None:
     (root / "empty.csv").touch()
     refused("empty.csv", root, "dataset_empty")
     os.mkfifo(root / "pipe.csv")
-    refused("pipe.csv", root, "dataset_path_invalid")
+    refused("pipe.csv", root, "path_invalid")
+    (root / "junk.parquet").write_text("PAR1 and no more")
+    refused("junk.parquet", root, "dataset_damaged")
     (root / "bare").mkdir()
     refused("bare", root, "dataset_empty")
     (root / "mixed").mkdir()
     (root / "mixed" / "a.csv").write_text("x\n1\n")
-    (root / "mixed" / "b.parquet").write_text("x\n1\n")
+    (root / "mixed" / "b.parquet").write_bytes(b"PAR1PAR1")
     refused("mixed", root, "dataset_mixed")
 
 
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
-        (b"\n", "dataset_empty"),
+        (b"\n", "file_empty"),
         (b"a,a\n1,2\n", "columns_repeated"),
-        (b"a,\xff\xfe,b\n1,2,3\n", "dataset_encoding"),
-        (b"a,b\n1,\0\n", "dataset_damaged"),
+        (b"a,\xff\xfe,b\n1,2,3\n", "file_encoding"),
+        (b"a,b\n1,\0\n", "file_damaged"),
     ],
 )
 def test_a_damaged_header_is_refused(root: Path, content: bytes, kind: str) -> None:
     (root / "bad.csv").write_bytes(content)
     with pytest.raises(InputProblemError) as caught:
-        csv_header(root / "bad.csv")
+        columns_of(root / "bad.csv")
     assert caught.value.kind == kind
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_name(root: Path) -> None:
     (root / "bom.csv").write_bytes(b'\xef\xbb\xbfa,"b,c"\n1,2\n')
-    assert csv_header(root / "bom.csv") == ["a", "b,c"]
+    assert columns_of(root / "bom.csv") == ["a", "b,c"]
 
 
 def test_a_missing_column_lists_those_that_exist() -> None:

@@ -1,10 +1,10 @@
 """``aggregate_data``: summaries of many sources, and aggregates by group over all of them."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial as bind
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from . import one_thread  # noqa: F401 - before polars
 
@@ -12,12 +12,23 @@ import polars as pl  # isort: skip
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import byte_ranges, cluster, csv_blocks, csv_files, csv_plan, formula_engine, partials
+from . import (
+    byte_ranges,
+    cluster,
+    csv_blocks,
+    csv_files,
+    csv_input,
+    csv_plan,
+    formula_engine,
+    partials,
+)
+from .byte_ranges import Chain, Piece
 from .csv_blocks import Form
+from .csv_files import FORMATS
 from .csv_output import Output
 from .expressions import NUMERIC, Kind
 from .job import Reporter
-from .process_csv import RANGE_BYTES, sample
+from .process_csv import RANGE_BYTES
 from .protocol import InputProblemError, JobRequest
 from .reading import MISSING
 from .sources import Source, require_column, require_distinct, resolve
@@ -27,6 +38,10 @@ TASK = "tasks.data_tasks.aggregate_data"
 #: Rows of a Parquet file that are in memory at a time.
 BATCH_ROWS = 100_000
 MAX_PASSES = 5
+#: Summaries of parts that are kept before they are put together.
+MOST_PARTS = 16
+#: A CSV file is cut into ranges where it is more than so small a part of what each CPU has to do.
+SHARES = 8
 
 
 @dataclass(frozen=True)
@@ -39,7 +54,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Summary:
-    """One file, or one source: its columns' types, its partial aggregates, and those by group."""
+    """Some rows, a file or a source: its columns' types, its aggregates, and those by group."""
 
     rows: int
     kinds: dict[str, Kind]
@@ -47,118 +62,139 @@ class Summary:
     groups: pl.DataFrame | None
 
 
+@dataclass(frozen=True)
+class Item:
+    """One call's work: a whole file, or a range of a large one.
+
+    Attributes:
+        source: what the caller named.
+        path: the file.
+        form: of a range: what the file's records look like.
+        bounds: the range.
+        first: where its first record begins, if that is known.
+    """
+
+    source: str
+    path: Path
+    form: Form | None = None
+    bounds: tuple[int, int] | None = None
+    first: int | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of one range.
+
+    Attributes:
+        start, end: offsets of its records in the file.
+        summary: of its records; None where there are none, or types do not fit.
+        rows: its records.
+        needed: see :class:`csv_blocks.Block`.
+        problem: why it cannot be done; ``problem_row`` is the row in this range that is at fault.
+    """
+
+    start: int
+    end: int
+    summary: Summary | None = None
+    rows: int = 0
+    needed: dict[str, pl.DataType] = field(default_factory=dict)
+    problem: tuple[str, str] | None = None
+    problem_row: int | None = None
+
+
 # -- on every CPU ----------------------------------------------------------------------------------
 
 
-def summarise(wanted: Wanted, item: tuple[str, Path]) -> Summary:
+def work(wanted: Wanted, item: Item) -> Summary | Made:
+    """Do a whole file, or a range.
+
+    Raises:
+        InputProblemError: the file is damaged, has no rows, or lacks a column that was asked
+            for. What is wrong with a range is told, not raised: its beginning was only guessed.
+    """
+    if item.form is None or item.bounds is None:
+        return summarise(wanted, item.source, item.path)
+    try:
+        piece = byte_ranges.read(item.path, item.bounds, item.form.byte, item.first)
+    except InputProblemError as error:
+        start = item.bounds[0] if item.first is None else item.first
+        return Made(start, start, problem=(error.kind, str(error)))
+    return _made(wanted, item.source, item.path, item.form, piece)
+
+
+def summarise(wanted: Wanted, source: str, path: Path) -> Summary:
     """Read one file, part by part.
 
     Raises:
         InputProblemError: it is damaged, has no rows, or lacks a column that was asked for.
     """
-    source, path = item
-    for schema in _schemas(path):
-        made = _with(wanted, source, path, schema)
-        if isinstance(made, Summary):
-            return made
-        schema.update(made)
+    try:
+        if path.suffix.lower() == ".parquet":
+            return _parquet(wanted, source, path)
+        file, form = form_of(path)
+        run = FileRun(wanted, source, path, form)
+        for _ in range(MAX_PASSES):
+            for piece in csv_input.pieces(file, RANGE_BYTES, form.byte):
+                run.take(_made(wanted, source, path, run.form, piece))
+            if run.ended():
+                return run.summary()
+    except pl.exceptions.PolarsError as error:
+        first = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputProblemError("file_unfit", f"{path} cannot be aggregated: {first}.") from None
     message = f"{path}: the types of its columns changed in every pass"
     raise RuntimeError(message)
 
 
-def _schemas(path: Path) -> Iterator[dict[str, pl.DataType]]:
-    """Give what is known of a file's types, again after each change; nothing for Parquet."""
-    schema: dict[str, pl.DataType] = {}
-    if path.suffix.lower() != ".parquet":
-        head = csv_files.read_head(path, "none") or b""
-        file = csv_files.look(path, ",", "none", head)
-        form = Form({}, frozenset(), tuple(MISSING))
-        schema |= csv_blocks.infer(sample(file, ",", head), file.columns, form)
-    for _ in range(MAX_PASSES):
-        yield schema
+def form_of(path: Path) -> tuple[csv_files.CsvFile, Form]:
+    """Give what a CSV file's first bytes show, and what its records seem to look like."""
+    file, sample = csv_input.begin(path, ",", "data_sources")
+    form = Form({}, frozenset(), tuple(MISSING))
+    return file, replace(form, schema=csv_blocks.infer(sample, file.columns, form))
 
 
-def _with(
-    wanted: Wanted, source: str, path: Path, schema: dict[str, pl.DataType]
-) -> Summary | dict[str, pl.DataType]:
-    """Summarise a file; or give the types that its values need beyond ``schema``."""
-    kinds: dict[str, Kind] = {}
-    rows = 0
-    wholes: list[pl.DataFrame] = []
-    groups: list[pl.DataFrame] = []
-    needed: dict[str, list[pl.DataType]] = {}
-    parts = _csv_parts(path, schema, needed) if schema else _parquet_parts(path)
-    for frame in parts:
-        if needed:
-            continue
-        if not kinds:
-            kinds = formula_engine.kinds(frame.schema)
-            for name in (*wanted.keys, *(wanted.columns or ())):
-                require_column(name, frame.columns, "group_by or aggregations", source)
-        rows += frame.height
-        frame = frame.with_columns(  # noqa: PLW2901
-            pl.col(name).fill_nan(None) for name, t in frame.schema.items() if t.is_float()
-        )
-        wholes.append(partials.partial(frame, (), kinds))
-        if wanted.keys:
-            columns = {name: kinds[name] for name in wanted.columns or kinds}
-            groups.append(partials.partial(frame, wanted.keys, columns))
-            if len(groups) > 16:  # noqa: PLR2004 - so that they do not pile up
-                groups = [_together(groups, wanted.keys, kinds, columns)]
-    if needed:
-        return {name: csv_blocks.join([schema[name], *types]) for name, types in needed.items()}
-    if not rows:
-        raise InputProblemError("file_empty", f"{path} has no rows.", "Check how it was exported.")
+def _made(wanted: Wanted, source: str, path: Path, form: Form, piece: Piece) -> Made:
+    here = Made(piece.start, piece.end)
+    if not piece.closed:
+        told = byte_ranges.quote_open(path, piece.start + int(piece.toggles[-1]))
+        return replace(here, problem=(told.kind, str(told)))
+    block = csv_blocks.parse(piece, form)
+    here = replace(here, rows=block.rows, needed=block.needed)
+    if block.rejects:
+        reject = block.rejects[0]
+        return replace(here, problem=("row_invalid", reject.reason), problem_row=reject.row)
+    if block.needed or not block.rows:
+        return here
+    return replace(here, summary=_summary(wanted, source, block.frame, form.schema))
+
+
+def _summary(
+    wanted: Wanted, source: str, frame: pl.DataFrame, schema: Mapping[str, pl.DataType]
+) -> Summary:
+    """Aggregate some rows; ``schema`` has the type Null for a column without a value so far."""
+    kinds = formula_engine.kinds(schema)
+    for name in (*wanted.keys, *(wanted.columns or ())):
+        require_column(name, frame.columns, "group_by or aggregations", source)
+    frame = frame.with_columns(
+        pl.col(name).fill_nan(None) for name, t in frame.schema.items() if t.is_float()
+    )
     columns = {name: kinds[name] for name in wanted.columns or kinds}
     return Summary(
-        rows,
+        frame.height,
         kinds,
-        partials.merge(wholes, {}, kinds),
-        _together(groups, wanted.keys, kinds, columns) if groups else None,
+        partials.partial(frame, (), kinds),
+        partials.partial(frame, wanted.keys, columns) if wanted.keys else None,
     )
 
 
-def _together(
-    groups: Sequence[pl.DataFrame],
-    keys: Sequence[str],
-    kinds: dict[str, Kind],
-    columns: dict[str, Kind],
-) -> pl.DataFrame:
-    return partials.merge(groups, {key: kinds[key] for key in keys}, columns)
-
-
-def _csv_parts(
-    path: Path, schema: dict[str, pl.DataType], needed: dict[str, list[pl.DataType]]
-) -> Iterator[pl.DataFrame]:
-    head = csv_files.read_head(path, "none") or b""
-    file = csv_files.look(path, ",", "none", head)
-    form = Form(dict(schema), frozenset(), tuple(MISSING))
-    size, rows = path.stat().st_size, 0
-    count = max(1, -(-(size - file.data_start) // RANGE_BYTES))
-    start = file.data_start
-    for bounds in byte_ranges.split(file.data_start, size, count):
-        piece = byte_ranges.read(path, bounds, form.byte, start)
-        start = piece.end
-        block = csv_blocks.parse(piece, form)
-        if not piece.closed:
-            what = f"{path}: a quote is opened and never closed."
-            raise InputProblemError("quote_open", what, "Double it or remove it.")
-        if block.rejects:
-            first = block.rejects[0]
-            where = f"{path}, row {rows + first.row + 1}"
-            raise InputProblemError("row_invalid", f"{where}: {first.reason}.")
-        for name, dtype in block.needed.items():
-            needed.setdefault(name, []).append(dtype)
-        rows += block.rows
-        yield block.frame
-
-
-def _parquet_parts(path: Path) -> Iterator[pl.DataFrame]:
+def _parquet(wanted: Wanted, source: str, path: Path) -> Summary:
+    parts = Parts(wanted, path)
     try:
         with pq.ParquetFile(path) as file:
             require_distinct(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                yield pl.DataFrame(pa.Table.from_batches([batch]))
+                frame = pl.DataFrame(pa.Table.from_batches([batch]))
+                _require_plain(path, frame.schema)
+                parts.add(_summary(wanted, source, frame, frame.schema))
     except (pa.ArrowException, OSError) as error:
         first = str(error).strip().splitlines()[0].rstrip(".")
         raise InputProblemError(
@@ -166,6 +202,152 @@ def _parquet_parts(path: Path) -> Iterator[pl.DataFrame]:
             f"{path} cannot be read as Parquet: {first}.",
             "Write it again, or give it the suffix of what it is.",
         ) from None
+    return parts.summary()
+
+
+def _require_plain(path: Path, schema: Mapping[str, pl.DataType]) -> None:
+    """Refuse columns of what is neither a number nor a moment nor text.
+
+    Raises:
+        InputProblemError: names the column and its type.
+    """
+    for name, kind in schema.items():
+        if kind.is_nested() or kind == pl.Binary:
+            raise InputProblemError(
+                "column_type",
+                f"{path}: column {name!r} is of type {kind}, which cannot be aggregated.",
+                "Write it as text, or leave it out.",
+            )
+
+
+class Parts:
+    """Summaries of one file's parts, put together as they come, so that they do not pile up.
+
+    Args:
+        wanted: what is asked of the file.
+        path: the file.
+    """
+
+    def __init__(self, wanted: Wanted, path: Path) -> None:
+        self.wanted, self.path = wanted, path
+        self.parts: list[Summary] = []
+
+    def add(self, part: Summary) -> None:
+        """Take the next part."""
+        self.parts.append(part)
+        if len(self.parts) > MOST_PARTS:
+            self.parts = [self._together()]
+
+    def summary(self) -> Summary:
+        """Give the file's.
+
+        Raises:
+            InputProblemError: there was no row.
+        """
+        if not self.parts:
+            hint = "Check how it was exported."
+            raise InputProblemError("file_empty", f"{self.path} has no rows.", hint)
+        return self._together()
+
+    def _together(self) -> Summary:
+        kinds, _ = partials.shared([part.kinds for part in self.parts])
+        return _merged(self.parts, kinds, self.wanted)
+
+
+def _merged(parts: Sequence[Summary], kinds: dict[str, Kind], wanted: Wanted) -> Summary:
+    """Put summaries together whose columns have ``kinds`` in all of them."""
+    groups = [part.groups for part in parts if part.groups is not None]
+    columns = {name: kinds[name] for name in wanted.columns or kinds}
+    keys = {key: kinds[key] for key in wanted.keys}
+    return Summary(
+        sum(part.rows for part in parts),
+        kinds,
+        partials.merge([part.whole for part in parts], {}, kinds),
+        partials.merge(groups, keys, columns) if groups else None,
+    )
+
+
+class FileRun:
+    """One CSV file: its parts in their order, again with wider types where a value needs them.
+
+    Args:
+        wanted: what is asked of the file.
+        source: what the caller named.
+        path: the file.
+        form: what its records seem to look like.
+    """
+
+    def __init__(self, wanted: Wanted, source: str, path: Path, form: Form) -> None:
+        self.wanted, self.source, self.path, self.form = wanted, source, path, form
+        self._begin()
+
+    def _begin(self) -> None:
+        self.parts = Parts(self.wanted, self.path)
+        self.rows = 0
+        self.needed: dict[str, list[pl.DataType]] = {}
+
+    def take(self, made: Made) -> None:
+        """Take the next part of the file.
+
+        Raises:
+            InputProblemError: what is wrong with it.
+        """
+        if made.problem is not None:
+            kind, text = made.problem
+            if made.problem_row is not None:
+                text = f"{self.path}, row {self.rows + made.problem_row + 1}: {text}."
+            raise InputProblemError(kind, text)
+        self.rows += made.rows
+        for name, dtype in made.needed.items():
+            self.needed.setdefault(name, []).append(dtype)
+        if made.summary is not None and not self.needed:
+            self.parts.add(made.summary)
+
+    def ended(self) -> bool:
+        """Say whether that was all; else the form is wider now, and all is to be read again."""
+        if not self.needed:
+            return True
+        wider = {
+            name: csv_blocks.join([self.form.schema[name], *types])
+            for name, types in self.needed.items()
+        }
+        self.form = replace(self.form, schema={**self.form.schema, **wider})
+        self._begin()
+        return False
+
+    def summary(self) -> Summary:
+        """Give the file's summary."""
+        return self.parts.summary()
+
+
+class Ranges(FileRun):
+    """One large CSV file, as ranges that are read at once."""
+
+    def __init__(self, wanted: Wanted, source: str, path: Path) -> None:
+        file, form = form_of(path)
+        size = path.stat().st_size
+        count = -(-(size - file.data_start) // RANGE_BYTES)
+        self.start = file.data_start
+        self.bounds = byte_ranges.split(file.data_start, size, count)
+        super().__init__(wanted, source, path, form)
+
+    def _begin(self) -> None:
+        super()._begin()
+        self.chain: Chain[Made] = Chain(self.start, self._again)
+
+    def item(self, number: int, first: int | None = None) -> Item:
+        """Give the work of one range."""
+        first = self.start if number == 0 else first
+        return Item(self.source, self.path, self.form, self.bounds[number], first)
+
+    def _again(self, number: int, first: int) -> Made:
+        made = work(self.wanted, self.item(number, first))
+        return cast("Made", made)
+
+    def add(self, number: int, made: Made) -> None:
+        """Take one range, in whatever order."""
+        for verified in self.chain.add(number, made):
+            self.take(verified)
 
 
 # -- the driver ------------------------------------------------------------------------------------
@@ -185,7 +367,9 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     reporter.progress("reading", 0, 1, "looking at the sources")
     roots = (request.datasets_dir, request.models_dir)
     target = csv_files.output_file(parameters["output_path"], "output_path", roots)
-    found = {name: resolve(name, roots) for name in parameters["data_sources"]}
+    found = {
+        name: resolve(name, roots, "data_sources", FORMATS) for name in parameters["data_sources"]
+    }
     files = [(name, file) for name, source in found.items() for file in source.files]
     taken = [csv_plan.fingerprint(file) for _, file in files]
     output = Output(target, request, [str(sorted(known.items())) for known in taken])
@@ -197,12 +381,8 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         tuple(parameters["group_by"]), tuple(aggregations) if aggregations is not None else None
     )
     cluster.connect()
-    made: dict[int, Summary] = {}
-    reporter.progress("aggregating", 0, len(files), "files")
-    for number, summary in cluster.each(bind(summarise, wanted), files):
-        made[number] = summary
-        reporter.progress("aggregating", len(made), len(files), "files")
-    sources = _by_source(found, files, made)
+    made = _all(wanted, files, reporter)
+    sources = _by_source(found, files, made, wanted)
     for (_, file), known_file in zip(files, taken, strict=True):
         csv_plan.require_unchanged(file, known_file)
     table, mismatches, warnings = _tables(sources, wanted, aggregations)
@@ -230,33 +410,76 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         return {**output.publish(TASK, result, taken), "reused": False}
 
 
+def _all(
+    wanted: Wanted, files: Sequence[tuple[str, Path]], reporter: Reporter
+) -> dict[int, Summary]:
+    """Do all files at once, and what would keep one CPU busy for long in ranges."""
+    sizes = [path.stat().st_size for _, path in files]
+    longest = max(RANGE_BYTES, sum(sizes) // (SHARES * cluster.cpus()))
+    large = {
+        index: Ranges(wanted, source, path)
+        for index, (source, path) in enumerate(files)
+        if path.suffix.lower() == ".csv" and sizes[index] > longest
+    }
+    whole = [(index, 0, Item(*file)) for index, file in enumerate(files) if index not in large]
+    made: dict[int, Summary] = {}
+    waiting, items = dict(large), whole
+    for _ in range(MAX_PASSES):
+        items = items + [
+            (index, number, run.item(number))
+            for index, run in waiting.items()
+            for number in range(len(run.bounds))
+        ]
+        calls = cluster.each(bind(work, wanted), (item for _, _, item in items))
+        for done, (at, result) in enumerate(calls, 1):
+            index, number, _ = items[at]
+            if isinstance(result, Summary):
+                made[index] = result
+            else:
+                large[index].add(number, result)
+            reporter.progress("aggregating", done, len(items), "files and parts of files")
+        made |= {index: run.summary() for index, run in waiting.items() if run.ended()}
+        waiting, items = {index: run for index, run in waiting.items() if index not in made}, []
+        if not waiting:
+            return made
+    message = f"the types of the columns of {[str(r.path) for r in waiting.values()]} changed"
+    raise RuntimeError(message)
+
+
 def _by_source(
-    found: dict[str, Source], files: Sequence[tuple[str, Path]], made: dict[int, Summary]
+    found: dict[str, Source],
+    files: Sequence[tuple[str, Path]],
+    made: dict[int, Summary],
+    wanted: Wanted,
 ) -> dict[str, Summary]:
     """Put the files of each source together; they must have the same columns."""
     sources = {}
     for name in found:
-        parts = [made[i] for i, (source, _) in enumerate(files) if source == name]
-        paths = [path for source, path in files if source == name]
-        kinds, clashing = partials.shared([part.kinds for part in parts])
-        for path, part in zip(paths, parts, strict=True):
-            if set(part.kinds) != set(parts[0].kinds) or clashing:
-                odd = sorted(set(part.kinds) ^ set(parts[0].kinds)) or clashing
+        parts = {path: made[i] for i, (source, path) in enumerate(files) if source == name}
+        (first, own), *others = parts.items()
+        for path, part in others:
+            if odd := sorted(set(part.kinds) ^ set(own.kinds)):
                 raise InputProblemError(
                     "columns_differ",
-                    f"{path} does not go with {paths[0]}: they differ in {odd}.",
+                    f"{path} does not go with {first}: only one of them has {odd}.",
                     "Name files of different columns as sources of their own.",
                 )
-        groups = [part.groups for part in parts if part.groups is not None]
-        keys = [name for name in groups[0].columns if name in kinds] if groups else []
-        columns = {n: k for n, k in kinds.items() if groups and f"{n}\0count" in groups[0].columns}
-        sources[name] = Summary(
-            sum(part.rows for part in parts),
-            kinds,
-            partials.merge([part.whole for part in parts], {}, kinds),
-            _together(groups, keys, kinds, columns) if groups else None,
-        )
+        kinds, clashing = partials.shared([part.kinds for part in parts.values()])
+        if clashing:
+            types = {str(path): part.kinds[clashing[0]] for path, part in parts.items()}
+            raise InputProblemError(
+                "columns_differ",
+                f"Column {clashing[0]!r} has not one type in the files of {name!r}: {_few(types)}.",
+                "Correct them, or name them as sources of their own.",
+            )
+        sources[name] = _merged(list(parts.values()), kinds, wanted)
     return sources
+
+
+def _few(types: Mapping[str, Kind]) -> str:
+    """Give one example of each type."""
+    examples = {kind: name for name, kind in types.items()}
+    return ", ".join(f"{kind} in {name}" for kind, name in examples.items())
 
 
 def _tables(
@@ -269,12 +492,14 @@ def _tables(
         return _summary_table(sources), mismatches, []
     needed = [name for name in (*wanted.keys, *(wanted.columns or ())) if name in clashing]
     if needed:
-        types = {source: summary.kinds.get(needed[0]) for source, summary in sources.items()}
+        types = {source: summary.kinds[needed[0]] for source, summary in sources.items()}
         raise InputProblemError(
             "columns_differ",
-            f"Column {needed[0]!r} has not one type in all sources: {types}.",
+            f"Column {needed[0]!r} has not one type in all sources: {_few(types)}.",
             "Correct the sources, or leave the column out.",
         )
+    # A column without a value anywhere counts as one of whole numbers.
+    kinds = {name: "integer" if kind == "missing" else kind for name, kind in kinds.items()}
     functions = _functions(kinds, wanted, aggregations)
     columns = {name: kinds[name] for name in functions}
     keys = {key: kinds[key] for key in wanted.keys}
@@ -323,7 +548,7 @@ def _mismatches(sources: dict[str, Summary]) -> list[dict[str, Any]]:
         types = {
             column: {"here": summary.kinds[column], "first": kind}
             for column, kind in first.items()
-            if summary.kinds.get(column, kind) != kind
+            if len({kind, summary.kinds.get(column, kind)} - {"missing"}) > 1
         }
         if lacks or adds or types:
             found.append({"source": name, "lacks": lacks, "adds": adds, "types": types})

@@ -21,7 +21,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from . import signature, sources
+from . import signature
 from .protocol import InputProblemError
 
 
@@ -48,19 +48,6 @@ def divided(data_batches: str | Sequence[Any]) -> tuple[list[str], list[list[Any
             "Send at least one batch: a list of rows, or a path.",
         )
     return files, rows
-
-
-def resolve(path: str, roots: Sequence[str]) -> sources.Source:
-    """Find the files of one batch; errors name ``data_batches``.
-
-    Raises:
-        InputProblemError: see :func:`sources.resolve`.
-    """
-    try:
-        return sources.resolve(path, roots)
-    except InputProblemError as error:
-        text = str(error).replace("dataset_path", "data_batches", 1)
-        raise InputProblemError(error.kind, text) from None
 
 
 def require_rows(model: signature.Model, batches: Sequence[Sequence[Any]]) -> None:

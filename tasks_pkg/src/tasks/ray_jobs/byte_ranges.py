@@ -14,10 +14,10 @@ What a record is follows Python's :mod:`csv`: a quote opens a field only as its 
 a doubled one inside stands for itself, and after a closing one the rest of the field is plain.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,10 +164,12 @@ def read(path: Path, bounds: tuple[int, int], separator: int, start: int | None 
         begin = guess(stream, bounds[0], size, separator) if start is None else start
         if begin >= bounds[1]:
             return Piece(begin, begin, b"", np.empty(0, np.int32), regular=True)
-        return _read(stream, begin, bounds[1], size, separator)
+        return _read(stream, begin, bounds[1], size, separator, path)
 
 
-def _read(stream: BinaryIO, begin: int, end: int, size: int, separator: int) -> Piece:
+def _read(  # noqa: PLR0913, PLR0917 - what read has found out
+    stream: BinaryIO, begin: int, end: int, size: int, separator: int, path: Path
+) -> Piece:
     beyond = WINDOW_BYTES if end < size else 0
     while True:
         stream.seek(begin)
@@ -179,12 +181,12 @@ def _read(stream: BinaryIO, begin: int, end: int, size: int, separator: int) -> 
             return Piece(begin, begin + behind, data[:behind], marks, regular)
         if begin + len(data) >= size:
             if len(data) - last_record(data, marks) > RECORD_LIMIT_BYTES:
-                raise too_long(begin + last_record(data, marks))
+                raise too_long(path, begin + last_record(data, marks))
             closed = len(marks) % 2 == 0
             return Piece(begin, size, data, marks, regular, closed)
-        if beyond > RECORD_LIMIT_BYTES:
-            raise too_long(begin + last_record(data, marks))
-        beyond *= 4
+        if beyond >= RECORD_LIMIT_BYTES:
+            raise too_long(path, begin + last_record(data, marks))
+        beyond = min(4 * beyond, RECORD_LIMIT_BYTES)
 
 
 def guess(stream: BinaryIO, point: int, size: int, separator: int) -> int:
@@ -204,27 +206,85 @@ def guess(stream: BinaryIO, point: int, size: int, separator: int) -> int:
     return origin
 
 
-def too_long(offset: int) -> InputProblemError:
+def too_long(path: Path, offset: int) -> InputProblemError:
     """Tell of a record that nobody can hold in memory."""
     return InputProblemError(
         "record_too_long",
-        f"The record at byte {offset} is longer than {RECORD_LIMIT_BYTES >> 20} MiB.",
+        f"{path}: the record at byte {offset} is longer than {RECORD_LIMIT_BYTES >> 20} MiB.",
         "Is a quote opened there and never closed, or is it no CSV file?",
     )
+
+
+def quote_open(path: Path, offset: int) -> InputProblemError:
+    """Tell of a quote that makes the rest of the file one value."""
+    return InputProblemError(
+        "quote_open",
+        f"{path}: the quote at byte {offset} is never closed.",
+        "Double it or remove it.",
+    )
+
+
+class Ranged(Protocol):
+    """What was made of one range: the offsets of its records in the file."""
+
+    @property
+    def start(self) -> int:
+        """Where its first record begins."""
+
+    @property
+    def end(self) -> int:
+        """Where the next range's first record must begin."""
+
+
+R = TypeVar("R", bound=Ranged)
+
+
+class Chain(Generic[R]):
+    """Puts what was made of ranges, in whatever order, into the file's order.
+
+    What does not begin where the range before it ends was guessed wrong, and is made again.
+
+    Args:
+        start: where the first record of the file begins.
+        again: makes a range by its number, from the offset at which it really begins.
+    """
+
+    def __init__(self, start: int, again: Callable[[int, int], R]) -> None:
+        self._expected, self._again = start, again
+        self._next = 0
+        self._waiting: dict[int, R] = {}
+
+    def add(self, number: int, made: R) -> Iterator[R]:
+        """Take one in; give those that are now known to be right."""
+        self._waiting[number] = made
+        while self._next in self._waiting:
+            verified = self._waiting.pop(self._next)
+            if verified.start != self._expected:
+                verified = self._again(self._next, self._expected)
+            self._expected = verified.end
+            self._next += 1
+            yield verified
 
 
 # -- streams ---------------------------------------------------------------------------------------
 
 
-def stream_pieces(stream: BinaryIO, length: int, separator: int) -> Iterator[Piece]:
+def stream_pieces(
+    stream: BinaryIO, length: int, separator: int, path: Path, offset: int = 0
+) -> Iterator[Piece]:
     """Cut a stream that cannot be read from the middle into pieces of about ``length`` bytes.
 
-    Offsets count from where the stream is.
+    Args:
+        stream: the stream, at the beginning of a record.
+        length: of a piece, in bytes.
+        separator: the byte between fields.
+        path: what errors name.
+        offset: where in the file the stream is.
 
     Raises:
         InputProblemError: a record is longer than :data:`RECORD_LIMIT_BYTES`.
     """
-    offset, rest = 0, b""
+    rest = b""
     while True:
         block = _read_fully(stream, length)
         data = rest + block
@@ -233,13 +293,13 @@ def stream_pieces(stream: BinaryIO, length: int, separator: int) -> Iterator[Pie
                 marks, regular = toggles(data, separator)
                 closed = len(marks) % 2 == 0
                 if len(data) - last_record(data, marks) > RECORD_LIMIT_BYTES:
-                    raise too_long(offset + last_record(data, marks))
+                    raise too_long(path, offset + last_record(data, marks))
                 yield Piece(offset, offset + len(data), data, marks, regular, closed)
             return
         marks, regular = toggles(data, separator)
         end = last_record(data, marks)
         if len(data) - end > RECORD_LIMIT_BYTES:
-            raise too_long(offset + end)
+            raise too_long(path, offset + end)
         if end:
             marks = marks[: int(np.searchsorted(marks, end))]
             yield Piece(offset, offset + end, data[:end], marks, regular)

@@ -3,20 +3,22 @@
 Standard library only, so that a worker can refuse before a job is started.
 """
 
+import codecs
 import csv
 import difflib
 import gzip
 import io
 import os
-import re
 import stat
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from . import sources
 from .expressions import Formula, parse
+from .paths import inside
 from .protocol import InputProblemError
 from .sources import require_distinct
 
@@ -24,6 +26,9 @@ Compression = Literal["none", "gzip", "zstd"]
 
 COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
+
+#: What ``aggregate_data`` reads: what every task does, and compressed CSV.
+FORMATS = sources.FORMATS | {f".csv{suffix}": "csv" for suffix in COMPRESSIONS}
 
 #: Longer than any sane header, shorter than what would fill a worker's memory.
 HEADER_LIMIT_BYTES = 1 << 20
@@ -44,38 +49,6 @@ class CsvFile:
     compression: Compression
     columns: tuple[str, ...]
     data_start: int
-
-
-def inside(path_text: str, parameter: str, roots: Sequence[str]) -> Path:
-    """Give the path under the roots that a parameter means; relative ones are under the first.
-
-    Raises:
-        InputProblemError: no path, or one that leads out of the roots once every link and ``..``
-            is followed.
-    """
-    places = " or ".join(roots)
-    if "\0" in path_text or not path_text.strip():
-        raise InputProblemError(
-            "path_invalid", f"{parameter} {path_text!r} is not a path.", f"Give one under {places}."
-        )
-    if re.match(r"[a-z][a-z0-9+.-]*://", path_text, re.IGNORECASE):
-        raise InputProblemError(
-            "path_invalid", f"{parameter} {path_text!r} is a URL.", f"Only files under {places}."
-        )
-    path = Path(os.path.normpath(Path(roots[0]) / path_text))
-    try:
-        real = Path(os.path.realpath(path))
-    except OSError as error:
-        raise InputProblemError(
-            "path_invalid", f"{parameter} {path_text!r}: {error.strerror}."
-        ) from None
-    if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
-        raise InputProblemError(
-            "path_outside_roots",
-            f"{parameter} {path_text!r} leads to {real}, which is outside {' and '.join(roots)}.",
-            "Copy the data there; a link that leads out is not followed.",
-        )
-    return path
 
 
 def input_file(path_text: str, parameter: str, roots: Sequence[str]) -> Path:
@@ -176,10 +149,11 @@ def look(path: Path, separator: str, compression: Compression, head: bytes) -> C
     if b"\0" in head[:end]:
         raise InputProblemError(
             "file_damaged",
-            f"{path} contains a NUL byte at {head.index(0)}; it is not a CSV file.",
+            f"{path}, header: a NUL byte; it is not a CSV file.",
             "Export it again as plain text.",
         )
-    text = _decoded(path, head[start:end], start)
+    text = _decoded(path, head[start:end])
+    csv.field_size_limit(max(csv.field_size_limit(), HEADER_LIMIT_BYTES))
     fields = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
     if not any(field.strip() for field in fields):
         raise InputProblemError(
@@ -193,6 +167,59 @@ def look(path: Path, separator: str, compression: Compression, head: bytes) -> C
             "file_empty", f"{path} has a header and no rows.", "Check how it was exported."
         )
     return CsvFile(path, compression, tuple(names), end)
+
+
+def columns_of(path: Path) -> list[str]:
+    """Give the columns of a CSV file that must be sound, as far as its beginning shows it.
+
+    Raises:
+        InputProblemError: see :func:`look` and :func:`require_text`.
+    """
+    head = read_head(path, "none") or b""
+    file = look(path, ",", "none", head)
+    require_text(path, [head], whole=len(head) < HEADER_LIMIT_BYTES)
+    return list(file.columns)
+
+
+def require_text(path: Path, blocks: Iterable[bytes], *, whole: bool = True) -> None:
+    """Refuse what is not UTF-8, or holds a NUL byte.
+
+    Args:
+        path: for errors.
+        blocks: the bytes from the file's beginning.
+        whole: whether they go to its end; else they may end within a character.
+
+    Raises:
+        InputProblemError: names the line.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    lines = 1
+    for block in blocks:
+        if b"\0" in block:
+            line = lines + block.count(b"\n", 0, block.index(0))
+            raise InputProblemError(
+                "file_damaged",
+                f"{path}, line {line}: a NUL byte; it is not a CSV file.",
+                "Export it again as plain text.",
+            )
+        try:
+            decoder.decode(block)
+        except UnicodeDecodeError as error:
+            read: bytes = error.object  # may begin in the block before, within a character
+            line = lines + read.count(b"\n", 0, error.start)
+            raise _not_text(f"{path}, line {line}", read[error.start]) from None
+        lines += block.count(b"\n")
+    rest, _ = decoder.getstate()
+    if whole and rest:
+        raise _not_text(f"{path}, line {lines}", rest[0])
+
+
+def _not_text(where: str, byte: int) -> InputProblemError:
+    return InputProblemError(
+        "file_encoding",
+        f"{where}: byte 0x{byte:02x} is not UTF-8.",
+        "Convert the file: iconv -f <its encoding> -t utf-8.",
+    )
 
 
 def _header_end(path: Path, head: bytes, start: int) -> int:
@@ -220,15 +247,11 @@ def _header_end(path: Path, head: bytes, start: int) -> int:
     return len(head)
 
 
-def _decoded(path: Path, header: bytes, start: int) -> str:
+def _decoded(path: Path, header: bytes) -> str:
     try:
         return header.decode()
     except UnicodeDecodeError as error:
-        raise InputProblemError(
-            "file_encoding",
-            f"{path} is not UTF-8: byte 0x{header[error.start]:02x} at {start + error.start}.",
-            "Convert it: iconv -f <its encoding> -t utf-8.",
-        ) from None
+        raise _not_text(f"{path}, header", header[error.start]) from None
 
 
 def read_head(path: Path, compression: Compression) -> bytes | None:

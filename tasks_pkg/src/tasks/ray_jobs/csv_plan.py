@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from . import one_thread  # noqa: F401 - before polars
 
@@ -157,9 +157,3 @@ def require_unchanged(path: Path, taken: Mapping[str, str | int]) -> None:
             f"{path} was written to while it was being read.",
             "Copy it under another name and rename it when it is complete.",
         )
-
-
-def skip(stream: BinaryIO, length: int) -> None:
-    """Read over the first bytes of a stream that cannot seek."""
-    while length and (block := stream.read(min(length, 1 << 20))):
-        length -= len(block)

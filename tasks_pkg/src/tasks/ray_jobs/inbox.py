@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import aggregate, artefacts, claims, csv_files, process_csv
+from . import aggregate, artefacts, claims, csv_files, paths, process_csv
 from .claims import Inbox
 from .files import sha256, write_json
 from .job import Reporter
@@ -38,6 +38,8 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     """
     parameters = request.parameters
     root = Path(request.datasets_dir)
+    for name in (NEW, PROCESSED):
+        paths.inside(name, "the folder", (request.datasets_dir, request.models_dir))
     inbox = Inbox(
         root / NEW,
         request.submission_id,
@@ -120,7 +122,7 @@ def _process(
     if path.stat().st_size == 0:
         raise InputProblemError("file_empty", f"{path.name} is empty (0 bytes).")
     if path.suffix.lower() == ".parquet":
-        summary = aggregate.summarise(aggregate.Wanted((), None), (path.name, path))
+        summary = aggregate.summarise(aggregate.Wanted((), None), path.name, path)
         temporary = output.with_name(f".{output.name}.{request.submission_id}.tmp")
         shutil.copyfile(path, temporary)
         temporary.replace(output)
@@ -128,7 +130,7 @@ def _process(
     else:
         csv_files.compression_of(path, "/datasets/new")
         rows = _converted(path, output, request, reporter)
-        summary = aggregate.summarise(aggregate.Wanted((), None), (path.name, output))
+        summary = aggregate.summarise(aggregate.Wanted((), None), path.name, output)
     manifest = {
         **artefacts.identity(request, TASK),
         "digest": digest,

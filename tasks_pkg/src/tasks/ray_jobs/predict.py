@@ -45,7 +45,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     verify(model)
     files, rows = batches.divided(parameters["data_batches"])
     roots = (request.datasets_dir, request.models_dir)
-    found = [batches.resolve(path, roots) for path in files]
+    found = [sources.resolve(path, roots, "data_batches") for path in files]
     taken = [fingerprint for source in found for fingerprint in reading.fingerprints(source)]
     inline = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     deciding = [model.manifest["files"][name]["sha256"] for name in (MODEL, PREPROCESSING)]

@@ -1,22 +1,19 @@
 """``process_large_csv``: one large CSV file through filter and derived columns, range by range."""
 
-import gzip
 import json
 import time
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from . import one_thread  # noqa: F401 - before polars
 
 import polars as pl  # isort: skip
 
-from . import byte_ranges, cluster, csv_blocks, csv_files, csv_plan
-from .byte_ranges import Piece
+from . import byte_ranges, cluster, csv_blocks, csv_files, csv_input, csv_plan
+from .byte_ranges import Chain, Piece
 from .csv_output import Output
 from .csv_plan import Plan
 from .formula_engine import overflow
@@ -27,9 +24,6 @@ TASK = "tasks.data_tasks.process_large_csv"
 
 #: A range of the file; polars needs a few times as much to parse it.
 RANGE_BYTES = 8 << 20
-#: Bytes of the file, uncompressed, that decide the types of its columns.
-SAMPLE_BYTES = 1 << 20
-SAMPLE_POINTS = 16
 #: A type may be widened so often: whole numbers, numbers, text; and a column first seen empty.
 MAX_PASSES = 5
 
@@ -92,9 +86,8 @@ def work(plan: Plan, item: Item) -> Done:
 def _block(plan: Plan, number: int, piece: Piece) -> Done:
     here = Done(piece.start, piece.end)
     if not piece.closed:
-        offset = piece.start + int(piece.toggles[-1])
-        what = f"{plan.path}: the quote at byte {offset} is never closed. Double or remove it."
-        return replace(here, problem=("quote_open", what))
+        told = byte_ranges.quote_open(plan.path, piece.start + int(piece.toggles[-1]))
+        return replace(here, problem=(told.kind, str(told)))
     block = csv_blocks.parse(piece, plan.form)
     here = replace(here, rows=block.rows, rejected=len(block.rejects))
     if block.needed:
@@ -147,67 +140,13 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     output.require_allowed(path, overwrite=parameters["overwrite"])
     if (known := output.finished()) is not None:
         return {**known, "reused": True}
-    compression = csv_files.compression_of(path, "file_path")
-    head = csv_files.read_head(path, compression)
-    if head is None:
-        with opened(path, compression) as stream:
-            head = stream.read(csv_files.HEADER_LIMIT_BYTES)
-    file = csv_files.look(path, parameters["separator"], compression, head)
+    file, sample = csv_input.begin(path, parameters["separator"], "file_path")
     with output.folder() as folder:
-        plan = csv_plan.make(file, parameters, folder, sample(file, parameters["separator"], head))
+        plan = csv_plan.make(file, parameters, folder, sample)
         result = Run(plan, file, output, reporter, parameters["num_chunks"]).run()
         csv_plan.require_unchanged(path, taken)
         reporter.progress("saving", 0, 1, str(target))
         return {**output.publish(TASK, result, [taken]), "reused": False}
-
-
-@contextmanager
-def opened(path: Path, compression: csv_files.Compression) -> Iterator[BinaryIO]:
-    """Open a file's uncompressed text.
-
-    Raises:
-        InputProblemError: it is not compressed as its name says, or is cut off.
-    """
-    import pyarrow as pa  # noqa: PLC0415 - for zstd alone
-
-    try:
-        with path.open("rb") as raw:
-            if compression == "gzip":
-                yield cast("BinaryIO", gzip.GzipFile(fileobj=raw))
-            elif compression == "zstd":
-                yield cast("BinaryIO", pa.CompressedInputStream(raw, "zstd"))
-            else:
-                yield raw
-    except (gzip.BadGzipFile, EOFError, zlib.error, pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise InputProblemError(
-            "file_damaged", f"{path} cannot be decompressed: {error}.", "Copy it again."
-        ) from None
-
-
-def sample(file: csv_files.CsvFile, separator: str, head: bytes) -> bytes:
-    """Give whole records from all over the file, or from its beginning where it is compressed."""
-    byte = ord(separator)
-    records = head[file.data_start : SAMPLE_BYTES]
-    marks, _ = byte_ranges.toggles(records, byte)
-    if len(head) >= SAMPLE_BYTES:  # its last record is cut
-        records = records[: byte_ranges.last_record(records, marks)]
-    if file.compression != "none":
-        return records
-    size = file.path.stat().st_size
-    if size <= SAMPLE_BYTES:
-        return records
-    parts = [records]
-    with file.path.open("rb") as stream:
-        for point in range(1, SAMPLE_POINTS + 1):
-            begin = byte_ranges.guess(stream, size * point // (SAMPLE_POINTS + 1), size, byte)
-            stream.seek(begin)
-            window = stream.read(byte_ranges.WINDOW_BYTES)
-            marks, regular = byte_ranges.toggles(window, byte)
-            if regular:
-                parts.append(window[: byte_ranges.last_record(window, marks)])
-    return b"".join(parts)
 
 
 class Run:
@@ -259,37 +198,31 @@ class Run:
             for number, bounds in enumerate(self.ranges):
                 yield Item(number, bounds, self.file.data_start if number == 0 else None)
             return
-        with opened(self.file.path, self.file.compression) as stream:
-            csv_plan.skip(stream, self.file.data_start)
-            pieces = byte_ranges.stream_pieces(stream, RANGE_BYTES, self.plan.form.byte)
-            for number, piece in enumerate(pieces):
-                yield Item(number, None, None, piece)
+        pieces = csv_input.pieces(self.file, RANGE_BYTES, self.plan.form.byte)
+        for number, piece in enumerate(pieces):
+            yield Item(number, None, None, piece)
 
     def _pass(self) -> dict[str, list[pl.DataType]]:
         """Do all ranges once; give the types that its values need beyond the plan's."""
         needed: dict[str, list[pl.DataType]] = {}
         self.rows = self.written = self.rejected = self.chunks = 0
         self.output.begin(self.plan)
-        waiting: dict[int, Done] = {}
-        expected = self.file.data_start if self.ranges else 0
+        chain = Chain(self.file.data_start, self._again)
         total = len(self.ranges)
         called = time.time()
         first = float("inf")
         for number, done in cluster.each(partial(work, self.plan), self._items()):
-            waiting[number] = done
             first = min(first, done.began)
-            while self.chunks in waiting:  # in the file's order, which shows whether they meet
-                verified = waiting.pop(self.chunks)
-                if verified.start != expected:
-                    bounds = self.ranges[self.chunks] if self.ranges else None
-                    verified = work(self.plan, Item(self.chunks, bounds, expected))
-                expected = verified.end
+            for verified in chain.add(number, done):
                 self._take(verified, needed)
             what = f"chunks, {self.rows} rows read"
             self.reporter.progress("processing", self.chunks, max(total, self.chunks), what)
         # A host's clock may be off by more than a process takes to start.
         self.timings.setdefault("workers_seconds", max(0.0, first - called))
         return needed
+
+    def _again(self, number: int, start: int) -> Done:
+        return work(self.plan, Item(number, self.ranges[number], start))
 
     def _take(self, done: Done, needed: dict[str, list[pl.DataType]]) -> None:
         """Count one range, in the file's order, and put its part behind the others."""

@@ -1,6 +1,6 @@
 """Reads a dataset into memory with polars, and takes the fingerprints of its files."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,10 +8,13 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
 
+from . import byte_ranges, csv_files
+from .byte_ranges import RECORD_LIMIT_BYTES
 from .files import sha256
 from .protocol import InputProblemError
-from .sources import Source, csv_header, require_distinct
+from .sources import Source, require_distinct
 
 #: What stands for a missing value in a CSV file, beside the empty field.
 MISSING = ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"]
@@ -20,9 +23,8 @@ MISSING = ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"]
 SCHEMA_ROWS = 10_000
 
 
-#: No row of a sane table is longer; one that is would have to be held in memory whole.
-ROW_LIMIT_BYTES = 16 << 20
-
+#: How much of a file is looked at at a time, before it is read.
+BLOCK_BYTES = 8 << 20
 _SHOWN = 80
 
 
@@ -94,19 +96,35 @@ def read(source: Source, text: Collection[str] = ()) -> pl.DataFrame:
                 f" and adds {added or 'none'}.",
                 "Give every part the same header.",
             )
-    return _join([frame.select(names) for frame in frames])
+    return _join(source.files, [frame.select(names) for frame in frames])
 
 
-def _join(frames: list[pl.DataFrame]) -> pl.DataFrame:
-    """Put tables below each other; a column that is text in one of them is text in all."""
-    text = {
-        name
-        for name in frames[0].columns
-        if any(f.schema[name] == pl.String for f in frames)
-        and len({f.schema[name] for f in frames}) > 1
-    }
+def _join(files: Sequence[Path], frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """Put tables below each other; a column that is text in one of them is text in all.
+
+    Raises:
+        InputProblemError: a column is of one kind here and of another there.
+    """
+    text = []
+    for name in frames[0].columns if len(frames) > 1 else ():
+        # A CSV column without a value looks like text.
+        there = {f.schema[name]: i for i, f in enumerate(frames) if f[name].null_count() < len(f)}
+        if len(there) > 1 and any(kind == pl.String for kind in there):
+            text.append(name)
+            continue
+        groups = {_group(kind): (kind, i) for kind, i in there.items()}
+        if len(groups) > 1:
+            (first, at), (other, beside) = list(groups.values())[:2]
+            raise InputProblemError(
+                "columns_differ",
+                f"Column {name!r} is of type {first} in {files[at]} and {other} in"
+                f" {files[beside]}.",
+                "Write it in the same way in every part.",
+            )
+        empty = pl.lit(None).alias(name)
+        frames = [f.with_columns(empty) if f[name].null_count() == len(f) else f for f in frames]
     joined = pl.concat(
-        [f.with_columns(pl.col(sorted(text)).cast(pl.String)) if text else f for f in frames],
+        [f.with_columns(pl.col(text).cast(pl.String)) if text else f for f in frames],
         how="vertical_relaxed",
     )
     words = [name for name, kind in joined.schema.items() if kind == pl.String]
@@ -119,14 +137,40 @@ def _join(frames: list[pl.DataFrame]) -> pl.DataFrame:
     )
 
 
+def _group(kind: pl.DataType) -> str:
+    """Name what a type goes together with."""
+    if kind.is_numeric() or kind == pl.Boolean:
+        return "number"
+    return "moment" if kind in {pl.Date, pl.Datetime} else str(kind)
+
+
+def require_sound_text(file: Path) -> None:
+    """Refuse a CSV file that is not UTF-8, holds a NUL byte, or opens a quote for ever.
+
+    Polars would take the rest of the file for one value.
+
+    Raises:
+        InputProblemError: names the place; or a row is longer than :data:`RECORD_LIMIT_BYTES`.
+    """
+
+    def blocks() -> Iterator[bytes]:
+        with file.open("rb") as stream:
+            for piece in byte_ranges.stream_pieces(stream, BLOCK_BYTES, ord(","), file):
+                if not piece.closed:
+                    offset = piece.start + int(piece.toggles[-1])
+                    raise byte_ranges.quote_open(file, offset)
+                yield piece.data
+
+    csv_files.require_text(file, blocks())
+
+
 def require_even_rows(file: Path) -> None:
     """Refuse a CSV file in which a row has not the header's number of fields.
 
     Polars fills up what a row lacks, so that a line that was cut off becomes missing values.
 
     Raises:
-        InputProblemError: quotes the first such row; or a row is longer than
-            :data:`ROW_LIMIT_BYTES`.
+        InputProblemError: quotes the first such row.
     """
     uneven: list[pa_csv.InvalidRow] = []
 
@@ -138,7 +182,7 @@ def require_even_rows(file: Path) -> None:
         with pa_csv.open_csv(
             file,
             read_options=pa_csv.ReadOptions(
-                autogenerate_column_names=True, block_size=ROW_LIMIT_BYTES
+                autogenerate_column_names=True, block_size=2 * RECORD_LIMIT_BYTES
             ),
             parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=stop),
             convert_options=pa_csv.ConvertOptions(
@@ -153,8 +197,6 @@ def require_even_rows(file: Path) -> None:
             row = uneven[0]
             text = row.text if len(row.text) <= _SHOWN else f"{row.text[:_SHOWN]}..."
             what = f"a row has {row.actual_columns} fields, not {row.expected_columns}: {text!r}"
-        elif "straddl" in what:
-            what = f"a row is longer than {ROW_LIMIT_BYTES >> 20} MiB"
         raise InputProblemError(
             "rows_uneven",
             f"{file} cannot be read as CSV: {what}.",
@@ -163,22 +205,24 @@ def require_even_rows(file: Path) -> None:
 
 
 def _read_csv(file: Path, text: Collection[str]) -> pl.DataFrame:
-    header = csv_header(file)
+    header = csv_files.columns_of(file)
+    require_sound_text(file)
     require_even_rows(file)
-    types = {name: pl.String() for name in header if name in text}
     try:
+        # Polars' own names differ where the header has none.
+        own = pl.read_csv(file, n_rows=0).columns
+        types = {mine: pl.String() for mine, name in zip(own, header, strict=True) if name in text}
         try:
             frame = _parse_csv(file, SCHEMA_ROWS, types)
         except pl.exceptions.ComputeError:
             frame = _parse_csv(file, None, types)
-    except pl.exceptions.NoDataError:
-        frame = pl.DataFrame({name: [] for name in header})
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         raise InputProblemError(
             "dataset_damaged",
             f"{file} cannot be read as CSV: {_first_line(error)}.",
             "Every row needs the header's number of fields, in UTF-8.",
         ) from None
+    frame.columns = header
     if frame.is_empty():
         raise InputProblemError(
             "dataset_empty", f"{file} has a header and no rows.", "Check how it was exported."
@@ -199,14 +243,14 @@ def _parse_csv(file: Path, schema_rows: int | None, types: dict[str, pl.String])
 
 def _read_parquet(file: Path) -> pl.DataFrame:
     try:
+        require_distinct(file, pq.read_schema(file).names)  # polars reads none with such
         frame = pl.read_parquet(file)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
         raise InputProblemError(
             "dataset_damaged",
             f"{file} cannot be read as Parquet: {_first_line(error)}.",
             "Write it again, or give it the suffix of what it is.",
         ) from None
-    require_distinct(file, frame.columns)
     if frame.is_empty():
         raise InputProblemError(
             "dataset_empty", f"{file} has no rows.", "Check how it was exported."

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import paths
 from .protocol import InputProblemError
 
 MANIFEST = "manifest.json"
@@ -65,17 +66,9 @@ def find(model_path: str, models_dir: str) -> Model:
     """
     shown = f"model_path {model_path!r}"
     way_out = "Name a model_path from a training's result."
-    if "\0" in model_path or not model_path.strip() or "://" in model_path:
-        raise InputProblemError("model_path_invalid", f"{shown} is not a path.", way_out)
-    path = Path(os.path.normpath(Path(models_dir) / model_path))
+    path = paths.inside(model_path, "model_path", [models_dir])
     folder = path.parent if path.name == MANIFEST else path
-    real = Path(os.path.realpath(folder / MANIFEST))
-    if not real.is_relative_to(os.path.realpath(models_dir)):
-        raise InputProblemError(
-            "model_outside_root",
-            f"{shown} leads to {real.parent}, which is outside {models_dir}.",
-            way_out,
-        )
+    paths.require_inside(folder / MANIFEST, shown, [models_dir])
     try:
         if (folder / MANIFEST).stat().st_size > _LIMIT_BYTES:
             raise ValueError

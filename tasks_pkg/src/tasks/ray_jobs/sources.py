@@ -4,22 +4,27 @@ Standard library only: the worker asks before a job is submitted, the job asks a
 must give the same answer.
 """
 
-import csv
 import difflib
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from . import paths
 from .protocol import InputProblemError
 
+#: Format by the end of a file's name.
 FORMATS = {".csv": "csv", ".parquet": "parquet"}
 
-# Longer than any sane header, shorter than what would fill a worker's memory.
-HEADER_LIMIT_BYTES = 1 << 20
+#: The longest name of a column: what is longer is data that took the header's place.
+NAME_LIMIT = 1000
+_SHOWN = 60
+#: What a Parquet file begins and ends with.
+_PARQUET = b"PAR1"
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,12 @@ class Source:
     format: str
 
 
-def resolve(dataset_path: str, roots: Sequence[str]) -> Source:
+def resolve(
+    dataset_path: str,
+    roots: Sequence[str],
+    parameter: str = "dataset_path",
+    formats: Mapping[str, str] = FORMATS,
+) -> Source:
     """Find the files that ``dataset_path`` names.
 
     Args:
@@ -38,102 +48,102 @@ def resolve(dataset_path: str, roots: Sequence[str]) -> Source:
             subfolders), or the common prefix of ``<dataset_path>_part_<i>.csv``. A relative
             path is taken under the first root.
         roots: folders that the files must be in once every link and ``..`` is followed.
+        parameter: what errors call the path.
+        formats: those that can be read, by the end of a file's name.
 
     Raises:
         InputProblemError: names the path, what is wrong with it, and the way out.
     """
-    if "\0" in dataset_path or not dataset_path.strip():
-        raise InputProblemError(
-            "dataset_path_invalid",
-            f"dataset_path {dataset_path!r} is not a path.",
-            f"Give a file or folder under {' or '.join(roots)}.",
-        )
-    if re.match(r"[a-z][a-z0-9+.-]*://", dataset_path, re.IGNORECASE):
-        raise InputProblemError(
-            "dataset_path_invalid",
-            f"dataset_path {dataset_path!r} is a URL.",
-            f"Only files under {' or '.join(roots)} can be read.",
-        )
-    path = Path(os.path.normpath(Path(roots[0]) / dataset_path))
+    path = paths.inside(dataset_path, parameter, roots)
+    shown = f"{parameter} {dataset_path!r}"
     try:
-        return _find(dataset_path, path, roots)
+        return _find(path, shown, roots, formats)
     except PermissionError as error:
         raise InputProblemError(
             "dataset_unreadable",
-            f"dataset_path {dataset_path!r}: {error.filename} cannot be read by user"
-            f" {os.getuid()}.",
+            f"{shown}: {error.filename} cannot be read by user {os.getuid()}.",
             "Let that user read it (chmod a+r on the file, a+rx on its folders).",
         ) from None
     except OSError as error:
-        raise InputProblemError(
-            "dataset_path_invalid", f"dataset_path {dataset_path!r}: {error.strerror}."
-        ) from None
+        raise InputProblemError("path_invalid", f"{shown}: {error.strerror}.") from None
 
 
-def _find(dataset_path: str, path: Path, roots: Sequence[str]) -> Source:
-    _require_inside(dataset_path, path, roots)
+def _find(path: Path, shown: str, roots: Sequence[str], formats: Mapping[str, str]) -> Source:
     if path.is_dir():
         files = sorted(
-            (f for f in path.iterdir() if f.suffix.lower() in FORMATS and f.name[0] not in "._"),
+            (f for f in path.iterdir() if _format(f, formats) and f.name[0] not in "._"),
             key=_natural,
         )
         if not files:
             raise InputProblemError(
                 "dataset_empty",
-                f"dataset_path {dataset_path!r} is a folder with no .csv or .parquet file in it.",
+                f"{shown} is a folder with no {' or '.join(formats)} file in it.",
                 "Name the folder that holds the files; subfolders are not searched.",
             )
     elif path.exists():
         files = [path]
     else:
-        files = _parts(path) or _missing(dataset_path, path)
+        files = _parts(path, shown, formats) or _missing(path, shown)
     for file in files:
-        _require_inside(dataset_path, file, roots)
-        _require_readable(dataset_path, file)
-    formats = sorted({FORMATS[file.suffix.lower()] for file in files})
-    if len(formats) > 1:
+        paths.require_inside(file, shown, roots)
+        _require_readable(file, shown, formats)
+    found = sorted({_format(file, formats) for file in files})
+    if len(found) > 1:
         raise InputProblemError(
             "dataset_mixed",
-            f"dataset_path {dataset_path!r} holds both {formats[0]} and {formats[1]} files.",
+            f"{shown} holds both {found[0]} and {found[1]} files.",
             "Keep one format per dataset.",
         )
-    return Source(tuple(files), formats[0])
+    return Source(tuple(files), found[0])
 
 
-def _require_inside(dataset_path: str, path: Path, roots: Sequence[str]) -> None:
-    real = Path(os.path.realpath(path))
-    if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
-        raise InputProblemError(
-            "dataset_outside_roots",
-            f"dataset_path {dataset_path!r} leads to {real}, which is outside"
-            f" {' and '.join(roots)}.",
-            "Copy the data there; a link that leads out is not followed.",
-        )
+def _format(file: Path, formats: Mapping[str, str]) -> str:
+    """Give a file's format by its name; empty where it is none of them."""
+    name = file.name.lower()
+    return next((kind for suffix, kind in formats.items() if name.endswith(suffix)), "")
 
 
-def _require_readable(dataset_path: str, file: Path) -> None:
-    if file.suffix.lower() not in FORMATS:
+def _require_readable(file: Path, shown: str, formats: Mapping[str, str]) -> None:
+    kind = _format(file, formats)
+    if not kind:
         raise InputProblemError(
             "dataset_format",
-            f"dataset_path {dataset_path!r}: {file.name!r} is neither .csv nor .parquet.",
+            f"{shown}: {file.name!r} does not end in {' or '.join(formats)}.",
             "Convert it, or give it the suffix of its format.",
         )
     status = file.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise InputProblemError(
-            "dataset_path_invalid", f"dataset_path {dataset_path!r}: {file} is not a regular file."
-        )
+        raise InputProblemError("path_invalid", f"{shown}: {file} is not a regular file.")
     if status.st_size == 0:
-        raise InputProblemError(
-            "dataset_empty", f"dataset_path {dataset_path!r}: {file} is empty (0 bytes)."
-        )
+        raise InputProblemError("dataset_empty", f"{shown}: {file} is empty (0 bytes).")
     if not os.access(file, os.R_OK):
         raise PermissionError(13, "Permission denied", str(file))
+    if kind == "parquet":
+        require_parquet(file)
 
 
-def _parts(path: Path) -> list[Path]:
+def require_parquet(file: Path) -> None:
+    """Refuse what is no Parquet file by its first and last bytes.
+
+    Raises:
+        InputProblemError: names it.
+    """
+    with file.open("rb") as stream:
+        first = stream.read(len(_PARQUET))
+        stream.seek(-min(len(_PARQUET), file.stat().st_size), os.SEEK_END)
+        if first == _PARQUET == stream.read():
+            return
+    raise InputProblemError(
+        "dataset_damaged",
+        f"{file} cannot be read as Parquet: it does not begin and end with PAR1.",
+        "Write it again, or give it the suffix of what it is.",
+    )
+
+
+def _parts(path: Path, shown: str, formats: Mapping[str, str]) -> list[Path]:
     """Find ``<path>_part_<i>`` files in the order of i; a gap in the numbers is an error."""
-    pattern = re.compile(re.escape(path.name) + r"_part_(\d+)\.(?:csv|parquet)", re.IGNORECASE)
+    ends = "|".join(map(re.escape, formats))
+    pattern = re.compile(rf"{re.escape(path.name)}_part_(\d+)(?:{ends})", re.IGNORECASE)
     if not path.parent.is_dir():
         return []
     found = {
@@ -149,14 +159,13 @@ def _parts(path: Path) -> list[Path]:
         missing = next(n for n in range(numbers[-1]) if n not in found and (n or 1 not in found))
         raise InputProblemError(
             "dataset_part_missing",
-            f"dataset_path {str(path)!r}: {path.name}_part_{missing} is missing, while"
-            f" part {numbers[-1]} is there.",
+            f"{shown}: {path.name}_part_{missing} is missing, while part {numbers[-1]} is there.",
             "Add the missing part, or number the parts without a gap.",
         )
     return [found[number] for number in numbers]
 
 
-def _missing(dataset_path: str, path: Path) -> NoReturn:
+def _missing(path: Path, shown: str) -> NoReturn:
     hint = "Check the spelling; relative paths are taken under the datasets folder."
     if path.parent.is_dir():
         names = [entry.name for entry in path.parent.iterdir()]
@@ -167,8 +176,7 @@ def _missing(dataset_path: str, path: Path) -> NoReturn:
         hint = f"Not even its folder {path.parent} exists."
     raise InputProblemError(
         "dataset_missing",
-        f"dataset_path {dataset_path!r} does not exist: neither {path} nor {path.name}_part_0.csv"
-        " beside it.",
+        f"{shown} does not exist: neither {path} nor {path.name}_part_0.csv beside it.",
         hint,
     )
 
@@ -182,50 +190,26 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     ]
 
 
-def csv_header(file: Path) -> list[str]:
-    """Read the column names of a CSV file.
+def require_distinct(file: Path, columns: Sequence[str]) -> None:
+    """Refuse a column name that occurs twice: nobody could say which one is meant.
 
     Raises:
-        InputProblemError: no text in UTF-8, no header line, an unnamed or a repeated column.
+        InputProblemError: names it; or a name is longer than :data:`NAME_LIMIT`.
     """
-    with file.open("rb") as stream:
-        start = stream.read(HEADER_LIMIT_BYTES)
-    try:
-        text = start.decode("utf-8-sig", errors="strict")
-    except UnicodeDecodeError as error:
-        # The last characters may merely be cut in two by the limit.
-        if error.start < len(start) - 4:
+    for number, name in enumerate(columns, 1):
+        if len(name) > NAME_LIMIT:
             raise InputProblemError(
-                "dataset_encoding",
-                f"{file} is not UTF-8: byte 0x{start[error.start]:02x} at {error.start}.",
-                "Convert it: iconv -f <its encoding> -t utf-8.",
-            ) from None
-        text = start.decode("utf-8-sig", errors="ignore")
-    try:
-        header = next(csv.reader(text.splitlines(keepends=True)))
-    except (StopIteration, csv.Error):
-        header = []
-    if "\0" in text:
-        raise InputProblemError(
-            "dataset_damaged",
-            f"{file} contains NUL bytes; it is not a CSV file.",
-            "Export it again as plain text.",
-        )
-    if not any(header):
-        raise InputProblemError(
-            "dataset_empty", f"{file} has no header line.", "The first line names the columns."
-        )
-    require_distinct(file, header)
-    return header
-
-
-def require_distinct(file: Path, columns: Sequence[str]) -> None:
-    """Refuse a column name that occurs twice: nobody could say which one is meant."""
-    repeated = sorted({name for name in columns if list(columns).count(name) > 1})
+                "column_name_too_long",
+                f"{file}: column {number} has a name of {len(name)} characters, {name[:_SHOWN]!r}"
+                " and so on.",
+                "The first line of a CSV file names the columns.",
+            )
+    repeated = [(name, count) for name, count in Counter(columns).items() if count > 1]
     if repeated:
+        name, count = min(repeated)
         raise InputProblemError(
             "columns_repeated",
-            f"{file}: column {repeated[0]!r} occurs {list(columns).count(repeated[0])} times.",
+            f"{file}: column {name!r} occurs {count} times.",
             "Give every column its own name.",
         )
 
@@ -244,7 +228,8 @@ def require_column(column: str, columns: Sequence[str], origin: str, where: str)
     near = difflib.get_close_matches(column, columns, n=1, cutoff=0.6) or [
         name for name in columns if name.strip().lower() == column.strip().lower()
     ]
-    shown = ", ".join(columns[:30]) + (", ..." if len(columns) > 30 else "")  # noqa: PLR2004
+    shown = ", ".join(name[:_SHOWN] for name in columns[:30])
+    shown += ", ..." if len(columns) > 30 else ""  # noqa: PLR2004
     raise InputProblemError(
         "column_missing",
         f"{origin}: column {column!r} is not in {where}.",
