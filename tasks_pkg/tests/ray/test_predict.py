@@ -220,7 +220,7 @@ def test_rows_that_do_not_fit_the_model_are_refused_before_ray_hears_of_them(  #
         ("no-such-model", "so no finished model"),
         ("/etc", "outside"),
         ("../datasets", "outside"),
-        ("s3://bucket/model", "is not a path"),
+        ("s3://bucket/model", "is a URL"),
         ("", "is not a path"),
         ("link", "outside"),
         ("pickled", "not the manifest of a model"),
