@@ -173,7 +173,8 @@ def test_behind_a_stand_in_a_service_is_never_without_a_worker(project: Project)
     assert project.running()["beta"] == beta
     assert set(project.running()) == {"alpha", "beta"}
     assert not (project.folder / "stand-in.yml").exists()
-    assert project.converge()["changed"] is False
+    again = project.converge()
+    assert not again["changed"], again
 
 
 def test_a_new_version_whose_canary_fails_leaves_the_old_one_at_work(project: Project) -> None:

@@ -70,6 +70,27 @@ def stack(own_redis: RedisServer, tmp_path: Path) -> Iterator[Stack]:
     made.client.close()
 
 
+def test_a_pool_grows_and_shrinks_within_its_bounds_and_runs_everything_once(
+    start_worker: StartWorker, client: Celery, redis: RedisServer
+) -> None:
+    bounds = {"CELERY_AUTOSCALE": "4,1", "AUTOSCALE_KEEPALIVE": "3"}  # seconds; 30 by default
+    process = start_worker("default", "default,celery", "extra_tasks", **SHORT, **bounds)
+
+    def children() -> int:
+        (pool,) = client.control.inspect(timeout=2).stats().values()
+        return len(pool["pool"]["processes"])
+
+    assert children() == 1
+    results = [client.send_task("extra.nap", args=[number, 3]) for number in range(8)]
+    wait_for(lambda: children() > 1)
+    assert sorted(result.get(timeout=60) for result in results) == list(range(8))
+    assert children() <= 4
+    wait_for(lambda: children() == 1, 60)
+    assert client.send_task("extra.nap", args=[8, 0.1]).get(timeout=30) == 8
+    assert set(traces(redis).values()) == {1}
+    assert "Traceback" not in process.text
+
+
 def test_a_task_of_four_leases_and_an_eta_run_once_under_every_pool(
     start_worker: StartWorker, client: Celery, redis: RedisServer
 ) -> None:

@@ -31,7 +31,7 @@ WORKER_KEYS = {"name": str, "queues": list, "concurrency": int, "memory": str}
 WORKER_OPTIONS = {"autoscale": list, "replicas": int, "image": str, "packages": list}
 #: Keys of which a worker has one.
 EITHER = ("concurrency", "autoscale")
-OVERRIDES = "celray_worker_overrides (group_vars/all/worker_overrides.yml in your inventory)"
+OVERRIDES = "celray_worker_overrides (make scale, or group_vars/all/worker_overrides.yml)"
 WORDS = {str: "a text", list: "a list", int: "a whole number"}
 DEBIAN = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 SIZE = re.compile(r"^[1-9][0-9]*[bkmg]$")

@@ -188,7 +188,8 @@ def worker(
     env: dict[str, str], folder: Path, name: str, queues: str, app: str = "tasks"
 ) -> Process:
     """Start a worker as the deployment does, and wait until it is ready."""
-    arguments = ["-A", app, "worker", "-n", f"{name}@%h", "-Q", queues, "-c", "4", "-E"]
+    arguments = ["-A", app, "worker", "-n", f"{name}@%h", "-Q", queues, "-E"]
+    arguments += [f"--autoscale={size}"] if (size := env.get("CELERY_AUTOSCALE")) else ["-c", "4"]
     arguments += ["--loglevel", "INFO", "--without-gossip", "--without-mingle"]
     if pool := env.get("CELERY_POOL"):
         arguments += ["-P", pool]
