@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -215,6 +217,55 @@ def test_a_wheel_for_one_platform_is_installed_below_the_code(source: Path, tmp_
     made = packages.collect([given], source.parent, tmp_path / "cache", "3.11")
     house = Path(made["wheelhouses"]["worker_extra"])
     assert zipfile.is_zipfile(house / wheel.name)
+
+
+def git(folder: Path, *words: str) -> str:
+    who = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+    done = subprocess.run(
+        ["git", *who, *words], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def test_a_git_repository_gives_the_tagged_version_not_the_newest(
+    source: Path, tmp_path: Path
+) -> None:
+    git(source, "init", "--quiet")
+    git(source, "add", ".")
+    git(source, "commit", "--quiet", "-m", "one")
+    git(source, "tag", "v1")
+    (source / "word_count/tasks.py").write_text("tasks = 2\n")
+    git(source, "commit", "--quiet", "-am", "two")
+    newest = git(source, "rev-parse", "HEAD")
+    for version, expected in (("v1", b"tasks = 1\n"), (newest, b"tasks = 2\n")):
+        given = package(source="git", location=source.as_uri(), version=version)
+        made = packages.collect([given], tmp_path, tmp_path / "cache", "3.11")
+        (wheel,) = Path(made["wheelhouses"]["worker_extra"]).glob("*.whl")
+        assert zipfile.ZipFile(wheel).read("word_count/tasks.py") == expected
+    given = package(name="words", source="git", location=source.as_uri(), version="v1")
+    with pytest.raises(packages.PackageError, match="is the project word-count"):
+        packages.collect([given], tmp_path, tmp_path / "cache", "3.11")
+    given = package(source="git", location=source.as_uri(), version="v3")
+    with pytest.raises(packages.PackageError, match="v3"):
+        packages.collect([given], tmp_path, tmp_path / "cache", "3.11")
+
+
+def test_an_index_gives_the_named_version(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages.collect([package()], source.parent, tmp_path / "first", "3.11")
+    shelf = tmp_path / "simple/word-count"
+    shelf.mkdir(parents=True)
+    (built,) = (tmp_path / "first").glob("package-*/*.whl")
+    shutil.copy(built, shelf)
+    (shelf / "index.html").write_text(f'<a href="{built.name}">{built.name}</a>')
+    monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "simple").as_uri())
+    given = package(source="index", location=None, version="1.0")
+    made = packages.collect([given], tmp_path, tmp_path / "cache", "3.11")
+    assert (Path(made["wheelhouses"]["worker_extra"]) / built.name).is_file()
+    given["version"] = "2.0"
+    with pytest.raises(packages.PackageError, match=r"word-count==2\.0"):
+        packages.collect([given], tmp_path, tmp_path / "cache", "3.11")
 
 
 def test_a_build_that_fails_ends_with_its_own_words(source: Path, tmp_path: Path) -> None:

@@ -205,15 +205,26 @@ def wheel_of(package: Mapping[str, Any], base: Path, cache: Path) -> Path:
                 shutil.copy(location(package, base), made)
             else:
                 pip("wheel", "--no-deps", "--wheel-dir", str(made), _wanted(package, base, work))
+            _check_name(next(made.glob("*.whl")), package)
             shutil.rmtree(folder, ignore_errors=True)
             made.rename(folder)
     return next(folder.glob("*.whl"))
 
 
+def _check_name(wheel: Path, package: Mapping[str, Any]) -> None:
+    made = str(canonicalize_name(wheel.name.split("-")[0]))
+    if made != canonicalize_name(package["name"]):
+        raise PackageError(
+            f"package {package['name']}: its source ({package['source']} {package['location']}) is "
+            f"the project {made}; give that name"
+        )
+
+
 def _wanted(package: Mapping[str, Any], base: Path, work: str) -> str:
     """What pip is to make a wheel of. A source tree is copied: builds leave things behind."""
     if package["source"] == "git":
-        return f"{package['name']} @ git+{package['location']}@{package['version']}"
+        # Without "NAME @": older pips take no file:// repository behind it.
+        return f"git+{package['location']}@{package['version']}"
     if package["source"] == "index":
         return f"{package['name']}=={package['version']}"
     folder, copy = location(package, base), Path(work, "source")
