@@ -22,9 +22,7 @@ from redis import Redis
 
 from tasks.broker.queues import list_of
 from tasks.broker.scripts import BURY, DEAD, HELD, LEASES, REPLAY
-
-#: The header in which a message counts the holders that it has outlived.
-LAPSES = "celray_lapses"
+from tasks.headers import LAPSES
 
 #: Seconds that one question to Redis may take.
 _TIMEOUT = 10.0

@@ -29,7 +29,7 @@ from tasks.broker.leases import Leases, all_leases, clock, mark_redelivered
 from tasks.broker.queues import list_of
 from tasks.broker.scripts import CLAIM, HELD, LEASES, RESTORE
 from tasks.contracts import Untyped
-from tasks.deadletters import LAPSES
+from tasks.headers import LAPSES
 from tasks.settings import get_settings
 
 logger = get_logger(__name__)

@@ -1,7 +1,8 @@
 """Celery's Redis result store, which goes on while Redis is full and waits while it is away.
 
 A full Redis (``noeviction``) refuses submitters. Workers may use a reserve above ``maxmemory``, so
-that what was accepted ends with its result, and the queues become shorter (ADR 0023).
+that what was accepted ends with its result, and the queues become shorter (ADR 0023). A state is
+stored in one round trip (ADR 0019).
 """
 
 from functools import cached_property
@@ -12,9 +13,12 @@ from celery.backends.redis import (
     CHORD_PART_RETURN_LUA,
     RedisBackend,
 )
+from celery.exceptions import BackendStoreError
+from celery.states import FAILURE
+from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import OutOfMemoryError
 
-from tasks.broker.scripts import STORE, within_reserve
+from tasks.broker.scripts import STATE, STATE_WITHIN_RESERVE, STORE, SUCCEEDED, within_reserve
 from tasks.contracts import Untyped
 
 
@@ -28,6 +32,48 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Say whether a write that failed so may be repeated."""
         return isinstance(exc, OutOfMemoryError) or bool(super().exception_safe_to_retry(exc))
+
+    def _store_result(
+        self,
+        task_id: Untyped,
+        result: Untyped,
+        state: str,
+        traceback: Untyped = None,
+        request: Untyped = None,
+        **_: object,
+    ) -> Untyped:
+        """Store a state, unless a success is there; in one step.
+
+        Celery reads what is there, decodes it, and writes and publishes in a transaction: two
+        round trips for STARTED and two for the result, and another's success in between is
+        overwritten.
+        """
+        meta = self._get_result_meta(
+            result=result, state=state, traceback=traceback, request=request
+        )
+        meta["task_id"] = bytes_to_str(task_id)
+        value = self.encode(meta)
+        if len(value) > self._MAX_STR_VALUE_SIZE:
+            message = "value too large for Redis backend"
+            raise BackendStoreError(message, state=state, task_id=task_id)
+        seconds = self.failure_expires if state == FAILURE else self.expires
+        arguments = [value, int(seconds or 0), SUCCEEDED]
+        self.ensure(self._store_state, (self.get_key_for_task(task_id), arguments))
+        return result
+
+    def _store_state(self, key: Untyped, arguments: list[Untyped]) -> None:
+        try:
+            self._state_script(keys=[key], args=arguments, client=self.client)
+        except OutOfMemoryError:
+            self._state_script_within_reserve(keys=[key], args=arguments, client=self.client)
+
+    @cached_property
+    def _state_script(self) -> Untyped:
+        return self.client.register_script(STATE)
+
+    @cached_property
+    def _state_script_within_reserve(self) -> Untyped:
+        return self.client.register_script(STATE_WITHIN_RESERVE)
 
     def _set(self, key: str, value: str, expires: int | None = None) -> None:
         try:

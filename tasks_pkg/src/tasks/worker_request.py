@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from tasks import deadletters
 from tasks.broker.leases import Leases, all_leases
 from tasks.contracts import Untyped
+from tasks.headers import LAPSES
 
 logger = get_logger(__name__)
 
@@ -41,7 +42,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types
 
     def _bury(self, leases: Leases, held: tuple[str, dict[str, Any]], why: str) -> None:
         headers = held[1].get("headers") or {}
-        deliveries = 1 + int(headers.get("retries") or 0) + int(headers.get(deadletters.LAPSES, 0))
+        deliveries = 1 + int(headers.get("retries") or 0) + int(headers.get(LAPSES, 0))
         reason = f"it lost its process in each of {deliveries} deliveries: {why}"
         try:
             deadletters.bury(leases.client, self.message.delivery_tag, held, reason, deliveries)

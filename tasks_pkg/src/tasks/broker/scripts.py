@@ -164,6 +164,23 @@ return redis.call('PUBLISH', KEYS[1], ARGV[2])
 """
 )
 
+#: How a stored success begins: Celery writes the state first (``tests/test_ahead.py``).
+SUCCEEDED: Final = '{"status": "SUCCESS",'
+
+#: KEYS the result's key; ARGV result, seconds to keep it (0: for ever), how a success begins. A
+#: success is final: a task that ran twice must not take it back.
+STATE: Final = """
+if redis.call('GETRANGE', KEYS[1], 0, #ARGV[3] - 1) == ARGV[3] then return 0 end
+if tonumber(ARGV[2]) > 0 then
+  redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+else
+  redis.call('SET', KEYS[1], ARGV[1])
+end
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+return 1
+"""
+STATE_WITHIN_RESERVE: Final = _WITHIN_RESERVE + STATE
+
 
 def within_reserve(script: str) -> str:
     """Let a small script of somebody else's write also while Redis is full, without a bound."""

@@ -22,6 +22,7 @@ from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError
 
+from tasks.broker.ahead import PATIENCE, Ahead
 from tasks.broker.leases import Leases, leases_at
 from tasks.broker.scripts import (
     BIND,
@@ -49,6 +50,23 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]  # kombu has no types
         leases: Leases = self.channel.leases
         return leases
 
+    @property
+    def has_credit(self) -> bool:
+        """Whether the consumer takes another message now."""
+        return bool(super().can_consume())
+
+    def can_consume(self) -> bool:
+        """Say whether to fetch: for the consumer, or ahead of it."""
+        return self.room() > 0
+
+    def room(self) -> int:
+        """How many messages to fetch."""
+        ahead: Ahead = self.channel.ahead
+        credit: int | None = self.can_consume_max_estimate()
+        if credit is None:
+            return 1
+        return max(0, credit - len(ahead.waiting)) + ahead.room(self.prefetch_count)
+
     def append(self, message: Untyped, delivery_tag: str) -> None:
         """Count a message; the fetch has recorded it."""
         super(kombu_redis.QoS, self).append(message, delivery_tag)
@@ -57,6 +75,8 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]  # kombu has no types
         """Remove a message that is done, over whichever connection there is."""
         self._leases.ack(delivery_tag)
         self._quick_ack(delivery_tag)
+        self.channel.ahead.finished()
+        self.channel.deliver_ahead()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Remove a message, or put it back behind the others of its queue."""
@@ -65,6 +85,13 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]  # kombu has no types
         else:
             self._leases.ack(delivery_tag)
         self._quick_ack(delivery_tag)
+        self.channel.deliver_ahead()
+
+    def restore_unacked_once(self, stderr: Untyped = None) -> None:
+        """Give back what was fetched ahead, and what was delivered."""
+        self.channel.ahead.open = False
+        self.channel.give_back_ahead()
+        super().restore_unacked_once(stderr)
 
     def restore_unacked(self) -> list[object]:
         """Give back what nobody works on; what runs keeps its lease and goes on.
@@ -87,6 +114,16 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]  # kombu has no types
 class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
     """Polls for answers and for notices."""
 
+    loop: Untyped = None
+
+    def on_poll_start(self) -> None:
+        """Let channels that consume fetch ahead."""
+        if self.loop is not None:
+            for channel in self._channels:
+                if not channel.ahead.open and channel.active_queues:
+                    channel.open_ahead(self.loop)
+        super().on_poll_start()
+
     def on_readable(self, fileno: int) -> Any:  # noqa: ANN401 - kombu's
         """Read a notice that comes while no fetch is under way."""
         channel, kind = self._fd_to_chan.get(fileno, (None, None))
@@ -107,11 +144,13 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
     QoS = QoS
 
     _waiting = False
+    _delivering = False
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         self._taken_along: list[str] = []
         self._without_ack: set[str] = set()
         self._leases: Leases | None = None
+        self.ahead = Ahead()
         super().__init__(*args, **kwargs)
 
     @property
@@ -165,8 +204,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
-        room = self.qos.can_consume_max_estimate()
-        most = 1 if room is None else max(1, min(room, _MOST))
+        most = max(1, min(self.qos.room(), _MOST))
         connection = self.client.connection
         if connection._sock is None:
             connection.connect()
@@ -215,9 +253,63 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         tag = message["properties"]["delivery_tag"]
         self.leases.hold(tag, queue, message)
         self._queue_cycle.rotate(queue)
+        if queue not in self.active_queues or (self.qos.has_credit and not self.ahead.waiting):
+            self._pass_on(tag, queue, message)
+        elif self.ahead.put(tag, queue, message):
+            if len(self.ahead.waiting) == 1:
+                self._loop.call_later(PATIENCE, self._give_back_overdue)
+        elif self.qos.has_credit:
+            self._pass_on(tag, queue, message)
+        else:
+            self.leases.give_back(tag, first=True)
+
+    def _pass_on(self, tag: str, queue: str, message: dict[str, Any]) -> None:
         self.connection._deliver(message, queue)
         if queue in self._without_ack:
             self.leases.ack(tag)
+
+    # -- messages that were fetched ahead
+
+    def open_ahead(self, loop: Untyped) -> None:
+        """Fetch ahead from now on: there is a loop that delivers as soon as there is room."""
+        self._loop = loop
+        self.ahead.open = True
+
+    def deliver_ahead(self) -> None:
+        """Deliver what there is room for.
+
+        At once, not at the loop's next turn: Celery acknowledges in what the loop does just
+        before it polls, and the poll would come first.
+        """
+        if self._delivering:
+            return
+        self._delivering = True
+        try:
+            while self.qos.has_credit and (waiting := self.ahead.take()):
+                tag, queue, message, _ = waiting
+                self._pass_on(tag, queue, message)
+        finally:
+            self._delivering = False
+
+    def _give_back_overdue(self) -> None:
+        if self.ahead.overdue():
+            self.give_back_ahead()
+        elif self.ahead.waiting:
+            self._loop.call_later(PATIENCE, self._give_back_overdue)
+
+    def give_back_ahead(self) -> None:
+        """Put what waits here back to the front of its queues, in its order."""
+        reached = True
+        while self.ahead.waiting:
+            tag, *_ = self.ahead.waiting.pop()
+            if reached:
+                reached = self.leases.give_back(tag, first=True)
+            else:  # Redis is away; to wait for that once more with each would take a minute
+                self.leases.held.pop(tag, None)
+
+    def _basic_cancel(self, consumer_tag: str) -> object:
+        self.give_back_ahead()
+        return super()._basic_cancel(consumer_tag)
 
     def drain_notices(self) -> None:
         """Read notices that nobody waits for."""
@@ -289,6 +381,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     def close(self) -> None:
         """Give back what nobody works on; see :meth:`QoS.restore_unacked`."""
+        self.ahead.open = False
         if self._waiting:
             self._waiting = False
             self._in_poll = None  # kombu would read an answer that does not come
@@ -312,6 +405,7 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
         self.cycle = Poller()
 
     def register_with_event_loop(self, connection: Untyped, loop: Untyped) -> None:
-        """Add the look without a notice."""
+        """Add the look without a notice, and what needs a loop."""
         super().register_with_event_loop(connection, loop)
+        self.cycle.loop = loop
         self._look_tref = loop.call_repeatedly(self.brpop_timeout, self.cycle.look_again)
