@@ -61,7 +61,8 @@ def each(
     """Call ``function`` for every item; give each result, with its item's index, when it is there.
 
     Items are taken from the iterable as calls end, so that no more than ``concurrency`` of them
-    are in memory. Call :func:`connect` first.
+    are in memory, and as many again that wait for a CPU: a process whose call has ended begins the
+    next while the caller of this looks at the result. Call :func:`connect` first.
 
     Args:
         function: of a module of this package, so that every process can import it; also a
@@ -77,7 +78,9 @@ def each(
     at_once = max(1, concurrency or cpus())
     numbered = iter(enumerate(items))
     if engine() == "ray":
-        yield from _on_ray(function, numbered, at_once, cpus_each)
+        # Ray itself begins no more calls than there are CPUs.
+        started = at_once if concurrency else 2 * at_once
+        yield from _on_ray(function, numbered, started, cpus_each)
     elif at_once == 1:
         yield from ((index, function(item)) for index, item in numbered)
     else:
@@ -85,14 +88,14 @@ def each(
 
 
 def _on_ray(
-    function: Callable[[T], R], numbered: Iterator[tuple[int, T]], at_once: int, cpus_each: float
+    function: Callable[[T], R], numbered: Iterator[tuple[int, T]], started: int, cpus_each: float
 ) -> Iterator[tuple[int, R]]:
     import ray  # noqa: PLC0415
     from ray.exceptions import RayTaskError  # noqa: PLC0415
 
     call: Any = ray.remote(num_cpus=cpus_each)(_call)
     what = ray.put(function)  # once, whatever it carries; Ray itself refuses a partial
-    running = {call.remote(what, item): index for index, item in islice(numbered, at_once)}
+    running = {call.remote(what, item): index for index, item in islice(numbered, started)}
     try:
         while running:
             (reference,), _ = ray.wait(list(running), num_returns=1)
@@ -120,7 +123,7 @@ def _on_processes(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, mp_context=context) as pool:
         running: dict[Future[R], int] = {
-            pool.submit(function, item): index for index, item in islice(numbered, at_once)
+            pool.submit(function, item): index for index, item in islice(numbered, 2 * at_once)
         }
         try:
             while running:

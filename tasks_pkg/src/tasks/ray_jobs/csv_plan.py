@@ -111,9 +111,11 @@ def make(file: CsvFile, parameters: Mapping[str, Any], folder: Path, sample: byt
     missing = tuple(parameters["missing"])
     form = Form(declared, frozenset(declared), missing, parameters["separator"])
     schema = csv_blocks.infer(sample, file.columns, form)
+    form = replace(form, schema=schema)
+    form = replace(form, quick=csv_blocks.quick(sample, form))
     plan = Plan(
         path=file.path,
-        form=replace(form, schema=schema),
+        form=form,
         folder=folder,
         output_format="parquet" if parameters["output_path"].lower().endswith("t") else "csv",
         reject=parameters["bad_rows"] == "reject",
