@@ -6,7 +6,7 @@
 import argparse
 import sys
 
-from tests.bench import csv_file
+from tests.bench import csv_file, jobs
 from tests.bench import operations as do
 from tests.bench.converge import edit_one_line, fresh, no_change
 from tests.bench.loopback import ssh_server
@@ -15,9 +15,9 @@ from tests.bench.report import Report, aims, details, render
 from tests.bench.roundtrip import compare
 from tests.bench.throughput import throughput
 
-PARTS = ("fresh", "nothing", "edit", "ping", "sizes", "csv", "throughput")
+PARTS = ("fresh", "nothing", "edit", "ping", "sizes", "csv", "throughput", "overhead", "search")
 #: What needs no deployment.
-ALONE = frozenset({"csv", "throughput"})
+ALONE = frozenset({"csv", "throughput", "overhead", "search"})
 
 
 def say(text: str) -> None:
@@ -84,6 +84,12 @@ def main() -> int:
         if "throughput" in wanted:
             say("tasks a second, beside stock Celery, dramatiq, taskiq and rq")
             report.throughput = throughput(options.repeat)
+        if "overhead" in wanted:
+            say("from submitting a Ray job to its first line, beside a trivial job of Ray's own")
+            report.overhead = jobs.overhead(options.repeat)
+        if "search" in wanted:
+            say("a search over nine combinations, and one by one")
+            report.search = jobs.search()
         if not needs_deployment:
             print("\n".join([*aims(report), *details(report)]))
             return 0

@@ -44,7 +44,7 @@ def compare(turns: int, say: Callable[[str], None]) -> CsvFile:
         for way in ("polars", "celray"):  # the file is in the page cache from here on
             _inside(way, file, place / f"{way}.parquet")
         for turn in range(turns):
-            for way in ("polars", "celray", "plain", *(("raydata",) if turn < 2 else ())):
+            for way in ("polars", "default", "celray", "plain", *(("raydata",) * (turn < 2))):
                 say(f"csv: {way}, {turn + 1} of {turns}")
                 told = _inside("celray" if way == "plain" else way, file, place / way, way)
                 found.ways.setdefault(way, []).append(told["seconds"])
