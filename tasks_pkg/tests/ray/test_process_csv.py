@@ -32,6 +32,7 @@ from tasks.ray_jobs.protocol import (
     JobRequest,
     decode,
 )
+from tasks.ray_jobs.reading import MISSING
 from tasks.schemas_data import transformations_from
 
 Process = Callable[..., dict[str, Any]]
@@ -384,3 +385,47 @@ def test_both_ways_of_parsing_give_the_same_table(
     assert_frame_equal(block.frame, slowly.frame)
     expected = [tuple(None if v in {"", "NA"} else v for v in row) for row in rows]
     assert block.frame.rows() == expected
+
+
+FIELDS = [
+    "",
+    '""',
+    "NA",
+    '"NA"',
+    "nan",
+    "NaN",
+    "null",
+    "1",
+    '"2"',
+    "-3",
+    "2.5",
+    "inf",
+    "x",
+    '"a,b"',
+]
+
+
+@given(
+    rows=st.lists(st.tuples(*[st.sampled_from(FIELDS)] * 3), min_size=1, max_size=6),
+    missing=st.sampled_from([("",), (), ("", "NA"), ("NA", "nan", "NaN", "null"), tuple(MISSING)]),
+)
+def test_missing_values_are_the_same_before_parsing_and_after(
+    rows: list[tuple[str, ...]], missing: tuple[str, ...]
+) -> None:
+    data = "".join(",".join(row) + "\n" for row in rows).encode()
+    schema = {"a": pl.Int64(), "b": pl.Float64(), "c": pl.String()}
+    form = Form(schema, frozenset(), missing)
+    quickly = form._quickly(data)
+    if quickly is not None:
+        assert_frame_equal(quickly, form.read(data, form.dtypes))
+
+
+@pytest.mark.parametrize(
+    ("missing", "quick"),
+    [(tuple(MISSING), True), (("-999",), False), (("true",), False), (("NA", "2020-01-01"), False)],
+)
+def test_a_missing_value_that_is_a_value_is_told_before_parsing(
+    missing: tuple[str, ...], quick: bool
+) -> None:
+    form = Form({"a": pl.Int64()}, frozenset(), missing)
+    assert csv_blocks.quick(b"1\n2\n", form) is quick
