@@ -26,6 +26,8 @@ from tasks.submission import submission_id
 
 #: Seconds that anything here may take.
 LIMIT = 120.0
+#: Seconds after which a job's processes have gone, and Ray has made new ones ready.
+SETTLED = 2.0
 #: What Ray's own documentation submits first, saying when it runs.
 TRIVIAL = 'python -c "import time; print(time.time())"'
 WINES = Path(__file__).parents[2] / "tasks_pkg/samples/winequality.csv"
@@ -112,6 +114,7 @@ def stack(folder: Path) -> Iterator[tuple[Celery, JobSubmissionClient]]:
 
 def rays(jobs: JobSubmissionClient) -> float:
     """Seconds to the first line of a trivial job of Ray's own."""
+    time.sleep(SETTLED)
     submitted = time.time()
     name = jobs.submit_job(entrypoint=TRIVIAL)
     while not jobs.get_job_status(name).is_terminal():
@@ -125,6 +128,7 @@ def ours(app: Celery, jobs: JobSubmissionClient, number: Iterator[int]) -> tuple
     Each writes another file, so that none is answered by what another has written.
     """
     arguments = {"file_path": "few.csv", "output_path": f"few-{next(number)}.parquet"}
+    time.sleep(SETTLED)
     submitted = time.time()
     result = app.send_task("tasks.data_tasks.process_large_csv", kwargs=arguments, queue="data")
     result.get(timeout=LIMIT)
