@@ -125,6 +125,41 @@ def test_what_was_missed_is_sent_once_or_left_out_and_either_is_said(
         process.kill()
 
 
+def test_a_clock_that_was_set_back_silences_no_entry_and_repeats_none(
+    env: dict[str, str], redis: RedisServer, tmp_path: Path
+) -> None:
+    """Last runs that are ahead of the clock: the same for Beat as a clock that went back."""
+    nightly = {"task": "tasks.simple_tasks.ping", "cron": "30 3 * * *"}
+    schedule: list[dict[str, object]] = [
+        {"name": "hourly", "task": "tasks.simple_tasks.ping", "every_seconds": 3600},
+        {**nightly, "name": "nightly"},
+        {**nightly, "name": "nightly-ahead-for-days"},
+    ]
+    before = start_beat(env, tmp_path / "before.log", schedule)
+    try:
+        wait_for((tmp_path / "heartbeat").exists)
+    finally:
+        before.terminate()
+    last_ran(redis, "hourly", timedelta(hours=-5))
+    last_ran(redis, "nightly", timedelta(hours=-5))
+    last_ran(redis, "nightly-ahead-for-days", timedelta(days=-5))
+    process = start_beat(env, tmp_path / "beat.log", schedule)
+    try:
+        process.says("nightly-ahead-for-days ran last")
+        with redis.client(2) as client:
+            due = dict(client.zrange("redbeat::schedule", 0, -1, withscores=True))
+        hour, day, now = 3600, 86_400, time.time()
+        assert now < due["redbeat:hourly"] < now + hour + 1
+        assert now < due["redbeat:nightly-ahead-for-days"] < now + day + 1
+        # Not before the time at which it ran last; the morning before that one was its own.
+        assert due["redbeat:nightly"] > now + 5 * hour - 60
+        assert process.text.count("counted from now") == 2
+        with redis.client(0) as broker:
+            assert broker.llen("default") == 0
+    finally:
+        process.kill()
+
+
 def test_beat_on_time_has_missed_nothing(
     env: dict[str, str], redis: RedisServer, tmp_path: Path, app: Celery, settings: Settings
 ) -> None:

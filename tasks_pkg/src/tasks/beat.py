@@ -36,6 +36,11 @@ MISSED_KEY = "celray:beat:missed"
 LATE_SECONDS = 30.0
 
 
+#: So far ahead of the clock may the last run of an entry with a time of day be: what the clock
+#: shows a second time, after it was set back, is not sent a second time.
+AHEAD_SECONDS = 86_400.0
+
+
 def missed_run(
     late: float, every: float | None, action: Literal["run", "skip"]
 ) -> dict[str, object]:
@@ -68,6 +73,8 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
 
     #: Whether this process has said which code it runs.
     _announced = False
+    #: The clock's distance to one that nobody sets, at the last tick.
+    _distance = math.inf
 
     def _announce(self) -> None:
         if not self._announced:
@@ -105,10 +112,36 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
         get_redis(self.app).hset(MISSED_KEY, entry.name, json.dumps(told))
         return action == "skip"
 
+    def _set_back(self) -> None:
+        """After the clock was set back: have entries go on whose last run is ahead of it.
+
+        They would wait until the clock has caught up. One with an interval has its next run an
+        interval from now; one with a time of day keeps its last run unless that is days ahead.
+        """
+        before, self._distance = self._distance, time.time() - time.monotonic()
+        if self._distance > before - 1:
+            return
+        now = datetime.now(UTC)
+        for spec in get_settings().beat_schedule:
+            try:
+                entry = self.Entry.from_key(self.Entry.generate_key(self.app, spec.name), self.app)
+            except KeyError:
+                continue
+            ahead = (entry.last_run_at - now).total_seconds() if entry.last_run_at else 0.0
+            if ahead > (AHEAD_SECONDS if spec.every_seconds is None else LATE_SECONDS):
+                logger.warning(
+                    "beat: %s ran last %.0f s ahead of the clock, which was set back; its next "
+                    "run is counted from now",
+                    entry.name,
+                    ahead,
+                )
+                entry.reschedule()
+
     def tick(self, *args: Untyped, **kwargs: Untyped) -> float:
         """Run what is due, then renew the sign of life; returns the seconds to sleep."""
         try:
             self._announce()
+            self._set_back()
             pause: float = super().tick(*args, **kwargs)
             get_redis(self.app).set(LAST_TICK_KEY, f"{time.time():.3f}")
         except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError) as error:
