@@ -11,7 +11,7 @@ from celery.schedules import crontab, schedule
 from kombu.entity import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
-from tasks import packages
+from tasks import fence, packages
 from tasks.contracts import Untyped
 from tasks.deployed import CodeVersion
 from tasks.headers import PUBLISHED_AT
@@ -165,10 +165,12 @@ def create_app(settings: Settings) -> Celery:
     celery.steps["consumer"].add(KeeperStep)
     signals.before_task_publish.connect(_stamp)
     signals.celeryd_init.connect(_registered_as_routed)
+    signals.celeryd_init.connect(fence.share)
     signals.beat_init.connect(_registered_as_routed)
     signals.import_modules.connect(_load_packages, sender=celery)
     signals.worker_ready.connect(drain_on_sigterm)
     signals.worker_process_init.connect(end_on_sigterm)
+    signals.worker_process_init.connect(fence.guard)
     return celery
 
 

@@ -24,7 +24,7 @@ from celery.utils.log import get_logger
 from kombu.transport.virtual import Base64, Message
 from redis.exceptions import RedisError
 
-from tasks import deadletters
+from tasks import deadletters, fence
 from tasks.broker.leases import Leases, all_leases, clock, mark_redelivered
 from tasks.broker.queues import list_of
 from tasks.broker.scripts import CLAIM, HELD, LEASES, RESTORE
@@ -36,8 +36,6 @@ logger = get_logger(__name__)
 
 #: Seconds between two looks.
 _LOOK = 1.0
-#: sysexits.h: try again; the container's restart policy does.
-EX_TEMPFAIL = 75
 #: How much longer a lease is held under a pool whose tasks may stop every thread.
 GREEN_SECONDS = 3_540.0
 #: Keys and lease of workers that renew nothing: older releases, and other people's.
@@ -217,6 +215,8 @@ class Keeper:
                     self._keep(leases)
                 except Exception:
                     logger.exception("leases: an error in the keeper")
+            safe_at = min((leases.safe_at for leases in all_leases()), default=0.0)
+            fence.holds_until(safe_at + self._fence)
 
     def _keep(self, leases: Leases) -> None:
         sweeper = self._sweepers.get(id(leases))
@@ -255,7 +255,7 @@ class Keeper:
             for tag in list(leases.held):
                 leases.give_back(tag, first=True)
         logging.shutdown()
-        os._exit(EX_TEMPFAIL)
+        os._exit(fence.EX_TEMPFAIL)  # the container's restart policy starts it again
 
 
 class KeeperStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
