@@ -1,8 +1,8 @@
 """Celery's Redis result store, which goes on while Redis is full and waits while it is away.
 
 A full Redis (``noeviction``) refuses submitters. Workers may use a reserve above ``maxmemory``, so
-that what was accepted ends with its result, and the queues become shorter (ADR 0023). A state is
-stored in one round trip (ADR 0019).
+that what was accepted ends with its result, and the queues become shorter (ADR 0023). While its
+disk is full, everybody waits. A state is stored in one round trip (ADR 0019).
 """
 
 from functools import cached_property
@@ -18,6 +18,7 @@ from celery.states import FAILURE
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import OutOfMemoryError
 
+from tasks.broker.leases import disk_full
 from tasks.broker.scripts import STATE, STATE_WITHIN_RESERVE, STORE, SUCCEEDED, within_reserve
 from tasks.contracts import Untyped
 
@@ -31,7 +32,8 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Say whether a write that failed so may be repeated."""
-        return isinstance(exc, OutOfMemoryError) or bool(super().exception_safe_to_retry(exc))
+        full = isinstance(exc, OutOfMemoryError) or disk_full(exc)
+        return full or bool(super().exception_safe_to_retry(exc))
 
     def _store_result(
         self,

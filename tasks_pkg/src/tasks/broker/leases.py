@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, RedisError
+from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 from redis.retry import Retry
 
 from tasks.broker.queues import list_of
@@ -28,14 +28,20 @@ def clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def disk_full(error: BaseException | None) -> bool:
+    """Say whether Redis refuses every write because it cannot write its append-only file."""
+    # redis-py puts the command before it where it was one of several.
+    return isinstance(error, ResponseError) and " MISCONF " in f" {error}"
+
+
 def refused(error: BaseException | None) -> bool:
     """Say whether Redis is known not to run, so that nobody else can take a lease either.
 
-    A connection that is refused, and a server that still loads its data, say so. A timeout does
-    not: others may reach the server.
+    A connection that is refused, a server that still loads its data, and one whose disk is full
+    say so. A timeout does not: others may reach the server.
     """
     while error is not None:
-        if isinstance(error, ConnectionRefusedError | BusyLoadingError):
+        if isinstance(error, ConnectionRefusedError | BusyLoadingError) or disk_full(error):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -20,10 +20,10 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, OutOfMemoryError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from tasks.broker.ahead import PATIENCE, Ahead
-from tasks.broker.leases import Leases, leases_at
+from tasks.broker.leases import Leases, disk_full, leases_at
 from tasks.broker.scripts import (
     BIND,
     DEAD,
@@ -245,6 +245,11 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             connection.disconnect()
             message = "Redis has forgotten the fetch script"
             raise RedisConnectionError(message) from error
+        except ResponseError as error:
+            if not disk_full(error):
+                raise
+            self._waiting = True  # nobody gets anything; the next look is a second away
+            raise Empty from None
         except self.connection_errors:
             connection.disconnect()
             raise
