@@ -13,6 +13,7 @@ Run as a program, ``python -m tasks.submission stop TASK_ID`` stops what a task 
 """
 
 import io
+import json
 import logging
 import re
 import sys
@@ -92,7 +93,8 @@ class JobResult:
         submission_id: Ray's id of the run that succeeded.
         attached: whether the run had been submitted before.
         result: the job's own result.
-        startup_seconds: submission to the first line of our code, by the head's clock.
+        startup_seconds: submission to the first line of our code, by the head's clock; 0 where the
+            head has been restarted since.
         engine_seconds: that line to the result, by the job's clock.
     """
 
@@ -200,15 +202,21 @@ class RayJobs:
         failure = ""
         for attempt in range(self._latest(task_id), self.patience.attempts):
             name = submission_id(task_id, attempt)
-            attached = self.submit_or_attach(name, entrypoint, request(name))
+            wanted = request(name)
+            # A job that had ended when Ray's head died, or its supervisor, has had its effects.
+            if (ended := _kept(wanted)) and self._status(name) is None:
+                return ended
+            attached = self.submit_or_attach(name, entrypoint, wanted)
             try:
                 return self.follow(name, on_progress, attached=attached)
             except _AttemptFailedError as error:
                 failure = str(error)
-                log.warning("Ray job %s failed, attempt %d: %s", name, attempt + 1, failure)
             except _NoSuchJobError:
                 failure = "Ray was restarted and lost the job"
-                log.warning("Ray job %s: %s", name, failure)
+            if ended := _kept(wanted):
+                log.warning("Ray job %s had ended before this: %s", name, failure)
+                return ended
+            log.warning("Ray job %s failed, attempt %d: %s", name, attempt + 1, failure)
         message = f"The Ray job failed {self.patience.attempts} times; the last time: {failure}"
         raise JobFailedError(message)
 
@@ -435,6 +443,25 @@ def _latest_progress(records: list[Record]) -> Progress:
     )
 
 
+def _kept(request: JobRequest) -> JobResult | None:
+    """Give the result that a job has left in its run folder, if it has ended there."""
+    folder = Path(request.runs_dir) / request.submission_id
+    records: dict[str, Record] = {}
+    for kind in ("started", "result"):
+        with suppress(OSError, ValueError):
+            records[kind] = json.loads((folder / f"{kind}.json").read_text(encoding="utf-8"))
+    if len(records) < 2:  # noqa: PLR2004 - both
+        return None
+    took = records["result"]["at"] - records["started"]["at"]
+    return JobResult(
+        submission_id=request.submission_id,
+        attached=True,
+        result=records["result"]["result"],
+        startup_seconds=0.0,
+        engine_seconds=round(took, 3),
+    )
+
+
 def _conclude(
     name: str, details: "JobDetails", records: list[Record], *, attached: bool
 ) -> JobResult:
@@ -460,7 +487,7 @@ def _conclude(
             startup_seconds=round(max(0.0, started - (details.start_time or 0) / 1000), 3),
             engine_seconds=round(last["result"]["at"] - started, 3),
         )
-    reason = (details.message or "no reason given").strip().splitlines()[-1]
+    reason = protocol.telling_line(details.message or "") or "no reason given"
     raise _AttemptFailedError(f"{details.status} without a record of its own: {reason[:300]}")
 
 

@@ -230,7 +230,7 @@ def test_a_run_that_is_killed_anywhere_is_taken_over(
         f"real = {module}.{place}{where}\n"
         "def dies(*a, **k):\n    real(*a, **k)\n    os._exit(9)\n"
         f"{module}.{place}{where} = dies\n"
-        "job.run(inbox.main)\n"
+        "job.run(inbox.main, 0.0)\n"
     )
     environment = {
         "PYTHONPATH": str(Path(inbox.__file__).parents[1]),

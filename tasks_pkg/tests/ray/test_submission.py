@@ -13,6 +13,7 @@ import pytest
 from celray_testing import free_port, wait_for
 
 from tasks.contracts import InvalidArgumentsError
+from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import JobRequest, Progress
 from tasks.settings import ConfigurationError
 from tasks.submission import (
@@ -70,6 +71,20 @@ def test_a_run_that_died_is_replaced_by_one_more(jobs: RayJobs, request_for: Req
     with pytest.raises(InvalidArgumentsError, match="does not exist"):
         jobs.run(task_id, "train", request_for(MISSING), nothing)
     assert ids_of(jobs, task_id) == [submission_id(task_id), submission_id(task_id, 1)]
+
+
+def test_a_job_that_had_ended_when_the_head_was_restarted_is_not_run_again(
+    jobs: RayJobs, request_for: RequestFor
+) -> None:
+    """Ray knows nothing of it, as after a restart; its run folder has how it ended."""
+    task_id = uuid.uuid4().hex
+    request = request_for(MISSING)(submission_id(task_id))
+    reporter = Reporter(Path(request.runs_dir) / request.submission_id)
+    reporter.keep({"type": "started", "at": 100.0})
+    reporter.keep({"type": "result", "at": 102.5, "result": {"rows": 3}})
+    done = jobs.run(task_id, "train", request_for(MISSING), nothing)
+    assert (done.result, done.engine_seconds) == ({"rows": 3}, 2.5)
+    assert ids_of(jobs, task_id) == []
 
 
 def test_runs_that_die_are_replaced_so_often_and_no_more(

@@ -11,6 +11,7 @@ from importlib import import_module
 from .job import emit, run
 
 if __name__ == "__main__":
-    emit({"type": "started", "at": time.time()})
+    begun = time.time()
+    emit({"type": "started", "at": begun})
     name = sys.argv[1]
-    run(import_module(name if "." in name else f".{name}", __package__).main)
+    run(import_module(name if "." in name else f".{name}", __package__).main, begun)

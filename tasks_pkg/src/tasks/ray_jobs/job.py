@@ -22,6 +22,7 @@ from .protocol import (
     Progress,
     Record,
     encode,
+    telling_line,
 )
 
 PROGRESS_INTERVAL_SECONDS = 0.5
@@ -44,6 +45,10 @@ class Reporter:
         """Write one record to the log and to ``<type>.json``."""
         record["at"] = time.time()
         emit(record)
+        self.keep(record)
+
+    def keep(self, record: Record) -> None:
+        """Write one record to ``<type>.json``: Ray's head forgets a job when it restarts."""
         try:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             write_json(self.run_dir / f"{record['type']}.json", record)
@@ -68,16 +73,18 @@ def emit(record: Record) -> None:
     os.write(1, (encode(record) + "\n").encode())
 
 
-def run(main: Callable[[JobRequest, Reporter], dict[str, Any]]) -> None:
+def run(main: Callable[[JobRequest, Reporter], dict[str, Any]], begun: float) -> None:
     """Run a job's main function, and leave the process with the status that tells how it went.
 
     Args:
         main: gets the request and a reporter, and returns the result; JSON types only.
+        begun: when this process's first line ran, in seconds since the epoch.
     """
     # Ray sends SIGTERM to stop a job and SIGKILL 3 s later: time for `finally` clauses.
     signal.signal(signal.SIGTERM, _leave)
     request = JobRequest.from_environment()
     reporter = Reporter(Path(request.runs_dir) / request.submission_id)
+    reporter.keep({"type": "started", "at": begun})
     try:
         result = main(request, reporter)
     except InputProblemError as error:
@@ -90,7 +97,7 @@ def run(main: Callable[[JobRequest, Reporter], dict[str, Any]]) -> None:
         # The operator gets one line, the log gets the rest.
         traceback.print_exc()
         retry = type(error).__module__.startswith("ray.")
-        message = f"{type(error).__name__}: {''.join(str(error).strip().splitlines()[-1:])}"
+        message = f"{type(error).__name__}: {telling_line(str(error))}"
         _report(reporter, "infrastructure" if retry else "internal", message, retry=retry)
         sys.exit(1)
     reporter.send({"type": "result", "result": result})

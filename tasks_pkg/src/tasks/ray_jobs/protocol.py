@@ -141,3 +141,12 @@ def decode(log: str) -> Iterator[Record]:
             continue
         if isinstance(record, dict) and "type" in record:
             yield cast("Record", record)
+
+
+def telling_line(report: str) -> str:
+    """Give the one line of a traceback, or of a report of Ray's, that says what happened.
+
+    It is the last one; but Ray's report of full memory ends in advice.
+    """
+    lines = report.strip().splitlines()
+    return next((line for line in lines if "low on memory" in line), "".join(lines[-1:]))
