@@ -157,7 +157,7 @@ test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp ## unit tests: templates, mo
 	@.ci/test-fast
 test: $(VENV)/stamp test-fast ## test-fast, then whole deployments in container hosts (molecule)
 	@.ci/test-hosts
-chaos: $(TASKS)/stamp ## faults under load, counted, beside stock Celery, into docs/reliability.md: CHAOS="--rounds 3"
+chaos: $(VENV)/stamp $(TASKS)/stamp ## faults under load, counted, into docs/reliability.md: CHAOS="--rounds 3", CHAOS=--deployed
 	@.ci/chaos --write $(CHAOS)
 bench: $(VENV)/stamp $(DEV)/stamp $(TASKS)/stamp $(PEERS)/stamp ## measure deploys, code updates and task round trips into docs/benchmarks.md
 	@$(DEV)/bin/python -m tests.bench $(BENCH)

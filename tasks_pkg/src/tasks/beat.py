@@ -15,10 +15,11 @@ from redbeat import RedBeatScheduler
 from redbeat.schedulers import get_redis
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import OutOfMemoryError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tasks import deployed
+from tasks.broker.leases import disk_full
 from tasks.contracts import Untyped
 from tasks.heartbeat import touch
 from tasks.settings import get_settings
@@ -144,7 +145,11 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
             self._set_back()
             pause: float = super().tick(*args, **kwargs)
             get_redis(self.app).set(LAST_TICK_KEY, f"{time.time():.3f}")
-        except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError) as error:
+        except (RedisConnectionError, RedisTimeoutError, ResponseError) as error:
+            if isinstance(error, ResponseError) and not (
+                isinstance(error, OutOfMemoryError) or disk_full(error)
+            ):
+                raise
             logger.warning("beat: Redis is away or full (%s); nothing is sent", error)
             return float(self.max_interval)
         touch(get_settings().heartbeat_file)

@@ -36,10 +36,11 @@ class Count:
 
 @dataclass
 class Ledger:
-    """Kept by the harness; the tasks append to ``file``."""
+    """Kept by the harness; the tasks append to ``file``, those of this case with ``prefix``."""
 
     file: Path
     client: Celery
+    prefix: str = ""
     submitted: dict[str, AsyncResult] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
     refused_at: list[float] = field(default_factory=list)
@@ -63,14 +64,23 @@ class Ledger:
         if not self.file.exists():
             return []
         for line in self.file.read_text().splitlines():
-            what, key, pid, when = line.split()
-            place = key, int(pid)
+            words = line.split()
+            # A copy that follows the file may end within a line.
+            if len(words) != 4 or words[0] == "tick" or not words[1].startswith(self.prefix):
+                continue
+            what, key, pid, when = words
+            place = key.removeprefix(self.prefix), int(pid)
             if what == "start":
                 starts.setdefault(place, []).append(float(when))
             elif starts.get(place):
-                runs.append(Run(key, int(pid), starts[place].pop(0), float(when)))
+                runs.append(Run(*place, starts[place].pop(0), float(when)))
         runs += [Run(k, pid, at, None) for (k, pid), ats in starts.items() for at in ats]
         return sorted(runs, key=lambda run: run.started)
+
+    def ticks(self) -> list[float]:
+        """Give when Beat sent each tick that had its effect."""
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        return sorted(float(line.split()[3]) for line in lines if line.startswith("tick "))
 
     def effects(self) -> Counter[str]:
         """Count effects by key."""

@@ -1,18 +1,55 @@
-"""docs/reliability.md: expected and measured side by side, stock Celery beside celray."""
+"""docs/reliability.md: expected and measured side by side, in processes and on a deployed stack.
 
-from dataclasses import dataclass
+What was measured is kept in ``measured.json``, case by case, so that some cases can be run again;
+the document is made from that file and from nothing else.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 from .cases import Case, Figures
 from .ledger import Count
 
+MEASURED = Path(__file__).with_name("measured.json")
+
 INTRODUCTION = """# What happens when something dies
 
-Written by `make chaos`; do not edit. Each case starts real processes (a Redis with its append-only
-file, prefork workers), puts load on them where the case says so (short tasks, tasks longer than the
-lease, ETA tasks, chords), injects the fault, and counts by a ledger that Celery knows nothing of:
-every task writes its start and its effect to a file. A task is *lost* that has neither succeeded
-nor failed three leases and twenty seconds after the load has ended. The same cases ran against
-Celery's own settings on the same machine.
+Written by `make chaos`; do not edit. Each case injects one real fault, puts load on the stack where
+the case says so, and counts by a ledger that Celery knows nothing of: every task writes its start
+and its effect to a file. A task is *lost* that has neither succeeded nor failed three leases and
+twenty seconds after the load has ended. In a cell: succeeded + failed of submitted, then what else
+was measured.
+
+1. [A deployed stack](#a-deployed-stack): containers, the engine, the host, Ray, updates, the disk,
+   Beat.
+2. [Processes](#processes): the same broker and workers without containers, beside Celery's own
+   settings on the same machine.
+"""
+
+DEPLOYED = """## A deployed stack
+
+`make chaos CHAOS=--deployed`. celray is deployed by `make deploy`, over SSH, to a test host: a
+container with sshd and an engine of its own (Debian 13), as in `molecule/`. Two workers with three
+processes each serve one queue. The load comes from outside, without a pause while the fault lasts:
+five submissions a second, among them tasks longer than the lease, ETA tasks, chords and Ray jobs,
+all of them tasks of a package deployed beside celray's (`celery_packages`). Stock Celery is not
+deployed: it is in the second table.
+"""
+
+PROCESSES = """## Processes
+
+`make chaos`. Each case starts a Redis with its append-only file and prefork workers as processes; a
+worker and its children are a process group, which SIGKILL ends at once as the end of its container
+would. The load: ten submissions a second, short tasks, tasks longer than the lease, ETA tasks,
+chords.
+"""
+
+NOT_INJECTED = """Not injected anywhere: a stepped clock (a container has no clock of its own, and
+the machine's is everybody's; `tasks_pkg/tests/test_beat.py` shows Beat last runs that are ahead of
+the clock, which for Beat is the same as one that went back), and a loss of power that also takes
+what the kernel had not yet written to the disk.
 """
 
 
@@ -20,7 +57,7 @@ Celery's own settings on the same machine.
 class Outcome:
     """One case under one kind of settings; ``error`` where the harness itself gave up."""
 
-    case: Case
+    case: Case[Any]
     kind: str
     count: Count | None
     figures: Figures
@@ -36,14 +73,43 @@ class Outcome:
         return within and self.count.duplicated <= self.case.twice
 
 
+@dataclass
+class Measured:
+    """What one case gave: the worst of its runs, and the sums over all, by kind of settings."""
+
+    fault: str
+    expected: str = ""
+    about: dict[str, str] = field(default_factory=dict)
+    cells: dict[str, str] = field(default_factory=dict)
+    fine: dict[str, bool] = field(default_factory=dict)
+    runs: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    twice: dict[str, int] = field(default_factory=dict)
+
+    def add(self, outcome: Outcome) -> None:
+        """Take one more run into account."""
+        kind = outcome.kind
+        if kind not in self.cells or (self.fine[kind] and not outcome.fine):
+            self.cells[kind], self.fine[kind] = _cell(outcome), outcome.fine
+            if kind != "stock":
+                self.expected = _expected(outcome)
+        if outcome.count:
+            for sums, number in (
+                (self.runs, 1),
+                (self.lost, outcome.count.lost),
+                (self.twice, outcome.count.duplicated),
+            ):
+                sums[kind] = sums.get(kind, 0) + number
+
+
 def line(outcome: Outcome) -> str:
     """Give one outcome in one line, for the screen."""
     if outcome.count is None:
-        return f"{'FAILED':7}{outcome.kind:7}{outcome.case.name:18}{outcome.error}"
+        return f"{'FAILED':7}{outcome.kind:9}{outcome.case.name:18}{outcome.error}"
     c = outcome.count
     figures = "; ".join(f"{name} {value:.1f}" for name, (value, _) in outcome.figures.items())
     return (
-        f"{'ok' if outcome.fine else 'BROKEN':7}{outcome.kind:7}{outcome.case.name:18}"
+        f"{'ok' if outcome.fine else 'BROKEN':7}{outcome.kind:9}{outcome.case.name:18} "
         f"submitted {c.submitted}, succeeded {c.succeeded}, failed {c.failed}, lost {c.lost}, "
         f"effects twice {c.duplicated}, without a result {c.unanswered}, "
         f"started again {c.restarted}, refused {c.refused}"
@@ -51,11 +117,9 @@ def line(outcome: Outcome) -> str:
     )
 
 
-def _cell(outcome: Outcome | None) -> str:
-    if outcome is None:
-        return "not run"
+def _cell(outcome: Outcome) -> str:
     if outcome.count is None:
-        return f"did not come through: {outcome.error}"
+        return f"did not come through: {outcome.error.replace('|', '/')}"
     c = outcome.count
     told = f"{c.succeeded} + {c.failed} of {c.submitted}"
     wrong = []
@@ -65,6 +129,8 @@ def _cell(outcome: Outcome | None) -> str:
         wrong.append(f"**{c.duplicated} effects twice**")
     if c.unanswered:
         wrong.append(f"{c.unanswered} had their effect and have no result")
+    if c.refused:
+        wrong.append(f"{c.refused} more refused with an error")
     figures = [
         f"{name}: {'never' if value >= 999 else format(value, '.1f').removesuffix('.0')}"
         for name, (value, _) in outcome.figures.items()
@@ -72,55 +138,85 @@ def _cell(outcome: Outcome | None) -> str:
     return "; ".join([told, *wrong, *figures])
 
 
-def _expected(outcome: Outcome | None) -> str:
-    limits = [] if outcome is None else [
+def _expected(outcome: Outcome) -> str:
+    limits = [
         f"{name} at most {limit:g}"
         for name, (_, limit) in outcome.figures.items()
         if limit is not None
-    ]  # fmt: skip
-    return "; ".join([_promise(outcome), *limits])
-
-
-def _promise(outcome: Outcome | None) -> str:
-    if outcome is None or not outcome.case.twice:
-        return "nothing lost, nothing twice"
-    return f"nothing lost; at most {outcome.case.twice} effects twice ({outcome.case.why_twice})"
-
-
-def document(outcomes: list[Outcome], lease: int, machine: str, rounds: int) -> str:
-    """Render the document."""
-    by_case: dict[str, dict[str, Outcome]] = {}
-    for outcome in outcomes:
-        kept = by_case.setdefault(outcome.case.name, {})
-        before = kept.get(outcome.kind)
-        if before is None or (before.fine and not outcome.fine):  # the worst of all rounds
-            kept[outcome.kind] = outcome
-    ours = [o for o in outcomes if o.kind == "celray"]
-    stock = [o for o in outcomes if o.kind == "stock" and o.count]
-    lost = sum(o.count.lost for o in ours if o.count)
-    twice = sum(o.count.duplicated for o in ours if o.count)
-    total = f"**celray: {lost} lost, {twice} effects twice, over {len(ours)} runs.**"
-    if stock:
-        lost = sum(o.count.lost for o in stock if o.count)
-        twice = sum(o.count.duplicated for o in stock if o.count)
-        total += f" Stock: {lost} lost, {twice} effects twice, over {len(stock)} runs."
-    times = "once" if rounds == 1 else f"{rounds} times, the worst of them is shown"
-    lines = [
-        INTRODUCTION,
-        f"{machine}; lease {lease} s (a deployment has 60 s); all cases were run {times}.",
-        "",
-        total,
-        "",
-        "In a cell: succeeded + failed of submitted, then what else was measured.",
-        "",
-        "| fault | expected of celray | celray | stock Celery |",
-        "| --- | --- | --- | --- |",
     ]
-    for kinds in by_case.values():
-        any_one = next(iter(kinds.values()))
-        case = any_one.case
-        lines.append(
-            f"| {case.fault} | {_expected(kinds.get('celray'))} "
-            f"| {_cell(kinds.get('celray'))} | {_cell(kinds.get('stock'))} |"
-        )
-    return "\n".join([*lines, ""])
+    case = outcome.case
+    promise = "nothing lost, nothing twice"
+    if case.twice:
+        promise = f"nothing lost; at most {case.twice} effects twice ({case.why_twice})"
+    return "; ".join([promise, *limits])
+
+
+def record(
+    form: str, about: str, cases: list[Case[Any]], outcomes: list[Outcome], file: Path = MEASURED
+) -> None:
+    """Keep what was measured: what ran replaces what was kept of it, by case and kind of settings.
+
+    Args:
+        form: ``deployed`` or ``processes``.
+        about: the circumstances, in a sentence.
+        cases: all cases of the form, in order; what is no case any more is forgotten.
+        outcomes: of the cases that ran.
+        file: where it is kept.
+    """
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    before = kept.get(form, {}).get("cases", {})
+    ran: dict[str, Measured] = {}
+    for outcome in outcomes:
+        measured = ran.setdefault(outcome.case.name, Measured(outcome.case.fault))
+        measured.add(outcome)
+        measured.about[outcome.kind] = about
+    rows = before | {name: _merged(before.get(name, {}), asdict(ran[name])) for name in ran}
+    kept[form] = {"cases": {c.name: rows[c.name] for c in cases if c.name in rows}}
+    file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: {**old.get(name, {}), **value} if isinstance(value, dict) else value or old.get(name)
+        for name, value in new.items()
+    }
+
+
+def _total(name: str, kind: str, rows: list[dict[str, Any]]) -> str:
+    runs, lost, twice = (
+        sum(row[what].get(kind, 0) for row in rows) for what in ("runs", "lost", "twice")
+    )
+    return f"{name}: {lost} lost, {twice} effects twice, over {runs} runs." if runs else ""
+
+
+def _table(rows: list[dict[str, Any]], kinds: dict[str, str]) -> list[str]:
+    lines = [
+        f"| fault | expected | {' | '.join(kinds.values())} |",
+        f"| --- | --- |{' --- |' * len(kinds)}",
+    ]
+    for row in rows:
+        cells = [row["cells"].get(kind, "not run") for kind in kinds]
+        lines.append(f"| {row['fault']} | {row['expected']} | {' | '.join(cells)} |")
+    return lines
+
+
+def document(file: Path = MEASURED) -> str:
+    """Render the document from what is kept."""
+    kept = json.loads(file.read_text())
+    lines = [INTRODUCTION]
+    forms = (
+        ("deployed", DEPLOYED, {"celray": "measured"}),
+        ("processes", PROCESSES, {"celray": "celray", "stock": "stock Celery"}),
+    )
+    for form, text, kinds in forms:
+        rows = list(kept.get(form, {}).get("cases", {}).values())
+        if not rows:
+            continue
+        totals = [_total("celray", "celray", rows), _total("Stock", "stock", rows)]
+        lines += [text]
+        for kind, name in (("celray", "celray"), ("stock", "Stock Celery")):
+            said = dict.fromkeys(row["about"][kind] for row in rows if kind in row["about"])
+            lines += [f"{name}: {about}" for about in said]
+        lines += [""]
+        lines += [f"**{totals[0]}** {totals[1]}".strip(), "", *_table(rows, kinds), ""]
+    return "\n".join([*lines, NOT_INJECTED])

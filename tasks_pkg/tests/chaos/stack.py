@@ -1,7 +1,5 @@
 """One stack as processes: Redis, workers, load; celray's or stock Celery's settings."""
 
-import gc
-import itertools
 import os
 import select
 import signal
@@ -9,21 +7,16 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal, Self
 
-from celery import Celery, chord
 from celray_testing import RedisServer, environment, free_port, wait_for
 from redis import Redis
 
-from .ledger import Ledger
+from .front import CALLERS_SETTINGS, QUEUE, Front
 
 Kind = Literal["celray", "stock"]
-
-#: The queue that everything here goes through.
-QUEUE = "default"
 
 
 class Proxy:
@@ -143,56 +136,18 @@ class Worker:
         self.process = self._start()
 
 
-class Load:
-    """Submits without a pause until it is stopped: short tasks, long ones, ETA tasks, chords."""
-
-    def __init__(self, stack: "Stack", long_seconds: float, eta_seconds: float) -> None:
-        self._stack, self._long, self._eta = stack, long_seconds, eta_seconds
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Submit no more."""
-        self._ended.set()
-        self._thread.join(timeout=120)
-
-    def _run(self) -> None:
-        for number in itertools.count():
-            if number % 40 == 5:
-                self._stack.submit(f"long-{number}", self._long)
-            elif number % 40 == 15:
-                self._stack.submit(f"eta-{number}", 0.05, countdown=self._eta)
-            elif number % 40 == 25:
-                self._stack.submit_chord(f"chord-{number}")
-            else:
-                self._stack.submit(f"short-{number}", 0.02)
-            if self._ended.wait(0.1):
-                return
-
-
-class Stack:
+class Stack(Front):
     """Redis, workers, a plain client with celray's or stock settings, and the ledger."""
 
     def __init__(self, kind: Kind, folder: Path, lease: int) -> None:
         self.kind: Kind = kind
         self.folder = folder
-        self.lease = lease
         folder.mkdir(parents=True)
         (folder / "redis").mkdir()
         self.redis = RedisServer(folder / "redis")
-        self.client = Celery(
-            "outside", broker=self.redis.url(0), backend=self.redis.url(1), set_as_current=False
-        )
-        if kind == "celray":  # the settings that docs/submit.md gives to callers
-            self.client.conf.update(
-                broker_transport_options={"socket_timeout": 10, "socket_connect_timeout": 5},
-                redis_socket_timeout=10.0,
-                redis_retry_on_timeout=True,
-                result_backend_always_retry=True,
-                task_publish_retry_policy={"max_retries": 12, "interval_step": 0.5},
-            )
-        self.ledger = Ledger(folder / "ledger", self.client)
+        super().__init__(self.redis.url(0), self.redis.url(1), folder / "ledger", lease)
+        if kind == "celray":
+            self.client.conf.update(CALLERS_SETTINGS)
         self.workers: dict[str, Worker] = {}
         self.proxies: list[Proxy] = []
         self._undo = ExitStack()
@@ -209,11 +164,7 @@ class Stack:
             worker.kill()
         for proxy in self.proxies:
             proxy.close()
-        self.ledger.close()
-        # A result unsubscribes when it is collected, and complains without a Redis.
-        self.ledger.submitted.clear()
-        gc.collect()
-        self.client.close()
+        self.close()
         self._undo.close()
 
     def worker(self, name: str, concurrency: int = 4, proxied: bool = False) -> Worker:
@@ -230,55 +181,3 @@ class Stack:
     def admin(self) -> Redis:
         """Open a client of the broker's database."""
         return self.redis.client(0)
-
-    def submit(self, key: str, seconds: float, countdown: float | None = None) -> None:
-        """Submit one task; an error is the submitter's to see."""
-        self._publish(key, "chaos.work", [key, seconds], countdown)
-
-    def submit_poison(self, key: str, whom: str) -> None:
-        """Submit a task that kills who runs it."""
-        self._publish(key, "chaos.poison", [key, whom], None)
-
-    def _publish(self, key: str, task: str, args: list[object], countdown: float | None) -> None:
-        try:
-            result = self.client.send_task(task, args=args, queue=QUEUE, countdown=countdown)
-        except Exception as error:  # noqa: BLE001 - whatever a submitter is told
-            self.ledger.refuse(error)
-        else:
-            self.ledger.note(key, result)
-
-    def submit_chord(self, key: str) -> None:
-        """Submit three tasks and one that waits for them."""
-
-        def part(task: str, *args: object) -> object:
-            return self.client.signature(task, args=args, queue=QUEUE, app=self.client)
-
-        header = [part("chaos.work", f"{key}.{i}", 0.05) for i in range(3)]
-        try:
-            body = part("chaos.join", key)
-            result = chord(header, app=self.client)(body)
-        except Exception as error:  # noqa: BLE001 - whatever a submitter is told
-            self.ledger.refuse(error)
-        else:
-            self.ledger.note(key, result)
-
-    def load(self) -> Load:
-        """Submit from now on."""
-        return Load(self, long_seconds=1.2 * self.lease, eta_seconds=1.5 * self.lease)
-
-    def wait_for_start(self, key: str, number: int = 1, seconds: float = 60.0) -> float:
-        """Wait for a task's n-th start; gives its time."""
-        found = wait_for(
-            lambda: [run for run in self.ledger.runs() if run.key == key][number - 1 :], seconds
-        )
-        return found[0].started
-
-    def resumed_after(self, moment: float) -> float | None:
-        """Give the seconds from ``moment`` to the next start of a task."""
-        after = [run.started for run in self.ledger.runs() if run.started >= moment]
-        return min(after) - moment if after else None
-
-
-def now() -> float:
-    """The ledger's clock."""
-    return time.time()

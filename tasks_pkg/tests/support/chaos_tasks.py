@@ -1,6 +1,7 @@
 """What the chaos suite runs: each task writes its start and its effect into a file, the ledger.
 
-Under celray's app as ``-A chaos_tasks:ours``, under stock Celery as ``-A chaos_tasks:stock``.
+Under celray's app as ``-A chaos_tasks:ours``, under stock Celery as ``-A chaos_tasks:stock``; on a
+deployed stack as a module of a task package (``chaos.package``).
 """
 
 import os
@@ -11,10 +12,14 @@ from typing import Any
 
 from celery import Celery, shared_task
 
+#: Where the ledger lies in a deployed stack, whose containers get no variables of ours.
+DEPLOYED_LEDGER = "/datasets/chaos/ledger"
 
-def _write(what: str, key: str) -> None:
-    line = f"{what} {key} {os.getpid()} {time.time():.6f}\n".encode()
-    descriptor = os.open(os.environ["CHAOS_LEDGER"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+def _write(what: str, key: str, when: float | None = None) -> None:
+    line = f"{what} {key} {os.getpid()} {when or time.time():.6f}\n".encode()
+    ledger = os.environ.get("CHAOS_LEDGER", DEPLOYED_LEDGER)
+    descriptor = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(descriptor, line)  # one write: lines of many processes do not mix
     finally:
@@ -36,6 +41,12 @@ def join(keys: list[str], key: str) -> str:
     _write("start", key)
     _write("effect", key)
     return f"{key} {len(keys)}"
+
+
+@shared_task(name="chaos.tick", bind=True)  # type: ignore[untyped-decorator]
+def tick(self: Any) -> None:  # noqa: ANN401 - a Celery task
+    """Write down when Beat has sent this; Beat's schedule calls it."""
+    _write("tick", str(self.request.id), self.request.get("celray_published_at"))
 
 
 @shared_task(name="chaos.poison")  # type: ignore[untyped-decorator]
