@@ -35,6 +35,26 @@ def test_wrong_arguments_are_named(arguments: dict[str, object], words: str) -> 
     assert "\n" not in str(caught.value)
 
 
+@validated
+def united(grid: dict[str, list[int]] | str, *, parts: list[int | None] | None = None) -> None:
+    """A function that takes one of several types."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"grid": 3}, "grid: Input should be a valid dictionary or a valid string, got 3"),
+        ({"grid": {"a": [1, "x"]}}, "grid.a.1: Input should be a valid integer, got 'x'"),
+        ({"grid": "", "parts": [1, "x"]}, "parts.1: Input should be a valid integer, got 'x'"),
+        ({"grid": "", "parts": {"0": 1}}, "parts: Input should be a valid list, got {'0': 1}"),
+    ],
+)
+def test_of_a_union_one_thing_is_said(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidArgumentsError) as caught:
+        united(**arguments)  # type: ignore[arg-type]  # the point of the test
+    assert str(caught.value) == f"united: {words}"
+
+
 def test_a_long_value_is_cut() -> None:
     with pytest.raises(InvalidArgumentsError) as caught:
         example("a", "x" * 10_000)  # type: ignore[arg-type]  # the point of the test

@@ -1,5 +1,6 @@
 """What every task does with its arguments: checked by type, refused in one line."""
 
+import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeAlias, TypeVar, get_type_hints, is_typeddict
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,6 +60,71 @@ class Problem:
     where: tuple[str | int, ...]
     kind: str
     text: str
+
+
+def wrong(
+    error: ValidationError, value: object, name: str, known: Sequence[str] = ()
+) -> list[Problem]:
+    """Give what pydantic found wrong with ``value``, in a caller's words.
+
+    Of a union, pydantic reports every alternative under the name of its type. Here they are one
+    problem at the value's own place, unless one alternative fits so far that only a part is wrong.
+
+    Args:
+        error: what pydantic raised.
+        value: what it was given.
+        name: what the caller calls it.
+        known: the keys that it may have, for the nearest to a wrong one.
+    """
+    found: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
+    united = set()
+    for each in error.errors(include_url=False):
+        path, tagged = _place(each, value)
+        found.setdefault(path, []).append(each)
+        if tagged:
+            united.add(path)
+    kept = {
+        path: each
+        for path, each in found.items()
+        if path not in united
+        or not any(len(other) > len(path) and other[: len(path)] == path for other in found)
+    }
+    return [
+        Problem((name, *path), each[0]["type"], _in_words(path, each, name, known))
+        for path, each in kept.items()
+    ]
+
+
+def _place(error: ErrorDetails, value: Any) -> tuple[tuple[str | int, ...], bool]:  # noqa: ANN401
+    """The keys and indices on the way to what is wrong; whether a union's tags were among them."""
+    path: list[str | int] = []
+    tagged = False
+    for number, part in enumerate(error["loc"], 1):
+        keys = range(len(value)) if isinstance(value, list | tuple) else value
+        if isinstance(keys, Mapping | range) and part in keys:
+            value = value[part]
+        elif error["type"] != "missing" or number < len(error["loc"]):
+            tagged = True
+            continue
+        path.append(part)
+    return tuple(path), tagged
+
+
+def _in_words(
+    path: tuple[str | int, ...], errors: list[ErrorDetails], name: str, known: Sequence[str]
+) -> str:
+    first = errors[0]
+    if first["type"] == "extra_forbidden" and known:
+        key = ".".join(map(str, path))
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it accepts: {', '.join(known)}"
+        return f"{name}: unknown key {key!r}; {hint}"
+    start = "Input should be "
+    told = list(dict.fromkeys(e["msg"].removeprefix("Value error, ") for e in errors))
+    if all(text.startswith(start) for text in told):
+        told = [start + " or ".join(text.removeprefix(start) for text in told)]
+    where = ".".join(map(str, (name, *path)))
+    return f"{where}: {'; '.join(told)}, got {_shown(first['input'])}"
 
 
 class Contract:
@@ -114,15 +181,7 @@ class Contract:
                 adapter = self._adapters[parameter]
                 bound.arguments[parameter] = adapter.validate_python(value, strict=True)
             except ValidationError as error:
-                problems += [
-                    Problem(
-                        (parameter, *e["loc"]),
-                        e["type"],
-                        f"{'.'.join([parameter, *map(str, e['loc'])])}: {e['msg']}, "
-                        f"got {_shown(e['input'])}",
-                    )
-                    for e in error.errors(include_url=False)
-                ]
+                problems += wrong(error, value, parameter)
         return bound, problems
 
     def refuse(self, problems: Sequence[Problem]) -> None:

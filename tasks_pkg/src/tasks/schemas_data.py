@@ -1,20 +1,17 @@
 """What the data tasks take and give: names, units, bounds."""
 
-import difflib
 import re
 from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from tasks.contracts import InvalidArgumentsError
+from tasks.contracts import InvalidArgumentsError, wrong
 
 Kind = Literal["integer", "number", "text", "boolean", "date", "datetime"]
 Column = Annotated[str, Field(min_length=1)]
 
 #: What stands for a missing value in a CSV file.
 MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null")
-
-_SHOWN = 80
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -173,17 +170,6 @@ def checked(model: type[Model], value: dict[str, Any], name: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        told = [_explain(problem, model, name) for problem in error.errors(include_url=False)]
-        raise InvalidArgumentsError("; ".join(dict.fromkeys(told))) from None
-
-
-def _explain(error: Any, model: type[BaseModel], name: str) -> str:  # noqa: ANN401 - a plain dict
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
         known = [field.alias or key for key, field in model.model_fields.items()]
-        near = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it accepts: {', '.join(known)}"
-        return f"{name}: unknown key {key!r}; {hint}"
-    shown = repr(error["input"])
-    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
-    return f"{name}.{key}: {error['msg']}, got {shown}"
+        told = "; ".join(problem.text for problem in wrong(error, value, name, known))
+        raise InvalidArgumentsError(told) from None

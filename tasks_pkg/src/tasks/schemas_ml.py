@@ -14,9 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from tasks.contracts import InvalidArgumentsError
-
-_SHOWN = 80
+from tasks.contracts import InvalidArgumentsError, wrong
 
 
 class ModelConfig(BaseModel):
@@ -383,18 +381,6 @@ def checked(kind: type[_M], value: dict[str, Any], origin: str) -> _M:
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        found = "; ".join(_explain(e, kind, origin) for e in error.errors())
-        raise InvalidArgumentsError(found) from None
-
-
-def _explain(error: Any, kind: type[BaseModel], origin: str) -> str:  # noqa: ANN401 - a plain dict
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
         known = [field.alias or name for name, field in kind.model_fields.items()]
-        near = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it accepts: {', '.join(known)}"
-        return f"{origin}: unknown key {key!r}; {hint}"
-    shown = repr(error["input"])
-    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
-    name = f"{origin}.{key}" if key else origin
-    return f"{name}: {error['msg'].removeprefix('Value error, ')}, got {shown}"
+        found = "; ".join(problem.text for problem in wrong(error, given, origin, known))
+        raise InvalidArgumentsError(found) from None
