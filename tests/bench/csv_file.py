@@ -45,15 +45,15 @@ def compare(turns: int, say: Callable[[str], None]) -> CsvFile:
             _inside(way, file, place / f"{way}.parquet")
         for turn in range(turns):
             for way in ("polars", "default", "celray", "plain", *(("raydata",) * (turn < 2))):
-                say(f"csv: {way}, {turn + 1} of {turns}")
                 told = _inside("celray" if way == "plain" else way, file, place / way, way)
+                say(f"csv: {way}, {turn + 1} of {turns}: {told['seconds']:.2f} s")
                 found.ways.setdefault(way, []).append(told["seconds"])
                 if way == "celray":
                     found.startup.append(told["startup"])
-        for turn in range(min(turns, 2)):
+        for _ in range(min(turns, 2)):
             for count in ("1", "2"):
-                say(f"csv: {count} nodes with slow storage, {turn + 1}")
                 told = _inside("nodes", file, place / "nodes", "celray", count)
+                say(f"csv: nodes with slow storage: {count}: {told['seconds']:.2f} s")
                 found.ways.setdefault(f"nodes {count}", []).append(told["seconds"])
         return found
 

@@ -16,7 +16,7 @@ ROWS = 8_000_000
 LEAST = 9.0
 
 #: Bytes a second that a node of the slow storage delivers.
-SLOW_BYTES = 12_000_000
+SLOW_BYTES = 24_000_000
 
 
 def generate(file: Path) -> dict[str, float]:

@@ -65,7 +65,7 @@ Data has read a small file before. Both polars and our job write zstd level 1, w
 `polars, default` writes its own level 3, and Ray Data its own snappy. Our job also checks every
 record and every beginning of a range, counts rows, and digests what it writes. Two nodes against
 one are two Ray nodes of one CPU each on this machine, with a simulated storage that gives each
-node 12 MB a second.
+node 24 MB a second.
 
 | way | seconds |
 | --- | --- |"""
