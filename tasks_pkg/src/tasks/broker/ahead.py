@@ -43,7 +43,11 @@ class Ahead:
         self._pause_until = monotonic() + PATIENCE
 
     def room(self, at_once: int) -> int:
-        """How many more may be fetched now; none while half of what may wait is there.
+        """How many more may be fetched now; none while there is room for a few only.
+
+        A fetch also takes the acknowledgements along, which is why it does not wait for more room
+        than the worker has processes: what a worker that dies has done and not acknowledged runs
+        again where it leaves no result that would tell.
 
         Args:
             at_once: tasks that the worker takes at a time. So many may end together however long
@@ -56,8 +60,8 @@ class Ahead:
         if not self.open or now < self._pause_until:
             return 0
         allowed = min(_MOST, len(finished) - at_once)
-        there = len(self.waiting)
-        return max(0, allowed - there) if there <= allowed // 2 else 0
+        free = allowed - len(self.waiting)
+        return free if free >= max(1, min(at_once, allowed // 2)) else 0
 
     def put(self, tag: str, queue: str, message: dict[str, Any]) -> bool:
         """Keep a message; False: it must not wait here.
