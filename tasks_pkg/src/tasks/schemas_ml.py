@@ -238,6 +238,8 @@ class RetrainingResult(TypedDict):
     """The folder, or the MLflow server's address."""
     manifest_path: str
     warnings: list[str]
+    reused: bool
+    """The task had come to its end before, and this is its result."""
     ray_submission_id: str
     queue_seconds: float | None
     startup_seconds: float
@@ -255,6 +257,8 @@ class RollbackResult(TypedDict):
     previous_version: int
     registry: str
     manifest_path: str
+    reused: bool
+    """The task had come to its end before, and this is its result."""
     ray_submission_id: str
     queue_seconds: float | None
     startup_seconds: float

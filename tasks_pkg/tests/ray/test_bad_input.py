@@ -4,176 +4,82 @@ The jobs run in this process, without Ray: their own code, from the task's argum
 """
 
 import gzip
-import importlib
 import io
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from celray_jobs import (
+    AGGREGATE,
+    ALL,
+    CSV,
+    GOOD,
+    HEADER,
+    INBOX,
+    PATHS,
+    PREDICT,
+    RETRAIN,
+    ROWS,
+    TABLES,
+    Place,
+    place_in,
+)
 
-from tasks import orchestration
 from tasks.contracts import InvalidArgumentsError
-from tasks.local import Local
-from tasks.ray_jobs import aggregate, byte_ranges, cluster, process_csv, reading
-from tasks.ray_jobs.job import Reporter
-from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
-from tasks.submission import JobResult, submission_id
+from tasks.ray_jobs import aggregate, byte_ranges, process_csv, reading
 
 #: A row of more is too long here; elsewhere the limit is 16 MiB, and the code the same.
 RECORD_LIMIT = 1 << 16
 
-HEADER = "a,b,day,target\n"
-ROWS = [f"{i},{i % 7},2024-01-{i % 28 + 1:02},{'xy'[i % 2]}" for i in range(60)]
-GOOD = HEADER + "\n".join(ROWS) + "\n"
 
-#: The tasks that read a whole table, those that are not, and what each is given.
-TABLES = ("distributed_training", "hyperparameter_search", "batch_predictions", "retrain_models")
-PATHS = (*TABLES, "process_large_csv", "aggregate_data")
-ALL = (*PATHS, "process_new_data")
+def refused(place: Place, task: str, path: str, besides: str = "models/registry/m.toml") -> str:
+    """Call a task on a file that it must not take; give its one line.
 
-
-class Here:
-    """Runs a job's main function in this process, and remembers that it did."""
-
-    def __init__(self) -> None:
-        self.started = False
-
-    def run(
-        self,
-        task_id: str,
-        entrypoint: str,
-        request: Callable[[str], JobRequest],
-        _on_progress: object,
-    ) -> JobResult:
-        name = submission_id(task_id)
-        asked = JobRequest(**vars(request(name)))
-        asked.encode()
-        self.started = True
-        main = importlib.import_module(f"tasks.ray_jobs.{entrypoint}").main
-        try:
-            result = main(asked, Reporter(Path(asked.runs_dir) / name))
-        except InputProblemError as error:
-            raise InvalidArgumentsError(str(error)) from None
-        return JobResult(name, attached=False, result=result, startup_seconds=0, engine_seconds=0)
-
-    def stop(self, _task_id: str) -> list[str]:
-        return []
-
-
-@dataclass
-class Place:
-    """Folders, a model that was trained there, and the tasks."""
-
-    root: Path
-    local: Local
-    here: Here
-    model: str = ""
-
-    @property
-    def datasets(self) -> Path:
-        return self.root / "datasets"
-
-    def files(self) -> set[str]:
-        """Every file but those of runs, locks, ledgers and reports, which failures have too."""
-        kept = (".runs", "retraining", ".ledger", ".claims", "failed", ".lock")
-        found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
-        return {str(path) for path in found if not set(path.parts) & set(kept)}
-
-    def call(self, task: str, path: str) -> dict[str, Any]:
-        """Call a task on a file; give its result."""
-        self.here.started = False
-        config = {"n_estimators": 2}
-        if task == "retrain_models":
-            text = f"dataset_path = {_toml(path)}\n[model_config]\nn_estimators = 2\n"
-            (self.root / "models" / "registry" / "m.toml").write_text(text)
-            return self.local.run(task)  # type: ignore[no-any-return]
-        if task == "process_new_data":
-            shutil.rmtree(self.datasets / "new", ignore_errors=True)
-            (self.datasets / "new").mkdir()
-            shutil.copy(self.datasets / path, self.datasets / "new" / path)
-            return self.local.run(task, settle_seconds=0.0)  # type: ignore[no-any-return]
-        given: dict[str, dict[str, Any]] = {
-            "distributed_training": {"model_config": config, "dataset_path": path},
-            "hyperparameter_search": {
-                "param_grid": [{"max_depth": 2}],
-                "dataset_path": path,
-                "search_config": {**config, "folds": 0},
-            },
-            "batch_predictions": {"model_path": self.model, "data_batches": path},
-            "process_large_csv": {
-                "file_path": path,
-                "output_path": "out.parquet",
-                "transformations": {"filter": {"a": 1}},
-            },
-            "aggregate_data": {
-                "data_sources": [path],
-                "output_path": "out.parquet",
-                "group_by": ["b"],
-                "aggregations": {"a": ["sum"]},
-            },
-        }
-        return self.local.run(task, **given[task])  # type: ignore[no-any-return]
-
-    def refused(self, task: str, path: str) -> str:
-        """Call a task on a file that it must not take; give its one line."""
-        before = self.files()
-        try:
-            result = self.call(task, path)
-        except InvalidArgumentsError as error:
-            said = str(error)
-        else:
-            said = _told(task, result)
-        finally:
-            shutil.rmtree(self.datasets / "new", ignore_errors=True)
-        assert "\n" not in said
-        assert len(said) < 1000
-        assert self.files() - before <= {"models/registry/m.toml"}
-        return said
-
-
-def _toml(text: str) -> str:
-    """Write a text as TOML has it, which has no halves of surrogate pairs."""
-    return '"' + "".join(f"\\U{ord(sign):08x}" for sign in text) + '"'
+    Nothing is left of it but what begins with ``besides``.
+    """
+    before = place.files()
+    try:
+        result = place.call(task, path)
+    except InvalidArgumentsError as error:
+        said = str(error)
+    else:
+        said = _told(task, result)
+    finally:
+        shutil.rmtree(place.datasets / "new", ignore_errors=True)
+    assert "\n" not in said
+    assert len(said) < 1000
+    assert all(file.startswith(besides) for file in place.files() - before)
+    return said
 
 
 def _told(task: str, result: dict[str, Any]) -> str:
     """Give the reason in the result of a task whose failures are by model or by file."""
-    if task == "retrain_models":
+    if task == RETRAIN:
         assert result["status"] == "failed", result
         (model,) = result["models"]
         assert model["outcome"] == "failed"
         return str(model["reason"])
-    assert task == "process_new_data", result
+    assert task == INBOX, result
     assert (result["done"], result["failed"]) == (0, 1), result
     return str(result["files"][0]["reason"])
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    root = tmp_path_factory.mktemp("bad")
-    for name in ("datasets", "models/registry", "models/.runs"):
-        (root / name).mkdir(parents=True)
-    here = Here()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(ENGINE_VARIABLE, "plain")
-        patch.setattr(cluster, "cpus", lambda: 1)
-        patch.setattr(orchestration, "runner", lambda _: here)
         patch.setattr(byte_ranges, "RECORD_LIMIT_BYTES", RECORD_LIMIT)
         for module in (process_csv, aggregate):
             patch.setattr(module, "RANGE_BYTES", 1 << 15)
         patch.setattr(reading, "BLOCK_BYTES", 1 << 15)
-        made = Place(root, Local(root / "datasets", root / "models", ray=False), here)
-        (made.datasets / "good.csv").write_text(GOOD)
-        made.model = made.call("distributed_training", "good.csv")["model_path"]
-        yield made
+        with place_in(tmp_path_factory.mktemp("bad") / "place") as made:
+            yield made
 
 
 def test_what_is_right_passes_everywhere(place: Place) -> None:
@@ -196,7 +102,7 @@ def test_a_path_must_be_one_under_the_roots(place: Place, task: str) -> None:
     if not (place.datasets / "pipe.csv").exists():
         os.mkfifo(place.datasets / "pipe.csv")
     (place.datasets / "table.xlsx").write_bytes(b"PK")
-    one = task == "process_large_csv"  # it takes one file, and more kinds of CSV
+    one = task == CSV  # it takes one file, and more kinds of CSV
     for path, words in {
         "../secret.csv": "outside",
         "/etc/passwd": "outside",
@@ -210,11 +116,11 @@ def test_a_path_must_be_one_under_the_roots(place: Place, task: str) -> None:
         "pipe.csv": "is not a regular file",
         "table.xlsx": "is no CSV file by its name" if one else "does not end in .csv",
     }.items():
-        assert words in place.refused(task, path), path
-        assert place.here.started == (task == "retrain_models"), path
-    if task != "retrain_models":  # what TOML and JSON from other clients cannot hold
+        assert words in refused(place, task, path), path
+        assert place.here.started == (task == RETRAIN), path
+    if task != RETRAIN:  # what TOML and JSON from other clients cannot hold
         for path in ("a\0b.csv", "\ud800.csv"):
-            assert "is not a path" in place.refused(task, path)
+            assert "is not a path" in refused(place, task, path)
             assert not place.here.started
 
 
@@ -224,19 +130,19 @@ def test_a_folder_for_deliveries_that_leads_out_is_not_followed(place: Place) ->
     (place.datasets / "new").symlink_to(place.root / "elsewhere")
     try:
         with pytest.raises(InvalidArgumentsError, match="outside"):
-            place.local.run("process_new_data", settle_seconds=0.0)
+            place.local.run(INBOX, settle_seconds=0.0)
     finally:
         (place.datasets / "new").unlink()
     assert [path.name for path in (place.root / "elsewhere").iterdir()] == ["x.csv"]
 
 
-@pytest.mark.parametrize("task", ["process_large_csv", "aggregate_data"])
+@pytest.mark.parametrize("task", [CSV, AGGREGATE])
 def test_an_output_must_be_a_file_under_the_roots(place: Place, task: str) -> None:
     if not (place.datasets / "away").is_symlink():
         (place.datasets / "away").symlink_to(place.root)
     (place.datasets / "mine.csv").write_text("a\n1\n")
     first = {"file_path": "good.csv"}
-    given = first if task == "process_large_csv" else {"data_sources": ["good.csv"]}
+    given = first if task == CSV else {"data_sources": ["good.csv"]}
     for output, words in {
         "../out.csv": "outside",
         "away/out.csv": "outside",
@@ -275,7 +181,7 @@ class Fault:
         return self.said.get(task, self.said.get(_group(task)))
 
     def is_late(self, task: str) -> bool:
-        always = {"retrain_models", "process_new_data"}  # theirs is a result, not an error
+        always = {RETRAIN, INBOX}  # theirs is a result, not an error
         return task in always or bool({task, _group(task)} & set(self.late))
 
 
@@ -311,7 +217,6 @@ def behind_a_megabyte(line: bytes) -> bytes:
 
 
 LATE = ("tables", "ranges")
-PREDICT, CSV, AGGREGATE = "batch_predictions", "process_large_csv", "aggregate_data"
 FAULTS = [
     Fault("empty.csv", b"", both("is empty (0 bytes)")),
     Fault("header.csv", HEADER.encode(), both("has a header and no rows")),
@@ -436,7 +341,7 @@ FAULTS = [
     Fault(
         "nested.parquet",
         parquet(a=[[1]], b=[1]),
-        {AGGREGATE: "column 'a' is of type List", "process_new_data": "column 'a' is of type List"},
+        {AGGREGATE: "column 'a' is of type List", INBOX: "column 'a' is of type List"},
         LATE,
     ),
 ]
@@ -454,7 +359,7 @@ FAULTS = [
 def test_a_bad_file_is_one_line_and_leaves_nothing(place: Place, task: str, fault: Fault) -> None:
     (place.datasets / fault.name).write_bytes(fault.content)
     try:
-        said = place.refused(task, fault.name)
+        said = refused(place, task, fault.name)
     finally:
         (place.datasets / fault.name).unlink()
     assert (fault.words(task) or "") in said
@@ -471,9 +376,9 @@ def test_parts_must_go_together(place: Place, task: str) -> None:
         (place.datasets / f"{name}_part_0.csv").write_text(GOOD)
         number = 1 if second else 2
         (place.datasets / f"{name}_part_{number}.csv").write_text(second or GOOD)
-        said = place.refused(task, name)
+        said = refused(place, task, name)
         assert re.search(words, said), said
-        assert place.here.started == (late or task == "retrain_models")
+        assert place.here.started == (late or task == RETRAIN)
 
 
 @pytest.mark.parametrize("task", ALL)
@@ -481,7 +386,7 @@ def test_a_column_without_a_value_is_no_fault(place: Place, task: str) -> None:
     gone = "\n".join(f",{i % 7},,{'xy'[i % 2]}" for i in range(60))
     (place.datasets / "gone.csv").write_text(f"{HEADER}{gone}\n")
     assert place.call(task, "gone.csv")["status"] == "success"
-    if task in {CSV, "process_new_data"}:
+    if task in {CSV, INBOX}:
         return
     # Beside a part in which the column has values, too.
     (place.datasets / "half_part_0.csv").write_text(GOOD)
@@ -493,17 +398,24 @@ def test_a_column_without_a_value_is_no_fault(place: Place, task: str) -> None:
         assert result["mismatches"] == []
 
 
+def test_a_dataset_of_nothing_but_held_out_rows_is_told(place: Place) -> None:
+    (place.datasets / "same.csv").write_text(HEADER + "\n".join(ROWS[:10] * 40) + "\n")
+    shutil.rmtree(place.root / "models" / "registry" / "m", ignore_errors=True)
+    said = refused(place, RETRAIN, "same.csv", "models/registry/m/")
+    assert "is equal to one that is held out" in said
+
+
 # -- arguments -------------------------------------------------------------------------------------
 
 GIVEN: dict[str, dict[str, Any]] = {
     "distributed_training": {"model_config": {}, "dataset_path": "good.csv"},
     "hyperparameter_search": {"param_grid": [{"max_depth": 2}], "dataset_path": "good.csv"},
     PREDICT: {"model_path": "m", "data_batches": "good.csv"},
-    "retrain_models": {},
+    RETRAIN: {},
     "rollback_model": {"name": "m"},
     CSV: {"file_path": "good.csv", "output_path": "out.csv"},
     AGGREGATE: {"data_sources": ["good.csv"], "output_path": "out.csv"},
-    "process_new_data": {},
+    INBOX: {},
 }
 
 
@@ -522,9 +434,9 @@ GIVEN: dict[str, dict[str, Any]] = {
         (PREDICT, {"model_path": "../m"}, "outside"),
         (PREDICT, {"model_path": "\ud800"}, "is not a path"),
         (PREDICT, {"model_path": "no-such"}, "no finished model"),
-        ("retrain_models", {"names": "m"}, "names: Input should be a valid list"),
-        ("retrain_models", {"names": ["../m"]}, "'../m' is not registered"),
-        ("retrain_models", {"force": "yes"}, "force: Input should be a valid boolean"),
+        (RETRAIN, {"names": "m"}, "names: Input should be a valid list"),
+        (RETRAIN, {"names": ["../m"]}, "'../m' is not registered"),
+        (RETRAIN, {"force": "yes"}, "force: Input should be a valid boolean"),
         ("rollback_model", {"name": "../../datasets"}, "is no name of a model"),
         ("rollback_model", {"version": "1"}, "version: Input should be a valid integer"),
         (CSV, {"transformations": {"filters": {}}}, "mean 'filter'"),
@@ -533,8 +445,8 @@ GIVEN: dict[str, dict[str, Any]] = {
         (CSV, {"transformations": {"schema": {"a": "int"}}}, "transformations.schema.a"),
         (AGGREGATE, {"data_sources": []}, "data_sources"),
         (AGGREGATE, {"aggregations": {"a": ["median"]}}, "aggregations.a.0"),
-        ("process_new_data", {"settle_seconds": "30"}, "settle_seconds: Input should be a valid"),
-        ("process_new_data", {"stale_seconds": 1}, "stale_seconds"),
+        (INBOX, {"settle_seconds": "30"}, "settle_seconds: Input should be a valid"),
+        (INBOX, {"stale_seconds": 1}, "stale_seconds"),
     ],
 )
 def test_wrong_arguments_are_refused_before_a_job(

@@ -157,7 +157,7 @@ def _made(wanted: Wanted, source: str, path: Path, form: Form, piece: Piece) -> 
     if not piece.closed:
         told = byte_ranges.quote_open(path, piece.start + int(piece.toggles[-1]))
         return replace(here, problem=(told.kind, str(told)))
-    block = csv_blocks.parse(piece, form)
+    block = csv_blocks.parse(piece, form, strict=True)
     here = replace(here, rows=block.rows, needed=block.needed)
     if block.rejects:
         reject = block.rejects[0]
@@ -380,6 +380,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     wanted = Wanted(
         tuple(parameters["group_by"]), tuple(aggregations) if aggregations is not None else None
     )
+    reporter.progress("waiting", 0, 1, "asking the cluster for CPUs")
     cluster.connect()
     made = _all(wanted, files, reporter)
     sources = _by_source(found, files, made, wanted)

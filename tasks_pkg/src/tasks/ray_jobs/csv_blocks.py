@@ -40,7 +40,7 @@ _ISO_DATE = r"^\d{4}-\d{2}-\d{2}"
 _SHOWN = 60
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reject:
     """One record that cannot be used.
 
@@ -166,8 +166,15 @@ class Block:
     needed: dict[str, pl.DataType] = field(default_factory=dict)
 
 
-def parse(piece: Piece, form: Form) -> Block:
-    """Parse a piece."""
+def parse(piece: Piece, form: Form, *, strict: bool = False) -> Block:
+    """Parse a piece.
+
+    Args:
+        piece: the piece.
+        form: what its records look like.
+        strict: a record that does not fit ends it, and is all that the block has: where one is
+            wrong a million can be.
+    """
     if _is_plain(piece, len(form.schema)):
         try:
             frame = form.parsed(piece.data)
@@ -176,7 +183,7 @@ def parse(piece: Piece, form: Form) -> Block:
         else:
             if _separators(piece, form.byte) == frame.height * (len(form.schema) - 1):
                 return Block(frame, frame.height)
-    return _parse_slowly(piece.data, form)
+    return _parse_slowly(piece.data, form, strict=strict)
 
 
 def _is_plain(piece: Piece, width: int) -> bool:
@@ -204,9 +211,11 @@ def _separators(piece: Piece, separator: int) -> int:
     return int(np.count_nonzero(np.searchsorted(piece.toggles, at) % 2 == 0))
 
 
-def _parse_slowly(data: bytes, form: Form) -> Block:
-    clean, numbers, rejects = _sound(data, len(form.schema), form.separator)
+def _parse_slowly(data: bytes, form: Form, *, strict: bool = False) -> Block:
+    clean, numbers, rejects = _sound(data, len(form.schema), form.separator, strict=strict)
     rows = len(numbers) + len(rejects)
+    if strict and rejects:
+        return Block(form.read(b"", form.dtypes), rows, rejects)
     try:
         return Block(form.read(clean, form.dtypes), rows, rejects)
     except pl.exceptions.PolarsError:
@@ -241,7 +250,9 @@ def _short(value: str) -> str:
     return repr(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}...")
 
 
-def _sound(data: bytes, width: int, separator: str) -> tuple[bytes, list[int], list[Reject]]:
+def _sound(
+    data: bytes, width: int, separator: str, *, strict: bool = False
+) -> tuple[bytes, list[int], list[Reject]]:
     """Write out the records that have the right number of fields and are text."""
     csv.field_size_limit(max(csv.field_size_limit(), 2 * RECORD_LIMIT_BYTES))
     text = io.StringIO(data.decode(errors="surrogateescape"), newline="")
@@ -255,6 +266,8 @@ def _sound(data: bytes, width: int, separator: str) -> tuple[bytes, list[int], l
         if reason:
             fields = [f.encode(errors="surrogateescape").decode(errors="replace") for f in record]
             rejects.append(Reject(number, "", reason, fields))
+            if strict:
+                break
         else:
             numbers.append(number)
             writer.writerow(record)

@@ -47,6 +47,10 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         parameters["stale_seconds"],
     )
     processed = root / PROCESSED
+    # The task's, not its attempt's: one that takes the place of one that was lost finds it.
+    manifest_path = processed / ".runs" / f"{request.run}.json"
+    if (known := artefacts.finished(manifest_path)) is not None:
+        return {**known, "reused": True}
     artefacts.require_writable(root / NEW, processed)
     files: list[dict[str, Any]] = []
     with inbox.opened():
@@ -61,7 +65,6 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         status: sum(file["status"] == status for file in files)
         for status in ("done", "duplicate", "failed")
     }
-    manifest_path = processed / ".runs" / f"{request.submission_id}.json"
     result = {
         "status": "success",
         "files": files,
@@ -72,7 +75,8 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         "reused": False,
     }
     manifest_path.parent.mkdir(exist_ok=True)
-    write_json(manifest_path, {**artefacts.identity(request, TASK), "result": result})
+    manifest = {**artefacts.identity(request, TASK), "files": {}, "result": result}
+    write_json(manifest_path, manifest)
     return result
 
 

@@ -90,7 +90,7 @@ def _block(plan: Plan, number: int, piece: Piece) -> Done:
     if not piece.closed:
         told = byte_ranges.quote_open(plan.path, piece.start + int(piece.toggles[-1]))
         return replace(here, problem=(told.kind, str(told)))
-    block = csv_blocks.parse(piece, plan.form)
+    block = csv_blocks.parse(piece, plan.form, strict=not plan.reject)
     here = replace(here, rows=block.rows, rejected=len(block.rejects))
     if block.needed:
         return replace(here, needed=block.needed)

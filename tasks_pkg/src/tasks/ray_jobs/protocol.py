@@ -99,6 +99,11 @@ class JobRequest:
     code_version: str
     parameters: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def run(self) -> str:
+        """The name that all attempts of one task have in common."""
+        return self.submission_id.partition("-retry")[0]
+
     def encode(self) -> str:
         """Give the JSON for :data:`REQUEST_VARIABLE`.
 

@@ -17,11 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from . import artefacts
 from .files import write_json
-from .protocol import InputProblemError
+from .protocol import InputProblemError, JobRequest
 
 FOLDER = "registry"
 VERSIONS = "versions.json"
+REPORT = "report.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +154,55 @@ def open_registry(models_dir: str, mlflow_uri: str | None) -> Registry:
     from .mlflow_registry import MlflowRegistry  # noqa: PLC0415 - needs requests
 
     return MlflowRegistry(mlflow_uri)
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One task's change of the registry, and the folder in which it keeps its report.
+
+    The folder is the task's, not its attempt's: a job that takes the place of one that was lost
+    finds what that did.
+    """
+
+    request: JobRequest
+    task: str
+    folder: Path
+    kept: Registry
+
+    @property
+    def manifest_path(self) -> Path:
+        """The report's manifest."""
+        return self.folder / artefacts.MANIFEST
+
+    def finished(self) -> dict[str, Any] | None:
+        """Give the result, if the task has come to its end before."""
+        result = artefacts.finished(self.manifest_path)
+        return None if result is None else {**result, "reused": True}
+
+    def report(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Write the report, and give the result."""
+        manifest = {**artefacts.identity(self.request, self.task), "inputs": [], "result": result}
+        return artefacts.publish(
+            self.folder, manifest, lambda path: write_json(path / REPORT, result)
+        )
+
+
+def begin(request: JobRequest, task: str, folder: str, run_dir: Path) -> Change:
+    """Begin a change of the registry that the request's ``mlflow_uri`` names.
+
+    Args:
+        request: the job's.
+        task: the full name of the task.
+        folder: of its reports, below the models folder.
+        run_dir: the run's folder, which must be writable too.
+
+    Raises:
+        InputProblemError: a folder cannot be written to.
+    """
+    models = Path(request.models_dir)
+    artefacts.require_writable(models / folder, models / FOLDER, run_dir)
+    kept = open_registry(request.models_dir, request.parameters["mlflow_uri"])
+    return Change(request, task, models / folder / request.run, kept)
 
 
 def way_back(registry: Registry, name: str, wanted: int | None) -> tuple[Version, Version]:

@@ -10,15 +10,13 @@ from typing import Any
 
 import polars as pl
 
-from . import artefacts, comparison, metrics, reading, registry, signature, sources, train
-from .files import write_json
+from . import comparison, metrics, reading, registry, signature, sources, train
 from .job import Reporter
 from .protocol import InputProblemError, JobRequest
 from .registry import Registry, Version
 
 FOLDER = "retraining"
 TASK = "tasks.ml_tasks.retrain_models"
-REPORT = "report.json"
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
@@ -35,14 +33,10 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         The task's result, but for what only the submitter knows.
     """
     parameters = request.parameters
-    folder = Path(request.models_dir) / FOLDER / request.submission_id
-    finished = artefacts.finished(folder / artefacts.MANIFEST)
-    if finished is not None:
-        return finished
-    artefacts.require_writable(
-        folder.parent, Path(request.models_dir) / registry.FOLDER, reporter.run_dir
-    )
-    kept = registry.open_registry(request.models_dir, parameters["mlflow_uri"])
+    change = registry.begin(request, TASK, FOLDER, reporter.run_dir)
+    if (known := change.finished()) is not None:
+        return known
+    kept = change.kept
     entries = parameters["models"]
     outcomes: list[dict[str, Any]] = []
     with kept.lock(lambda: reporter.progress("waiting", 0, 1, "another retraining is under way")):
@@ -57,11 +51,10 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         "promoted": sum(outcome["outcome"] == "promoted" for outcome in outcomes),
         "failed": failed,
         "registry": kept.where,
-        "manifest_path": str(folder / artefacts.MANIFEST),
+        "manifest_path": str(change.manifest_path),
         "warnings": [] if entries else [f"{kept.where} names no model to retrain"],
     }
-    manifest = {**artefacts.identity(request, TASK), "inputs": [], "result": result}
-    return artefacts.publish(folder, manifest, lambda path: write_json(path / REPORT, result))
+    return {**change.report(result), "reused": False}
 
 
 def _outcome(

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import artefacts, registry, signature
+from . import registry, signature
 from .files import write_json
 from .job import Reporter
 from .predictor import verify
@@ -29,14 +29,11 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         The task's result, but for what only the submitter knows.
     """
     parameters = request.parameters
-    folder = Path(request.models_dir) / FOLDER / request.submission_id
-    finished = artefacts.finished(folder / artefacts.MANIFEST)
-    if finished is not None:
-        return finished
-    kept = registry.open_registry(request.models_dir, parameters["mlflow_uri"])
-    artefacts.require_writable(folder.parent, reporter.run_dir)
-    name = parameters["name"]
-    intent = Path(request.runs_dir) / request.submission_id.partition("-retry")[0] / INTENT
+    change = registry.begin(request, TASK, FOLDER, reporter.run_dir)
+    if (known := change.finished()) is not None:
+        return known
+    kept, name = change.kept, parameters["name"]
+    intent = Path(request.runs_dir) / request.run / INTENT
     with kept.lock(lambda: reporter.progress("waiting", 0, 1, "a retraining is under way")):
         meant: dict[str, int]
         try:
@@ -57,9 +54,6 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         "model_path": now.model_path if now else None,
         "previous_version": meant["from"],
         "registry": kept.where,
-        "manifest_path": str(folder / artefacts.MANIFEST),
+        "manifest_path": str(change.manifest_path),
     }
-    manifest = {**artefacts.identity(request, TASK), "inputs": [], "result": result}
-    return artefacts.publish(
-        folder, manifest, lambda path: write_json(path / "report.json", result)
-    )
+    return {**change.report(result), "reused": False}

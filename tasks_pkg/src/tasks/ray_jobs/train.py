@@ -114,6 +114,13 @@ def fit(
     frame, held_out = reading.read(source), None
     if frozen is not None:
         frame, held_out = holdout.apart(frame, pl.read_parquet(frozen))
+        if held_out.all():
+            raise InputProblemError(
+                "too_few_rows",
+                f"Every row of {source.files[0].parent} is equal to one that is held out for"
+                f" comparisons ({frozen}).",
+                "Bring other rows, or move that file away: new ones are then chosen.",
+            )
     data = prepare(frame, parameters, source, reporter, held_out)
     reading.require_unchanged(taken)
     model, workers, warnings = _train(data, parameters, reporter)

@@ -1,0 +1,148 @@
+"""Every task that runs a job, called on one file: in this process, or wherever a runner says."""
+
+import importlib
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import orchestration
+from tasks.contracts import InvalidArgumentsError
+from tasks.local import Local
+from tasks.ray_jobs import cluster
+from tasks.ray_jobs.job import Reporter
+from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
+from tasks.submission import JobResult, submission_id
+
+HEADER = "a,b,day,target\n"
+ROWS = [f"{i},{i % 7},2024-01-{i % 28 + 1:02},{'xy'[i % 2]}" for i in range(60)]
+GOOD = HEADER + "\n".join(ROWS) + "\n"
+
+PREDICT, CSV, AGGREGATE = "batch_predictions", "process_large_csv", "aggregate_data"
+RETRAIN, INBOX = "retrain_models", "process_new_data"
+#: The tasks that read a whole table, those that are given a path, and all that run a job.
+TABLES = ("distributed_training", "hyperparameter_search", PREDICT, RETRAIN)
+PATHS = (*TABLES, CSV, AGGREGATE)
+ALL = (*PATHS, INBOX)
+
+
+class Here:
+    """Runs a job's main function in this process, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.started = False
+        self.asked: tuple[str, JobRequest] | None = None
+
+    def run(
+        self,
+        task_id: str,
+        entrypoint: str,
+        request: Callable[[str], JobRequest],
+        _on_progress: object,
+    ) -> JobResult:
+        name = submission_id(task_id)
+        request(name).encode()
+        self.started = True
+        self.asked = entrypoint, request(name)
+        try:
+            result = self.again()
+        except InputProblemError as error:
+            raise InvalidArgumentsError(str(error)) from None
+        return JobResult(name, attached=False, result=result, startup_seconds=0, engine_seconds=0)
+
+    def again(self, attempt: str = "") -> dict[str, Any]:
+        """Run the last job, as when Ray has lost it with its head."""
+        assert self.asked is not None
+        entrypoint, request = self.asked
+        name = f"{request.submission_id}{attempt}"
+        # As it arrives: a job may change what it was given.
+        asked = replace(request, submission_id=name, parameters={**request.parameters})
+        main = importlib.import_module(f"tasks.ray_jobs.{entrypoint}").main
+        result: dict[str, Any] = main(asked, Reporter(Path(asked.runs_dir) / name))
+        return result
+
+    def stop(self, _task_id: str) -> list[str]:
+        return []
+
+
+@dataclass
+class Place:
+    """Folders, a model that was trained there, and the tasks."""
+
+    root: Path
+    local: Local
+    here: Here
+    model: str = ""
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    def files(self) -> set[str]:
+        """Every file but those of runs, locks, ledgers and reports, which failures have too."""
+        kept = (".runs", "retraining", ".ledger", ".claims", "failed", ".lock")
+        found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
+        return {str(path) for path in found if not set(path.parts) & set(kept)}
+
+    def arguments(self, task: str, path: str) -> dict[str, Any]:
+        """Give what a task is called with to work on a file, and put it where that needs it."""
+        config = {"n_estimators": 2}
+        if task == RETRAIN:
+            text = f"dataset_path = {_toml(path)}\n[model_config]\nn_estimators = 2\n"
+            (self.root / "models" / "registry" / "m.toml").write_text(text)
+            return {}
+        if task == INBOX:
+            (self.datasets / "new").mkdir(exist_ok=True)
+            shutil.copy(self.datasets / path, self.datasets / "new" / path)
+            return {"settle_seconds": 0.0}
+        given: dict[str, dict[str, Any]] = {
+            "distributed_training": {"model_config": config, "dataset_path": path},
+            "hyperparameter_search": {
+                "param_grid": [{"max_depth": 2}],
+                "dataset_path": path,
+                "search_config": {**config, "folds": 0},
+            },
+            PREDICT: {"model_path": self.model, "data_batches": path},
+            CSV: {
+                "file_path": path,
+                "output_path": "out.parquet",
+                "transformations": {"filter": {"a": 1}},
+            },
+            AGGREGATE: {
+                "data_sources": [path],
+                "output_path": "sums.parquet",
+                "group_by": ["b"],
+                "aggregations": {"a": ["sum"]},
+            },
+        }
+        return given[task]
+
+    def call(self, task: str, path: str) -> dict[str, Any]:
+        """Call a task on a file; give its result."""
+        self.here.started = False
+        return self.local.run(task, **self.arguments(task, path))  # type: ignore[no-any-return]
+
+
+def _toml(text: str) -> str:
+    """Write any text as TOML has it."""
+    return '"' + "".join(f"\\U{ord(sign):08x}" for sign in text) + '"'
+
+
+@contextmanager
+def place_in(root: Path) -> Iterator[Place]:
+    """Give a place whose jobs run in this process, without Ray."""
+    for name in ("datasets", "models/registry", "models/.runs"):
+        (root / name).mkdir(parents=True)
+    here = Here()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ENGINE_VARIABLE, "plain")
+        patch.setattr(cluster, "cpus", lambda: 1)
+        patch.setattr(orchestration, "runner", lambda _: here)
+        place = Place(root, Local(root / "datasets", root / "models", ray=False), here)
+        (place.datasets / "good.csv").write_text(GOOD)
+        place.model = place.call("distributed_training", "good.csv")["model_path"]
+        yield place
