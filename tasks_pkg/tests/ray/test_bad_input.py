@@ -401,7 +401,7 @@ def test_a_column_without_a_value_is_no_fault(place: Place, task: str) -> None:
 def test_a_dataset_of_nothing_but_held_out_rows_is_told(place: Place) -> None:
     (place.datasets / "same.csv").write_text(HEADER + "\n".join(ROWS[:10] * 40) + "\n")
     shutil.rmtree(place.root / "models" / "registry" / "m", ignore_errors=True)
-    said = refused(place, RETRAIN, "same.csv", "models/registry/m/")
+    said = refused(place, RETRAIN, "same.csv", "models/registry/m")
     assert "is equal to one that is held out" in said
 
 
