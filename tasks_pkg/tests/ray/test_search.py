@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import uuid
 import zipfile
 from collections.abc import Callable
@@ -196,24 +195,36 @@ def test_a_search_on_ray_whose_driver_was_killed_goes_on_where_it_was(
                 return int(folder.name)
         return None
 
-    progress = settings.runs_dir / first / "progress.json"
-
-    def some_have_ended() -> bool:
+    def ended() -> dict[str, dict[str, Any]]:
+        """What Ray Tune has on disk of trials that have ended: their last report, by params."""
+        states = settings.runs_dir.glob("celray-search-*/tune/experiment_state-*.json")
+        newest = max(states, key=lambda file: file.stat().st_mtime_ns, default=None)
         try:
-            told = json.loads(progress.read_text())["progress"]
-        except (OSError, ValueError):
-            return False
-        return bool(told["phase"] == "searching" and told["done"] >= 2)
+            state = json.loads(newest.read_text()) if newest else {"trial_data": []}
+        except ValueError:  # it is being written
+            return {}
+        kept = [(json.loads(trial), json.loads(run)) for trial, run in state["trial_data"]]
+        return {
+            json.dumps(trial["config"], sort_keys=True): run["last_result"]
+            for trial, run in kept
+            if trial["status"] == "TERMINATED"
+        }
 
-    wait_for(some_have_ended, 240)
-    time.sleep(3)  # Ray Tune keeps its state every 2 s
+    wait_for(lambda: len(ended()) >= 2, 240)
     driver = pid()
     assert driver is not None
     os.kill(driver, signal.SIGKILL)
+    done = ended()
+    assert 2 <= len(done) < 8
     result = jobs.run(name, "search", request, lambda *_: None).result
     assert (result["resumed"], result["num_trials"]) == (True, 8)
-    kept = [each["seconds"] for each in result["all_results"]]
-    assert all(seconds > 0 for seconds in kept)
+    found = {json.dumps(row["params"], sort_keys=True): row for row in result["all_results"]}
+    # A trial that had run again would have taken another time.
+    for params, last in done.items():
+        assert found[params]["seconds"] == round(last["time_total_s"], 3)
+        assert found[params]["score"] == round(last["score"], 6)
+        assert found[params]["status"] == "complete"
+    assert all(row["seconds"] > 0 for row in found.values())
 
 
 def test_folds_are_even_and_the_same_every_time() -> None:

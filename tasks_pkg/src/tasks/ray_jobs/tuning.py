@@ -1,6 +1,8 @@
 """A search on Ray Tune: trials side by side on the whole cluster."""
 
+import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,9 @@ def search(
     )
     told = _Told(reporter, total)
     path = folder / NAME
-    resumed = bool(_tune.Tuner.can_restore(str(path)))
+    resumed = bool(_tune.Tuner.can_restore(str(path))) and _is_whole(path)
+    if not resumed:
+        shutil.rmtree(path, ignore_errors=True)
     if resumed:
         tuner = _tune.Tuner.restore(str(path), trainable, restart_errored=True)
         # A restored tuner keeps the callbacks of the job that was lost.
@@ -61,6 +65,16 @@ def search(
     return [
         _read(number, result, problem, parameters) for number, result in enumerate(grid)
     ], resumed
+
+
+def _is_whole(path: Path) -> bool:
+    """Say whether Ray Tune's state can be read: it writes over the file that is there."""
+    states = sorted(path.glob("experiment_state-*.json"), key=lambda file: file.stat().st_mtime_ns)
+    try:
+        json.loads(states[-1].read_text(encoding="utf-8"))
+    except (IndexError, ValueError):
+        return False
+    return True
 
 
 def _new(
