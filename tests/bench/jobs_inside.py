@@ -25,7 +25,7 @@ from tasks.ray_jobs import protocol
 from tasks.submission import submission_id
 
 #: Seconds that anything here may take.
-LIMIT = 120.0
+LIMIT = 300.0
 #: Seconds after which a job's processes have gone, and Ray has made new ones ready.
 SETTLED = 2.0
 #: What Ray's own documentation submits first, saying when it runs.
@@ -164,13 +164,16 @@ def overhead(app: Celery, jobs: JobSubmissionClient, turns: int) -> dict[str, li
 
 
 def search(app: Celery, turns: int) -> dict[str, list[float]]:
-    """One search over nine combinations, and a search over each of them, one after another."""
+    """One search over nine combinations, and a search over each of them, one after another.
+
+    Of the latter three are measured, one of each depth and rate, and counted three times.
+    """
     shutil.copy(WINES, os.environ["CELRAY_DATASETS_DIR"])
     found: dict[str, list[float]] = {"together": [], "one by one": []}
 
     def seconds(grid: list[dict[str, float]], seed: int) -> float:
         began = time.monotonic()
-        settings = {"target": "quality", "n_estimators": 50, "folds": 3, "seed": seed}
+        settings = {"target": "quality", "n_estimators": 20, "folds": 3, "seed": seed}
         arguments: dict[str, Any] = {
             "param_grid": grid,
             "dataset_path": WINES.name,
@@ -184,7 +187,7 @@ def search(app: Celery, turns: int) -> dict[str, list[float]]:
     seconds(GRID[:1], 0)
     for turn in range(1, turns + 1):
         found["together"].append(seconds(GRID, turn))
-        found["one by one"].append(sum(seconds([one], turn) for one in GRID))
+        found["one by one"].append(3 * sum(seconds([one], turn) for one in GRID[::4]))
     return found
 
 
