@@ -45,6 +45,9 @@ PACKAGE = "ray_jobs"
 #: Ray prints what its workers print, and by default folds what looks alike: records too.
 JOB_ENVIRONMENT = {"RAY_DEDUP_LOGS": "0"}
 
+#: Progress is looked for at least so often, in seconds, however long reading the log takes.
+_LOG_SECONDS = 15.0
+
 
 class RayUnavailableError(Exception):
     """The Jobs API did not answer for longer than allowed. Trying again later is right."""
@@ -287,7 +290,7 @@ class RayJobs:
             if ended or (details.status == "RUNNING" and now >= look_again_at):
                 records = self._records(name, details)
                 # The whole log is sent each time: a long one is asked for less often.
-                look_again_at = now + 20 * (time.monotonic() - now)
+                look_again_at = now + min(20 * (time.monotonic() - now), _LOG_SECONDS)
             progress = _latest_progress(records)
             if progress != told:
                 told = progress
