@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from generations import ENVIRONMENT, GENERATIONS
 from hypothesis import given
 from hypothesis import strategies as st
 from parts import load
@@ -145,3 +148,26 @@ def test_a_definition_that_cannot_work_is_refused_by_name(mistake: str) -> None:
     action = load(ACTION)
     with pytest.raises(action.DefinitionError, match=words):
         action.prepare(text, FOLDER, {}, KEY)
+
+
+#: Texts that YAML 1.1, YAML 1.2 or both would read as numbers.
+LIKE_NUMBERS = ("4571474392e1", "1e5", "-1e3", "+7", "0o17", "0x1F", "12", "1_0", ".5", "1:20")
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_a_text_that_looks_like_a_number_stays_a_text(generation: str, tmp_path: Path) -> None:
+    service = {
+        "image": "i:1",
+        "container_name": "c",
+        "environment": {f"V{number}": text for number, text in enumerate(LIKE_NUMBERS)},
+        "labels": {f"v{number}": text for number, text in enumerate(LIKE_NUMBERS)},
+    }
+    text = yaml.safe_dump({"version": "2.4", "services": {"one": service}})
+    written, _, _ = load(ACTION).prepare(text, FOLDER, {}, KEY)
+    (tmp_path / "compose.yml").write_text(written)
+    command = [GENERATIONS[generation](), "-f", str(tmp_path / "compose.yml"), "config"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    read = yaml.safe_load(done.stdout)["services"]["one"]
+    for kind in ("environment", "labels"):
+        values = {key.lower(): str(value) for key, value in read[kind].items()}
+        assert [values[f"v{number}"] for number in range(len(LIKE_NUMBERS))] == [*LIKE_NUMBERS]

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,17 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
+
+    def text(self, value: str) -> yaml.ScalarNode:
+        """Quote what begins like a number.
+
+        PyYAML knows YAML 1.1, in which 457e1 is a text; Compose v2 reads 1.2, in which it is 4570.
+        """
+        number = bool(re.match(r"[-+.]?\d", value))
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style="'" if number else None)
+
+
+_Dumper.add_representer(str, _Dumper.text)
 
 
 def parse(text: str) -> dict[str, Any]:
