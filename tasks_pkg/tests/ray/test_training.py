@@ -86,7 +86,8 @@ def test_wine_is_as_good_as_xgboost_alone_and_is_trained_once(
     assert manifest["parameters"]["n_estimators"] == 120
     assert [p.name for p in folder.parent.iterdir() if p.name.startswith(".")] == []
     run_dir = folders / "models" / ".runs" / done.submission_id
-    assert sorted(p.name for p in run_dir.iterdir()) == ["progress.json", "result.json"]
+    found = sorted(p.name for p in run_dir.iterdir())
+    assert found == ["progress.json", "result.json", "started.json"]
 
     # The same request again, also under another path, is answered from the manifest.
     shutil.copy(datasets / "examples" / "winequality.csv", datasets / "winequality.csv")
