@@ -55,7 +55,8 @@ def test_a_training_is_watched_with_its_log_and_traced(
 ) -> None:
     start_worker("ml", "ml")
     words = ["-m", "tasks.cli", "submit", "distributed_training", f"dataset_path={WINE}"]
-    words += ["model_config.target=quality", "model_config.n_estimators=30", "--log"]
+    # So many rounds that the client, which looks every second, sees some of them.
+    words += ["model_config.target=quality", "model_config.n_estimators=600", "--log"]
     done = run(connection, *words)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
