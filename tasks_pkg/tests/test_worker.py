@@ -1,6 +1,7 @@
 """A client with two URLs and a real worker: what goes in, what comes out, what is refused."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -127,6 +128,18 @@ def test_events_are_sent_also_after_the_broker_was_away(tmp_path: Path) -> None:
         process.kill()
         client.close()
         server.stop()
+
+
+def test_a_broker_that_stays_away_is_looked_for_every_few_seconds(tmp_path: Path) -> None:
+    (tmp_path / "redis").mkdir()
+    absent = RedisServer(tmp_path / "redis")
+    arguments = ["-A", "tasks", "worker", "-Q", "default", "-c", "1", "--loglevel", "INFO"]
+    process = Process(arguments, environment(absent, tmp_path), tmp_path / "worker.log")
+    try:
+        process.says("(3/None)")
+    finally:
+        process.kill()
+    assert re.findall(r"Trying again in (\S+) second", process.text) == ["1.00", "4.00", "4.00"]
 
 
 def events_of_a_ping(client: Celery) -> set[str]:

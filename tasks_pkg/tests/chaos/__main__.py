@@ -93,7 +93,10 @@ def _chosen(there: list[Case[S]], options: argparse.Namespace) -> list[Case[S]]:
     if unknown := set(names) - {case.name for case in there}:
         known = ", ".join(case.name for case in there)
         sys.exit(f"chaos: --only {','.join(sorted(unknown))}: there are {known}")
-    return [c for c in there if (c.name in names if names else c.short or not options.short)]
+    if names:
+        return [c for c in there if c.name in names]
+    forms = ("short",) if options.short else ("short", "full")
+    return [c for c in there if c.form in forms]
 
 
 def _about(options: argparse.Namespace) -> str:
