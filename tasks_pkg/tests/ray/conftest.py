@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from celray_testing import RedisServer, environment, free_port
 
 from tasks.settings import Settings
 
+#: Of every cluster of a run: Ray's client reads a token once per process.
+TOKEN = secrets.token_hex(32)
 SAMPLE = Path(__file__).parents[2] / "samples" / "winequality.csv"
 
 
@@ -54,30 +56,28 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[RayCluster]:
-    # Ray's sockets lie below, and the path of a socket must be short.
-    folder = Path(tempfile.mkdtemp(prefix="celray-ray-", dir="/tmp"))
-    token_file = folder / "token"
-    token_file.write_text(secrets.token_hex(32))
-    program = Path(sys.executable).with_name("ray")
-    ports = {
-        name: str(free_port()) for name in ("port", "dashboard-port", "dashboard-agent-listen-port")
-    }
-    options = [f"--{name}={port}" for name, port in ports.items()]
+def _options(folder: Path) -> list[str]:
+    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
+    options = [f"--{name}={free_port()}" for name in names]
     options += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", "--num-cpus=2"]
-    options += [f"--ray-client-server-port={free_port()}", "--object-store-memory=100000000"]
-    options += ["--min-worker-port=0", "--max-worker-port=0", f"--temp-dir={folder / 'r'}"]
+    options += ["--object-store-memory=100000000", f"--temp-dir={folder / 'r'}"]
+    return [*options, "--min-worker-port=0", "--max-worker-port=0"]
+
+
+def _start(cluster_folder: Path, options: list[str]) -> RayCluster:
+    """Start a head and wait until it takes jobs; a second time with the same options, once dead."""
+    program = Path(sys.executable).with_name("ray")
+    token_file = cluster_folder / "token"
     env = {
         "PATH": f"{program.parent}:{os.environ['PATH']}",
-        "HOME": str(folder),
+        "HOME": str(cluster_folder),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",  # 30 s, waiting for Ray's own actors
         "RAY_worker_niceness": "0",  # 15, which on a busy machine is next to nothing
     }
-    with (folder / "log").open("wb") as log:
+    with (cluster_folder / "log").open("ab") as log:
         process = subprocess.Popen(
             [str(program), "start", "--head", "--block", *options],
             env=env,
@@ -85,12 +85,67 @@ def ray_cluster() -> Iterator[RayCluster]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    cluster = RayCluster(f"http://127.0.0.1:{ports['dashboard-port']}", token_file, process)
+    port = next(word.partition("=")[2] for word in options if word.startswith("--dashboard-port"))
+    cluster = RayCluster(f"http://127.0.0.1:{port}", token_file, process)
     try:
-        _wait_until_it_answers(cluster, folder / "log")
-        yield cluster
-    finally:
+        _wait_until_it_answers(cluster, cluster_folder / "log")
+    except BaseException:
         _end(process)
+        raise
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[RayCluster]:
+    with _folder() as folder:
+        cluster = _start(folder, _options(folder))
+        try:
+            yield cluster
+        finally:
+            _end(cluster.process)
+
+
+class MortalRay:
+    """A cluster of one test's own, which it may kill and start again at the same address."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._folder, self._options = folder, _options(folder)
+        self.cluster = _start(folder, self._options)
+        self.jobs = _jobs_of(self.cluster, monkeypatch)
+
+    def kill(self) -> None:
+        """Kill the head with all that runs below it, as a host that loses power does."""
+        process = self.cluster.process
+        family = _descendants(process.pid)
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+    def start(self) -> None:
+        """Start it again: it knows nothing of what was."""
+        self.cluster = _start(self._folder, self._options)
+
+
+@pytest.fixture
+def mortal_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[MortalRay]:
+    with _folder() as folder:
+        mortal = MortalRay(folder, monkeypatch)
+        try:
+            yield mortal
+        finally:
+            if mortal.cluster.process.poll() is None:
+                _end(mortal.cluster.process)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    # Ray's sockets lie below, and the path of a socket must be short.
+    folder = Path(tempfile.mkdtemp(prefix="celray-ray-", dir="/tmp"))
+    (folder / "token").write_text(TOKEN)
+    try:
+        yield folder
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -161,6 +216,10 @@ def settings(folders: Path) -> Settings:
 @pytest.fixture
 def jobs(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401
     """The seam, on the real Ray."""
+    return _jobs_of(ray_cluster, monkeypatch)
+
+
+def _jobs_of(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401
     from tasks.submission import Patience, RayJobs  # noqa: PLC0415 - needs no environment before
 
     for name, value in ray_cluster.variables.items():

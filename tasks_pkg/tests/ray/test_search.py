@@ -10,6 +10,7 @@ import sys
 import uuid
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +176,41 @@ def test_ray_tune_finds_what_a_loop_finds(jobs: RayJobs, settings: Settings, can
     assert on_ray["best_params"] == in_a_loop["best_params"]
 
 
+SPACE = {"max_depth": {"low": 2, "high": 9}, "reg_lambda": {"low": 0.5, "high": 3.0}}
+LONG = {"folds": 5, "max_trials": 8, "n_estimators": 800, "early_stopping": False}
+
+
+def ended(settings: Settings) -> dict[str, dict[str, Any]]:
+    """What the newest Ray Tune has on disk of trials that have ended: last report, by params."""
+    states = settings.runs_dir.glob("celray-search-*/tune/experiment_state-*.json")
+    newest = max(states, key=lambda file: file.stat().st_mtime_ns, default=None)
+    try:
+        state = json.loads(newest.read_text()) if newest else {"trial_data": []}
+    except ValueError:  # it is being written
+        return {}
+    kept = [(json.loads(trial), json.loads(run)) for trial, run in state["trial_data"]]
+    return {
+        json.dumps(trial["config"], sort_keys=True): run["last_result"]
+        for trial, run in kept
+        if trial["status"] == "TERMINATED"
+    }
+
+
+def require_resumed(result: dict[str, Any], done: dict[str, dict[str, Any]]) -> None:
+    assert (result["resumed"], result["num_trials"]) == (True, 8)
+    found = {json.dumps(row["params"], sort_keys=True): row for row in result["all_results"]}
+    # A trial that had run again would have taken another time.
+    for params, last in done.items():
+        assert found[params]["seconds"] == round(last["time_total_s"], 3)
+        assert found[params]["score"] == round(last["score"], 6)
+        assert found[params]["status"] == "complete"
+    assert all(row["seconds"] > 0 for row in found.values())
+
+
 def test_a_search_on_ray_whose_driver_was_killed_goes_on_where_it_was(
     jobs: RayJobs, settings: Settings, cancer: str
 ) -> None:
-    space = {"max_depth": {"low": 2, "high": 9}, "reg_lambda": {"low": 0.5, "high": 3.0}}
-    config = {"folds": 5, "max_trials": 8, "n_estimators": 1500, "early_stopping": False}
-    request = request_of(settings, cancer, space, **config)
+    request = request_of(settings, cancer, SPACE, **LONG)
     first, name = f"celray-{uuid.uuid4().hex}", uuid.uuid4().hex
     jobs.submit_or_attach(first, "search", request(first))
 
@@ -195,36 +225,41 @@ def test_a_search_on_ray_whose_driver_was_killed_goes_on_where_it_was(
                 return int(folder.name)
         return None
 
-    def ended() -> dict[str, dict[str, Any]]:
-        """What Ray Tune has on disk of trials that have ended: their last report, by params."""
-        states = settings.runs_dir.glob("celray-search-*/tune/experiment_state-*.json")
-        newest = max(states, key=lambda file: file.stat().st_mtime_ns, default=None)
-        try:
-            state = json.loads(newest.read_text()) if newest else {"trial_data": []}
-        except ValueError:  # it is being written
-            return {}
-        kept = [(json.loads(trial), json.loads(run)) for trial, run in state["trial_data"]]
-        return {
-            json.dumps(trial["config"], sort_keys=True): run["last_result"]
-            for trial, run in kept
-            if trial["status"] == "TERMINATED"
-        }
-
-    wait_for(lambda: len(ended()) >= 2, 240)
+    wait_for(lambda: len(ended(settings)) >= 2, 240)
     driver = pid()
     assert driver is not None
     os.kill(driver, signal.SIGKILL)
-    done = ended()
+    done = ended(settings)
     assert 2 <= len(done) < 8
-    result = jobs.run(name, "search", request, lambda *_: None).result
-    assert (result["resumed"], result["num_trials"]) == (True, 8)
-    found = {json.dumps(row["params"], sort_keys=True): row for row in result["all_results"]}
-    # A trial that had run again would have taken another time.
-    for params, last in done.items():
-        assert found[params]["seconds"] == round(last["time_total_s"], 3)
-        assert found[params]["score"] == round(last["score"], 6)
-        assert found[params]["status"] == "complete"
-    assert all(row["seconds"] > 0 for row in found.values())
+    require_resumed(jobs.run(name, "search", request, lambda *_: None).result, done)
+
+
+def test_a_search_goes_on_where_it_was_after_rays_head_was_killed(
+    mortal_ray: Any,  # noqa: ANN401 - a class of conftest.py
+    settings: Settings,
+    cancer: str,
+) -> None:
+    # What one worker sees: it follows the job, Ray is gone, and comes back without knowing of it.
+    jobs: RayJobs = mortal_ray.jobs
+    request = request_of(settings, cancer, SPACE, **LONG, seed=5)
+    before = set(settings.runs_dir.glob("celray-search-*"))
+    with ThreadPoolExecutor(1) as worker:
+        task = uuid.uuid4().hex
+        followed = worker.submit(jobs.run, task, "search", request, lambda *_: None)
+
+        def two_have_ended() -> bool:
+            assert not followed.done(), followed.result()
+            begun = set(settings.runs_dir.glob("celray-search-*")) - before
+            return bool(begun) and len(ended(settings)) >= 2
+
+        wait_for(two_have_ended, 240)
+        mortal_ray.kill()
+        done = ended(settings)
+        assert 2 <= len(done) < 8
+        mortal_ray.start()
+        found = followed.result(timeout=300)
+    assert found.submission_id.endswith("-retry1")
+    require_resumed(found.result, done)
 
 
 def test_folds_are_even_and_the_same_every_time() -> None:
