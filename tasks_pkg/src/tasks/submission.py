@@ -45,6 +45,9 @@ PACKAGE = "ray_jobs"
 #: Ray prints what its workers print, and by default folds what looks alike: records too.
 JOB_ENVIRONMENT = {"RAY_DEDUP_LOGS": "0"}
 
+#: What Ray says of a job whose packages it could not install: pip's words, in a traceback.
+_PIP_FAILED = re.compile(r"\Aruntime_env setup failed: .*'-m', 'pip', 'install'", re.DOTALL)
+
 #: Progress is looked for at least so often, in seconds, however long reading the log takes.
 _LOG_SECONDS = 15.0
 
@@ -491,6 +494,10 @@ def _conclude(
             engine_seconds=round(last["result"]["at"] - started, 3),
         )
     reason = protocol.telling_line(details.message or "") or "no reason given"
+    if _PIP_FAILED.search(details.message or ""):
+        # Ray has tried three times itself, each with a fresh environment.
+        message = f"ray_runtime_env: pip could not install what every job is given: {reason[:300]}"
+        raise JobFailedError(message)
     raise _AttemptFailedError(f"{details.status} without a record of its own: {reason[:300]}")
 
 

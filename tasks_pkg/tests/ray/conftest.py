@@ -75,6 +75,7 @@ def _start(cluster_folder: Path, options: list[str]) -> RayCluster:
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",  # 30 s, waiting for Ray's own actors
+        "RUNTIME_ENV_RETRY_TIMES": "1",  # 3, each with a new virtual environment
         "RAY_worker_niceness": "0",  # 15, which on a busy machine is next to nothing
     }
     with (cluster_folder / "log").open("ab") as log:

@@ -3,6 +3,8 @@
 import importlib.util
 import platform
 import uuid
+import zipfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from celray_testing import PACKAGE
 
 from tasks.ray_jobs.protocol import JobRequest
 from tasks.settings import RayRuntimeEnv
-from tasks.submission import RayJobs, submission_id
+from tasks.submission import JobFailedError, RayJobs, submission_id
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -33,19 +35,52 @@ def test_preflight_reads_a_real_clusters_versions(ray_cluster: Any) -> None:  # 
     assert preflight.ask(ray_cluster.address, "wrong" * 13)["status"] in {401, 403}
 
 
+@pytest.fixture
+def request_with(folders: Path) -> Callable[..., Callable[[str], JobRequest]]:
+    places = [str(folders / name) for name in ("models/.runs", "datasets", "models")]
+
+    def make(**parameters: str) -> Callable[[str], JobRequest]:
+        runs_dir, datasets_dir, models_dir = places
+        return lambda name: JobRequest(name, runs_dir, datasets_dir, models_dir, "t", parameters)
+
+    return make
+
+
+RequestWith = Callable[..., Callable[[str], JobRequest]]
+
+
 def test_a_job_is_given_the_runtime_environment(
-    ray_address: str, jobs: RayJobs, folders: Path
+    ray_address: str, jobs: RayJobs, request_with: RequestWith
 ) -> None:
     given = RayRuntimeEnv(env_vars={"OWN": "it's ours"})
     ours = RayJobs(ray_address, jobs.patience, given)
     task_id = uuid.uuid4().hex
-    places = [str(folders / name) for name in ("models/.runs", "datasets", "models")]
-
-    def request(name: str) -> JobRequest:
-        runs_dir, datasets_dir, models_dir = places
-        parameters = {"variable": "OWN"}
-        return JobRequest(name, runs_dir, datasets_dir, models_dir, "t", parameters)
-
+    request = request_with(variable="OWN")
     done = ours.run(task_id, "own_package.jobs.variable", request, lambda *_: None)
     assert done.result == {"value": "it's ours"}
     assert done.submission_id == submission_id(task_id)
+
+
+def test_a_job_is_given_what_pip_installs(
+    ray_address: str, jobs: RayJobs, request_with: RequestWith, tmp_path: Path
+) -> None:
+    wheel = tmp_path / "celray_brought-1.0-py3-none-any.whl"
+    about = "celray_brought-1.0.dist-info"
+    files = {
+        "celray_brought.py": "VALUE = 'from pip'\n",
+        f"{about}/METADATA": "Metadata-Version: 2.1\nName: celray-brought\nVersion: 1.0\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+        archive.writestr(f"{about}/RECORD", "".join(f"{name},,\n" for name in files))
+    request = request_with(module="celray_brought")
+    ours = RayJobs(ray_address, jobs.patience, RayRuntimeEnv(pip=(str(wheel),)))
+    done = ours.run(uuid.uuid4().hex, "own_package.jobs.brought", request, lambda *_: None)
+    assert done.result == {"value": "from pip"}
+
+    nowhere = RayRuntimeEnv(pip=(str(tmp_path / "nowhere-1.0-py3-none-any.whl"),))
+    ours = RayJobs(ray_address, jobs.patience, nowhere)
+    with pytest.raises(JobFailedError, match=r"ray_runtime_env: pip .*nowhere-1\.0"):
+        ours.run(uuid.uuid4().hex, "own_package.jobs.brought", request, lambda *_: None)
