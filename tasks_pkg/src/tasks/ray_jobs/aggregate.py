@@ -148,8 +148,7 @@ def summarise(wanted: Wanted, source: str, path: Path) -> Summary:
 def form_of(path: Path) -> tuple[csv_files.CsvFile, Form]:
     """Give what a CSV file's first bytes show, and what its records seem to look like."""
     file, sample = csv_input.begin(path, ",", "data_sources")
-    form = Form({}, frozenset(), tuple(MISSING))
-    return file, replace(form, schema=csv_blocks.infer(sample, file.columns, form))
+    return file, csv_blocks.fitted(sample, file.columns, Form({}, frozenset(), tuple(MISSING)))
 
 
 def _made(wanted: Wanted, source: str, path: Path, form: Form, piece: Piece) -> Made:

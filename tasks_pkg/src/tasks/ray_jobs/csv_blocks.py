@@ -11,7 +11,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from . import one_thread  # noqa: F401 - before polars
 
@@ -331,6 +331,12 @@ def quick(sample: bytes, form: Form) -> bool:
             if value == value:  # noqa: PLR0124 - NaN is the value that is not
                 return False
     return bool(sample) and form._quickly(sample) is not None
+
+
+def fitted(sample: bytes, columns: Sequence[str], form: Form) -> Form:
+    """Give ``form`` with the types of all columns, and with how to parse them, as records show."""
+    form = replace(form, schema=infer(sample, columns, form))
+    return replace(form, quick=quick(sample, form))
 
 
 def infer(sample: bytes, columns: Sequence[str], form: Form) -> dict[str, pl.DataType]:

@@ -110,12 +110,9 @@ def make(file: CsvFile, parameters: Mapping[str, Any], folder: Path, sample: byt
     declared = {name: formula_engine.DTYPES[kind] for name, kind in parameters["schema"].items()}
     missing = tuple(parameters["missing"])
     form = Form(declared, frozenset(declared), missing, parameters["separator"])
-    schema = csv_blocks.infer(sample, file.columns, form)
-    form = replace(form, schema=schema)
-    form = replace(form, quick=csv_blocks.quick(sample, form))
     plan = Plan(
         path=file.path,
-        form=form,
+        form=csv_blocks.fitted(sample, file.columns, form),
         folder=folder,
         output_format="parquet" if parameters["output_path"].lower().endswith("t") else "csv",
         reject=parameters["bad_rows"] == "reject",
