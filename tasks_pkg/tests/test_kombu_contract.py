@@ -174,6 +174,12 @@ def test_celerys_consumer_treats_a_lost_connection_as_we_replace_it() -> None:
     assert isinstance(state.requests, dict)
 
 
+def test_celerys_consumer_tells_nobody_but_the_caller_of_an_unknown_task() -> None:
+    source = inspect.getsource(Consumer.on_unknown_task)
+    assert "chord=None" in source
+    assert "errbacks=None" in source
+
+
 def test_a_full_redis_still_fetches_renews_and_acknowledges(
     connection: Connection, client: Celery, redis: RedisServer
 ) -> None:

@@ -32,10 +32,21 @@ result = client.send_task("tasks.simple_tasks.ping", queue="default")
 print(json.dumps(result.get(timeout=20)))
 """
 
+CHORD_OUTSIDE = """
+import json, sys
+from celery import Celery, chord
+client = Celery(broker=sys.argv[1], backend=sys.argv[2])
+ping = client.signature("tasks.simple_tasks.ping", queue="default")
+gone = client.signature("tasks.simple_tasks.gone", queue="default")
+result = chord([ping, gone], app=client)(ping.clone(immutable=True))
+error = result.get(timeout=20, propagate=False)
+print(json.dumps({"state": result.state, "error": repr(error)}))
+"""
 
-def ask_from_outside(redis: RedisServer) -> dict[str, Any]:
-    """Ping from a process that has none of our code."""
-    arguments = [sys.executable, "-c", OUTSIDE, redis.url(0), redis.url(1)]
+
+def ask_from_outside(redis: RedisServer, script: str = OUTSIDE) -> dict[str, Any]:
+    """Ping, or another script, from a process that has none of our code."""
+    arguments = [sys.executable, "-c", script, redis.url(0), redis.url(1)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -111,6 +122,13 @@ def test_an_unknown_task_does_not_stop_the_worker(default_worker: Process, clien
     client.send_task("tasks.simple_tasks.gone")
     default_worker.says("Received unregistered task")
     assert client.send_task(PING).get(timeout=20)["status"] == "pong"
+
+
+@pytest.mark.usefixtures("default_worker")
+def test_a_chord_with_a_task_that_no_worker_knows_waits_for_nobody(redis: RedisServer) -> None:
+    told = ask_from_outside(redis, CHORD_OUTSIDE)
+    assert told["state"] == "FAILURE"
+    assert "never registered" in told["error"]
 
 
 def test_events_are_sent_also_after_the_broker_was_away(tmp_path: Path) -> None:

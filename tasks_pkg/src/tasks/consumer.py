@@ -3,6 +3,8 @@
 import time
 from functools import partial
 
+from celery.app.task import Context
+from celery.exceptions import NotRegistered
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
@@ -51,6 +53,19 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         """Send what has gathered, then stop."""
         self._flush_events()
         super().shutdown()
+
+    def on_unknown_task(self, body: Untyped, message: Untyped, exc: Exception) -> None:
+        """Let the chord and the errbacks of a task that is not known here learn of its end too.
+
+        Celery fails the task alone, and a chord that waits for it would wait for ever.
+        """
+        super().on_unknown_task(body, message, exc)
+        headers = message.headers
+        if "id" in headers:  # the second protocol's
+            args, kwargs, embed = message.payload
+            request = Context({**headers, "args": args, "kwargs": kwargs, **(embed or {})})
+            error = NotRegistered(headers["task"])
+            self.app.backend.mark_as_failure(headers["id"], error, request=request)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Keep what the pool has; the rest goes back to its queue with the closed connection."""
