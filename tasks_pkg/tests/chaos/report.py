@@ -43,7 +43,8 @@ PROCESSES = """## Processes
 `make chaos`. Each case starts a Redis with its append-only file and prefork workers as processes; a
 worker and its children are a process group, which SIGKILL ends at once as the end of its container
 would. The load: ten submissions a second, short tasks, tasks longer than the lease, ETA tasks,
-chords.
+chords. Stock Celery gives back after an hour (its visibility timeout) what a lost worker had
+fetched and not begun: that part of what is lost here comes back then; what had begun does not.
 """
 
 NOT_INJECTED = """Not injected anywhere: a stepped clock (a container has no clock of its own, and
