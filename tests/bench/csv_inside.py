@@ -87,8 +87,10 @@ def celray(file: Path, output: Path) -> dict[str, float]:
     seconds, and a deployed one has done that long ago. What start-up there still is, the rows
     after it do not bear.
     """
-    from ray_jobs import process_csv  # noqa: PLC0415
+    from ray_jobs import process_csv, protocol  # noqa: PLC0415
     from ray_jobs.job import Reporter  # noqa: PLC0415
+
+    os.environ.update(protocol.ENVIRONMENT)  # for the processes that do the work
 
     def process(source: Path, target: Path) -> tuple[float, float]:
         started = time.perf_counter()

@@ -129,7 +129,7 @@ class LocalJobs:
         return {
             **ours,
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
-            "RAY_DEDUP_LOGS": "0",
+            **protocol.ENVIRONMENT,
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "disabled",
             protocol.ENGINE_VARIABLE: self.engine,

@@ -42,9 +42,6 @@ log = logging.getLogger(__name__)
 
 PACKAGE = "ray_jobs"
 
-#: Ray prints what its workers print, and by default folds what looks alike: records too.
-JOB_ENVIRONMENT = {"RAY_DEDUP_LOGS": "0"}
-
 #: What Ray says of a job whose packages it could not install: pip's words, in a traceback.
 _PIP_FAILED = re.compile(r"\Aruntime_env setup failed: .*'-m', 'pip', 'install'", re.DOTALL)
 
@@ -241,7 +238,7 @@ class RayJobs:
         """
         try:
             environment = {
-                **JOB_ENVIRONMENT,
+                **protocol.ENVIRONMENT,
                 **self.runtime_env.env_vars,
                 protocol.REQUEST_VARIABLE: request.encode(),
             }
