@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ray.exceptions import WorkerCrashedError
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
+from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest, telling_line
 from tasks.runners import LocalJobs
 
 PACKAGE = Path(__file__).parents[2] / "src" / "tasks" / "ray_jobs"
@@ -50,6 +51,15 @@ def test_calls_give_their_results_by_index_and_their_own_errors(
 def test_an_error_keeps_its_kind_on_its_way_between_processes() -> None:
     error = pickle.loads(pickle.dumps(InputProblemError("kind", "What is wrong.", "A way out.")))  # noqa: S301
     assert (error.kind, str(error)) == ("kind", "What is wrong. A way out.")
+
+
+def test_a_worker_that_the_kernel_ended_is_said_to_have_wanted_memory() -> None:
+    said = telling_line(str(WorkerCrashedError()))
+    assert "died unexpectedly" in said
+    assert "ray_memory_mb" in said
+    assert telling_line("Task failed.\n  a node was running low on memory\nadvice") == (
+        "  a node was running low on memory"
+    )
 
 
 @pytest.mark.parametrize("engine", ["ray", "plain"])

@@ -160,7 +160,11 @@ def decode(log: str) -> Iterator[Record]:
 def telling_line(report: str) -> str:
     """Give the one line of a traceback, or of a report of Ray's, that says what happened.
 
-    It is the last one; but Ray's report of full memory ends in advice.
+    It is the last one; but Ray's report of full memory ends in advice, and that of a worker which
+    the kernel ended does not say why.
     """
     lines = report.strip().splitlines()
-    return next((line for line in lines if "low on memory" in line), "".join(lines[-1:]))
+    telling = next((line for line in lines if "low on memory" in line), "".join(lines[-1:]))
+    if "worker died unexpectedly" in telling:
+        telling += " Most often the kernel has ended it for want of memory: ray_memory_mb."
+    return telling
