@@ -63,9 +63,8 @@ def test_it_runs_without_a_cluster(
 def test_nothing_but_the_package_of_jobs_travels() -> None:
     with zipfile.ZipFile(io.BytesIO(package(JOB))) as archive:
         names = [name for name in archive.namelist() if not name.startswith("ray_jobs/")]
-    assert names == [
-        f"own_package/jobs/{file}.py" for file in ("__init__", "count", "variable", "words")
-    ]
+    files = ("__init__", "brought", "count", "variable", "words")
+    assert names == [f"own_package/jobs/{file}.py" for file in files]
 
 
 @pytest.mark.parametrize(
