@@ -127,7 +127,7 @@ def _cell(outcome: Outcome) -> str:
     if c.lost:
         wrong.append(f"**{c.lost} lost**")
     if c.duplicated:
-        wrong.append(f"**{c.duplicated} effects twice**")
+        wrong.append(f"**{c.duplicated} effect{'s' * (c.duplicated > 1)} twice**")
     if c.unanswered:
         wrong.append(f"{c.unanswered} had their effect and have no result")
     if c.refused:
