@@ -177,7 +177,7 @@ def test_ray_tune_finds_what_a_loop_finds(jobs: RayJobs, settings: Settings, can
 
 
 SPACE = {"max_depth": {"low": 2, "high": 9}, "reg_lambda": {"low": 0.5, "high": 3.0}}
-LONG = {"folds": 5, "max_trials": 8, "n_estimators": 800, "early_stopping": False}
+LONG = {"folds": 5, "max_trials": 5, "n_estimators": 600, "early_stopping": False}
 
 
 def ended(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -197,7 +197,7 @@ def ended(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def require_resumed(result: dict[str, Any], done: dict[str, dict[str, Any]]) -> None:
-    assert (result["resumed"], result["num_trials"]) == (True, 8)
+    assert (result["resumed"], result["num_trials"]) == (True, LONG["max_trials"])
     found = {json.dumps(row["params"], sort_keys=True): row for row in result["all_results"]}
     # A trial that had run again would have taken another time.
     for params, last in done.items():
@@ -230,7 +230,7 @@ def test_a_search_on_ray_whose_driver_was_killed_goes_on_where_it_was(
     assert driver is not None
     os.kill(driver, signal.SIGKILL)
     done = ended(settings)
-    assert 2 <= len(done) < 8
+    assert 2 <= len(done) < 5
     require_resumed(jobs.run(name, "search", request, lambda *_: None).result, done)
 
 
@@ -255,7 +255,7 @@ def test_a_search_goes_on_where_it_was_after_rays_head_was_killed(
         wait_for(two_have_ended, 240)
         mortal_ray.kill()
         done = ended(settings)
-        assert 2 <= len(done) < 8
+        assert 2 <= len(done) < 5
         mortal_ray.start()
         found = followed.result(timeout=300)
     assert found.submission_id.endswith("-retry1")
