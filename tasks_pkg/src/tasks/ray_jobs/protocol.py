@@ -19,7 +19,7 @@ ENGINE_VARIABLE = "CELRAY_JOB_ENGINE"
 
 #: Variables of every job. Ray prints what its workers print, and by default folds what looks
 #: alike: records too. The C library gives freed memory back at once and takes it again for the
-#: next range of a file, which costs a tenth of ``process_large_csv``; so it may keep 128 MiB.
+#: next range of a file (page faults by the ten thousand, see ADR 0012); so it may keep 128 MiB.
 ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
@@ -166,5 +166,5 @@ def telling_line(report: str) -> str:
     lines = report.strip().splitlines()
     telling = next((line for line in lines if "low on memory" in line), "".join(lines[-1:]))
     if "worker died unexpectedly" in telling:
-        telling += " Most often the kernel has ended it for want of memory: ray_memory_mb."
+        telling += " If the kernel ended it for want of memory, raise ray_memory_mb."
     return telling
