@@ -17,6 +17,7 @@ from tasks.deployed import CodeVersion
 from tasks.headers import PUBLISHED_AT
 from tasks.heartbeat import ConsumerHeartbeat
 from tasks.keeper import KeeperStep
+from tasks.outcomes import OutcomesStep
 from tasks.routes import ROUTES
 from tasks.settings import ConfigurationError, ScheduleSpec, Settings, get_settings
 from tasks.shutdown import drain_on_sigterm, end_on_sigterm
@@ -163,6 +164,7 @@ def create_app(settings: Settings) -> Celery:
     celery.steps["consumer"].add(ConsumerHeartbeat)
     celery.steps["consumer"].add(CodeVersion)
     celery.steps["consumer"].add(KeeperStep)
+    celery.steps["consumer"].add(OutcomesStep)
     signals.before_task_publish.connect(_stamp)
     signals.celeryd_init.connect(_registered_as_routed)
     signals.celeryd_init.connect(fence.share)

@@ -14,10 +14,11 @@ from celery.backends.redis import (
     RedisBackend,
 )
 from celery.exceptions import BackendStoreError
-from celery.states import FAILURE
+from celery.states import FAILURE, SUCCESS
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import OutOfMemoryError
 
+from tasks import outcomes
 from tasks.broker.leases import disk_full
 from tasks.broker.scripts import STATE, STATE_WITHIN_RESERVE, STORE, SUCCEEDED, within_reserve
 from tasks.contracts import Untyped
@@ -34,6 +35,22 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
         """Say whether a write that failed so may be repeated."""
         full = isinstance(exc, OutOfMemoryError) or disk_full(exc)
         return full or bool(super().exception_safe_to_retry(exc))
+
+    def mark_as_done(
+        self,
+        task_id: Untyped,
+        result: Untyped,
+        request: Untyped = None,
+        store_result: bool = True,
+        state: str = SUCCESS,
+    ) -> None:
+        """Store a success, and tell its chord; kept on disk meanwhile if that takes long."""
+        with outcomes.kept(task_id, result, request):
+            super().mark_as_done(task_id, result, request, store_result, state)
+
+    def store_success(self, task_id: str, result: Untyped, request: Untyped) -> None:
+        """Store a success that was kept on disk, and tell its chord."""
+        super().mark_as_done(task_id, result, request)
 
     def _store_result(
         self,

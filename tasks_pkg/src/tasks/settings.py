@@ -191,6 +191,8 @@ class Settings(BaseSettings):
     datasets_dir: Path = Path("/datasets")
     models_dir: Path = Path("/models")
     runs_dir: Path = Path("/models/.runs")
+    # What a worker could not yet tell Redis; None: such a task is run again.
+    outcomes_dir: Path | None = None
     code_version: str = "unknown"
 
     # Who does what.

@@ -79,7 +79,10 @@ class Worker:
         stack = self._stack
         url = f"redis://127.0.0.1:{self._port}"
         env = environment(stack.redis, stack.folder)
+        outcomes = stack.folder / f"outcomes-{self.name}"  # a host of its own
+        outcomes.mkdir(exist_ok=True)
         env |= {
+            "CELRAY_OUTCOMES_DIR": str(outcomes),
             "CELRAY_BROKER_URL": f"{url}/0",
             "CELRAY_RESULT_BACKEND_URL": f"{url}/1",
             "CELRAY_VISIBILITY_TIMEOUT_SECONDS": str(stack.lease),

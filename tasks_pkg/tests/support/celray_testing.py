@@ -107,7 +107,7 @@ def full(redis: RedisServer, share: float = 0.98) -> Iterator[Redis]:
 
 def environment(redis: RedisServer, folder: Path, **extra: str) -> dict[str, str]:
     """The variables of one Celery process of ours, and nothing that the caller's shell has set."""
-    for name in ("datasets", "models/.runs"):
+    for name in ("datasets", "models/.runs", "outcomes"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     return {
         "PATH": os.environ["PATH"],
@@ -124,6 +124,7 @@ def environment(redis: RedisServer, folder: Path, **extra: str) -> dict[str, str
         "CELRAY_DATASETS_DIR": str(folder / "datasets"),
         "CELRAY_MODELS_DIR": str(folder / "models"),
         "CELRAY_RUNS_DIR": str(folder / "models" / ".runs"),
+        "CELRAY_OUTCOMES_DIR": str(folder / "outcomes"),
         "CELRAY_RAY_ADDRESS": "http://127.0.0.1:1",
         "CELRAY_HEALTH_TIMEOUT_SECONDS": "1",
         "CELRAY_CODE_VERSION": "test",

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from celray_testing import TRACES
@@ -26,6 +27,15 @@ def nap(number: int, seconds: float) -> int:
     time.sleep(seconds)
     _trace(f"end {number}")
     return number
+
+
+@app.task(name="extra.write")  # type: ignore[untyped-decorator]
+def write(path: str, seconds: float, text: str = "x") -> str:
+    """Have an effect that is not in Redis, after ``seconds``."""
+    time.sleep(seconds)
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(f"{text}\n")
+    return text
 
 
 @app.task(name="extra.poison", default_retry_delay=1)  # type: ignore[untyped-decorator]
