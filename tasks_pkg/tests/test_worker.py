@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.exceptions import NotRegistered
 from celray_testing import Process, RedisServer, StartWorker, environment, wait_for, worker
 from kombu.entity import Queue
 
+from tasks import deployed
 from tasks.broker.scripts import HELD, LEASES
+from tasks.headers import PASSED_ON
 
 PING = "tasks.simple_tasks.ping"
 
@@ -27,6 +30,7 @@ def default_worker(start_worker: StartWorker) -> Process:
 OUTSIDE = """
 import json, sys
 from celery import Celery
+from celery.exceptions import NotRegistered
 client = Celery(broker=sys.argv[1], backend=sys.argv[2])
 result = client.send_task("tasks.simple_tasks.ping", queue="default")
 print(json.dumps(result.get(timeout=20)))
@@ -129,6 +133,32 @@ def test_a_chord_with_a_task_that_no_worker_knows_waits_for_nobody(redis: RedisS
     told = ask_from_outside(redis, CHORD_OUTSIDE)
     assert told["state"] == "FAILURE"
     assert "never registered" in told["error"]
+
+
+def test_old_code_leaves_tasks_that_it_does_not_know_to_newer(
+    start_worker: StartWorker, client: Celery, redis: RedisServer, default_worker: Process
+) -> None:
+    with redis.client(0) as broker:
+        deployed.announce(broker, "newer")
+    start_worker("data", "default", "extra_tasks", CELRAY_CODE_VERSION="newer")
+    results = [client.send_task("extra.nap", args=[n, 0.1], queue="default") for n in range(20)]
+    assert [result.get(timeout=30) for result in results] == list(range(20))
+    default_worker.says("left to another worker")
+
+
+def test_old_code_fails_in_the_end_what_no_worker_knows(
+    client: Celery, redis: RedisServer, default_worker: Process
+) -> None:
+    with redis.client(0) as broker:
+        deployed.announce(broker, "newer")
+    for passed, left in ((9, 1), ("many", 0)):
+        before = default_worker.text.count("left to another worker")
+        gone = client.send_task("extra.gone", queue="default", headers={PASSED_ON: passed})
+        with pytest.raises(NotRegistered):
+            gone.get(timeout=20)
+        assert default_worker.text.count("left to another worker") == before + left
+    with redis.client(0) as broker:
+        wait_for(lambda: not broker.exists(HELD, LEASES))
 
 
 def test_events_are_sent_also_after_the_broker_was_away(tmp_path: Path) -> None:

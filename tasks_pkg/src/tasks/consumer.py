@@ -5,16 +5,28 @@ from functools import partial
 
 from celery.app.task import Context
 from celery.exceptions import NotRegistered
+from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
+from redis import Redis
+from redis.exceptions import RedisError
 
+from tasks import deployed
 from tasks.broker.leases import all_leases
 from tasks.contracts import Untyped
+from tasks.headers import PASSED_ON
+from tasks.settings import get_settings
+
+logger = get_logger(__name__)
 
 #: How long events may gather before they are sent together, in seconds.
 _GATHER = 0.1
 #: Seconds until a broker that is away is looked for again: at first, and from the second time on.
 _LOOK_AGAIN = {"interval_start": 1, "interval_step": 3, "interval_max": 4}
+#: How often a task that only newer code knows is left to another worker, and after how many seconds
+#: each time: long enough for the newer ones to come first.
+_PASSES = 10
+_PASS_AFTER = 1.0
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
@@ -28,10 +40,15 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
     not begun: what children work on would run twice. Here what was given to the pool goes on.
 
     Celery looks for a lost broker less and less often, in the end every 30 s; this one every 4 s.
+
+    Celery fails a task that it does not know. So does this one, unless its code is out of date:
+    then another worker may know the task, and failing is quicker than running, so that one old
+    worker among new ones would fail most of them.
     """
 
     def __init__(self, *args: Untyped, **kwargs: Untyped) -> None:
         self._flush_at = 0.0
+        self._began_at = time.time()
         super().__init__(*args, **kwargs)
 
     def ensure_connected(self, conn: Untyped) -> Untyped:
@@ -55,10 +72,13 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         super().shutdown()
 
     def on_unknown_task(self, body: Untyped, message: Untyped, exc: Exception) -> None:
-        """Let the chord and the errbacks of a task that is not known here learn of its end too.
+        """Leave a task that is not known here to newer code, or fail it.
 
-        Celery fails the task alone, and a chord that waits for it would wait for ever.
+        Its chord and its errbacks learn of the failure too: Celery fails the task alone, and a
+        chord that waits for it would wait for ever.
         """
+        if self._pass_on(message):
+            return
         super().on_unknown_task(body, message, exc)
         headers = message.headers
         if "id" in headers:  # the second protocol's
@@ -66,6 +86,30 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
             request = Context({**headers, "args": args, "kwargs": kwargs, **(embed or {})})
             error = NotRegistered(headers["task"])
             self.app.backend.mark_as_failure(headers["id"], error, request=request)
+
+    def _pass_on(self, message: Untyped) -> bool:
+        """Give a message back in a moment, so many times, if this worker's code is old."""
+        tag = message.delivery_tag
+        leases = next((leases for leases in all_leases() if tag in leases.held), None)
+        if leases is None:
+            return False
+        headers = leases.held[tag][1].setdefault("headers", {})
+        passed = headers.get(PASSED_ON, 0)
+        if passed not in range(_PASSES) or not self._is_old(leases.client):
+            return False
+        headers[PASSED_ON] = passed + 1
+        what = f"{headers.get('task')}[{headers.get('id')}]"
+        logger.warning("%s is not known to this old code, it is left to another worker", what)
+        arguments = (logger, self.connection_errors)
+        self.timer.call_after(_PASS_AFTER, message.reject_log_error, arguments, {"requeue": True})
+        return True
+
+    def _is_old(self, broker: Redis) -> bool:
+        try:
+            found = deployed.read(broker)
+        except (RedisError, OSError):
+            return False
+        return deployed.judge(get_settings().code_version, self._began_at, found) == "old"
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Keep what the pool has; the rest goes back to its queue with the closed connection."""

@@ -5,3 +5,6 @@ PUBLISHED_AT = "celray_published_at"
 
 #: How many holders a message has outlived.
 LAPSES = "celray_lapses"
+
+#: How often workers of old code have left this task, which they do not know, to another.
+PASSED_ON = "celray_passed_on"
