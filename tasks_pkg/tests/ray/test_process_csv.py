@@ -420,6 +420,22 @@ def test_missing_values_are_the_same_before_parsing_and_after(
         assert_frame_equal(quickly, form.read(data, form.dtypes))
 
 
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("missing", [(), ("",), ("NA",), tuple(MISSING)])
+@pytest.mark.parametrize("value", ["5", "2.5", "true", "2020-01-01", "2020-01-01 10:00:00", "x"])
+def test_a_short_record_is_noticed_whatever_the_type_it_lacks(
+    value: str, missing: tuple[str, ...], quick: bool
+) -> None:
+    dtype = csv_blocks.narrowest(pl.Series([value]), Form({}, frozenset(), ()))
+    schema = {"a": pl.Int64(), "b": dtype}
+    data = f"1,{value}\n2\n\n3,{value}\n".encode()
+    piece = Piece(0, len(data), data, *byte_ranges.toggles(data, ord(",")))
+    block = csv_blocks.parse(piece, Form(schema, frozenset(schema), missing, quick=quick))
+    assert block.frame["a"].to_list() == [1, 3]
+    assert block.frame["b"].dtype == dtype
+    assert (block.rows, [reject.row for reject in block.rejects]) == (3, [1])
+
+
 @pytest.mark.parametrize(
     ("missing", "quick"),
     [(tuple(MISSING), True), (("-999",), False), (("true",), False), (("NA", "2020-01-01"), False)],

@@ -170,6 +170,8 @@ def read(path: Path, bounds: tuple[int, int], separator: int, start: int | None 
 def _read(  # noqa: PLR0913, PLR0917 - what read has found out
     stream: BinaryIO, begin: int, end: int, size: int, separator: int, path: Path
 ) -> Piece:
+    if end < size and (piece := _read_to_newline(stream, begin, end, separator)) is not None:
+        return piece
     beyond = WINDOW_BYTES if end < size else 0
     while True:
         stream.seek(begin)
@@ -187,6 +189,19 @@ def _read(  # noqa: PLR0913, PLR0917 - what read has found out
         if beyond >= RECORD_LIMIT_BYTES:
             raise too_long(path, begin + last_record(data, marks))
         beyond = min(4 * beyond, RECORD_LIMIT_BYTES)
+
+
+def _read_to_newline(stream: BinaryIO, begin: int, end: int, separator: int) -> Piece | None:
+    """Read to the first newline behind ``end``, without a copy; None where it may end no record."""
+    stream.seek(end - 1)
+    line = stream.readline(WINDOW_BYTES)
+    if not line.endswith(b"\n"):
+        return None
+    behind = end - 1 + len(line)
+    stream.seek(begin)
+    data = stream.read(behind - begin)
+    marks, regular = toggles(data, separator)
+    return Piece(begin, behind, data, marks, regular) if len(marks) % 2 == 0 else None
 
 
 def guess(stream: BinaryIO, point: int, size: int, separator: int) -> int:

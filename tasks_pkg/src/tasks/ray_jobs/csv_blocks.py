@@ -106,6 +106,7 @@ class Form:
             has_header=False,
             schema=dict(schema),
             separator=self.separator,
+            quote_char=_quote(data),
             null_values=list(self.missing),
             empty_string_is_null="" in self.missing,
             ignore_errors=lenient,
@@ -130,6 +131,7 @@ class Form:
                 has_header=False,
                 schema=dtypes,
                 separator=self.separator,
+                quote_char=_quote(data),
                 empty_string_is_null="" in self.missing,
             )
         except pl.exceptions.PolarsError:
@@ -141,11 +143,23 @@ class Form:
         holding = [
             name
             for name, dtype in dtypes.items()
-            if dtype == pl.String and frame[name].is_in(words).any()
+            if dtype == pl.String and _holds(frame[name], words)
         ]
         return frame.with_columns(
             pl.when(~pl.col(name).is_in(words)).then(pl.col(name)).alias(name) for name in holding
         )
+
+
+def _quote(data: bytes) -> str | None:
+    """Tell polars to look for no quotes where there are none: a tenth of its time."""
+    return '"' if b'"' in data else None
+
+
+def _holds(text: pl.Series, words: Sequence[str]) -> bool:
+    """Say whether a value is one of the words; by length first, which costs a tenth."""
+    longest = max((len(word.encode()) for word in words), default=0)
+    short = text.filter(text.str.len_bytes() <= longest)
+    return any((short == word).any() for word in words)
 
 
 @dataclass(frozen=True)
@@ -181,7 +195,7 @@ def parse(piece: Piece, form: Form, *, strict: bool = False) -> Block:
         except (pl.exceptions.PolarsError, UnicodeDecodeError):
             pass  # somewhere a record or a value does not fit: find out which
         else:
-            if _separators(piece, form.byte) == frame.height * (len(form.schema) - 1):
+            if _is_whole(frame, piece, form):
                 return Block(frame, frame.height)
     return _parse_slowly(piece.data, form, strict=strict)
 
@@ -200,6 +214,18 @@ def _is_plain(piece: Piece, width: int) -> bool:
         and (b"\r" not in data or data.count(b"\r") == data.count(b"\r\n"))
         and (width > 1 or not re.search(rb"\A[\r\n]|\n[\r\n]", data))
     )
+
+
+def _is_whole(frame: pl.DataFrame, piece: Piece, form: Form) -> bool:
+    """Say whether no record is short.
+
+    Polars fills such up with missing values, the last column always; text where an empty value is
+    not missing with that. More fields than columns are an error to it.
+    """
+    last = frame.to_series(-1)
+    if not last.null_count() and (last.dtype != pl.String or "" in form.missing):
+        return True
+    return _separators(piece, form.byte) == frame.height * (frame.width - 1)
 
 
 def _separators(piece: Piece, separator: int) -> int:
@@ -321,15 +347,11 @@ def quick(sample: bytes, form: Form) -> bool:
 
     They can where no word for them is a value of some type, but for NaN.
     """
-    plain = Form({}, frozenset(), ())
-    for word in filter(None, form.missing):
-        for dtype in INFERRED:
-            try:
-                value = plain.read(_one_column([word]), {"word": dtype}).item()
-            except pl.exceptions.PolarsError:
-                continue
-            if value == value:  # noqa: PLR0124 - NaN is the value that is not
-                return False
+    words = _one_column([word for word in form.missing if word])
+    for dtype in INFERRED:
+        values = Form({}, frozenset(), ()).read(words, {"word": dtype}, lenient=True).to_series()
+        if any(value == value for value in values.drop_nulls()):  # noqa: PLR0124 - but for NaN
+            return False
     return bool(sample) and form._quickly(sample) is not None
 
 
@@ -364,7 +386,7 @@ def _text(sample: bytes, columns: Sequence[str], form: Form) -> pl.DataFrame:
         except pl.exceptions.PolarsError:
             pass
         else:
-            if _separators(piece, form.byte) == text.height * (len(columns) - 1):
+            if _is_whole(text, piece, form):
                 return text
     clean, _, _ = _sound(sample, len(columns), form.separator)
     return form.read(clean, strings)
