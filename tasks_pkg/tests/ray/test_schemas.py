@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import protocol
+from tasks.ray_jobs import MARKER, protocol
 from tasks.schemas_ml import ModelConfig, model_config_from
 
 
@@ -57,7 +57,7 @@ def test_a_request_that_no_environment_can_carry_is_refused() -> None:
 
 def test_records_are_found_among_other_output() -> None:
     line = protocol.encode({"type": "started", "at": 1.0})
-    log = f"noise\n\x1b[36m(Worker pid=1)\x1b[0m {line}\n{protocol.MARKER}half a rec\n{line[:20]}"
+    log = f"noise\n\x1b[36m(Worker pid=1)\x1b[0m {line}\n{MARKER}half a rec\n{line[:20]}"
     assert [record["type"] for record in protocol.decode(log)] == ["started"]
 
 

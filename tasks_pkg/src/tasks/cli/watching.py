@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tasks.cli.context import Session
 from tasks.client.errors import ClientError, NotFinishedError
-from tasks.ray_jobs.protocol import MARKER
+from tasks.ray_jobs import MARKER
 
 if TYPE_CHECKING:
     from tasks.client import Status, SubmittedTask

@@ -5,3 +5,7 @@ Some modules are the exception to "no worker ever imports it", and use the stand
 ``dataset_path`` means), :mod:`batches` and :mod:`signature` (which rows a model takes), and
 :mod:`registry`. Both sides must agree on these, so they exist once.
 """
+
+# Here, so that a job can send its first record before it imports anything.
+# Unlikely in anybody's own output, and still readable by a person who looks at the log.
+MARKER = "@@celray "

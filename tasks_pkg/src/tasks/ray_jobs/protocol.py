@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict, cast
 
+from . import MARKER
+
 REQUEST_VARIABLE = "CELRAY_JOB_REQUEST"
 
 #: ``plain`` in a job that must do without Ray; see :mod:`tasks.ray_jobs.cluster`.
@@ -29,9 +31,6 @@ ENVIRONMENT = {
 # Linux limits one environment string to 128 KiB, and Ray repeats the runtime environment,
 # escaped once more, in a second variable of the same process.
 REQUEST_LIMIT_BYTES = 48 * 1024
-
-# Unlikely in anybody's own output, and still readable by a person who looks at the log.
-MARKER = "@@celray "
 
 # The driver's exit status after a report of bad input; anything else is not the caller's mistake.
 EXIT_REJECTED = 65
