@@ -319,7 +319,7 @@ def narrowest(text: pl.Series, form: Form) -> pl.DataType:
     values = text.drop_nulls()
     if values.is_empty():
         return pl.Null()
-    column = _one_column(values.to_list())
+    column = _one_column(values)
     plain = Form({}, frozenset(), ())
     for dtype in INFERRED:
         if dtype.is_temporal() and not values.str.contains(_ISO_DATE).all():
@@ -333,9 +333,10 @@ def narrowest(text: pl.Series, form: Form) -> pl.DataType:
     return pl.String()
 
 
-def _one_column(values: list[str]) -> bytes:
-    text = "\n".join(values)
-    if re.search('[,"\r]', text) or text.count("\n") >= len(values) or "" in values:
+def _one_column(values: pl.Series) -> bytes:
+    text: str = values.str.join("\n").item()
+    irregular = any(sign in text for sign in ',"\r') or (values == "").any()
+    if irregular or text.count("\n") >= len(values):
         clean = io.StringIO(newline="")
         csv.writer(clean, lineterminator="\n").writerows([value] for value in values)
         text = clean.getvalue()
@@ -347,7 +348,7 @@ def quick(sample: bytes, form: Form) -> bool:
 
     They can where no word for them is a value of some type, but for NaN.
     """
-    words = _one_column([word for word in form.missing if word])
+    words = _one_column(pl.Series([word for word in form.missing if word], dtype=pl.String))
     for dtype in INFERRED:
         values = Form({}, frozenset(), ()).read(words, {"word": dtype}, lenient=True).to_series()
         if any(value == value for value in values.drop_nulls()):  # noqa: PLR0124 - but for NaN
