@@ -51,8 +51,8 @@ class Stack:
         self.processes: list[Process] = []
         self.client = Celery("outside", broker=redis.url(0), backend=redis.url(1))
 
-    def worker(self, name: str = "default") -> Process:
-        env = {**environment(self.redis, self.folder), **SHORT}
+    def worker(self, name: str = "default", **extra: str) -> Process:
+        env = {**environment(self.redis, self.folder), **SHORT, **extra}
         env["CELRAY_HEARTBEAT_FILE"] = str(self.folder / f"heartbeat-{len(self.processes)}")
         folder = self.folder / str(len(self.processes))
         folder.mkdir()
@@ -156,6 +156,29 @@ def test_a_worker_that_cannot_reach_redis_ends_before_its_lease_does(stack: Stac
     stack.worker()
     assert result.get(timeout=10 * LEASE) == 1
     assert traces(stack.redis) == {"start 1": 2, "end 1": 1}
+
+
+@pytest.mark.parametrize("fate", ["is gone", "is silent"])
+def test_a_stop_does_not_wait_for_a_redis_that(fate: str, stack: Stack) -> None:
+    first = stack.worker(CELRAY_SOFT_SHUTDOWN_SECONDS="1")
+    result = stack.client.send_task("extra.nap", args=[1, 30])
+    wait_for(lambda: traces(stack.redis)["start 1"] == 1)
+    server = stack.redis.process
+    assert server is not None
+    first.popen.terminate()
+    first.says("stop: running tasks")
+    server.send_signal(signal.SIGKILL if fate == "is gone" else signal.SIGSTOP)
+    try:
+        first.popen.wait(timeout=30)
+    finally:
+        server.send_signal(signal.SIGCONT)
+    if fate == "is gone":
+        stack.redis.stop()
+        stack.redis.start()
+    assert first.popen.returncode in {0, 75}  # it may have noticed before it had to wait
+    stack.worker()
+    wait_for(lambda: traces(stack.redis)["start 1"] == 2, 4 * LEASE)
+    assert result.state != "FAILURE"
 
 
 def test_a_worker_whose_lease_another_took_ends_and_gives_back_the_rest(stack: Stack) -> None:

@@ -6,12 +6,14 @@ it works on may have its effect first. SIGCONT is delivered before any of its co
 for the keeper's word, or for its end.
 """
 
+import logging
 import mmap
 import os
 import signal
 import time
 
 from tasks.broker.leases import clock
+from tasks.contracts import Untyped
 
 #: sysexits.h: try again.
 EX_TEMPFAIL = 75
@@ -44,3 +46,22 @@ def guard(**_: object) -> None:
 
     if _until:
         signal.signal(signal.SIGCONT, goes_on)
+
+
+def kill(pool: Untyped) -> None:
+    """End the processes of a pool at once."""
+    try:
+        processes = pool.info.get("processes") or ()
+    except AttributeError:  # it has been stopped, and has none
+        return
+    for pid in processes:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def end() -> None:
+    """End this process at once; its container's restart policy starts it again."""
+    logging.shutdown()
+    os._exit(EX_TEMPFAIL)

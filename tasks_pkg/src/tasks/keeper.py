@@ -9,9 +9,6 @@ that is when the leases matter.
 """
 
 import json
-import logging
-import os
-import signal
 import threading
 import uuid
 from typing import Any, cast
@@ -246,16 +243,11 @@ class Keeper:
     def _die(self, leases: Leases, why: str) -> None:
         """End this worker at once: another may be about to run what it is running."""
         logger.critical("%s, and another worker may run them: this one ends now", why)
-        for pid in self._pool.info.get("processes") or ():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        fence.kill(self._pool)
         if not leases.away:
             for tag in list(leases.held):
                 leases.give_back(tag, first=True)
-        logging.shutdown()
-        os._exit(fence.EX_TEMPFAIL)  # the container's restart policy starts it again
+        fence.end()
 
 
 class KeeperStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types

@@ -5,7 +5,8 @@ a task that ends is not acknowledged and may run again, and with
 ``worker_enable_soft_shutdown_on_idle`` an idle worker waits the whole time (measured: 8.2 s for
 a soft timeout of 6 s). A warm shutdown acknowledges, but has no limit. Here SIGTERM stops the
 consumer, the loop goes on acknowledging, and a cold shutdown, which requeues, follows as soon as
-nothing runs or the time is up.
+nothing runs or the time is up. Where Redis is away, what is left to do waits for it (events do, on
+the loop): there is nothing that Redis could be told, the leases lapse, and the worker ends.
 """
 
 import os
@@ -16,7 +17,10 @@ import time
 from celery import signals
 from celery.utils.log import get_logger
 from celery.worker import state
+from redis.exceptions import RedisError
 
+from tasks import fence
+from tasks.broker.leases import Leases, all_leases
 from tasks.contracts import Untyped
 from tasks.settings import get_settings
 
@@ -26,6 +30,8 @@ logger = get_logger(__name__)
 _LOOK = 0.1
 #: A read of the queue may be under way for a second; it must end before the look counts.
 _CANCEL_TAKES = 2.0
+#: A cold shutdown that takes longer than so many seconds may be waiting for Redis.
+_END_TAKES = 3.0
 
 
 class Drain:
@@ -57,6 +63,15 @@ class Drain:
             if state.reserved_requests:
                 logger.warning("stop: requeueing what still runs")
         os.kill(os.getpid(), signal.SIGQUIT)
+        self._end_without_redis()
+
+    def _end_without_redis(self) -> None:
+        time.sleep(_END_TAKES)
+        while not (there := all_leases()) or any(map(_answers, there)):
+            time.sleep(_END_TAKES)
+        logger.warning("stop: Redis does not answer; what still runs comes back with its lease")
+        fence.kill(self._consumer.pool)
+        fence.end()
 
     def _stop_reading(self) -> None:
         stopped = threading.Event()
@@ -68,6 +83,13 @@ class Drain:
 
         self._consumer.call_soon(cancel)
         stopped.wait(_CANCEL_TAKES)
+
+
+def _answers(leases: Leases) -> bool:
+    try:
+        return bool(leases.client.ping())
+    except (RedisError, OSError):
+        return False
 
 
 def drain_on_sigterm(sender: Untyped = None, **_: object) -> None:
