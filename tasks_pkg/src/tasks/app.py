@@ -11,7 +11,7 @@ from celery.schedules import crontab, schedule
 from kombu.entity import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
-from tasks import fence, packages
+from tasks import duplicates, fence, packages
 from tasks.contracts import Untyped
 from tasks.deployed import CodeVersion
 from tasks.headers import PUBLISHED_AT
@@ -55,6 +55,10 @@ class CelrayTask(Task):  # type: ignore[misc]  # celery has no types
     Request = "tasks.worker_request:Request"
     max_retries = 2
     default_retry_delay = 5
+
+    def before_start(self, *_: Untyped) -> None:
+        """Do not run what was published twice."""
+        duplicates.refuse(self.request)
 
 
 def _schedule_entry(spec: ScheduleSpec) -> dict[str, Any]:

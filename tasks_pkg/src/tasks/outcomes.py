@@ -25,6 +25,7 @@ from celery.result import result_from_tuple
 from celery.utils.log import get_logger
 from kombu.utils.json import dumps, loads
 
+from tasks import duplicates
 from tasks.contracts import Untyped
 from tasks.settings import get_settings
 
@@ -40,6 +41,7 @@ _TELL_AGAIN: Final = 10.0
 _FIELDS: Final = (
     *("id", "task", "args", "kwargs", "hostname", "retries", "delivery_info"),
     *("root_id", "parent_id", "group", "group_index", "chord", "stamps", "stamped_headers"),
+    duplicates.RUN,
 )
 
 

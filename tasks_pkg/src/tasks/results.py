@@ -14,11 +14,11 @@ from celery.backends.redis import (
     RedisBackend,
 )
 from celery.exceptions import BackendStoreError
-from celery.states import FAILURE, SUCCESS
+from celery.states import FAILURE, STARTED, SUCCESS
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import OutOfMemoryError
 
-from tasks import outcomes
+from tasks import duplicates, outcomes
 from tasks.broker.leases import disk_full
 from tasks.broker.scripts import STATE, STATE_WITHIN_RESERVE, STORE, SUCCEEDED, within_reserve
 from tasks.contracts import Untyped
@@ -71,20 +71,25 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
             result=result, state=state, traceback=traceback, request=request
         )
         meta["task_id"] = bytes_to_str(task_id)
+        if state in {STARTED, SUCCESS} and request is not None:
+            meta |= duplicates.stamp(request)
         value = self.encode(meta)
         if len(value) > self._MAX_STR_VALUE_SIZE:
             message = "value too large for Redis backend"
             raise BackendStoreError(message, state=state, task_id=task_id)
         seconds = self.failure_expires if state == FAILURE else self.expires
-        arguments = [value, int(seconds or 0), SUCCEEDED]
-        self.ensure(self._store_state, (self.get_key_for_task(task_id), arguments))
+        arguments = [value, int(seconds or 0), SUCCEEDED, "1" if state == STARTED else ""]
+        there = self.ensure(self._store_state, (self.get_key_for_task(task_id), arguments))
+        if there and request is not None:
+            setattr(request, duplicates.FOUND, bytes_to_str(there))
         return result
 
-    def _store_state(self, key: Untyped, arguments: list[Untyped]) -> None:
+    def _store_state(self, key: Untyped, arguments: list[Untyped]) -> Untyped:
         try:
-            self._state_script(keys=[key], args=arguments, client=self.client)
+            return self._state_script(keys=[key], args=arguments, client=self.client)
         except OutOfMemoryError:
-            self._state_script_within_reserve(keys=[key], args=arguments, client=self.client)
+            script = self._state_script_within_reserve
+            return script(keys=[key], args=arguments, client=self.client)
 
     @cached_property
     def _state_script(self) -> Untyped:

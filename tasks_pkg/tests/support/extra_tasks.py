@@ -4,8 +4,10 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from celery import chain
 from celray_testing import TRACES
 from redis import Redis
 
@@ -36,6 +38,22 @@ def write(path: str, seconds: float, text: str = "x") -> str:
     with Path(path).open("a", encoding="utf-8") as file:
         file.write(f"{text}\n")
     return text
+
+
+@app.task(name="extra.again", bind=True)  # type: ignore[untyped-decorator]
+def again(self: Any, path: str) -> str:  # noqa: ANN401 - a Celery task
+    """Retry itself at once, and have an effect the second time."""
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+    return str(write.run(path, 0, "again"))
+
+
+@app.task(name="extra.replaced", bind=True)  # type: ignore[untyped-decorator]
+def replaced(self: Any, path: str, times: int = 1) -> str:  # noqa: ANN401 - a Celery task
+    """Put itself in its own place, behind another task, and have an effect the second time."""
+    if Path(path).exists():
+        return str(write.run(path, 0, "replaced"))
+    raise self.replace(chain(write.si(path, 0, "before"), self.si(path, times)))
 
 
 @app.task(name="extra.poison", default_retry_delay=1)  # type: ignore[untyped-decorator]

@@ -167,17 +167,19 @@ return redis.call('PUBLISH', KEYS[1], ARGV[2])
 #: How a stored success begins: Celery writes the state first (``tests/test_ahead.py``).
 SUCCEEDED: Final = '{"status": "SUCCESS",'
 
-#: KEYS the result's key; ARGV result, seconds to keep it (0: for ever), how a success begins. A
-#: success is final: a task that ran twice must not take it back.
+#: KEYS the result's key; ARGV result, seconds to keep it (0: for ever), how a success begins,
+#: whether to tell what was there ('1', or ''). A success is final: a task that ran twice must not
+#: take it back. Gives what was there, if that is asked for.
 STATE: Final = """
-if redis.call('GETRANGE', KEYS[1], 0, #ARGV[3] - 1) == ARGV[3] then return 0 end
+local there = ARGV[4] ~= '' and redis.call('GET', KEYS[1]) or ''
+if redis.call('GETRANGE', KEYS[1], 0, #ARGV[3] - 1) == ARGV[3] then return there end
 if tonumber(ARGV[2]) > 0 then
   redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 else
   redis.call('SET', KEYS[1], ARGV[1])
 end
 redis.call('PUBLISH', KEYS[1], ARGV[1])
-return 1
+return there
 """
 STATE_WITHIN_RESERVE: Final = _WITHIN_RESERVE + STATE
 
