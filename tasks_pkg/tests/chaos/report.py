@@ -139,6 +139,13 @@ def _cell(outcome: Outcome) -> str:
     return "; ".join([told, *wrong, *figures])
 
 
+def _badness(outcome: Outcome) -> tuple[bool, int, float]:
+    """Order the runs of a case: broken ones, then by effects twice, then by the largest figure."""
+    figures = (value / (limit or 1.0) for value, limit in outcome.figures.values())
+    twice = outcome.count.duplicated if outcome.count else 0
+    return not outcome.fine, twice, max(figures, default=0.0)
+
+
 def _expected(outcome: Outcome) -> str:
     limits = [
         f"{name} at most {limit:g}"
@@ -167,7 +174,7 @@ def record(
     kept = json.loads(file.read_text()) if file.exists() else {}
     before = kept.get(form, {}).get("cases", {})
     ran: dict[str, Measured] = {}
-    for outcome in outcomes:
+    for outcome in sorted(outcomes, key=_badness, reverse=True):  # the first is shown
         measured = ran.setdefault(outcome.case.name, Measured(outcome.case.fault))
         measured.add(outcome)
         measured.about[outcome.kind] = about
