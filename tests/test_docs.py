@@ -105,3 +105,23 @@ def test_every_playbook_that_the_makefile_calls_exists() -> None:
 def test_no_document_is_left_out_of_the_readme() -> None:
     readme = (REPO / "README.md").read_text()
     assert [path.name for path in REPO.glob("docs/*.md") if f"docs/{path.name}" not in readme] == []
+
+
+def callers_settings() -> dict[str, Any]:
+    """The settings of the caller whose submissions the fault suite counts."""
+    source = (REPO / "tasks_pkg/tests/chaos/front.py").read_text()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CALLERS_SETTINGS":
+            return dict(ast.literal_eval(node.value))
+    pytest.fail("front.py has no CALLERS_SETTINGS")
+
+
+@pytest.mark.parametrize("place", ["docs/submit.md", "tasks_pkg/examples/plain_celery.py"])
+def test_callers_are_told_the_settings_that_the_fault_suite_submits_with(place: str) -> None:
+    text = (REPO / place).read_text()
+    found = re.search(r"^app\.conf\.update\((.*?)^\)", text, re.DOTALL | re.MULTILINE)
+    assert found, f"{place} sets nothing"
+    call = ast.parse(f"dict({found[1]})", mode="eval").body
+    assert isinstance(call, ast.Call)
+    told = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    assert told == callers_settings()
