@@ -1,22 +1,25 @@
 """A task that was published twice has one effect; what shares its id otherwise is run."""
 
-import json
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, chord
 from celery.app.task import Context
 from celery.exceptions import Ignore
-from celery.states import STARTED, SUCCESS
+from celery.states import FAILURE, REVOKED, STARTED, SUCCESS
 from celray_testing import Process, RedisServer, StartWorker, wait_for
 
 from tasks import duplicates
 from tasks.broker.scripts import HELD, LEASES
+from tasks.headers import PUBLISHED_AT
+
+PING = "tasks.simple_tasks.ping"
 
 
 @pytest.fixture
@@ -70,13 +73,34 @@ def test_what_a_caller_publishes_again_because_nobody_answered_runs_once(
     impatient.close()
 
 
-@pytest.mark.parametrize(("name", "effects"), [("again", 1), ("replaced", 2)])
-def test_what_takes_a_tasks_place_under_its_id_is_run(
-    name: str, effects: int, process: Process, client: Celery, tmp_path: Path
+def test_a_task_that_retries_itself_at_once_goes_on(
+    process: Process, client: Celery, tmp_path: Path
 ) -> None:
     file = tmp_path / "effects"
-    assert client.send_task(f"extra.{name}", args=[str(file)]).get(timeout=20) == name
-    assert len(lines(file)) == effects
+    assert client.send_task("extra.again", args=[str(file)]).get(timeout=20) == "again"
+    assert lines(file) == ["again"]
+    assert "was published twice" not in process.text
+
+
+@pytest.mark.parametrize("way", ["itself", "chain"])
+def test_a_task_that_puts_itself_in_its_own_place_goes_on(
+    way: str, process: Process, client: Celery, tmp_path: Path
+) -> None:
+    file = tmp_path / "effects"
+    assert client.send_task("extra.replaced", args=[str(file), way]).get(timeout=20) == way
+    assert len(lines(file)) >= 4
+    assert "was published twice" not in process.text
+
+
+def test_both_parts_of_a_chord_that_holds_one_signature_twice_run(
+    process: Process, client: Celery, tmp_path: Path
+) -> None:
+    file = tmp_path / "effects"
+    twice = client.signature("extra.write", (str(file), 0, "part"), immutable=True)
+    twice.freeze()
+    body = client.signature("extra.write", (str(file), 0, "body"), immutable=True)
+    chord([twice, twice], app=client)(body)  # Celery counts two equal results of one id once
+    wait_for(lambda: lines(file) == ["part", "part"])
     assert "was published twice" not in process.text
 
 
@@ -85,18 +109,20 @@ Told = Callable[..., Context]
 
 @pytest.fixture
 def told(app: Celery) -> Told:
-    """Store a task's state as a run of it does; gives its request, which knows what was there."""
+    """Store a task's state as a run of it does; gives its request, which knows if it is refused."""
+    app.loader.import_default_modules()
 
     def store(state: str = STARTED, **differently: object) -> Context:
-        request = {"id": "a", "task": "t", "args": [1, "x"], "kwargs": {"k": [2]}, "retries": 0}
-        made = Context({**request, **differently})
+        request = {"id": "a", "task": PING, "args": [1, "x"], "kwargs": {"k": [2]}, "retries": 0}
+        tag = {"properties": {"delivery_tag": str(uuid.uuid4())}}
+        made = Context({**request, **tag, **differently})
         app.backend.store_result("a", None, state, request=made)
         return made
 
     return store
 
 
-@pytest.mark.parametrize("state", [STARTED, SUCCESS])
+@pytest.mark.parametrize("state", [STARTED, SUCCESS, "PROGRESS"])
 def test_a_start_that_finds_another_run_of_the_same_message_is_refused(
     state: str, told: Told
 ) -> None:
@@ -109,11 +135,14 @@ def test_a_start_that_finds_another_run_of_the_same_message_is_refused(
     "differently",
     [
         {"retries": 1},
-        {"task": "u"},
+        {"task": "tasks.simple_tasks.other"},
         {"args": [1, "y"]},
         {"kwargs": {}},
         {"parent_id": "p"},
         {"group": "g"},
+        {"group_index": 1},
+        {"replaced_task_nesting": 1},
+        {PUBLISHED_AT: 1.5},
         {"delivery_info": {"redelivered": True}},
     ],
 )
@@ -124,21 +153,50 @@ def test_a_start_that_finds_something_else_under_its_id_goes_on(
     duplicates.refuse(told(**differently))
 
 
-def test_a_start_that_finds_its_own_record_goes_on(app: Celery, told: Told) -> None:
-    request = told()  # as if Redis had stored it, and its answer was lost
-    app.backend.store_result("a", None, STARTED, request=request)
-    assert json.loads(getattr(request, duplicates.FOUND))["status"] == STARTED
-    duplicates.refuse(request)
+@pytest.mark.parametrize("state", ["RETRY", FAILURE, REVOKED])
+def test_a_start_behind_one_that_failed_goes_on(state: str, told: Told) -> None:
+    told(state)
+    duplicates.refuse(told())
+
+
+def test_of_two_starts_the_first_goes_on_also_if_it_is_stored_again(
+    app: Celery, told: Told
+) -> None:
+    first = told()
+    second = told()
+    app.backend.store_result("a", None, STARTED, request=first)  # its answer had been lost
+    duplicates.refuse(first)
+    with pytest.raises(Ignore):
+        duplicates.refuse(second)
+
+
+def test_two_under_one_delivery_tag_share_a_lease_until_one_is_done(told: Told) -> None:
+    tag: dict[str, Any] = {"properties": {"delivery_tag": "one"}}
+    told(**tag)
+    duplicates.refuse(told(**tag))
+    told(SUCCESS, **tag)
+    with pytest.raises(Ignore):
+        duplicates.refuse(told(**tag))
+
+
+def test_a_task_whose_message_goes_first_may_be_sent_again(
+    app: Celery, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.tasks[PING], "acks_late", False)
+    told()
+    duplicates.refuse(told())
 
 
 def test_an_id_may_be_used_again_later(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     told(SUCCESS)
-    later = time.time() + duplicates.SAME_SECONDS
+    later = time.time() + duplicates.SAME_SECONDS + 1
     monkeypatch.setattr(time, "time", lambda: later)
     duplicates.refuse(told())
 
 
-def test_a_record_that_is_none_of_ours_is_no_copy() -> None:
-    request = Context({"id": "a", "task": "t"})
-    for found in ("no json", '{"status": "STARTED"}', '{"status": "RETRY", "name": "t"}'):
-        assert not duplicates.is_copy(request, found)
+@pytest.mark.parametrize("there", ["no json", "7", "[1]", '{"celray_same": 1}', "{}"])
+def test_a_record_that_is_none_of_ours_keeps_nothing_from_running(
+    there: str, app: Celery, told: Told
+) -> None:
+    app.backend.client.set(app.backend.get_key_for_task("a"), there)
+    duplicates.refuse(told())

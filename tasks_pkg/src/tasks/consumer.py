@@ -100,15 +100,20 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         headers[PASSED_ON] = passed + 1
         what = f"{headers.get('task')}[{headers.get('id')}]"
         logger.warning("%s is not known to this old code, it is left to another worker", what)
-        arguments = (logger, self.connection_errors)
-        self.timer.call_after(_PASS_AFTER, message.reject_log_error, arguments, {"requeue": True})
+        # As for an ETA: what waits here takes no room from what can run.
+        self.qos.increment_eventually()
+        self.timer.call_after(_PASS_AFTER, self._give_back, (message,))
         return True
+
+    def _give_back(self, message: Untyped) -> None:
+        message.reject_log_error(logger, self.connection_errors, requeue=True)
+        self.qos.decrement_eventually()
 
     def _is_old(self, broker: Redis) -> bool:
         try:
             found = deployed.read(broker)
         except (RedisError, OSError):
-            return False
+            return True  # nobody can say; it may be so ten times
         return deployed.judge(get_settings().code_version, self._began_at, found) == "old"
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:

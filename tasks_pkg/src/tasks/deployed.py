@@ -40,15 +40,16 @@ def announce(broker: Redis, version: str) -> None:
 
 
 def read(broker: Redis) -> Deployed | None:
-    """Give what was written down last; None where nothing was.
+    """Give what was written down last; None where nothing was, or what nobody of us wrote.
 
     Raises:
         redis.exceptions.RedisError: the broker does not answer.
     """
     found = cast("dict[str, str]", broker.hgetall(KEY))
-    if not found:
+    try:
+        return {"version": found["version"], "at": float(found["at"])}
+    except (KeyError, ValueError):
         return None
-    return {"version": found["version"], "at": float(found["at"])}
 
 
 def judge(version: str, started_at: float, deployed: Deployed | None) -> State:

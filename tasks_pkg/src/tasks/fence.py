@@ -54,7 +54,7 @@ def kill(pool: Untyped) -> None:
         processes = pool.info.get("processes") or ()
     except AttributeError:  # it has been stopped, and has none
         return
-    for pid in processes:
+    for pid in set(processes) - {os.getpid()}:  # a solo pool's process is this one
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:

@@ -25,8 +25,8 @@ from celery.result import result_from_tuple
 from celery.utils.log import get_logger
 from kombu.utils.json import dumps, loads
 
-from tasks import duplicates
 from tasks.contracts import Untyped
+from tasks.headers import PUBLISHED_AT
 from tasks.settings import get_settings
 
 logger = get_logger(__name__)
@@ -34,14 +34,16 @@ logger = get_logger(__name__)
 #: A result is stored within a millisecond; one that has waited so many seconds is written down.
 _SOON: Final = 0.2
 _LOOK: Final = 0.1
+#: How long after a file that could not be written it is tried again.
+_WRITE_AGAIN: Final = 5.0
 #: How often the folder is looked into, and how long after an outcome that could not be told.
 _TELL: Final = 1.0
 _TELL_AGAIN: Final = 10.0
-#: What the result's record and the chord need of the request.
+#: What the result's record, the chord, and a copy that comes later need of the request.
 _FIELDS: Final = (
     *("id", "task", "args", "kwargs", "hostname", "retries", "delivery_info"),
     *("root_id", "parent_id", "group", "group_index", "chord", "stamps", "stamped_headers"),
-    duplicates.RUN,
+    *("properties", "replaced_task_nesting", PUBLISHED_AT),
 )
 
 
@@ -52,9 +54,8 @@ class _Waiting:
     task_id: str
     result: Untyped
     request: Untyped
-    since: float = field(default_factory=time.monotonic)
+    write_at: float = field(default_factory=lambda: time.monotonic() + _SOON)
     file: Path | None = None
-    seen: bool = False
 
 
 class _Watch:
@@ -67,6 +68,8 @@ class _Watch:
 
     def start(self, folder: Path) -> None:
         """Start to watch; a second call does nothing."""
+        if self._folder is not None:
+            return
         with self.lock:
             if self._folder is None:
                 self._folder = folder
@@ -78,9 +81,9 @@ class _Watch:
             time.sleep(_LOOK)
             with self.lock:
                 for waiting in list(self.waiting.values()):
-                    if not waiting.seen and time.monotonic() - waiting.since >= _SOON:
-                        waiting.seen = True
+                    if waiting.file is None and time.monotonic() >= waiting.write_at:
                         waiting.file = _write(folder, waiting)
+                        waiting.write_at = time.monotonic() + _WRITE_AGAIN
 
 
 _watch = _Watch()
@@ -109,25 +112,25 @@ def kept(task_id: str, result: Untyped, request: Untyped) -> Iterator[None]:
         yield
     finally:
         with _watch.lock:
-            del _watch.waiting[me]
+            _watch.waiting.pop(me, None)
         if waiting.file is not None:
             waiting.file.unlink(missing_ok=True)
 
 
 def _write(folder: Path, waiting: _Waiting) -> Path | None:
     request = waiting.request
-    record = {
-        "task_id": waiting.task_id,
-        "result": waiting.result,
-        "request": {name: getattr(request, name, None) for name in _FIELDS},
-        # Of a task whose callbacks are sent; without it they would be sent once more.
-        "children": [child.as_tuple() for child in request.children or ()],
-    }
-    # A task's id is its sender's choice, and no name for a file.
-    name = hashlib.sha256(waiting.task_id.encode()).hexdigest()
-    file = folder / f"{name}.json"
-    partial = folder / f"{name}.{os.getpid()}.partial"
     try:
+        record = {
+            "task_id": waiting.task_id,
+            "result": waiting.result,
+            "request": {name: getattr(request, name, None) for name in _FIELDS},
+            # Of a task whose callbacks are sent; without it they would be sent once more.
+            "children": [child.as_tuple() for child in request.children or ()],
+        }
+        # A task's id is its sender's choice, and no name for a file.
+        name = hashlib.sha256(waiting.task_id.encode()).hexdigest()
+        file = folder / f"{name}.json"
+        partial = folder / f"{name}.{os.getpid()}.partial"
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
             out.write(dumps(record))
             out.flush()
@@ -145,30 +148,39 @@ def tell(app: Celery, folder: Path, max_age_seconds: float) -> int:
     One that is told twice, by two workers, is as if told once. While Redis is away this waits.
 
     Raises:
-        OSError: the folder cannot be read.
+        OSError: the folder cannot be read, or the connection is lost.
+        redis.exceptions.RedisError: the connection is lost.
     """
     told = 0
     for file in sorted(folder.glob("*.json")):
         try:
-            old = time.time() - file.stat().st_mtime > max_age_seconds
-            record = loads(file.read_text(encoding="utf-8"))
-            request: dict[str, Any] = record["request"]
-            children = [result_from_tuple(child, app) for child in record["children"]]
+            told += _tell(app, file, max_age_seconds)
         except FileNotFoundError:
             continue  # its own process, or another worker, has told it
-        except (ValueError, KeyError, TypeError) as error:
-            logger.error("%s is no outcome, it is left aside: %s", file, error)
+        except OSError:
+            raise
+        except Exception as error:
+            if isinstance(error, app.backend.connection_errors):
+                raise
+            # One that cannot be told must not keep the others from it.
+            logger.exception("%s cannot be told, it is left aside", file)
             file.rename(file.with_suffix(".unreadable"))
-            continue
-        if old:  # its result would have expired
-            logger.warning("%s: its outcome was never told, and is too old now", record["task_id"])
-        else:
-            context = Context({**request, "children": children})
-            app.backend.store_success(record["task_id"], record["result"], context)
-            logger.warning("%s[%s]: told late", request.get("task"), record["task_id"])
-            told += 1
-        file.unlink(missing_ok=True)
     return told
+
+
+def _tell(app: Celery, file: Path, max_age_seconds: float) -> int:
+    old = time.time() - file.stat().st_mtime > max_age_seconds
+    record = loads(file.read_text(encoding="utf-8"))
+    request: dict[str, Any] = record["request"]
+    if old:  # its result would have expired
+        logger.warning("%s: its outcome was never told, and is too old now", record["task_id"])
+    else:
+        children = [result_from_tuple(child, app) for child in record["children"]]
+        context = Context({**request, "children": children})
+        app.backend.store_success(record["task_id"], record["result"], context)
+        logger.warning("%s[%s]: told late", request.get("task"), record["task_id"])
+    file.unlink(missing_ok=True)
+    return 0 if old else 1
 
 
 class OutcomesStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types

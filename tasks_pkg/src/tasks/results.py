@@ -14,7 +14,7 @@ from celery.backends.redis import (
     RedisBackend,
 )
 from celery.exceptions import BackendStoreError
-from celery.states import FAILURE, STARTED, SUCCESS
+from celery.states import FAILURE, SUCCESS
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import OutOfMemoryError
 
@@ -71,17 +71,18 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
             result=result, state=state, traceback=traceback, request=request
         )
         meta["task_id"] = bytes_to_str(task_id)
-        if state in {STARTED, SUCCESS} and request is not None:
-            meta |= duplicates.stamp(request)
+        stamp = duplicates.stamp(request, state)
+        meta |= stamp
         value = self.encode(meta)
         if len(value) > self._MAX_STR_VALUE_SIZE:
             message = "value too large for Redis backend"
             raise BackendStoreError(message, state=state, task_id=task_id)
         seconds = self.failure_expires if state == FAILURE else self.expires
-        arguments = [value, int(seconds or 0), SUCCEEDED, "1" if state == STARTED else ""]
-        there = self.ensure(self._store_state, (self.get_key_for_task(task_id), arguments))
-        if there and request is not None:
-            setattr(request, duplicates.FOUND, bytes_to_str(there))
+        task = self.app.tasks.get(getattr(request, "task", None))
+        asked = duplicates.asked(request, state, stamp, late=getattr(task, "acks_late", False))
+        arguments = [value, int(seconds or 0), SUCCEEDED, *asked]
+        if self.ensure(self._store_state, (self.get_key_for_task(task_id), arguments)):
+            duplicates.note(request)
         return result
 
     def _store_state(self, key: Untyped, arguments: list[Untyped]) -> Untyped:

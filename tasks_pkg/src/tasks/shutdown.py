@@ -17,7 +17,7 @@ import time
 from celery import signals
 from celery.utils.log import get_logger
 from celery.worker import state
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from tasks import fence
 from tasks.broker.leases import Leases, all_leases
@@ -32,6 +32,8 @@ _LOOK = 0.1
 _CANCEL_TAKES = 2.0
 #: A cold shutdown that takes longer than so many seconds may be waiting for Redis.
 _END_TAKES = 3.0
+#: So many times in a row it does not answer.
+_SILENT = 2
 
 
 class Drain:
@@ -66,9 +68,11 @@ class Drain:
         self._end_without_redis()
 
     def _end_without_redis(self) -> None:
-        time.sleep(_END_TAKES)
-        while not (there := all_leases()) or any(map(_answers, there)):
+        silent = 0
+        while silent < _SILENT:
             time.sleep(_END_TAKES)
+            there = all_leases()
+            silent = 0 if not there or any(map(_answers, there)) else silent + 1
         logger.warning("stop: Redis does not answer; what still runs comes back with its lease")
         fence.kill(self._consumer.pool)
         fence.end()
@@ -88,6 +92,8 @@ class Drain:
 def _answers(leases: Leases) -> bool:
     try:
         return bool(leases.client.ping())
+    except ResponseError:  # it is busy
+        return True
     except (RedisError, OSError):
         return False
 

@@ -49,11 +49,13 @@ def again(self: Any, path: str) -> str:  # noqa: ANN401 - a Celery task
 
 
 @app.task(name="extra.replaced", bind=True)  # type: ignore[untyped-decorator]
-def replaced(self: Any, path: str, times: int = 1) -> str:  # noqa: ANN401 - a Celery task
-    """Put itself in its own place, behind another task, and have an effect the second time."""
-    if Path(path).exists():
-        return str(write.run(path, 0, "replaced"))
-    raise self.replace(chain(write.si(path, 0, "before"), self.si(path, times)))
+def replaced(self: Any, path: str, way: str) -> str:  # noqa: ANN401 - a Celery task
+    """Have an effect, and put itself in its own place until there are four."""
+    write.run(path, 0, way)
+    if len(Path(path).read_text().split()) < 4:
+        again = self.si(path, way)
+        raise self.replace(chain(write.si(path, 0, way), again) if way == "chain" else again)
+    return way
 
 
 @app.task(name="extra.poison", default_retry_delay=1)  # type: ignore[untyped-decorator]

@@ -167,19 +167,29 @@ return redis.call('PUBLISH', KEYS[1], ARGV[2])
 #: How a stored success begins: Celery writes the state first (``tests/test_ahead.py``).
 SUCCEEDED: Final = '{"status": "SUCCESS",'
 
-#: KEYS the result's key; ARGV result, seconds to keep it (0: for ever), how a success begins,
-#: whether to tell what was there ('1', or ''). A success is final: a task that ran twice must not
-#: take it back. Gives what was there, if that is asked for.
+#: KEYS the result's key; ARGV result, seconds to keep it (0: for ever), how a success begins; and
+#: of a start that must not be a copy's (``tasks.duplicates``): the message's digest, the run, its
+#: delivery tag, the oldest record that counts. A success is final: a task that ran twice must not
+#: take it back. Gives 1 for a copy, of which nothing is stored: the first to begin is the one that
+#: runs. Two with one tag are no copies while one runs: they share a lease.
 STATE: Final = """
-local there = ARGV[4] ~= '' and redis.call('GET', KEYS[1]) or ''
-if redis.call('GETRANGE', KEYS[1], 0, #ARGV[3] - 1) == ARGV[3] then return there end
+local there = ARGV[4] ~= '' and redis.call('GET', KEYS[1])
+if there then
+  local fine, found = pcall(cjson.decode, there)
+  if fine and type(found) == 'table' and found.celray_same == ARGV[4]
+    and found.celray_run ~= ARGV[5]
+    and (found.celray_tag ~= ARGV[6] or found.status == 'SUCCESS')
+    and (tonumber(found.celray_stored_at) or 0) > tonumber(ARGV[7])
+  then return 1 end
+end
+if redis.call('GETRANGE', KEYS[1], 0, #ARGV[3] - 1) == ARGV[3] then return 0 end
 if tonumber(ARGV[2]) > 0 then
   redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 else
   redis.call('SET', KEYS[1], ARGV[1])
 end
 redis.call('PUBLISH', KEYS[1], ARGV[1])
-return there
+return 0
 """
 STATE_WITHIN_RESERVE: Final = _WITHIN_RESERVE + STATE
 
