@@ -142,6 +142,7 @@ def test_an_outcome_is_told_once_and_one_that_cannot_be_read_is_left_aside(
     (folder / "a.json").write_text(record("late", {"rows": 7}))
     (folder / "0.json").write_text(record("no-place-for-it", 1))
     app.backend.client.hset(app.backend.get_key_for_task("no-place-for-it"), "a", "b")
+    (folder / "1.json").write_text('{"task_id": "without-the-rest"}')
     (folder / "b.json").write_text(record("later", 1)[:-9])
     (folder / "c.json").write_text(record("too-late", 2))
     long_ago = time.time() - 1000
@@ -149,5 +150,5 @@ def test_an_outcome_is_told_once_and_one_that_cannot_be_read_is_left_aside(
     assert outcomes.tell(app, folder, 900) == 1
     assert app.AsyncResult("late").get(timeout=5) == {"rows": 7}
     assert app.AsyncResult("too-late").state == "PENDING"
-    assert {file.name for file in folder.iterdir()} == {"0.unreadable", "b.unreadable"}
+    assert {file.name for file in folder.iterdir()} == {f"{name}.unreadable" for name in "01b"}
     assert outcomes.tell(app, folder, 900) == 0

@@ -5,7 +5,7 @@ again. So a result that is not stored at once is also written to a file, in the 
 host's workers share; whoever finds it there tells Redis. The message, which its lease gives back,
 then finds a success and is not run.
 
-No task pays for it but one whose result waits: a thread looks at what is being stored.
+A task whose result is stored at once pays next to nothing: a thread looks at what is being stored.
 """
 
 import hashlib
@@ -160,7 +160,8 @@ def tell(app: Celery, folder: Path, max_age_seconds: float) -> int:
         except OSError:
             raise
         except Exception as error:
-            if isinstance(error, app.backend.connection_errors):
+            # To Celery a KeyError is one too, and here it is a file without what it must have.
+            if isinstance(error, app.backend.connection_errors) and not isinstance(error, KeyError):
                 raise
             # One that cannot be told must not keep the others from it.
             logger.exception("%s cannot be told, it is left aside", file)
