@@ -27,6 +27,16 @@ def redis(redis_server: RedisServer) -> RedisServer:
 
 
 @pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that a test may stop."""
+    (tmp_path / "redis").mkdir()
+    server = RedisServer(tmp_path / "redis")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
 def env(redis: RedisServer, tmp_path: Path) -> dict[str, str]:
     """The variables of one Celery process."""
     return environment(redis, tmp_path)

@@ -1,25 +1,13 @@
 """The heartbeat file is fresh while the worker really consumes, and only then."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from celery import Celery
 from celray_testing import RedisServer, environment, wait_for, worker
 
 #: The workers here beat every 0.2 s.
 _STALE = 2.0
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis that a test may stop."""
-    (tmp_path / "redis").mkdir()
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    yield server
-    server.stop()
 
 
 def age(file: Path) -> float:

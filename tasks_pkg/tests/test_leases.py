@@ -32,16 +32,6 @@ def held(redis: RedisServer) -> int:
         return int(client.hlen(HELD)) + int(client.zcard(LEASES))
 
 
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis that a test may stop."""
-    (tmp_path / "redis").mkdir()
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    yield server
-    server.stop()
-
-
 class Stack:
     """A Redis that may stop, workers on it, a client outside."""
 

@@ -21,16 +21,6 @@ from tasks.broker.scripts import HELD, LEASES
 LEASE = 5
 
 
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis that a test may stop."""
-    (tmp_path / "redis").mkdir()
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    yield server
-    server.stop()
-
-
 class Stack:
     """A Redis, a worker on it that is started again, and a client."""
 
