@@ -12,6 +12,10 @@ from tests.bench import operations as do
 from tests.bench.operations import REPO, BenchError, Sample
 
 PYTHON = REPO / ".venv-ray/bin/python"
+#: Two seconds each, and on a machine shared with others any one of them may take half as long again.
+LEAST_TURNS = 7
+#: Of Ray Data, and of nodes with slow storage: half a minute each.
+SLOW_TURNS = 2
 
 
 @dataclass
@@ -32,11 +36,16 @@ class CsvFile:
 
 
 def compare(turns: int, say: Callable[[str], None]) -> CsvFile:
-    """Measure all ways.
+    """Measure all ways, in turns; each goes backwards through what the one before it went through.
+
+    Args:
+        turns: how many, but at least :data:`LEAST_TURNS`; the slow ways take part in two.
+        say: told of each measurement.
 
     Raises:
         BenchError: one of them failed.
     """
+    turns = max(turns, LEAST_TURNS)
     with folder() as place:
         file = place / "large.csv"
         say("csv: a file of 8 million rows")
@@ -44,13 +53,14 @@ def compare(turns: int, say: Callable[[str], None]) -> CsvFile:
         for way in ("polars", "celray"):  # the file is in the page cache from here on
             _inside(way, file, place / f"{way}.parquet")
         for turn in range(turns):
-            for way in ("polars", "default", "celray", "plain", *(("raydata",) * (turn < 2))):
+            ways = ["polars", "default", "celray", "plain", *(["raydata"] * (turn < SLOW_TURNS))]
+            for way in reversed(ways) if turn % 2 else ways:
                 told = _inside("celray" if way == "plain" else way, file, place / way, way)
                 say(f"csv: {way}, {turn + 1} of {turns}: {told['seconds']:.2f} s")
                 found.ways.setdefault(way, []).append(told["seconds"])
                 if way == "celray":
                     found.startup.append(told["startup"])
-        for _ in range(min(turns, 2)):
+        for _ in range(SLOW_TURNS):
             for count in ("1", "2"):
                 told = _inside("nodes", file, place / "nodes", "celray", count)
                 say(f"csv: nodes with slow storage: {count}: {told['seconds']:.2f} s")
