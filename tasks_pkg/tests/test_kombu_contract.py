@@ -129,6 +129,23 @@ def test_an_idle_consumer_is_told_of_a_message_at_once(
             connection.drain_events(timeout=5)
 
 
+def test_an_idle_consumer_is_not_woken_by_other_queues(
+    connection: Connection, client: Celery
+) -> None:
+    with connection.Consumer(Queue("ml"), callbacks=[lambda *_: None]):
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0.2)
+        channel = connection.default_channel
+        assert channel._waiting
+        client.send_task("x", queue="default")
+        with connection.clone() as other:
+            message = other.default_channel.basic_get("default")  # held and leased
+            message.ack()
+        assert not channel.connection.cycle.poller.poll(0.3)
+        client.send_task("x", queue="ml")
+        assert channel.connection.cycle.poller.poll(5)
+
+
 def test_more_than_the_prefetch_count_is_never_held(connection: Connection, client: Celery) -> None:
     for _ in range(10):
         client.send_task("x", queue="default")

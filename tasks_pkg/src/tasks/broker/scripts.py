@@ -17,41 +17,44 @@ HELD: Final = "celray:held"
 LEASES: Final = "celray:leases"
 DEAD: Final = "celray:dead"
 
-#: KEYS held, leases, dead, the queues' lists; ARGV seconds added to the lease, most messages,
-#: the queue of each list, tags that are done (a fetch takes them along). Gives queue, message,
-#: queue, message, ... An empty answer has read every list with EXISTS, so that a tracking client
-#: is told when one gets a message. What is not a message of kombu's goes to the dead letters.
+#: KEYS the queues' lists; ARGV seconds added to the lease, most messages, the names of held, leases
+#: and dead, the queue of each list, tags that are done (a fetch takes them along). Gives queue,
+#: message, queue, message, ... An empty answer has read every list with EXISTS, so that a tracking
+#: client is told when one gets a message. The three names are no KEYS, because Redis before 7.2
+#: takes all of these for read: any message of any queue would then wake every worker. What is not
+#: a message of kombu's goes to the dead letters.
 FETCH: Final = """
 local now = redis.call('TIME')
 local score = tonumber(now[1]) + tonumber(now[2]) / 1e6 + tonumber(ARGV[1])
 local got, most = {}, tonumber(ARGV[2])
-local first_done = #KEYS
+local held, leases, dead = ARGV[3], ARGV[4], ARGV[5]
+local first_done = 6 + #KEYS
 if #ARGV >= first_done then
-  redis.call('HDEL', KEYS[1], unpack(ARGV, first_done))
-  redis.call('ZREM', KEYS[2], unpack(ARGV, first_done))
+  redis.call('HDEL', held, unpack(ARGV, first_done))
+  redis.call('ZREM', leases, unpack(ARGV, first_done))
 end
-for i = 4, #KEYS do
+for i = 1, #KEYS do
   while #got < 2 * most do
     local item = redis.call('RPOP', KEYS[i])
     if not item then break end
-    local queue = ARGV[i - 1]
+    local queue = ARGV[5 + i]
     local fine, message = pcall(cjson.decode, item)
     local properties = fine and type(message) == 'table' and message.properties
     local tag = type(properties) == 'table' and properties.delivery_tag
     if type(tag) == 'string' then
-      redis.call('HSET', KEYS[1], tag, '[' .. item .. ',"",' .. cjson.encode(queue) .. ']')
-      redis.call('ZADD', KEYS[2], string.format('%.6f', score), tag)
+      redis.call('HSET', held, tag, '[' .. item .. ',"",' .. cjson.encode(queue) .. ']')
+      redis.call('ZADD', leases, string.format('%.6f', score), tag)
       got[#got + 1] = queue
       got[#got + 1] = item
     else
-      redis.call('HSET', KEYS[3], redis.sha1hex(item), cjson.encode({
+      redis.call('HSET', dead, redis.sha1hex(item), cjson.encode({
         unreadable = item, queue = queue, reason = 'not a message of a Celery client',
         deliveries = 1, buried_at = tonumber(now[1])}))
     end
   end
 end
-if #got == 0 and #KEYS > 3 then
-  redis.call('EXISTS', unpack(KEYS, 4))
+if #got == 0 and #KEYS > 0 then
+  redis.call('EXISTS', unpack(KEYS))
 end
 return got
 """

@@ -196,9 +196,9 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     def _fetch_arguments(self, queues: list[str], most: int, done: list[str]) -> list[object]:
         lists = [(self._q_for_pri(q, step), q) for step in self.priority_steps for q in queues]
-        keys = [HELD, LEASES, DEAD, *(key for key, _ in lists)]
-        extra = self.leases.extra_seconds
-        return [len(keys), *keys, extra, most, *(queue for _, queue in lists), *done]
+        keys = [key for key, _ in lists]
+        own = [self.leases.extra_seconds, most, HELD, LEASES, DEAD]
+        return [len(keys), *keys, *own, *(queue for _, queue in lists), *done]
 
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's
         queues = self._queue_cycle.consume(len(self.active_queues))
