@@ -70,7 +70,9 @@ def main() -> int:
     """Measure, print, and write when everything was asked for."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", help=f"some of {','.join(PARTS)}")
-    parser.add_argument("--repeat", type=int, default=5, help="repetitions; more where one is short")
+    parser.add_argument(
+        "--repeat", type=int, default=5, help="repetitions; more where one is short"
+    )
     options = parser.parse_args()
     wanted = options.only.split(",") if options.only else list(PARTS)
     if unknown := set(wanted) - set(PARTS):

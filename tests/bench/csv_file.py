@@ -12,7 +12,7 @@ from tests.bench import operations as do
 from tests.bench.operations import REPO, BenchError, Sample
 
 PYTHON = REPO / ".venv-ray/bin/python"
-#: Two seconds each, and on a machine shared with others any one of them may take half as long again.
+#: Two seconds each; on a machine shared with others any of them may take half as long again.
 LEAST_TURNS = 7
 #: Of Ray Data, and of nodes with slow storage: half a minute each.
 SLOW_TURNS = 2

@@ -51,7 +51,9 @@ PING = """
 ## Ping, from sending to having the result
 
 One client, one task at a time, in alternating batches. Both workers run in the same image with four
-processes, on the same Redis. The stock worker has Celery's default settings.
+processes, on the same Redis. The stock workers have Celery's default settings. The first logs at
+INFO, as Celery's manual starts a worker and as the deployed one does, two lines a task; the other
+none.
 
 | worker | median | 95 of 100 under | n |
 | --- | --- | --- | --- |"""
@@ -135,7 +137,7 @@ class Report:
     no_change: list[NoChange] = field(default_factory=list)
     fresh: tuple[float, dict[str, float]] | None = None
     edit: Edit | None = None
-    round_trips: tuple[RoundTrips, RoundTrips] | None = None
+    round_trips: list[RoundTrips] = field(default_factory=list)
     throughput: Throughput | None = None
     csv: CsvFile | None = None
     overhead: Overhead | None = None
@@ -196,10 +198,15 @@ def aims(report: Report) -> list[str]:
             row(what, f"{seconds:.1f} s", f"under {MAX_EDIT:g} s", reached=seconds < MAX_EDIT)
         )
     if report.round_trips:
-        ours, stock = report.round_trips
+        ours, stock, *others = report.round_trips
         ratio = ours.median / stock.median
-        what = "ping round trip: ratio to a stock worker"
-        rows.append(row(what, f"{ratio:.2f}", f"at most {MAX_PING:g}", reached=ratio <= MAX_PING))
+        what = "ping round trip: ratio to a {}"
+        aim = f"at most {MAX_PING:g}"
+        rows.append(row(what.format(stock.name), f"{ratio:.2f}", aim, reached=ratio <= MAX_PING))
+        rows += [
+            row(what.format(o.name), f"{ours.median / o.median:.2f}", "reported", reached=True)
+            for o in others
+        ]
     if report.throughput:
         ratio = report.throughput.ratio
         what = "tasks a second: ratio to stock Celery"

@@ -20,9 +20,9 @@ DEAD: Final = "celray:dead"
 #: KEYS the queues' lists; ARGV seconds added to the lease, most messages, the names of held, leases
 #: and dead, the queue of each list, tags that are done (a fetch takes them along). Gives queue,
 #: message, queue, message, ... An empty answer has read every list with EXISTS, so that a tracking
-#: client is told when one gets a message. The three names are no KEYS, because Redis before 7.2
-#: takes all of these for read: any message of any queue would then wake every worker. What is not
-#: a message of kombu's goes to the dead letters.
+#: client is told when one gets a message. The three names are no KEYS, because Redis 7.0 tracks all
+#: of these, read or not: any message of any queue would then wake every worker. What is not a
+#: message of kombu's goes to the dead letters.
 FETCH: Final = """
 local now = redis.call('TIME')
 local score = tonumber(now[1]) + tonumber(now[2]) / 1e6 + tonumber(ARGV[1])
