@@ -31,6 +31,7 @@ DEV   := .venv-dev
 TASKS := .venv-tasks
 RAY   := .venv-ray
 PEERS := .venv-peers
+MLFLOW := .venv-mlflow
 CLIENT := .venv-client
 LOCKS := tasks_pkg/requirements
 
@@ -153,7 +154,7 @@ destroy: $(VENV)/stamp ## remove containers and images; data stays unless PURGE=
 .PHONY: lint test test-fast chaos bench
 lint: $(DEV)/stamp $(RAY)/stamp ## ansible-lint, yamllint, ruff, mypy, hadolint, shellcheck
 	@.ci/lint
-test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp ## unit tests: templates, modules, tasks (real Redis, real Ray), no container
+test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(MLFLOW)/stamp ## unit tests: templates, modules, tasks (real Redis, real Ray), no container
 	@.ci/test-fast
 test: $(VENV)/stamp test-fast ## test-fast, then whole deployments in container hosts (molecule)
 	@.ci/test-hosts
@@ -175,7 +176,7 @@ venv: $(VENV)/stamp ## make the control environment now (every operation does wh
 lock: $(DEV)/stamp ## renew every lock from its .in file; UPGRADE=1 takes the newest versions
 	@.ci/lock
 clean: ## remove environments and caches; the deployment is not touched
-	@rm -rf $(VENV) $(DEV) $(TASKS) $(RAY) $(CLIENT) $(PEERS) .ansible
+	@rm -rf $(VENV) $(DEV) $(TASKS) $(RAY) $(CLIENT) $(PEERS) $(MLFLOW) .ansible
 	@find . -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache -o -name .ruff_cache \
 	  -o -name .hypothesis | xargs rm -rf
 
@@ -185,6 +186,7 @@ $(VENV)/stamp: requirements.txt $(call stale,$(VENV))
 $(DEV)/stamp: requirements-dev.txt $(call stale,$(DEV))
 $(CLIENT)/stamp: $(LOCKS)/client.lock $(call stale,$(CLIENT))
 $(PEERS)/stamp: tests/bench/peers.lock $(call stale,$(PEERS))
+$(MLFLOW)/stamp: $(LOCKS)/mlflow.lock $(call stale,$(MLFLOW))
 $(TASKS)/stamp: $(LOCKS)/worker.lock $(LOCKS)/test.lock $(call stale,$(TASKS))
 $(RAY)/stamp: $(addprefix $(LOCKS)/,ray.lock worker.lock test.lock test_ray.lock) $(call stale,$(RAY))
 .%/stamp:

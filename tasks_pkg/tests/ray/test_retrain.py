@@ -260,21 +260,20 @@ def test_held_out_rows_are_found_again_whatever_their_types_became() -> None:
 
 # -- MLflow ---------------------------------------------------------------------------------
 
-#: A real server, of an environment of its own: its libraries do not go with ours.
-MLFLOW = os.environ.get("CELRAY_TEST_MLFLOW") or shutil.which("mlflow")
+#: A real server, of an environment of its own (`make test-fast` makes it): its libraries do not go
+#: with ours.
+MLFLOW = Path(__file__).parents[3] / ".venv-mlflow/bin/mlflow"
 
 
 @pytest.fixture
 def mlflow(tmp_path: Path) -> Iterator[str]:
-    if not MLFLOW:
-        pytest.skip("no mlflow: CELRAY_TEST_MLFLOW names the program of an environment with it")
     port = free_port()
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     options += ["--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
     with (tmp_path / "mlflow.log").open("wb") as log:
         server = subprocess.Popen(
             [str(MLFLOW), "server", *options],
-            env={"PATH": f"{Path(MLFLOW).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)},
+            env={"PATH": f"{MLFLOW.parent}:{os.environ['PATH']}", "HOME": str(tmp_path)},
             cwd=tmp_path,
             stdout=log,
             stderr=log,
