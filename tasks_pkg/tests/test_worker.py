@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.exceptions import NotRegistered
-from celray_testing import Process, RedisServer, StartWorker, environment, wait_for, worker
+from celery.states import READY_STATES
+from celray_testing import (
+    Process,
+    RedisServer,
+    StartWorker,
+    environment,
+    free_port,
+    wait_for,
+    worker,
+)
 from kombu.entity import Queue
 
 from tasks import deployed
@@ -209,3 +218,13 @@ def test_a_second_question_over_one_connection_is_answered_too(
 ) -> None:
     assert default_worker.popen.poll() is None
     assert [len(app.control.ping(timeout=5, limit=1)) for _ in range(3)] == [1, 1, 1]
+
+
+def test_a_registry_that_does_not_answer_is_asked_again(
+    start_worker: StartWorker, client: Celery
+) -> None:
+    away = f"http://127.0.0.1:{free_port()}"
+    start_worker("ml", "ml", CELRAY_MLFLOW_TRACKING_URI=away)
+    result = client.send_task("tasks.ml_tasks.retrain_models", queue="ml")
+    wait_for(lambda: result.state in {"RETRY", *READY_STATES})
+    assert (result.state, f"MLflow at {away}" in str(result.info)) == ("RETRY", True)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, cast
 
 from tasks import datasets, predictions, registered
 from tasks.contracts import Shape, Untyped, validated
-from tasks.orchestration import ray_task, run_job
+from tasks.orchestration import ray_task, run_job, tried_again
 from tasks.schemas_ml import (
     ModelConfig,
     PredictionResult,
@@ -141,8 +141,10 @@ def retrain_models(
         InvalidArgumentsError: a name that is not registered.
     """
     settings = get_settings()
+    with tried_again(self):
+        models = registered.models(settings, names)
     parameters = {
-        "models": registered.models(settings, names),
+        "models": models,
         "force": force,
         "mlflow_uri": settings.mlflow_tracking_uri,
     }

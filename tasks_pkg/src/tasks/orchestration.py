@@ -13,7 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import shared_task, signals
@@ -30,7 +31,7 @@ from tasks.submission import JobFailedError, JobStoppedError, RayUnavailableErro
 
 log = get_logger(__name__)
 
-#: A task that found Ray away looks again after so long.
+#: A task that found Ray, or what it asks beside Ray, away looks again after so long.
 RETRY_SECONDS = 30
 
 #: Failures that say all there is to say in one line: no traceback in the worker's log.
@@ -48,6 +49,19 @@ def ray_task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Untype
     """
     _ray_tasks.add(name)
     return shared_task(name=name, bind=True, throws=EXPECTED, **options)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def tried_again(task: Untyped) -> Iterator[None]:
+    """Begin a task again a while later, so many times, where something that it needs is away.
+
+    Raises:
+        RayUnavailableError: it stayed away.
+    """
+    try:
+        yield
+    except RayUnavailableError as error:
+        raise task.retry(exc=error, countdown=RETRY_SECONDS) from None
 
 
 def run_job(task: Untyped, entrypoint: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -85,9 +99,8 @@ def run_job(task: Untyped, entrypoint: str, parameters: dict[str, Any]) -> dict[
 
     jobs = runner(settings)
     try:
-        done = jobs.run(task.request.id, entrypoint, request, report)
-    except RayUnavailableError as error:
-        raise task.retry(exc=error, countdown=RETRY_SECONDS) from None
+        with tried_again(task):
+            done = jobs.run(task.request.id, entrypoint, request, report)
     except SoftTimeLimitExceeded:
         jobs.stop(task.request.id)
         raise

@@ -325,7 +325,7 @@ def test_an_mlflow_server_can_be_the_registry(
         rollback(with_server, "white")
 
 
-def test_an_mlflow_server_that_is_away_is_tried_again(settings: Settings) -> None:
+def test_an_mlflow_server_that_is_away_says_so(settings: Settings) -> None:
     away = settings.model_copy(update={"mlflow_tracking_uri": f"http://127.0.0.1:{free_port()}"})
     with pytest.raises(RayUnavailableError, match=r"MLflow at .* does not answer"):
         registered.models(away, None)
