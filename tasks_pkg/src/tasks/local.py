@@ -11,12 +11,14 @@
 Exceptions are the task's own. Models, manifests and run folders are those that a service writes.
 """
 
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from celery import Celery, Task
+from celery.exceptions import Retry
 
 from tasks.client import catalogue
 from tasks.settings import local_settings, using
@@ -35,6 +37,17 @@ class _LocalTask(Task):  # type: ignore[misc]  # celery has no types
         """Pass on what a worker would write into the result store."""
         if _LocalTask.on_progress is not None and isinstance(meta, dict):
             _LocalTask.on_progress(meta)
+
+    def retry(
+        self,
+        args: object = None,
+        kwargs: object = None,
+        exc: BaseException | None = None,
+        **_: object,
+    ) -> NoReturn:
+        """Raise what went wrong: nobody would bring the task again, and who called it is here."""
+        del args, kwargs
+        raise exc or sys.exc_info()[1] or Retry("the task asks to be run again later")
 
 
 class Local:

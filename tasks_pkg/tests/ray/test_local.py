@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celray_testing import PACKAGE, wait_for
+from celray_testing import PACKAGE, free_port, wait_for
 
 from tasks.client import UnknownTaskError
 from tasks.contracts import InvalidArgumentsError
 from tasks.local import Local
+from tasks.submission import RayUnavailableError
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -72,6 +73,15 @@ def test_what_a_task_raises_reaches_the_caller(
     local = Local(datasets, tmp_path / "models", ray=False)
     with pytest.raises(InvalidArgumentsError, match=words):
         local.run("distributed_training", dataset_path=path, model_config=config)
+
+
+def test_nothing_is_tried_again_later_where_nobody_would_bring_it(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELRAY_MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    local = Local(datasets, tmp_path / "models", ray=False)
+    with pytest.raises(RayUnavailableError, match=r"MLflow at .* does not answer"):
+        local.run("retrain_models")
 
 
 def test_light_tasks_need_no_service_either(datasets: Path, tmp_path: Path) -> None:

@@ -142,7 +142,10 @@ class MlflowRegistry:
                 timeout=_SECONDS,
             )
         except requests.RequestException as error:
-            message = f"MLflow at {self.where} does not answer ({type(error).__name__})."
+            message = (
+                f"MLflow at {self.where}, the registry by CELRAY_MLFLOW_TRACKING_URI, does not answer"
+                f" ({type(error).__name__}): start it, or correct the address."
+            )
             raise InfrastructureError("mlflow_away", message) from None
         if answer.status_code >= requests.codes.internal_server_error:
             message = f"MLflow at {self.where} answers {what} with HTTP {answer.status_code}."
