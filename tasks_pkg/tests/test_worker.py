@@ -227,4 +227,4 @@ def test_a_registry_that_does_not_answer_is_asked_again(
     start_worker("ml", "ml", CELRAY_MLFLOW_TRACKING_URI=away)
     result = client.send_task("tasks.ml_tasks.retrain_models", queue="ml")
     wait_for(lambda: result.state in {"RETRY", *READY_STATES})
-    assert (result.state, f"MLflow at {away}" in str(result.info)) == ("RETRY", True)
+    assert (result.state, f"MLflow at {away} " in str(result.info)) == ("RETRY", True)

@@ -143,7 +143,7 @@ class MlflowRegistry:
             )
         except requests.RequestException as error:
             message = (
-                f"MLflow at {self.where}, the registry by CELRAY_MLFLOW_TRACKING_URI, does not answer"
+                f"MLflow at {self.where} (CELRAY_MLFLOW_TRACKING_URI) does not answer"
                 f" ({type(error).__name__}): start it, or correct the address."
             )
             raise InfrastructureError("mlflow_away", message) from None
