@@ -99,7 +99,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
             return False
         headers[PASSED_ON] = passed + 1
         what = f"{headers.get('task')}[{headers.get('id')}]"
-        logger.warning("%s is not known to this old code, it is left to another worker", what)
+        logger.warning("%s is not known here, and is left to a worker of newer code", what)
         # As for an ETA: what waits here takes no room from what can run.
         self.qos.increment_eventually()
         self.timer.call_after(_PASS_AFTER, self._give_back, (message,))

@@ -7,6 +7,7 @@ removes it). Exit status 1 when something was lost, happened twice, or took long
 import argparse
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -101,8 +102,10 @@ def _chosen(there: list[Case[S]], options: argparse.Namespace) -> list[Case[S]]:
 
 def _about(options: argparse.Namespace) -> str:
     times = "once" if options.rounds == 1 else f"{options.rounds} times, the worst is shown"
+    asked = ["git", "rev-parse", "--short=12", "HEAD"]
+    commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}; {os.cpu_count()} processors, Python "
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.strip()}; {os.cpu_count()} processors, Python "
         f"{platform.python_version()}; lease {options.lease} s (a deployment has 60 s by default), "
         f"and what is longer is scaled with it; each case was run {times}."
     )
