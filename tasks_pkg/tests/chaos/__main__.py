@@ -105,9 +105,9 @@ def _about(options: argparse.Namespace) -> str:
     asked = ["git", "rev-parse", "--short=12", "HEAD"]
     commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.strip()}; {os.cpu_count()} processors, Python "
-        f"{platform.python_version()}; lease {options.lease} s (a deployment has 60 s by default), "
-        f"and what is longer is scaled with it; each case was run {times}."
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.strip()}; {os.cpu_count()} processors, "
+        f"Python {platform.python_version()}; lease {options.lease} s (a deployment has 60 s by "
+        f"default), and what is longer is scaled with it; each case was run {times}."
     )
 
 
