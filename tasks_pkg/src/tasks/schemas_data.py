@@ -124,7 +124,8 @@ class NewFile(TypedDict, total=False):
 
     file: str
     status: Literal["done", "duplicate", "failed"]
-    sha256: str
+    sha256: str | None
+    """None of a file that could not be read."""
     reason: str | None
     """Why it failed."""
     output: str | None

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -260,3 +261,51 @@ def test_a_run_that_is_killed_anywhere_is_taken_over(
     assert [entry["state"] for entry in ledger] == ["done"]
     assert late["failed"] == 0
     assert not list((new / ".claims").iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="it takes root to be two users")
+def test_files_of_other_users_are_moved_too() -> None:
+    """As on a deployment: delivered by a person, taken by the service's own user."""
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from ray_jobs.claims import Inbox, move\n"
+        "box = Inbox(Path(sys.argv[1]), 'one', 0.0, 60.0)\n"
+        "os.setgid(10001), os.setuid(10001)\n"
+        "with box.opened():\n"
+        "    taken, _ = box.take(9)\n"
+        "    move(taken[0], box.done)\n"
+    )
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        new = Path(folder, "new")
+        deeper = new / ".claims" / "dead" / ".from-older"
+        deeper.mkdir(parents=True)
+        for path in (new, new / ".claims", deeper.parent, deeper):
+            os.chown(path, 10001, 10001)
+        for path in (new / "a.csv", new / "b.csv", deeper.parent / "c.csv", deeper / "d.csv"):
+            path.write_text("x\n1\n")
+        os.utime(deeper.parent, (1, 1))
+        environment = {"PYTHONPATH": str(Path(inbox.__file__).parents[1])}
+        subprocess.run([sys.executable, "-c", program, str(new)], env=environment, check=True)
+        assert delivered(new / "done") == ["a.csv"]
+        assert delivered(new) == ["b.csv", "c.csv", "d.csv"]
+        assert not list((new / ".claims").iterdir())
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other(
+    run: Run, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (new / "a.csv").write_text("x\n1\n")
+    (new / "b.csv").write_text("x\n2\n")
+
+    def unreadable(path: Path) -> str:
+        if path.name == "a.csv":
+            raise PermissionError(13, "Permission denied", str(path))
+        return sha256(path)
+
+    monkeypatch.setattr(inbox, "sha256", unreadable)  # root reads everything
+    result = run()
+    assert statuses(result) == {"a.csv": "failed", "b.csv": "done"}
+    assert "cannot be read by user" in result["warnings"][0]
+    assert delivered(new / "failed") == ["a.csv", "a.csv.reason.json"]

@@ -103,6 +103,50 @@ def test_what_callers_have_always_sent_gives_what_polars_alone_gives(
     assert not result["warnings"]
 
 
+def test_derived_columns_are_made_in_the_callers_order(process: Process, root: Path) -> None:
+    """Also on the way to the job, and for what is known to be the same request."""
+    (root / "in.csv").write_text("a\n1\n2\n")
+    first = process("in.csv", new_columns={"z": "a * 10", "b": "z + 1", "a": "a + 1"})
+    assert pl.read_parquet(root / "out.parquet").to_dict(as_series=False) == {
+        "a": [2, 3], "z": [10, 20], "b": [11, 21],
+    }  # fmt: skip
+    assert list(first["columns"]) == ["a", "z", "b"]
+    parameters = {"new_columns": {"z": "a", "b": "a"}}
+    sent = JobRequest("t", "r", "d", "m", code_version="test", parameters=parameters)
+    assert list(json.loads(sent.encode())["parameters"]["new_columns"]) == ["z", "b"]
+    one = process("in.csv", new_columns={"x": "a", "a": "x + 1"})
+    other = process("in.csv", new_columns={"a": "a + 1", "x": "a"})
+    assert (one["reused"], other["reused"]) == (False, False)
+    assert pl.read_parquet(root / "out.parquet")["x"].to_list() == [2, 3]
+
+
+@pytest.mark.parametrize("chunks", [1, 40])
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["12345678901234567891", "12345678901234567890"], "text"),
+        (["9007199254740993", "1.5"], "text"),
+        (["-9007199254740993", "1.5", ""], "text"),
+        (["1" * 400, "1"], "text"),
+        (["9007199254740992", "1.5"], "number"),
+        (["1e300", "2"], "number"),
+        (["9223372036854775807", "-9223372036854775808"], "integer"),
+    ],
+)
+def test_long_whole_numbers_keep_their_digits(
+    process: Process, root: Path, chunks: int, values: list[str], kind: str
+) -> None:
+    few = [f"{number},x" for number in range(2000)]
+    (root / "in.csv").write_text("\n".join(["id,note", *few, *(f"{v},y" for v in values)]) + "\n")
+    result = process("in.csv", num_chunks=chunks)
+    assert result["columns"]["id"] == kind
+    if kind == "text":
+        there = pl.read_parquet(root / "out.parquet").filter(pl.col("note") == "y")["id"]
+        assert there.to_list() == [value or None for value in values]
+    declared = process("in.csv", "typed.parquet", num_chunks=chunks, schema={"id": "number"})
+    assert (declared["columns"]["id"], declared["rows_rejected"]) == ("number", 0)
+
+
 def test_an_identical_request_returns_what_is_there(process: Process, root: Path) -> None:
     (root / "in.csv").write_text("a,b\n1,2\n3,4\n")
     first = process("in.csv", filter="a > 1")

@@ -38,7 +38,8 @@ def digest(request: JobRequest, digests: Sequence[str], ignoring: Collection[str
         "parameters": {k: v for k, v in request.parameters.items() if k not in ignoring},
         "code": code_digest(),
     }
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
+    # In the caller's order: derived columns are made, and written, in theirs.
+    return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:12]
 
 
 def folder_name(stem: str, number: str) -> str:

@@ -5,6 +5,8 @@ The folder's time is renewed while the run lives; one that is not renewed is sta
 run takes the whole of it, again by one rename.
 """
 
+import ctypes
+import errno
 import json
 import os
 import threading
@@ -20,6 +22,10 @@ from .files import write_json
 UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".crdownload", ".download", "~", ".swp")
 
 CLAIMS, DONE, FAILED, LEDGER = ".claims", "done", "failed", ".ledger"
+
+#: Linux's own; Python has no name for it.
+_RENAME_NOREPLACE, _AT_FDCWD = 1, -100
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
 #: A live run renews its claim so often ...
 RENEW_SECONDS = 20.0
@@ -66,10 +72,8 @@ class Inbox:
 
     def _give_back(self) -> None:
         """Put what was claimed and not done back to where it was delivered."""
-        for path in sorted(self.claim.iterdir()):
-            move(path, self.folder)
-        with suppress(OSError):
-            self.claim.rmdir()
+        _move_files(self.claim, self.folder)
+        _remove_empty(self.claim)
 
     # -- taking ------------------------------------------------------------------------------
 
@@ -119,10 +123,8 @@ class Inbox:
                 claim.rename(mine)  # of two runs that want it one gets it
             except OSError:
                 continue
-            for path in sorted(mine.iterdir()):
-                move(path, self.claim)
-            with suppress(OSError):
-                mine.rmdir()
+            _move_files(mine, self.claim)
+            _remove_empty(mine)
 
     def _stale(self, claim: Path) -> bool:
         try:
@@ -193,9 +195,42 @@ def move(path: Path, folder: Path) -> Path:
         tail = f".{suffixes}" if suffixes else ""
         target = folder / (f"{stem}-{number}{tail}" if number else path.name)
         try:
-            os.link(path, target)  # fails where there is one
+            _rename_to_new(path, target)
         except FileExistsError:
             number += 1
             continue
-        path.unlink()
         return target
+
+
+def _rename_to_new(path: Path, target: Path) -> None:
+    """Rename a file, if nothing has the new name.
+
+    A link and an unlink would do the same, but Linux refuses a link to somebody else's file
+    (``fs.protected_hardlinks``), and files are delivered by others. NFS knows links only.
+
+    Raises:
+        FileExistsError: something has it.
+    """
+    if _renameat2 is not None:
+        names = os.fsencode(path), os.fsencode(target)
+        if not _renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE):
+            return
+        number = ctypes.get_errno()
+        if number not in {errno.EINVAL, errno.ENOSYS}:
+            raise OSError(number, os.strerror(number), str(path), None, str(target))
+    os.link(path, target)
+    path.unlink()
+
+
+def _move_files(source: Path, folder: Path) -> None:
+    """Move what can be moved: one file that cannot must not keep the others."""
+    for path in sorted(path for path in source.rglob("*") if not path.is_dir()):
+        with suppress(OSError):
+            move(path, folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder of folders; what still holds a file stays, and is found by the next run."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):
+            Path(path).rmdir()

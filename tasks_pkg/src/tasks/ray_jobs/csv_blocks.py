@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from . import one_thread  # noqa: F401 - before polars
 
@@ -189,7 +190,8 @@ def parse(piece: Piece, form: Form, *, strict: bool = False) -> Block:
             pass  # somewhere a record or a value does not fit: find out which
         else:
             if _is_whole(frame, piece, form):
-                return Block(frame, frame.height)
+                needed = _too_long(frame, piece.data, form)
+                return Block(frame, frame.height, needed=needed)
     return _parse_slowly(piece.data, form, strict=strict)
 
 
@@ -236,7 +238,8 @@ def _parse_slowly(data: bytes, form: Form, *, strict: bool = False) -> Block:
     if strict and rejects:
         return Block(form.read(b"", form.dtypes), rows, rejects)
     try:
-        return Block(form.read(clean, form.dtypes), rows, rejects)
+        frame = form.read(clean, form.dtypes)
+        return Block(frame, rows, rejects, _too_long(frame, clean, form))
     except pl.exceptions.PolarsError:
         pass
     text = form.read(clean, dict.fromkeys(form.schema, pl.String()))
@@ -247,9 +250,9 @@ def _parse_slowly(data: bytes, form: Form, *, strict: bool = False) -> Block:
         if dtype != pl.String
     )
     faulty = [name for name in wrong.columns if wrong[name].any()]
-    needed = {
+    needed = _too_long(frame, clean, form) | {
         name: narrowest(text[name], form) for name in faulty if name not in form.declared
-    }  # fmt: skip
+    }
     bad: dict[int, Reject] = {}
     for name in faulty:
         if name in form.declared:
@@ -307,6 +310,31 @@ def _fault(record: Sequence[str], width: int) -> str:
 # -- types of columns that were given none ---------------------------------------------------------
 
 
+def _too_long(frame: pl.DataFrame, data: bytes, form: Form) -> dict[str, pl.DataType]:
+    """Give the columns of numbers that must be text: two long ids must not become one number."""
+    large = [
+        name
+        for name, dtype in form.schema.items()
+        if dtype == pl.Float64 and name not in form.declared and _is_large(frame[name])
+    ]
+    if not large:
+        return {}
+    text = form.read(data, dict.fromkeys(form.schema, pl.String()))
+    return {name: pl.String() for name in large if _loses_digits(text[name])}
+
+
+def _is_large(numbers: pl.Series) -> bool:
+    """Say whether there is a number above which not every whole one is a 64-bit float."""
+    ends = cast("list[float]", [end for end in (numbers.min(), numbers.max()) if end is not None])
+    return any(abs(end) >= 2.0**53 for end in ends)
+
+
+def _loses_digits(text: pl.Series) -> bool:
+    long = text.filter(text.str.contains(r"^[+-]?[0-9]{16,}$"))
+    # More than 300 digits are infinity, which is no whole number at all.
+    return any(len(value) > 300 or int(float(value)) != int(value) for value in long)  # noqa: PLR2004
+
+
 def narrowest(text: pl.Series, form: Form) -> pl.DataType:
     """Give the first of :data:`INFERRED` that all values have, or text."""
     values = text.drop_nulls()
@@ -321,7 +349,10 @@ def narrowest(text: pl.Series, form: Form) -> pl.DataType:
             frame = plain.read(column, {form.separator: dtype})
         except pl.exceptions.PolarsError:
             continue
-        if not frame.to_series().null_count():
+        numbers = frame.to_series()
+        if dtype == pl.Float64 and _is_large(numbers) and _loses_digits(values):
+            continue
+        if not numbers.null_count():
             return dtype
     return pl.String()
 

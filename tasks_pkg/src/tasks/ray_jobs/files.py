@@ -22,7 +22,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - JSON has no narrower type
     """Write a JSON file under a temporary name, then rename it."""
-    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def sha256(path: Path) -> str:

@@ -5,6 +5,7 @@ Processing is: read whole, every row held against the header, columns typed; wri
 content is processed once, however often and under whatever names it is delivered.
 """
 
+import os
 import re
 import shutil
 import time
@@ -86,7 +87,14 @@ def _one(
     """Process one claimed file, and put it where its outcome belongs."""
     started = time.monotonic()
     told: dict[str, Any] = {"file": path.name, "reason": None, "output": None, "rows": None}
-    digest = sha256(path)
+    try:
+        digest = sha256(path)
+    except PermissionError:
+        reason = (
+            f"{path.name} cannot be read by user {os.getuid()}."
+            " Let that user read it (chmod a+r), and deliver it again."
+        )
+        return {**told, **_aside(inbox, path, "file_unreadable", reason)}
     told["sha256"] = digest
     against = inbox.begin(digest, path)
     if against is not None and against["state"] == "processing":
@@ -100,10 +108,7 @@ def _one(
     except InputProblemError as error:
         reason = str(error).replace(str(path), path.name)
         inbox.conclude(digest, {"state": "failed", "file": path.name, "reason": reason})
-        there = claims.move(path, inbox.failed)
-        note = {"file": path.name, "sha256": digest, "kind": error.kind, "reason": reason}
-        write_json(there.with_name(f"{there.name}.reason.json"), note)
-        return {**told, "status": "failed", "reason": reason}
+        return {**told, **_aside(inbox, path, error.kind, reason, digest)}
     except BaseException:
         inbox.release(digest)  # the cluster's fault, or a stop: it is delivered still
         raise
@@ -111,6 +116,16 @@ def _one(
     claims.move(path, inbox.done)
     seconds = round(time.monotonic() - started, 3)
     return {**told, **made, "status": "done", "seconds": seconds}
+
+
+def _aside(
+    inbox: Inbox, path: Path, kind: str, reason: str, digest: str | None = None
+) -> dict[str, Any]:
+    """Put a file that cannot be used to the others, and say why."""
+    there = claims.move(path, inbox.failed)
+    note = {"file": path.name, "sha256": digest, "kind": kind, "reason": reason}
+    write_json(there.with_name(f"{there.name}.reason.json"), note)
+    return {"sha256": digest, "status": "failed", "reason": reason}
 
 
 def _process(

@@ -118,7 +118,7 @@ class JobRequest:
         Raises:
             InputProblemError: the request is longer than :data:`REQUEST_LIMIT_BYTES`.
         """
-        text = json.dumps(self.__dict__, separators=(",", ":"), sort_keys=True)
+        text = json.dumps(self.__dict__, separators=(",", ":"))  # in the caller's order
         if len(text) > REQUEST_LIMIT_BYTES:
             raise InputProblemError(
                 "request_too_large",
