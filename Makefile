@@ -166,8 +166,10 @@ bench: $(VENV)/stamp $(DEV)/stamp $(TASKS)/stamp $(PEERS)/stamp ## measure deplo
 ##@ Extend
 .PHONY: new-tasks
 new-tasks: $(DEV)/stamp ## a task package of your own: NAME=word-count, DEST=../word-count
-	@$(DEV)/bin/copier copy --quiet --defaults --data name=$(NAME) --data celray=$(CURDIR) \
-	  tasks_pkg/template $(abspath $(DEST))
+	@said=$$($(DEV)/bin/copier copy --quiet --defaults --data name=$(NAME) --data celray=$(CURDIR) \
+	  tasks_pkg/template $(abspath $(DEST)) 2>&1) || \
+	{ printf 'celray: %s\n' "$$(printf '%s\n' "$$said" | tail -n 1 | sed 's/^[A-Za-z]*Error: //')" >&2; exit 2; }
+	@echo '==> $(NAME) is in $(DEST): its README.md says what to add to the inventory; make test (there) runs its tests'
 
 ##@ Environments
 .PHONY: venv lock clean

@@ -76,7 +76,7 @@ def test_it_is_a_few_kilobytes_of_the_layer_of_code(generated: Path, tmp_path: P
     assert sum(len(base64.b64decode(text)) for text in files.values()) < 20_000
 
 
-@pytest.mark.parametrize("name", ["Sky", "sky_maps", "-sky", "tasks", "sky--maps"])
+@pytest.mark.parametrize("name", ["Sky", "sky_maps", "-sky", "tasks", "sky--maps", "ray", "json"])
 def test_a_name_that_is_no_packages_is_refused(name: str, tmp_path: Path) -> None:
     done = copier(name, tmp_path / "new")
     assert done.returncode != 0

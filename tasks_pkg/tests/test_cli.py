@@ -160,6 +160,35 @@ def test_a_failed_task_says_so_in_one_line(
             ],
             "did you mean 'n_estimators'?",
         ),
+        (
+            ["submit", "hyperparameter_search", 'param_grid=[{"foo": 1}]', "dataset_path=x.csv"],
+            "param_grid[0]: unknown key 'foo'",
+        ),
+        (
+            [
+                "submit",
+                "process_large_csv",
+                "file_path=a.csv",
+                "output_path=b.csv",
+                "transformations.filter=a >",
+            ],
+            "character 4: a value, a column",
+        ),
+        (
+            ["submit", "aggregate_data", 'data_sources=["a.csv", "a.csv"]', "output_path=b.csv"],
+            "'a.csv' is named 2 times; name it once",
+        ),
+        (
+            [
+                "submit",
+                "aggregate_data",
+                'data_sources=["a.csv"]',
+                "output_path=b.csv",
+                'group_by=["a", "a"]',
+            ],
+            "'a' is named 2 times; name it once",
+        ),
+        (["submit", "send_notification", "message=1", "message=2"], "message is given twice"),
         (["submit", "ping", "loud"], "'loud' is not of the form key=value"),
         (["submit", "ping", "--json-args", "[1]"], "a JSON object is needed"),
         (["submit", "send_notification", "message=@/no/such/file"], "No such file"),
@@ -175,7 +204,14 @@ def test_a_mistake_is_told_before_anything_is_sent(
     assert done.stderr.count("\n") == 1
     with redis.client(0) as broker:
         assert not broker.exists("default")
-        assert not broker.exists("ml")
+        assert not broker.exists("ml", "data")
+
+
+def test_help_is_laid_out_as_written(celray: Celray) -> None:
+    for words in ([], ["submit"], ["run"]):
+        shown = celray(*words, "--help").stdout
+        assert "\\b" not in shown
+    assert "\n  celray run distributed_training" in shown
 
 
 def test_nested_keys_json_and_files_make_one_document(

@@ -71,6 +71,10 @@ def test_no_path_leads_out_of_the_roots(
         ({"new_columns": {"c": "d + 1", "d": "a"}}, "no column 'd'"),
         ({"schema": {"z": "text"}}, "transformations.schema: column 'z' is not in"),
         ({"columns": ["z"]}, "transformations.columns: column 'z' is not in"),
+        ({"columns": ["a", "a"]}, "'a' is named 2 times"),
+        ({"new_columns": {"c\0d": "a"}}, "a name has no NUL byte in it"),
+        ({"output": "x" * 300 + ".csv"}, "a name of 304 bytes in it; a name has at most 255"),
+        ({"output": "x" * 200 + ".csv"}, "204 bytes long; the name of an output has at most 180"),
     ],
 )
 def test_what_cannot_be_done_is_refused(

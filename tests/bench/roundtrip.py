@@ -89,20 +89,21 @@ def compare(urls: Mapping[str, str], tasks: int) -> list[RoundTrips]:
     ways = {"deployed default worker": (PING, "default")}
     ways |= {name: ("stock.ping", queue) for name, queue in queues.items()}
     taken: dict[str, list[float]] = {name: [] for name in ways}
-    with ExitStack() as workers:
-        for name, queue in queues.items():
-            workers.enter_context(stock_worker(urls, queue, STOCK[name]))
-        try:
+    try:
+        with ExitStack() as workers:
+            for name, queue in queues.items():
+                workers.enter_context(stock_worker(urls, queue, STOCK[name]))
             for task, queue in ways.values():
                 _send(app, task, queue, BATCH)
             for _ in range(-(-tasks // BATCH)):
                 for name, (task, queue) in ways.items():
                     taken[name] += _send(app, task, queue, BATCH)
-        except TimeoutError as error:
-            message = f"no answer within 20 s: {error}"
-            raise BenchError(message) from error
-        finally:
-            with app.connection_for_write() as connection:
-                for queue in queues.values():
-                    connection.default_channel.queue_delete(queue)
+    except TimeoutError as error:
+        message = f"no answer within 20 s: {error}"
+        raise BenchError(message) from error
+    finally:
+        # Only now: a worker that lives binds its queue again.
+        with app.connection_for_write() as connection:
+            for queue in queues.values():
+                connection.default_channel.queue_delete(queue)
     return [RoundTrips(name, tuple(milliseconds)) for name, milliseconds in taken.items()]

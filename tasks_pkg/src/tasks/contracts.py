@@ -5,9 +5,9 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, ParamSpec, TypeAlias, TypeVar, get_type_hints, is_typeddict
+from typing import Annotated, Any, ParamSpec, TypeAlias, TypeVar, get_type_hints, is_typeddict
 
-from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 P = ParamSpec("P")
@@ -42,6 +42,34 @@ class Shape:
 
     model: type[BaseModel]
     parse: Callable[[dict[str, Any]], object]
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """The same for a parameter that is more than its keys.
+
+    Attributes:
+        parse: raises :class:`InvalidArgumentsError` for a wrong value.
+    """
+
+    parse: Callable[[Any], object]
+
+
+def distinct(values: list[str]) -> list[str]:
+    """Refuse a list that names something twice.
+
+    Raises:
+        ValueError: says what.
+    """
+    for value in values:
+        if values.count(value) > 1:
+            message = f"{value!r} is named {values.count(value)} times; name it once"
+            raise ValueError(message)
+    return values
+
+
+#: Names, none of them twice.
+Distinct = Annotated[list[str], AfterValidator(distinct)]
 
 
 def _schema(annotation: Any) -> dict[str, Any]:  # noqa: ANN401 - any annotation
@@ -208,13 +236,15 @@ class Contract:
         _, problems = self.validate((), {**placeholder, **kwargs})
         self.refuse(problems)
         for parameter, value in kwargs.items():
-            shape = self._shape(parameter)
-            if shape is not None and isinstance(value, dict):
-                shape.parse(value)
+            for mark in self._marks(parameter):
+                if isinstance(mark, Parsed) or (isinstance(mark, Shape) and value is not None):
+                    mark.parse(value)
 
     def _shape(self, parameter: str) -> Shape | None:
-        marks = getattr(self.annotations.get(parameter), "__metadata__", ())
-        return next((mark for mark in marks if isinstance(mark, Shape)), None)
+        return next((mark for mark in self._marks(parameter) if isinstance(mark, Shape)), None)
+
+    def _marks(self, parameter: str) -> tuple[object, ...]:
+        return getattr(self.annotations.get(parameter), "__metadata__", ())
 
 
 def validated(function: Callable[P, R]) -> Callable[P, R]:

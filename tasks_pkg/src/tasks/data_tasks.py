@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tasks import datasets
-from tasks.contracts import Shape, Untyped, validated
+from tasks.contracts import Distinct, Shape, Untyped, distinct, validated
 from tasks.orchestration import ray_task, run_job
 from tasks.schemas_data import (
     AggregateResult,
@@ -17,6 +17,7 @@ from tasks.schemas_data import (
 from tasks.settings import get_settings
 
 Aggregation = Literal["count", "min", "max", "sum", "mean", "std"]
+Aggregations = Annotated[list[Aggregation], Field(min_length=1), AfterValidator(distinct)]
 
 
 @ray_task("tasks.data_tasks.process_large_csv")
@@ -55,10 +56,10 @@ def process_large_csv(
 @validated
 def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
     self: Untyped,
-    data_sources: Annotated[list[str], Field(min_length=1)],
+    data_sources: Annotated[Distinct, Field(min_length=1)],
     output_path: str,
-    group_by: list[str] | None = None,
-    aggregations: dict[str, Annotated[list[Aggregation], Field(min_length=1)]] | None = None,
+    group_by: Distinct | None = None,
+    aggregations: dict[str, Aggregations] | None = None,
     overwrite: bool = False,
 ) -> AggregateResult:
     """Summarise many CSV and Parquet sources, and aggregate over all of them by group.
@@ -82,7 +83,7 @@ def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
     """
     parameters = {
-        "data_sources": list(dict.fromkeys(data_sources)),
+        "data_sources": data_sources,
         "output_path": output_path,
         "group_by": group_by or [],
         "aggregations": aggregations,

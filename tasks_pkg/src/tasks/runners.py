@@ -8,12 +8,13 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Literal, Protocol
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs import protocol
 from tasks.ray_jobs.protocol import JobRequest, Progress, Record
-from tasks.settings import Settings
+from tasks.settings import ConfigurationError, Settings
 from tasks.submission import (
     PACKAGE,
     JobFailedError,
@@ -75,7 +76,9 @@ class LocalJobs:
         Raises:
             InvalidArgumentsError: the job found fault with what was asked for.
             JobFailedError: it failed; what it printed is on this process's standard error.
+            ConfigurationError: a library that it takes is missing here.
         """
+        self._require_libraries(entrypoint)
         name = submission_id(task_id)
         try:
             encoded = request(name).encode()
@@ -121,6 +124,22 @@ class LocalJobs:
             startup_seconds=round(max(0.0, begun - submitted), 3),
             engine_seconds=round(last["result"]["at"] - begun, 3),
         )
+
+    def _require_libraries(self, entrypoint: str) -> None:
+        """Refuse one of our jobs where the libraries are missing: a client alone has none.
+
+        Raises:
+            ConfigurationError: names them, and the way out.
+        """
+        if "." in entrypoint:  # another package's, which brings its own
+            return
+        wanted = ("polars", "ray") if self.engine == "ray" else ("polars",)
+        if lacking := [name for name in wanted if find_spec(name) is None]:
+            message = (
+                f"a job cannot run in this environment, which has no {' and no '.join(lacking)}:"
+                " pip install './tasks_pkg[local]' (docs/submit.md), or submit it to a service"
+            )
+            raise ConfigurationError(message)
 
     def _environment(self, folder: str, encoded: str) -> dict[str, str]:
         """Give the child's variables: a Ray of its own, not the cluster that ours may name."""

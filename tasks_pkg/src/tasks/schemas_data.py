@@ -3,12 +3,30 @@
 import re
 from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
-from tasks.contracts import InvalidArgumentsError, wrong
+from tasks.contracts import InvalidArgumentsError, distinct, wrong
+from tasks.ray_jobs import csv_files
+from tasks.ray_jobs.protocol import InputProblemError
 
 Kind = Literal["integer", "number", "text", "boolean", "date", "datetime"]
-Column = Annotated[str, Field(min_length=1)]
+
+
+def _no_nul(name: str) -> str:
+    if "\0" in name:
+        message = "a name has no NUL byte in it"
+        raise ValueError(message)
+    return name
+
+
+Column = Annotated[str, Field(min_length=1), AfterValidator(_no_nul)]
 
 #: What stands for a missing value in a CSV file.
 MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null")
@@ -36,7 +54,7 @@ class Transformations(BaseModel):
     """Formula by name, in order; each may use those before it. Added after filtering."""
     num_chunks: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Ranges that the file is read in; raised where one would be more than 8 MiB."""
-    columns: list[Column] | None = None
+    columns: Annotated[list[Column], AfterValidator(distinct)] | None = None
     """The columns to write, in this order; by default all."""
     declared: Annotated[dict[Column, Kind], Field(alias="schema")] = {}
     """Type by column; columns that are not named get the narrowest that holds their values."""
@@ -153,13 +171,20 @@ def transformations_from(value: dict[str, Any]) -> Transformations:
     """Check a caller's ``transformations``.
 
     Raises:
-        InvalidArgumentsError: names each wrong key or value, and the nearest right one.
+        InvalidArgumentsError: names each wrong key or value, and the nearest right one; or the
+            place in a formula that is wrong.
     """
     value = dict(value)
     chunks = value.get("num_chunks")
     if isinstance(chunks, float) and chunks.is_integer():
         value["num_chunks"] = int(chunks)  # JSON from some clients
-    return checked(Transformations, value, "transformations")
+    transformations = checked(Transformations, value, "transformations")
+    try:
+        csv_files.filters(transformations.filter)
+        csv_files.derived(transformations.new_columns)
+    except InputProblemError as error:
+        raise InvalidArgumentsError(str(error)) from None
+    return transformations
 
 
 def checked(model: type[Model], value: dict[str, Any], name: str) -> Model:

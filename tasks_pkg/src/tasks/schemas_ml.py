@@ -294,9 +294,13 @@ def search_from(
     Raises:
         InvalidArgumentsError: names each wrong key or value, and the nearest right one.
     """
-    config = search_config_from(search_config)
+    return search_config_from(search_config), grid_from(param_grid)
+
+
+def grid_from(param_grid: list[dict[str, Any]] | dict[str, Any]) -> dict[str, Any]:
+    """Check a caller's ``param_grid``; see :func:`search_from`."""
     if isinstance(param_grid, dict) and any(isinstance(v, dict) for v in param_grid.values()):
-        return config, {"space": _space(param_grid), "combinations": None}
+        return {"space": _space(param_grid), "combinations": None}
     if isinstance(param_grid, dict):
         lists = {key: v if isinstance(v, list) else [v] for key, v in param_grid.items()}
         if math.prod(map(len, lists.values())) > _MOST_COMBINATIONS:
@@ -320,7 +324,7 @@ def search_from(
         {key: _whole(key, value) for key, value in combination.items()}
         for combination in param_grid
     ]
-    return config, {"space": None, "combinations": combinations}
+    return {"space": None, "combinations": combinations}
 
 
 _MOST_COMBINATIONS = 1000

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from celray_testing import PACKAGE, free_port, wait_for
 
+from tasks import runners
 from tasks.client import UnknownTaskError
 from tasks.contracts import InvalidArgumentsError
 from tasks.local import Local
+from tasks.settings import ConfigurationError
 from tasks.submission import RayUnavailableError
 
 pytestmark = pytest.mark.timeout(600)
@@ -82,6 +84,16 @@ def test_nothing_is_tried_again_later_where_nobody_would_bring_it(
     local = Local(datasets, tmp_path / "models", ray=False)
     with pytest.raises(RayUnavailableError, match=r"MLflow at .* does not answer"):
         local.run("retrain_models")
+
+
+@pytest.mark.parametrize("engine", [True, False])
+def test_a_library_that_is_missing_is_named_with_the_way_out(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, engine: bool
+) -> None:
+    monkeypatch.setattr(runners, "find_spec", lambda name: None if name == "polars" else name)
+    local = Local(datasets, tmp_path / "models", ray=engine)
+    with pytest.raises(ConfigurationError, match=r"has no polars: pip install .*\[local\]"):
+        local.run("distributed_training", dataset_path=WINE, model_config=CONFIG)
 
 
 def test_light_tasks_need_no_service_either(datasets: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Predictions with a model of ours: the right ones, in the rows' order, or one readable error."""
 
 import json
+import pickle
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from tasks import predictions
 from tasks.contracts import InvalidArgumentsError
 from tasks.orchestration import job_request
 from tasks.ray_jobs import signature
+from tasks.ray_jobs.files import sha256
 from tasks.ray_jobs.predict import PIECE_ROWS
 from tasks.ray_jobs.predictor import Predictor
 from tasks.ray_jobs.protocol import JobRequest, Progress
@@ -282,6 +284,25 @@ def test_a_model_that_was_changed_is_not_loaded(
                 plain("predict", request_to_predict(odd_model, [[row(size=1)]]))
         finally:
             file.write_bytes(whole)
+
+
+def test_a_pickle_is_no_model_whatever_its_manifest_says(
+    odd_model: str, request_to_predict: RequestFor
+) -> None:
+    folder = Path(odd_model)
+    whole, kept = (folder / "model.ubj").read_bytes(), (folder / "manifest.json").read_text()
+    manifest = json.loads(kept)
+    try:
+        (folder / "model.ubj").write_bytes(pickle.dumps({"not": "a model"}))
+        manifest["files"]["model.ubj"]["sha256"] = sha256(folder / "model.ubj")
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(
+            InvalidArgumentsError, match=r"no model of ours.*pickles, are not loaded"
+        ):
+            plain("predict", request_to_predict(odd_model, [[row(size=1)]]))
+    finally:
+        (folder / "model.ubj").write_bytes(whole)
+        (folder / "manifest.json").write_text(kept)
 
 
 def test_more_rows_than_a_request_takes_are_refused_with_the_way_out(

@@ -44,14 +44,14 @@ class Commands(click.Group):
 @common
 @click.pass_obj
 def cli(session: Session, *, debug: bool) -> None:
-    r"""Send tasks to a celray service, watch them move, get their results.
+    """Send tasks to a celray service, watch them move, get their results.
 
     \b
     First steps:  celray tasks
                   celray submit ping --watch
     Exit status:  0 done, 1 the task failed, 2 wrong use, 3 unknown id, 4 cancelled,
                   5 not finished, 69 service away, 78 no or wrong credentials
-    """
+    """  # noqa: D301 - click wants the character itself
     session.debug = debug
 
 

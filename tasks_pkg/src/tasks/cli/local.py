@@ -34,14 +34,14 @@ def run(  # noqa: PLR0913, PLR0917 - one per option
     *,
     no_ray: bool,
 ) -> None:
-    r"""Run a task in this process: no broker, no worker, no service.
+    """Run a task in this process: no broker, no worker, no service.
 
     A Ray job runs on a Ray of its own on this machine, or with --no-ray without Ray. Needs what
     the jobs need: pip install 'tasks[local]'.
 
     \b
     celray run distributed_training dataset_path=wine.csv model_config.target=quality --no-ray
-    """
+    """  # noqa: D301 - click wants the character itself
     from tasks.cli.watching import Screen  # noqa: PLC0415
     from tasks.client import catalogue  # noqa: PLC0415
     from tasks.client.arguments import parse  # noqa: PLC0415

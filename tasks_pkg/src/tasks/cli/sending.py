@@ -114,14 +114,14 @@ def submit(  # noqa: PLR0913, PLR0917 - one per option
     watch: bool,
     log: bool,
 ) -> int:
-    r"""Check a task's arguments and send it; the id goes to standard output.
+    """Check a task's arguments and send it; the id goes to standard output.
 
     A value is JSON, or else text; a dot reaches into an object; @FILE reads a value from a file.
 
     \b
-    celray submit distributed_training dataset_path=examples/winequality.csv \
+    celray submit distributed_training dataset_path=examples/winequality.csv \\
         model_config.target=quality model_config.max_depth=4 --watch
-    """
+    """  # noqa: D301 - click wants the character itself
     from tasks.client.arguments import parse  # noqa: PLC0415
 
     client = session.client

@@ -31,6 +31,9 @@ def parse(words: Sequence[str], document: str | None, contract: Contract | None)
             raise InvalidArgumentsError(message)
         if text.startswith("@"):
             text = _file(text[1:], key)
+        if path in texts:
+            message = f"{key} is given twice; a list is written {key}='[1, 2]'"
+            raise InvalidArgumentsError(message)
         texts[path] = text
         _set(arguments, path, _value(text), key)
     if contract is not None:

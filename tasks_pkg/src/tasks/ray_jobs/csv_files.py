@@ -30,6 +30,9 @@ CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 #: What ``aggregate_data`` reads: what every task does, and compressed CSV.
 FORMATS = sources.FORMATS | {f".csv{suffix}": "csv" for suffix in COMPRESSIONS}
 
+#: What is left of 255 beside the longest name that a run gives something next to its output.
+OUTPUT_NAME_LIMIT_BYTES = 180
+
 #: Longer than any sane header, shorter than what would fill a worker's memory.
 HEADER_LIMIT_BYTES = 1 << 20
 
@@ -98,6 +101,13 @@ def output_file(path_text: str, parameter: str, roots: Sequence[str]) -> Path:
             "output_format",
             f"{parameter} {path_text!r} ends neither in .csv nor in .parquet.",
             "The suffix says which of them is written.",
+        )
+    if len(os.fsencode(path.name)) > OUTPUT_NAME_LIMIT_BYTES:
+        raise InputProblemError(
+            "path_invalid",
+            f"{parameter} '{path.name[:60]}...' is {len(os.fsencode(path.name))} bytes long; the"
+            f" name of an output has at most {OUTPUT_NAME_LIMIT_BYTES}.",
+            "The manifest and temporary names beside it are longer. Give a shorter one.",
         )
     if path.is_dir():
         raise InputProblemError("path_invalid", f"{parameter} {path_text!r} is a folder.")

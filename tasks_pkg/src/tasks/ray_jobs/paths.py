@@ -10,8 +10,8 @@ from pathlib import Path
 
 from .protocol import InputProblemError
 
-#: What Linux takes (PATH_MAX).
-LIMIT_BYTES = 4096
+#: What Linux takes (PATH_MAX, NAME_MAX).
+LIMIT_BYTES, NAME_LIMIT_BYTES = 4096, 255
 
 
 def inside(text: str, parameter: str, roots: Sequence[str]) -> Path:
@@ -36,6 +36,14 @@ def inside(text: str, parameter: str, roots: Sequence[str]) -> Path:
             f"{parameter} '{text[:60]}...' is {length} bytes long; a path has at most"
             f" {LIMIT_BYTES}.",
             f"Give one under {places}.",
+        )
+    longest = max((len(os.fsencode(part)) for part in Path(text).parts), default=0)
+    if longest > NAME_LIMIT_BYTES:
+        raise InputProblemError(
+            "path_invalid",
+            f"{parameter} '{text[:60]}...' has a name of {longest} bytes in it; a name has at most"
+            f" {NAME_LIMIT_BYTES}.",
+            "Give a shorter one.",
         )
     if re.match(r"[a-z][a-z0-9+.-]*://", text, re.IGNORECASE):
         raise InputProblemError(

@@ -12,7 +12,7 @@ import polars as pl
 from . import artefacts, batches, cluster, reading, signature, sources
 from .job import Reporter
 from .models import MODEL, PREPROCESSING
-from .predictor import Predictor, verify
+from .predictor import Predictor
 from .protocol import InputProblemError, JobRequest
 
 FOLDER = "batch_predictions"
@@ -42,7 +42,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     parameters = request.parameters
     reporter.progress("reading", 0, 1, "looking at model and rows")
     model = signature.find(parameters["model_path"], request.models_dir)
-    verify(model)
+    Predictor(model)  # here, where a file that is no model is one readable error
     files, rows = batches.divided(parameters["data_batches"])
     roots = (request.datasets_dir, request.models_dir)
     found = [sources.resolve(path, roots, "data_batches") for path in files]

@@ -72,12 +72,19 @@ class Predictor:
     def __init__(self, model: signature.Model) -> None:
         verify(model)
         folder = model.folder
-        stored = json.loads((folder / PREPROCESSING).read_text())
-        self.plan = features.Plan.from_json(stored["plan"])
+        try:
+            stored = json.loads((folder / PREPROCESSING).read_text())
+            self.plan = features.Plan.from_json(stored["plan"])
+            self.classes: list[Any] = stored["target"]["classes"]
+            self.booster = xgboost.Booster(model_file=folder / MODEL)
+        except (ValueError, KeyError, TypeError):  # also XGBoost's own
+            raise InputProblemError(
+                "model_foreign",
+                f"{folder} holds files that its manifest describes, but that are no model of ours.",
+                "Train the model again; models from elsewhere, such as pickles, are not loaded.",
+            ) from None
         if self.plan.roles != model.types:
             raise _damaged(folder / PREPROCESSING)
-        self.classes: list[Any] = stored["target"]["classes"]
-        self.booster = xgboost.Booster(model_file=folder / MODEL)
 
     def answers(self, frame: pl.DataFrame) -> Any:  # noqa: ANN401 - see outputs
         """Give :func:`outputs` for every row of ``frame``."""

@@ -249,6 +249,8 @@ class Run:
 
     def _result(self, started: float) -> dict[str, Any]:
         self.output.end()
+        if self.rows and self.rejected == self.rows:
+            self.warnings.append("every row was rejected: the rejects file says why")
         seconds = time.monotonic() - started
         return {
             "status": "success",
