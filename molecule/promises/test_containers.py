@@ -119,3 +119,12 @@ def test_data_lies_in_the_deploying_users_home_and_is_his(host: Host) -> None:
         user, mode = host.check_output(f"stat -c '%U %a' /home/operator/celray/{name}").split()
         assert user == "operator"
         assert mode.endswith("0"), f"{name} is open to everybody"
+
+
+def test_no_folder_on_the_host_is_open_to_others(deployment: Deployment) -> None:
+    """Whoever may log in there reads no data, no result and no log of a job."""
+    folders = ("-mindepth", "1", "-maxdepth", "1", "-type", "d", "-printf", r"'%m %f\n'")
+    said = deployment.ssh("sudo", "find", deployment.home, *folders)
+    modes = dict(reversed(line.split()) for line in said.splitlines())
+    assert modes.keys() >= {"datasets", "models", "ray", "secrets"}
+    assert {name: mode for name, mode in modes.items() if mode[-1] != "0"} == {}
