@@ -32,7 +32,7 @@ def process_large_csv(
 ) -> CsvResult:
     """Filter one large CSV file and derive columns, on all CPUs, in bounded memory.
 
-    Progress, stopping and errors are those of :func:`tasks.orchestration.run_job`.
+    Progress, stopping and errors are those of every Ray job, see docs/tasks.md.
 
     Args:
         self: the bound task.
@@ -64,7 +64,7 @@ def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
 ) -> AggregateResult:
     """Summarise many CSV and Parquet sources, and aggregate over all of them by group.
 
-    Progress, stopping and errors are those of :func:`tasks.orchestration.run_job`.
+    Progress, stopping and errors are those of every Ray job, see docs/tasks.md.
 
     Args:
         self: the bound task.
@@ -102,7 +102,7 @@ def process_new_data(
 ) -> NewDataResult:
     """Check what was delivered to ``new/`` of the datasets folder, and convert it to Parquet.
 
-    Progress, stopping and errors are those of :func:`tasks.orchestration.run_job`. Any number of
+    Progress, stopping and errors are those of every Ray job, see docs/tasks.md. Any number of
     runs at a time take each file once.
 
     Args:

@@ -30,7 +30,7 @@ def distributed_training(
 ) -> TrainingResult:
     """Train one gradient-boosted model on one dataset, on several Ray workers at once.
 
-    Progress, stopping and errors are those of :func:`tasks.orchestration.run_job`.
+    Progress, stopping and errors are those of every Ray job, see docs/tasks.md.
 
     Args:
         self: the bound task.
@@ -61,7 +61,7 @@ def batch_predictions(
 ) -> PredictionResult:
     """Predict rows with a model that ``distributed_training`` made, on a pool of Ray Data actors.
 
-    Progress, stopping and errors are those of :func:`tasks.orchestration.run_job`. A model is
+    Progress, stopping and errors are those of every Ray job, see docs/tasks.md. A model is
     read only when its files have the digests in its manifest, and nothing in it is executed.
 
     Args:
@@ -94,7 +94,7 @@ def hyperparameter_search(
 ) -> SearchResult:
     """Try combinations of parameters on one dataset, and train a model with the best.
 
-    Progress, stopping and errors are those of :func:`tasks.orchestration.run_job`. A search that
+    Progress, stopping and errors are those of every Ray job, see docs/tasks.md. A search that
     was interrupted, by a killed worker or head, goes on with the trials that it had not finished.
 
     Args:
@@ -126,9 +126,8 @@ def retrain_models(
     """Train the registered models whose data are new, and put to use what passes its gate.
 
     Old and new model are scored on the same held-out rows, which are chosen once per model and
-    never trained on. Progress, stopping and errors are those of
-    :func:`tasks.orchestration.run_job`. What is registered, and how, is in
-    :mod:`tasks.registered`.
+    never trained on. What is registered, and how, and what all Ray jobs have in common, is in
+    docs/tasks.md.
 
     Args:
         self: the bound task.

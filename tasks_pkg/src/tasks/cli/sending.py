@@ -1,5 +1,6 @@
 """``celray tasks`` and ``celray submit``."""
 
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -9,6 +10,9 @@ from tasks.routes import ROUTES
 
 if TYPE_CHECKING:
     from tasks.client.catalogue import Parameter, TaskInfo
+
+#: What a docstring says where the keys themselves are listed behind it.
+_POINTS_AT_KEYS = re.compile(r"[Ss]ee tasks\.[\w.]+\w\.")
 
 
 def complete_task(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -57,7 +61,9 @@ def describe(session: Session, info: "TaskInfo") -> None:
         for parameter in info.parameters:
             _parameter(session, parameter, "  ")
     if info.doc.returns:
-        session.say(f"\nResult\n  {_indented(info.doc.returns)}")
+        session.say("\nResult")
+        if not (info.result and _POINTS_AT_KEYS.fullmatch(info.doc.returns)):
+            session.say(f"  {_indented(info.doc.returns)}")
         width = max((len(key.name) for key in info.result), default=0)
         for key in info.result:
             session.say(f"  {key.name.ljust(width)}  {key.type}")
@@ -72,7 +78,7 @@ def describe(session: Session, info: "TaskInfo") -> None:
 def _parameter(session: Session, parameter: "Parameter", indent: str) -> None:
     needed = "required" if parameter.required else f"default {_default(parameter.default)}"
     session.say(f"{indent}{parameter.name}   {parameter.type}; {needed}")
-    if parameter.doc:
+    if parameter.doc and not (parameter.keys and _POINTS_AT_KEYS.fullmatch(parameter.doc)):
         session.say(f"{indent}    {parameter.doc}")
     for key in parameter.keys:
         _parameter(session, key, indent + "    ")
