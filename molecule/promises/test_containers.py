@@ -125,6 +125,6 @@ def test_no_folder_on_the_host_is_open_to_others(deployment: Deployment) -> None
     """Whoever may log in there reads no data, no result and no log of a job."""
     folders = ("-mindepth", "1", "-maxdepth", "1", "-type", "d", "-printf", r"'%m %f\n'")
     said = deployment.ssh("sudo", "find", deployment.home, *folders)
-    modes = dict(reversed(line.split()) for line in said.splitlines())
+    modes = {name: mode for mode, name in (line.split() for line in said.splitlines())}
     assert modes.keys() >= {"datasets", "models", "ray", "secrets"}
     assert {name: mode for name, mode in modes.items() if mode[-1] != "0"} == {}
