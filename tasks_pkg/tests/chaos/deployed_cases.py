@@ -212,12 +212,13 @@ def disk_full(stack: Deployed) -> Figures:
 
 @contextmanager
 def _small_disk(stack: Deployed) -> Iterator[None]:
-    """Have Redis' files on a disk of 32 MB; a tmpfs, which is full as a disk is."""
+    """Have Redis' files on a disk with 32 MB left; a tmpfs, which is full as a disk is."""
     aside = f"{AOF}.aside"
     away, there = "docker stop redis-celery", "docker start redis-celery"
+    size = f"$(( $(du -sm {AOF}.copy | cut -f1) + 32 ))m"
     stack.host.sh(
         f"{away} && mv {AOF} {aside} && cp -a {aside} {AOF}.copy && mkdir {AOF}"
-        f" && mount -t tmpfs -o size=32m tmpfs {AOF} && cp -a {AOF}.copy/. {AOF}/"
+        f" && mount -t tmpfs -o size={size} tmpfs {AOF} && cp -a {AOF}.copy/. {AOF}/"
         f" && chown --reference={aside} {AOF} && rm -r {AOF}.copy && {there}"
     )
     wait_for(stack.redis_answers, 60)
