@@ -53,7 +53,7 @@ class Transformations(BaseModel):
     new_columns: dict[Column, str] = {}
     """Formula by name, in order; each may use those before it. Added after filtering."""
     num_chunks: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Ranges that the file is read in; raised where one would be more than 8 MiB."""
+    """Ranges that the file is read in; raised where one would be more than 12 MiB."""
     columns: Annotated[list[Column], AfterValidator(distinct)] | None = None
     """The columns to write, in this order; by default all."""
     declared: Annotated[dict[Column, Kind], Field(alias="schema")] = {}

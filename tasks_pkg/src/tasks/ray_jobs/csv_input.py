@@ -13,7 +13,7 @@ from .csv_files import CsvFile
 from .protocol import InputProblemError
 
 #: Bytes of a file, uncompressed, that decide the types of its columns.
-SAMPLE_BYTES = 1 << 20
+SAMPLE_BYTES = 256 << 10
 SAMPLE_POINTS = 16
 
 
