@@ -152,7 +152,7 @@ def test_old_code_leaves_tasks_that_it_does_not_know_to_newer(
     start_worker("data", "default", "extra_tasks", CELRAY_CODE_VERSION="newer")
     results = [client.send_task("extra.nap", args=[n, 0.1], queue="default") for n in range(20)]
     assert [result.get(timeout=30) for result in results] == list(range(20))
-    default_worker.says("left to another worker")
+    default_worker.says("left to a worker of newer code")
 
 
 def test_old_code_fails_in_the_end_what_no_worker_knows(
@@ -161,11 +161,11 @@ def test_old_code_fails_in_the_end_what_no_worker_knows(
     with redis.client(0) as broker:
         deployed.announce(broker, "newer")
     for passed, left in ((9, 1), ("many", 0)):
-        before = default_worker.text.count("left to another worker")
+        before = default_worker.text.count("left to a worker of newer code")
         gone = client.send_task("extra.gone", queue="default", headers={PASSED_ON: passed})
         with pytest.raises(NotRegistered):
             gone.get(timeout=20)
-        assert default_worker.text.count("left to another worker") == before + left
+        assert default_worker.text.count("left to a worker of newer code") == before + left
     with redis.client(0) as broker:
         wait_for(lambda: not broker.exists(HELD, LEASES))
 
