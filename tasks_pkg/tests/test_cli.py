@@ -337,6 +337,7 @@ def test_completion_knows_the_tasks(bare: dict[str, str]) -> None:
 
 def test_a_description_says_what_a_task_takes_and_gives(celray: Celray) -> None:
     text = celray("tasks", "distributed_training").stdout
+    assert "tasks.schemas" not in text  # where the keys themselves follow
     assert "max_depth   whole number >= 1, <= 30 or none; default 6" in text
     assert "Boosting rounds" in text
     found = document(celray("tasks", "--json"))

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -31,27 +32,16 @@ def _shown(value: object) -> str:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a ``dict`` parameter holds, beside its annotation: ``Annotated[dict[str, Any], Shape]``.
+    """What a parameter holds, beside its annotation: ``Annotated[dict[str, Any], Shape]``.
 
     For callers, who learn a mistake before they send; the task itself parses again.
 
     Attributes:
-        model: its keys, their types and descriptions.
+        model: the keys of a ``dict``, their types and descriptions; None of anything else.
         parse: raises :class:`InvalidArgumentsError` for a wrong value.
     """
 
-    model: type[BaseModel]
-    parse: Callable[[dict[str, Any]], object]
-
-
-@dataclass(frozen=True)
-class Parsed:
-    """The same for a parameter that is more than its keys.
-
-    Attributes:
-        parse: raises :class:`InvalidArgumentsError` for a wrong value.
-    """
-
+    model: type[BaseModel] | None
     parse: Callable[[Any], object]
 
 
@@ -61,9 +51,9 @@ def distinct(values: list[str]) -> list[str]:
     Raises:
         ValueError: says what.
     """
-    for value in values:
-        if values.count(value) > 1:
-            message = f"{value!r} is named {values.count(value)} times; name it once"
+    for value, times in Counter(values).items():
+        if times > 1:
+            message = f"{value!r} is named {times} times; name it once"
             raise ValueError(message)
     return values
 
@@ -177,7 +167,8 @@ class Contract:
     def schema(self, parameter: str) -> dict[str, Any]:
         """Give a parameter's JSON schema, with the keys of its :class:`Shape`."""
         shape = self._shape(parameter)
-        adapter = TypeAdapter(shape.model) if shape else self._adapters[parameter]
+        known = shape.model if shape else None
+        adapter = TypeAdapter(known) if known else self._adapters[parameter]
         return adapter.json_schema()
 
     def result_schema(self) -> dict[str, Any]:
@@ -236,15 +227,13 @@ class Contract:
         _, problems = self.validate((), {**placeholder, **kwargs})
         self.refuse(problems)
         for parameter, value in kwargs.items():
-            for mark in self._marks(parameter):
-                if isinstance(mark, Parsed) or (isinstance(mark, Shape) and value is not None):
-                    mark.parse(value)
+            shape = self._shape(parameter)
+            if shape is not None and value is not None:
+                shape.parse(value)
 
     def _shape(self, parameter: str) -> Shape | None:
-        return next((mark for mark in self._marks(parameter) if isinstance(mark, Shape)), None)
-
-    def _marks(self, parameter: str) -> tuple[object, ...]:
-        return getattr(self.annotations.get(parameter), "__metadata__", ())
+        marks = getattr(self.annotations.get(parameter), "__metadata__", ())
+        return next((mark for mark in marks if isinstance(mark, Shape)), None)
 
 
 def validated(function: Callable[P, R]) -> Callable[P, R]:

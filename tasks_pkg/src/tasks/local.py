@@ -40,13 +40,12 @@ class _LocalTask(Task):  # type: ignore[misc]  # celery has no types
 
     def retry(
         self,
-        args: object = None,
-        kwargs: object = None,
+        args: object = None,  # noqa: ARG002 - Celery's signature
+        kwargs: object = None,  # noqa: ARG002
         exc: BaseException | None = None,
         **_: object,
     ) -> NoReturn:
         """Raise what went wrong: nobody would bring the task again, and who called it is here."""
-        del args, kwargs
         raise exc or sys.exc_info()[1] or Retry("the task asks to be run again later")
 
 

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, cast
 
 from tasks import datasets, predictions, registered
-from tasks.contracts import Parsed, Shape, Untyped, validated
+from tasks.contracts import Shape, Untyped, validated
 from tasks.orchestration import ray_task, run_job, tried_again
 from tasks.schemas_ml import (
     ModelConfig,
@@ -88,7 +88,7 @@ def batch_predictions(
 @validated
 def hyperparameter_search(
     self: Untyped,
-    param_grid: Annotated[list[dict[str, Any]] | dict[str, Any], Parsed(grid_from)],
+    param_grid: Annotated[list[dict[str, Any]] | dict[str, Any], Shape(None, grid_from)],
     dataset_path: str,
     search_config: Annotated[dict[str, Any] | None, Shape(SearchConfig, search_config_from)] = None,
 ) -> SearchResult:

@@ -1,6 +1,7 @@
 """Predictions with a model of ours: the right ones, in the rows' order, or one readable error."""
 
 import json
+import math
 import pickle
 import uuid
 from collections.abc import Callable
@@ -284,6 +285,14 @@ def test_a_model_that_was_changed_is_not_loaded(
                 plain("predict", request_to_predict(odd_model, [[row(size=1)]]))
         finally:
             file.write_bytes(whole)
+
+
+def test_infinity_counts_as_missing(odd_model: str, request_to_predict: RequestFor) -> None:
+    rows = [row(size=None), row(size="inf"), row(size=math.inf), row(size=True), row(size=1)]
+    found = plain("predict", request_to_predict(odd_model, [rows]))
+    table = pl.read_parquet(found["predictions_path"]).drop("id").rows()
+    assert table[0] == table[1] == table[2]
+    assert table[3] == table[4]
 
 
 def test_a_pickle_is_no_model_whatever_its_manifest_says(

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import os
 import resource
 import subprocess
@@ -118,6 +119,33 @@ def test_derived_columns_are_made_in_the_callers_order(process: Process, root: P
     other = process("in.csv", new_columns={"a": "a + 1", "x": "a"})
     assert (one["reused"], other["reused"]) == (False, False)
     assert pl.read_parquet(root / "out.parquet")["x"].to_list() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("mebibytes", "wanted", "cpus", "count"),
+    [
+        (1, None, 4, 1),
+        (10, None, 4, 3),
+        (40, None, 4, 12),
+        (406, None, 2, 34),
+        (406, None, 16, 64),
+        (40, 1, 4, 4),
+        (40, 7, 4, 7),
+    ],
+)
+def test_a_file_is_cut_so_that_all_cpus_have_as_much(
+    mebibytes: int, wanted: int | None, cpus: int, count: int
+) -> None:
+    assert process_csv.range_count(mebibytes << 20, wanted, cpus) == count
+
+
+def test_what_numbers_cannot_be(process: Process, root: Path) -> None:
+    (root / "in.csv").write_text("a,b\n1,0\n")
+    formulas = {"q": "a / b", "l": "log(b)", "r": "sqrt(0 - a)", "z": "b / b", "p": "a ** 2"}
+    process("in.csv", new_columns=formulas)
+    found = pl.read_parquet(root / "out.parquet").row(0, named=True)
+    assert [found[name] for name in "qlrzp"] == [math.inf, -math.inf, None, None, 1.0]
+    assert isinstance(found["p"], float)
 
 
 @pytest.mark.parametrize("chunks", [1, 40])

@@ -190,8 +190,7 @@ def parse(piece: Piece, form: Form, *, strict: bool = False) -> Block:
             pass  # somewhere a record or a value does not fit: find out which
         else:
             if _is_whole(frame, piece, form):
-                needed = _too_long(frame, piece.data, form)
-                return Block(frame, frame.height, needed=needed)
+                return Block(frame, frame.height, needed=_too_long(frame, piece.data, form))
     return _parse_slowly(piece.data, form, strict=strict)
 
 
@@ -250,7 +249,7 @@ def _parse_slowly(data: bytes, form: Form, *, strict: bool = False) -> Block:
         if dtype != pl.String
     )
     faulty = [name for name in wrong.columns if wrong[name].any()]
-    needed = _too_long(frame, clean, form) | {
+    needed = _too_long(frame, text, form) | {
         name: narrowest(text[name], form) for name in faulty if name not in form.declared
     }
     bad: dict[int, Reject] = {}
@@ -310,8 +309,16 @@ def _fault(record: Sequence[str], width: int) -> str:
 # -- types of columns that were given none ---------------------------------------------------------
 
 
-def _too_long(frame: pl.DataFrame, data: bytes, form: Form) -> dict[str, pl.DataType]:
-    """Give the columns of numbers that must be text: two long ids must not become one number."""
+def _too_long(
+    frame: pl.DataFrame, source: bytes | pl.DataFrame, form: Form
+) -> dict[str, pl.DataType]:
+    """Give the columns of numbers that must be text: two long ids must not become one number.
+
+    Args:
+        frame: the records, parsed.
+        source: the same as they were read, or as text.
+        form: what they look like.
+    """
     large = [
         name
         for name, dtype in form.schema.items()
@@ -319,7 +326,9 @@ def _too_long(frame: pl.DataFrame, data: bytes, form: Form) -> dict[str, pl.Data
     ]
     if not large:
         return {}
-    text = form.read(data, dict.fromkeys(form.schema, pl.String()))
+    text = source
+    if isinstance(text, bytes):
+        text = form.read(text, dict.fromkeys(form.schema, pl.String()))
     return {name: pl.String() for name in large if _loses_digits(text[name])}
 
 

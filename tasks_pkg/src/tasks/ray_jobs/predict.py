@@ -122,10 +122,13 @@ def _from_rows(
         for row, where in named:
             sources.require_column(wanted, list(row), "id_column", where)
         ids = [row[wanted] for row, _ in named]
-    columns = [
-        _conform(_series(name, [row[name] for row, _ in named]), model.types[name], "data_batches")
-        for name in model.needed
-    ]
+    columns = []
+    for name in model.needed:
+        kind = model.types[name]
+        values = [row[name] for row, _ in named]
+        if kind == "number":  # beside text, a boolean would become a word
+            values = [int(value) if isinstance(value, bool) else value for value in values]
+        columns.append(_conform(_series(name, values), kind, "data_batches"))
     return _series("id", ids), pl.DataFrame(columns)
 
 

@@ -123,6 +123,16 @@ def _block(plan: Plan, number: int, piece: Piece) -> Done:
     return replace(here, written=frame.height, part=part, rejects=rejects)
 
 
+def range_count(length: int, wanted: int | None, cpus: int) -> int:
+    """Say into how many ranges to cut so many bytes: as wanted, or as the CPUs have most of."""
+    least = -(-length // RANGE_BYTES)
+    if wanted:
+        return max(least, wanted)
+    count = max(least, min(SHARES * cpus, -(-length // LEAST_RANGE_BYTES)))
+    # As many for one CPU as for another, so that none is left with nothing to do.
+    return count if count <= cpus else -(-count // cpus) * cpus
+
+
 # -- the driver ------------------------------------------------------------------------------------
 
 
@@ -171,23 +181,16 @@ class Run:
         self.warnings: list[str] = []
         self.size = file.path.stat().st_size
         self.chunks_wanted = chunks
-        self.ranges: list[tuple[int, int]] = []
         self.timings: dict[str, float] = {}
 
-    def _ranges(self, chunks: int | None, cpus: int) -> list[tuple[int, int]]:
+    def _ranges(self, cpus: int) -> list[tuple[int, int]]:
         length = self.size - self.file.data_start
         if self.file.compression != "none" or length <= 0:
             return []
-        least = -(-length // RANGE_BYTES)
-        count = max(least, chunks or 0)
-        if not chunks:
-            count = max(count, min(SHARES * cpus, -(-length // LEAST_RANGE_BYTES)))
-            if count > cpus:
-                # As many for one CPU as for another, so that none is left with nothing to do.
-                count = -(-count // cpus) * cpus
-        if chunks and least > chunks:
+        count = range_count(length, self.chunks_wanted, cpus)
+        if self.chunks_wanted and count > self.chunks_wanted:
             self.warnings.append(
-                f"num_chunks raised from {chunks} to {least}: a chunk has at most"
+                f"num_chunks raised from {self.chunks_wanted} to {count}: a chunk has at most"
                 f" {RANGE_BYTES >> 20} MiB, so that it fits any memory"
             )
         return byte_ranges.split(self.file.data_start, self.size, count)
@@ -198,7 +201,7 @@ class Run:
         self.reporter.progress("waiting", 0, 1, "asking the cluster for CPUs")
         cluster.connect()
         self.timings["connect_seconds"] = time.monotonic() - started
-        self.ranges = self._ranges(self.chunks_wanted, cluster.cpus())
+        self.ranges = self._ranges(cluster.cpus())
         for _ in range(MAX_PASSES):
             needed = self._pass()
             if not needed:
