@@ -78,12 +78,17 @@ def test_a_training_is_watched_with_its_log_and_traced(
     assert "@@celray" in task.log()
 
 
-def test_a_cancelled_training_ends_its_ray_job(
+def test_a_training_is_seen_to_move_and_its_ray_job_ends_when_it_is_cancelled(
     ours: Client, start_worker: StartWorker, jobs: RayJobs
 ) -> None:
     start_worker("ml", "ml")
     task = ours.submit("distributed_training", dataset_path=WINE, model_config=ENDLESS)
-    wait_for(lambda: task.status().state == "PROGRESS", 200)
+
+    def rounds_pass() -> bool:
+        step = task.status().progress or {}
+        return step.get("phase") == "training" and 0 < step["done"] < step["total"] == 10_000
+
+    wait_for(rounds_pass, 200)  # told by Ray's workers, through the driver's log and ours
     done = task.cancel()
     assert done.cancelled
     assert done.ray_job == submission_id(task.id)

@@ -17,7 +17,7 @@ from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClas
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs import metrics, signature
 from tasks.ray_jobs.predictor import Predictor
-from tasks.ray_jobs.protocol import InputProblemError, JobRequest, Progress
+from tasks.ray_jobs.protocol import InputProblemError, JobRequest
 from tasks.submission import JobResult, RayJobs
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
@@ -28,10 +28,9 @@ Train = Callable[..., JobResult]
 
 @pytest.fixture
 def train(jobs: RayJobs, request_for: Callable[..., Callable[[str], JobRequest]]) -> Train:
-    def run(dataset_path: str, told: list[Progress] | None = None, **config: object) -> JobResult:
+    def run(dataset_path: str, **config: object) -> JobResult:
         request = request_for(dataset_path, **config)
-        heard = told if told is not None else []
-        return jobs.run(uuid.uuid4().hex, "train", request, lambda _name, p: heard.append(p))
+        return jobs.run(uuid.uuid4().hex, "train", request, lambda *_: None)
 
     return run
 
@@ -46,10 +45,7 @@ def test_wine_is_as_good_as_xgboost_alone_and_is_trained_once(
     train: Train, datasets: Path, folders: Path
 ) -> None:
     config = {"n_estimators": 120, "max_depth": 5, "num_partitions": 2, "target": "quality"}
-    told: list[Progress] = []
-    done = train("examples/winequality.csv", told, **config)
-    rounds = [progress for progress in told if progress["phase"] == "training"]
-    assert any(0 < progress["done"] < progress["total"] == 120 for progress in rounds)
+    done = train("examples/winequality.csv", **config)
     result = done.result
     assert (result["status"], result["num_partitions"], result["reused"]) == ("success", 2, False)
     assert (result["task"], result["total_samples"]) == ("classification", 6497)
