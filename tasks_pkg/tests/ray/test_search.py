@@ -125,7 +125,7 @@ def test_a_space_is_searched_within_its_bounds_and_its_budget(
 def test_a_search_that_was_killed_goes_on_where_it_was(
     settings: Settings, cancer: str, tmp_path: Path
 ) -> None:
-    grid = [{"max_depth": depth, "n_estimators": 400, "reg_lambda": 2.5} for depth in range(2, 7)]
+    grid = [{"max_depth": depth, "n_estimators": 1200, "reg_lambda": 2.5} for depth in range(2, 7)]
     request = request_of(settings, cancer, grid, folds=3)
     with zipfile.ZipFile(io.BytesIO(package("search"))) as code:
         code.extractall(tmp_path)
@@ -177,7 +177,7 @@ def test_ray_tune_finds_what_a_loop_finds(jobs: RayJobs, settings: Settings, can
 
 
 SPACE = {"max_depth": {"low": 2, "high": 9}, "reg_lambda": {"low": 0.5, "high": 3.0}}
-LONG = {"folds": 5, "max_trials": 5, "n_estimators": 600, "early_stopping": False}
+LONG = {"folds": 5, "max_trials": 7, "n_estimators": 900, "early_stopping": False}
 
 
 def ended(settings: Settings) -> dict[str, dict[str, Any]]:

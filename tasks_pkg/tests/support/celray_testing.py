@@ -43,7 +43,7 @@ def free_port() -> int:
         return port
 
 
-def wait_for(question: Callable[[], T], seconds: float = 15.0) -> T:
+def wait_for(question: Callable[[], T], seconds: float = 30.0) -> T:
     """Ask until the answer is true; fails after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not (answer := question()):
@@ -72,7 +72,7 @@ class RedisServer:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(timeout=10)
+            self.process.wait(timeout=60)
             self.process = None
 
     def answers(self) -> bool:
@@ -170,7 +170,7 @@ class Process:
     def kill(self) -> None:
         if self.popen.poll() is None:
             os.killpg(self.popen.pid, signal.SIGKILL)
-        self.popen.wait(timeout=10)
+        self.popen.wait(timeout=60)
 
 
 class StartWorker(Protocol):

@@ -372,7 +372,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     files = [(name, file) for name, source in found.items() for file in source.files]
     taken = [csv_plan.fingerprint(file) for _, file in files]
     output = Output(target, request, [str(sorted(known.items())) for known in taken])
-    output.require_allowed(*(file for _, file in files), overwrite=parameters["overwrite"])
+    output.require_allowed(*(file for _, file in files))
     if (known := output.finished()) is not None:
         return {**known, "reused": True}
     aggregations = parameters["aggregations"]

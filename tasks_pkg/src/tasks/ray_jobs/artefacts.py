@@ -12,11 +12,12 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .files import code_digest, sha256, write_json
+from .files import code_digest, locked, sha256, write_json
 from .protocol import InputProblemError, JobRequest
 
 MANIFEST = "manifest.json"
@@ -115,10 +116,21 @@ def require_writable(*folders: Path) -> None:
             )
 
 
-def publish(path: Path, manifest: dict[str, Any], write: Callable[[Path], None]) -> dict[str, Any]:
+def publishing(request: JobRequest) -> AbstractContextManager[None]:
+    """Hold what lets one job at a time give files their final names, which takes a moment.
+
+    Otherwise, of two jobs that come to the same names together, one could describe the other's.
+    """
+    return locked(Path(request.runs_dir) / ".publishing")
+
+
+def publish(
+    request: JobRequest, path: Path, manifest: dict[str, Any], write: Callable[[Path], None]
+) -> dict[str, Any]:
     """Write a folder under a temporary name, rename it, and write its manifest last.
 
     Args:
+        request: the job's.
         path: the folder's final name.
         manifest: :func:`identity` and more, ``result`` among it; gets ``files``.
         write: writes the files into the folder that it is given.
@@ -127,18 +139,19 @@ def publish(path: Path, manifest: dict[str, Any], write: Callable[[Path], None])
         The result in the manifest that is there at the end: of this run, or of an identical one
         that was quicker.
     """
-    temporary = path.with_name(f".{path.name}.{manifest['submission_id']}.tmp")
+    temporary = path.with_name(f".{path.name}.{request.submission_id}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         write(temporary)
         files = described(temporary)
-        other = finished(path / MANIFEST)
-        if other is not None:
-            return other
-        shutil.rmtree(path, ignore_errors=True)  # what a killed run left, without a manifest
-        temporary.rename(path)
-        write_json(path / MANIFEST, {**manifest, "files": files})
+        with publishing(request):
+            other = finished(path / MANIFEST)
+            if other is not None:
+                return other
+            shutil.rmtree(path, ignore_errors=True)  # what a killed run left, without a manifest
+            temporary.rename(path)
+            write_json(path / MANIFEST, {**manifest, "files": files})
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     result: dict[str, Any] = manifest["result"]

@@ -48,7 +48,7 @@ class Output:
             return None
         return artefacts.finished(self.manifest_path)
 
-    def require_allowed(self, *sources: Path, overwrite: bool) -> None:
+    def require_allowed(self, *sources: Path) -> None:
         """Refuse to write over the input, or over a file that no run of ours wrote.
 
         Raises:
@@ -56,7 +56,8 @@ class Output:
         """
         for source in sources:
             require_output_apart(source, self.path)
-        if self.path.exists() and not self.manifest_path.exists() and not overwrite:
+        ours = not self.path.exists() or self.manifest_path.exists()
+        if not ours and not self.request.parameters["overwrite"]:
             raise InputProblemError(
                 "output_exists",
                 f"output_path {str(self.path)!r} is there, and celray did not write it.",
@@ -141,29 +142,21 @@ class Output:
         Returns:
             ``result``.
         """
-        rejects = self._folder / "rejects"
-        # From here on the old files, if there are any, are no longer what their manifest says.
-        self.manifest_path.unlink(missing_ok=True)
-        self.rejects_path.unlink(missing_ok=True)
-        (self._folder / "output").replace(self.path)
-        files = {
-            self.path.name: {
-                "sha256": self._sha.hexdigest(),
-                "bytes": self.path.stat().st_size,
-            }
-        }
+        output, rejects = self._folder / "output", self._folder / "rejects"
+        files = {self.path.name: {"sha256": self._sha.hexdigest(), "bytes": output.stat().st_size}}
         if rejects.exists():
-            rejects.replace(self.rejects_path)
-            files[self.rejects_path.name] = {
-                "sha256": sha256(self.rejects_path),
-                "bytes": self.rejects_path.stat().st_size,
-            }
-        manifest = {
-            **artefacts.identity(self.request, task),
-            "digest": self.digest,
-            "inputs": inputs,
-            "files": files,
-            "result": result,
-        }
-        write_json(self.manifest_path, manifest)
+            found = {"sha256": sha256(rejects), "bytes": rejects.stat().st_size}
+            files[self.rejects_path.name] = found
+        manifest = {**artefacts.identity(self.request, task), "digest": self.digest}
+        with artefacts.publishing(self.request):
+            self.require_allowed()  # somebody may have come first
+            # The old files, if there are any, are no longer what their manifest says. Without
+            # one, the file of a run that is killed below would be taken for somebody else's.
+            write_json(self.manifest_path, manifest)
+            self.rejects_path.unlink(missing_ok=True)
+            output.replace(self.path)
+            if rejects.exists():
+                rejects.replace(self.rejects_path)
+            whole = {**manifest, "inputs": inputs, "files": files, "result": result}
+            write_json(self.manifest_path, whole)
         return result

@@ -1,8 +1,11 @@
 """Files that are either whole or not there."""
 
+import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,26 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - JSON has no narrower type
     """Write a JSON file under a temporary name, then rename it."""
     write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+@contextmanager
+def locked(file: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold a lock that ends with this process at the latest.
+
+    It holds between nodes too, where they share the folder: NFS locks files, though no folders.
+
+    Args:
+        file: what is locked; made when it is not there, and left.
+        waiting: called when another holds it.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def sha256(path: Path) -> str:

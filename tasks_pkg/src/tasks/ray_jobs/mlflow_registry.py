@@ -6,17 +6,17 @@ and ``celray.gate`` are JSON. The version in use has the alias ``champion``, the
 """
 
 import dataclasses
-import fcntl
 import json
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import requests
 
+from .files import locked
 from .protocol import InfrastructureError, InputProblemError
 from .registry import State, Version
 
@@ -39,17 +39,10 @@ class MlflowRegistry:
     def __init__(self, uri: str) -> None:
         self.where = uri.rstrip("/")
 
-    @contextmanager
-    def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
+    def lock(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
         """Keep other jobs on this node from changing the registry; MLflow itself has no lock."""
         number = sha256(self.where.encode()).hexdigest()[:12]
-        with (Path(tempfile.gettempdir()) / f"celray-mlflow-{number}.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                waiting()
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return locked(Path(tempfile.gettempdir()) / f"celray-mlflow-{number}.lock", waiting)
 
     def models(self) -> dict[str, dict[str, str]]:
         """Give our registered models: name, and our tags without their prefix."""

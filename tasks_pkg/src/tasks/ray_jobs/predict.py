@@ -89,7 +89,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         "result": result,
     }
     saved = artefacts.publish(
-        folder, manifest, lambda path: predictions.write_parquet(path / PREDICTIONS)
+        request, folder, manifest, lambda path: predictions.write_parquet(path / PREDICTIONS)
     )
     return {**saved, "reused": False}
 

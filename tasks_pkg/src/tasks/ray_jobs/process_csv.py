@@ -154,7 +154,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     target = csv_files.output_file(parameters["output_path"], "output_path", roots)
     taken = csv_plan.fingerprint(path)
     output = Output(target, request, [json.dumps(taken)])
-    output.require_allowed(path, overwrite=parameters["overwrite"])
+    output.require_allowed(path)
     if (known := output.finished()) is not None:
         return {**known, "reused": True}
     file, sample = csv_input.begin(path, parameters["separator"], "file_path")

@@ -10,15 +10,14 @@ Both are plain files: a backup is a copy, and a person can read them.
 """
 
 import dataclasses
-import fcntl
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 from . import artefacts
-from .files import write_json
+from .files import locked, write_json
 from .protocol import InputProblemError, JobRequest
 
 FOLDER = "registry"
@@ -73,7 +72,7 @@ class Registry(Protocol):
 
     where: str
 
-    def lock(self, waiting: Callable[[], None]) -> Any:  # noqa: ANN401 - a context manager
+    def lock(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
         """Keep others from changing the registry; ``waiting`` is called when they are at it."""
 
     def state(self, name: str) -> State:
@@ -97,17 +96,9 @@ class FileRegistry:
         self.folder = Path(models_dir) / FOLDER
         self.where = str(self.folder)
 
-    @contextmanager
-    def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
+    def lock(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
         """See :class:`Registry`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                waiting()
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return locked(self.folder / ".lock", waiting)
 
     def state(self, name: str) -> State:
         """See :class:`Registry`.
@@ -183,7 +174,7 @@ class Change:
         """Write the report, and give the result."""
         manifest = {**artefacts.identity(self.request, self.task), "inputs": [], "result": result}
         return artefacts.publish(
-            self.folder, manifest, lambda path: write_json(path / REPORT, result)
+            self.request, self.folder, manifest, lambda path: write_json(path / REPORT, result)
         )
 
 

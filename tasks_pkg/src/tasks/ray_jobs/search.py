@@ -1,17 +1,15 @@
 """``python -m ray_jobs search``: try combinations of parameters, and keep the best model."""
 
 import dataclasses
-import fcntl
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from . import artefacts, boosting, cluster, metrics, reading, sources, train, trial_plots, trials
+from .files import locked
 from .job import Reporter
 from .protocol import InfrastructureError, InputProblemError, JobRequest
 from .trials import Problem, Trial
@@ -63,7 +61,11 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     folder = Path(request.models_dir) / FOLDER / artefacts.folder_name(stem, number)
     state = Path(request.runs_dir) / f"{STATE}-{number}"
     artefacts.require_writable(folder.parent, reporter.run_dir, state)
-    with _alone(state, reporter):
+
+    def waiting() -> None:
+        reporter.progress("waiting", 0, 1, "an identical search is under way")
+
+    with locked(state / "lock", waiting):  # as of a task sent twice
         finished = artefacts.finished(folder / artefacts.MANIFEST)
         if finished is not None:
             shutil.rmtree(state, ignore_errors=True)
@@ -71,19 +73,6 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         found = _search(request, source, taken, state, folder, reporter)
         shutil.rmtree(state, ignore_errors=True)
     return {**found, "reused": False}
-
-
-@contextmanager
-def _alone(state: Path, reporter: Reporter) -> Iterator[None]:
-    """Wait for an identical search that is under way, as of a task sent twice, to end."""
-    state.mkdir(parents=True, exist_ok=True)
-    with (state / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            reporter.progress("waiting", 0, 1, "an identical search is under way")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _search(  # noqa: PLR0913, PLR0917 - what main has found out
@@ -141,7 +130,7 @@ def _search(  # noqa: PLR0913, PLR0917 - what main has found out
         title = f"{source.files[0].name}: {problem.metric} of {len(ended)} trials"
         trial_plots.write(ended, order, problem, title, path / PNG, path / HTML)
 
-    return artefacts.publish(folder, manifest, write)
+    return artefacts.publish(request, folder, manifest, write)
 
 
 def _problem(data: train.Prepared, parameters: dict[str, Any]) -> Problem:

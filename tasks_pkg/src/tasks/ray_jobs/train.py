@@ -166,7 +166,7 @@ def fit(
         "result": result,
     }
     write = models.writer(model, preprocessing, evaluation.holdout)
-    saved = artefacts.publish(folder, manifest, write)
+    saved = artefacts.publish(request, folder, manifest, write)
     return {**saved, "reused": False}
 
 

@@ -1,6 +1,7 @@
 """A search on Ray Tune: trials side by side on the whole cluster."""
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -61,6 +62,8 @@ def search(
         tuner._local_tuner._run_config.callbacks = [told]
     else:
         tuner = _new(trainable, problem, parameters, folder, told)
+    # It looks for the logs that ENVIRONMENT turns off, and warns once a search that it finds none.
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     grid = tuner.fit()
     return [
         _read(number, result, problem, parameters) for number, result in enumerate(grid)

@@ -1,0 +1,149 @@
+"""Files get their final names whole: whoever else comes to them, and whenever a job is killed."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tasks.ray_jobs import artefacts, cluster, csv_output, csv_plan, process_csv
+from tasks.ray_jobs.files import write_json
+from tasks.ray_jobs.job import Reporter
+from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
+from tasks.schemas_data import transformations_from
+
+
+class KilledError(BaseException):
+    """A process that ends here and now."""
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(ENGINE_VARIABLE, "plain")
+    monkeypatch.setattr(cluster, "cpus", lambda: 1)
+    for name in ("datasets", "models"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "datasets" / "in.csv").write_text("a\n1\n2\n3\n")
+    return tmp_path
+
+
+def request_of(root: Path, name: str, **parameters: object) -> JobRequest:
+    return JobRequest(
+        submission_id=name,
+        runs_dir=str(root / "models" / ".runs"),
+        datasets_dir=str(root / "datasets"),
+        models_dir=str(root / "models"),
+        code_version="test",
+        parameters=parameters,
+    )
+
+
+def process(root: Path, name: str, **transformations: object) -> dict[str, Any]:
+    parameters = transformations_from(transformations).parameters("in.csv", "out.parquet")
+    request = request_of(root, name, **parameters)
+    return process_csv.main(request, Reporter(root / "models" / ".runs" / name))
+
+
+def at(
+    number: int, what: Callable[[], None], monkeypatch: pytest.MonkeyPatch, module: object
+) -> None:
+    """Do something before the module writes its manifest for the given time, and then no more."""
+    calls = 0
+
+    def write(path: Path, value: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            what()
+        write_json(path, value)
+
+    monkeypatch.setattr(module, "write_json", write)
+
+
+def beside(function: Callable[[], object]) -> Callable[[], None]:
+    """Give what begins the function in a thread, and goes on when that has ended or must wait."""
+
+    def begin() -> None:
+        thread = threading.Thread(target=function)
+        thread.start()
+        thread.join(timeout=1.5)
+        begun.append(thread)
+
+    return begin
+
+
+begun: list[threading.Thread] = []
+
+
+def joined() -> None:
+    for thread in begun:
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+    assert begun
+    begun.clear()
+
+
+@pytest.mark.parametrize("moment", [1, 2])
+def test_a_run_that_was_killed_while_it_published_is_done_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    def killed() -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        at(moment, killed, patched, csv_output)
+        with pytest.raises(KilledError):
+            process(root, "first")
+    assert (root / "datasets" / "out.parquet").exists() == (moment == 2)
+    again = process(root, "second")
+    assert (again["reused"], again["rows_written"]) == (False, 3)
+    assert process(root, "third")["reused"]
+
+
+def test_of_two_runs_to_one_output_the_manifest_is_of_the_last(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = beside(lambda: process(root, "second", filter={"a": 2}))
+    at(2, other, monkeypatch, csv_output)
+    assert process(root, "first")["rows_written"] == 3
+    joined()
+    manifest = root / "datasets" / "out.parquet.manifest.json"
+    kept = artefacts.finished(manifest)
+    assert kept is not None
+    assert kept["rows_written"] == pl.read_parquet(root / "datasets" / "out.parquet").height == 1
+
+
+def test_a_file_that_somebody_put_there_meanwhile_is_not_overwritten(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = root / "datasets" / "out.parquet"
+    monkeypatch.setattr(csv_plan, "require_unchanged", lambda *_: output.write_text("precious"))
+    with pytest.raises(InputProblemError, match="celray did not write it"):
+        process(root, "first")
+    assert output.read_text() == "precious"
+    names = sorted(path.name for path in output.parent.iterdir())
+    assert names == ["in.csv", "out.parquet"]
+    assert process(root, "second", overwrite=True)["rows_written"] == 3
+
+
+def test_of_two_identical_runs_the_first_stays(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though their bytes differ, as those of two models trained on several workers do."""
+    folder = root / "models" / "a-model"
+
+    def publish(name: str) -> dict[str, Any]:
+        request = request_of(root, name)
+        manifest = {**artefacts.identity(request, "t"), "inputs": [], "result": {"by": name}}
+        return artefacts.publish(
+            request, folder, manifest, lambda path: write_json(path / "model", name)
+        )
+
+    found: list[dict[str, Any]] = []
+    at(1, beside(lambda: found.append(publish("second"))), monkeypatch, artefacts)
+    assert publish("first") == {"by": "first"}
+    joined()
+    assert found == [{"by": "first"}]
+    assert artefacts.finished(folder / artefacts.MANIFEST) == {"by": "first"}
+    assert json.loads((folder / "model").read_text()) == "first"
