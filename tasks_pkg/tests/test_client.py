@@ -77,6 +77,36 @@ def test_a_failure_a_cancellation_and_a_missing_result_differ(
     assert nap.cancel().state == "REVOKED"
 
 
+def test_an_id_of_ones_own_is_for_one_task(
+    ours: Client, start_worker: StartWorker, redis: RedisServer
+) -> None:
+    start_worker()
+    first = ours.submit("send_notification", task_id="night:1", message="good night", channel="ops")
+    result = first.result(timeout=30)
+    again = ours.submit("send_notification", task_id="night:1", channel="ops", message="good night")
+    assert again.result(timeout=5) == result
+    with redis.client(0) as broker:
+        assert not broker.exists("default")
+    with pytest.raises(InvalidArgumentsError, match=r"'night:1' was used before, .* other argum"):
+        ours.submit("send_notification", task_id="night:1", message="good morning")
+    with pytest.raises(InvalidArgumentsError, match="'night:1' was used before, for tasks"):
+        ours.submit("ping", task_id="night:1")
+    assert ours.task("night:1").result(timeout=5) == result
+
+
+@pytest.mark.parametrize("task_id", ["../../up", "a/b", "", ".", "a\n", "night-retry1", "x" * 129])
+def test_an_id_that_cannot_name_a_job_is_refused(task_id: str, ours: Client) -> None:
+    with pytest.raises(InvalidArgumentsError, match="cannot be used: give up to 128 letters"):
+        ours.submit("ping", task_id=task_id)
+
+
+def test_so_it_is_from_another_client(ours: Client, start_worker: StartWorker) -> None:
+    start_worker("ml", "ml")
+    sent = ours.app.send_task("tasks.ml_tasks.retrain_models", task_id="../up", queue="ml")
+    with pytest.raises(Exception, match=r"task id '../up' cannot be used"):
+        sent.get(timeout=30)
+
+
 def test_a_task_that_only_workers_have_is_sent_to_its_queue(
     ours: Client, start_worker: StartWorker
 ) -> None:

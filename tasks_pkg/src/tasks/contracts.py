@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ R = TypeVar("R")
 
 #: An object of Celery or kombu, which ship no types.
 Untyped: TypeAlias = Any
+
+#: An id names folders and Ray jobs. Attempts of one task end in a number: ids must not.
+_TASK_ID = re.compile(r"(?!.*-retry[0-9]+\Z)[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
 #: How much of a wrong value an error repeats.
 _SHOWN = 80
@@ -43,6 +47,20 @@ class Shape:
 
     model: type[BaseModel] | None
     parse: Callable[[Any], object]
+
+
+def require_task_id(task_id: str) -> None:
+    """Refuse a task id that cannot name a run folder and a Ray job.
+
+    Raises:
+        InvalidArgumentsError: says what an id is made of.
+    """
+    if not _TASK_ID.fullmatch(task_id):
+        message = (
+            f"task id {_shown(task_id)} cannot be used: give up to 128 letters, digits and _ . : -,"
+            " a letter or digit first, and not '-retry' and a number last"
+        )
+        raise InvalidArgumentsError(message)
 
 
 def distinct(values: list[str]) -> list[str]:

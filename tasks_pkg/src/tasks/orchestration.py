@@ -8,6 +8,8 @@ A task's module holds its contract and its parameters; this one holds the rest::
         return run_job(self, "train", parameters)
 """
 
+import hashlib
+import json
 import logging
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 
-from tasks.contracts import InvalidArgumentsError, Untyped
+from tasks.contracts import InvalidArgumentsError, Untyped, require_task_id
 from tasks.headers import PUBLISHED_AT
 from tasks.ray_jobs.protocol import JobRequest, Progress
 from tasks.runners import runner
@@ -36,6 +38,9 @@ RETRY_SECONDS = 30
 
 #: Failures that say all there is to say in one line: no traceback in the worker's log.
 EXPECTED = (InvalidArgumentsError, JobFailedError, JobStoppedError, ConfigurationError)
+
+#: On a request: that its task has called run_job. A second job would be taken for the first.
+_HAS_JOB = "celray_has_job"
 
 _ray_tasks: set[str] = set()
 
@@ -68,7 +73,7 @@ def run_job(task: Untyped, entrypoint: str, parameters: dict[str, Any]) -> dict[
     """Submit a task's Ray job, or attach to it, and follow it to its end.
 
     Meanwhile the task's state is ``PROGRESS``, with ``phase``, ``done``, ``total``, ``message``
-    and ``ray_submission_id``.
+    and ``ray_submission_id``. A task has one Ray job: its submission id follows from the task's.
 
     Args:
         task: the bound task.
@@ -82,17 +87,25 @@ def run_job(task: Untyped, entrypoint: str, parameters: dict[str, Any]) -> dict[
         first line of the job's code) and ``engine_seconds`` (that line to its result).
 
     Raises:
-        InvalidArgumentsError: the job found fault with what was asked for; never retried.
+        InvalidArgumentsError: the job found fault with what was asked for, or the task's id cannot
+            name a Ray job, or did so before for something else; never retried.
         JobFailedError: it failed for good.
         JobStoppedError: somebody stopped it.
         RayUnavailableError: Ray stayed away through all retries; the job may still be running.
+        RuntimeError: the task has called this before.
     """
     started = time.time()
     published = task.request.get(PUBLISHED_AT)
     settings = get_settings()
+    require_task_id(task.request.id)
+    asked = _asked(task, entrypoint)
+    if getattr(task.request, _HAS_JOB, False):
+        message = "run_job: this task has had its Ray job; make another task of what comes after it"
+        raise RuntimeError(message)
+    setattr(task.request, _HAS_JOB, True)
 
     def request(name: str) -> JobRequest:
-        return job_request(name, parameters, settings)
+        return job_request(name, parameters, settings, asked)
 
     def report(name: str, progress: Progress) -> None:
         task.update_state(state="PROGRESS", meta={**progress, "ray_submission_id": name})
@@ -114,8 +127,17 @@ def run_job(task: Untyped, entrypoint: str, parameters: dict[str, Any]) -> dict[
     }
 
 
-def job_request(name: str, parameters: dict[str, Any], settings: Settings) -> JobRequest:
-    """Make the request of the job ``name``."""
+def _asked(task: Untyped, entrypoint: str) -> str:
+    """Give 16 digits over what the caller sent: another message may come under the same id."""
+    args, kwargs = list(task.request.args or ()), dict(task.request.kwargs or {})
+    sent = [task.name, entrypoint, args, sorted(kwargs.items())]
+    return hashlib.sha256(json.dumps(sent, default=str).encode()).hexdigest()[:16]
+
+
+def job_request(
+    name: str, parameters: dict[str, Any], settings: Settings, asked: str = ""
+) -> JobRequest:
+    """Make the request of the job ``name``; ``asked`` is :attr:`JobRequest.asked`."""
     return JobRequest(
         submission_id=name,
         runs_dir=str(settings.runs_dir),
@@ -123,6 +145,7 @@ def job_request(name: str, parameters: dict[str, Any], settings: Settings) -> Jo
         models_dir=str(settings.models_dir),
         code_version=settings.code_version,
         parameters=parameters,
+        asked=asked,
     )
 
 

@@ -45,6 +45,9 @@ PACKAGE = "ray_jobs"
 #: What Ray says of a job whose packages it could not install: pip's words, in a traceback.
 _PIP_FAILED = re.compile(r"\Aruntime_env setup failed: .*'-m', 'pip', 'install'", re.DOTALL)
 
+#: Under this name Ray keeps what a job's caller had sent (:attr:`JobRequest.asked`).
+_ASKED = "celray_asked"
+
 #: Progress is looked for at least so often, in seconds, however long reading the log takes.
 _LOG_SECONDS = 15.0
 
@@ -197,18 +200,21 @@ class RayJobs:
             on_progress: told the submission id and how far the job is, whenever that changes.
 
         Raises:
-            InvalidArgumentsError: the job found fault with what was asked for.
+            InvalidArgumentsError: the job found fault with what was asked for, or the task's id was
+                used before for something else.
             JobFailedError: it failed for good.
             JobStoppedError: it was stopped.
             RayUnavailableError: the cluster was away for too long; the job may go on.
         """
+        for attempt in range(self.patience.attempts):
+            # A job that had ended when Ray's head died, or its supervisor, has had its effects.
+            ended = _kept(request(submission_id(task_id, attempt)))
+            if ended is not None and self._status(ended.submission_id) is None:
+                return ended
         failure = ""
         for attempt in range(self._latest(task_id), self.patience.attempts):
             name = submission_id(task_id, attempt)
             wanted = request(name)
-            # A job that had ended when Ray's head died, or its supervisor, has had its effects.
-            if (ended := _kept(wanted)) and self._status(name) is None:
-                return ended
             attached = self.submit_or_attach(name, entrypoint, wanted)
             try:
                 return self.follow(name, on_progress, attached=attached)
@@ -233,7 +239,7 @@ class RayJobs:
             Whether the job was there already.
 
         Raises:
-            InvalidArgumentsError: the request is too long.
+            InvalidArgumentsError: the request is too long, or the job was submitted for another.
             RayUnavailableError: see :class:`Patience`.
         """
         try:
@@ -247,7 +253,8 @@ class RayJobs:
 
         def submit(client: "JobSubmissionClient") -> bool:
             with suppress(_NoSuchJobError), _translated(self.address):
-                client.get_job_status(name)
+                found = client.get_job_info(name)
+                _require_same(request, (found.metadata or {}).get(_ASKED))
                 return True
             with tempfile.TemporaryDirectory() as folder:
                 code = Path(folder) / f"{PACKAGE}.zip"
@@ -261,11 +268,14 @@ class RayJobs:
                             "env_vars": environment,
                             **({"pip": pip} if (pip := list(self.runtime_env.pip)) else {}),
                         },
-                        metadata={"celray_code_version": request.code_version},
+                        metadata={
+                            "celray_code_version": request.code_version,
+                            _ASKED: request.asked,
+                        },
                     )
                 except RuntimeError as error:
                     if "already exists" in str(error):
-                        return True
+                        return submit(client)
                     raise
             return False
 
@@ -446,8 +456,29 @@ def _latest_progress(records: list[Record]) -> Progress:
     )
 
 
+def _require_same(request: JobRequest, asked: str | None) -> None:
+    """Refuse a job that was submitted for something else; one without a caller fits any.
+
+    Not held against the parameters: a worker of newer code may make others of the same message.
+
+    Raises:
+        InvalidArgumentsError: the task's id was used before.
+    """
+    if request.asked and asked and asked != request.asked:
+        message = (
+            f"Ray job {request.submission_id} was submitted for another task or with other"
+            f" arguments: task id {request.run.removeprefix('celray-')!r} was used before. Send the"
+            " task under an id of its own, or without one"
+        )
+        raise InvalidArgumentsError(message)
+
+
 def _kept(request: JobRequest) -> JobResult | None:
-    """Give the result that a job has left in its run folder, if it has ended there."""
+    """Give the result that a job has left in its run folder, if it has ended there.
+
+    Raises:
+        InvalidArgumentsError: it is that of another request.
+    """
     folder = Path(request.runs_dir) / request.submission_id
     records: dict[str, Record] = {}
     for kind in ("started", "result"):
@@ -455,6 +486,7 @@ def _kept(request: JobRequest) -> JobResult | None:
             records[kind] = json.loads((folder / f"{kind}.json").read_text(encoding="utf-8"))
     if len(records) < 2:  # noqa: PLR2004 - both
         return None
+    _require_same(request, records["started"].get("asked"))
     took = records["result"]["at"] - records["started"]["at"]
     return JobResult(
         submission_id=request.submission_id,

@@ -1,5 +1,6 @@
 """A job of another package: its code travels with it, and it runs wherever ours do."""
 
+import dataclasses
 import io
 import uuid
 import zipfile
@@ -10,10 +11,12 @@ from typing import Any, Literal
 import pytest
 
 from tasks.contracts import InvalidArgumentsError
+from tasks.local import Local
+from tasks.orchestration import run_job
 from tasks.ray_jobs.protocol import JobRequest, Progress
 from tasks.runners import LocalJobs
-from tasks.settings import ConfigurationError
-from tasks.submission import RayJobs, package
+from tasks.settings import ConfigurationError, using
+from tasks.submission import JobFailedError, RayJobs, package
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -50,6 +53,20 @@ def test_its_refusal_is_the_callers_mistake(jobs: RayJobs, texts: Texts) -> None
         jobs.run(uuid.uuid4().hex, JOB, texts(), lambda *_: None)
 
 
+def test_a_result_that_is_no_json_is_the_jobs_error_and_it_is_run_once(
+    jobs: RayJobs, texts: Texts, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    request = texts()
+
+    def asking(name: str) -> JobRequest:
+        return dataclasses.replace(request(name), parameters={"runs": str(runs)})
+
+    with pytest.raises(JobFailedError, match="TypeError: Object of type set is not JSON"):
+        jobs.run(uuid.uuid4().hex, "own_package.jobs.unsendable", asking, lambda *_: None)
+    assert runs.read_text() == "run\n"
+
+
 @pytest.mark.parametrize("engine", ["plain"])
 def test_it_runs_without_a_cluster(
     engine: Literal["plain"], texts: Texts, monkeypatch: pytest.MonkeyPatch
@@ -60,10 +77,28 @@ def test_it_runs_without_a_cluster(
     assert done.result == {"lengths": [1, 3]}
 
 
+def test_a_task_has_one_job(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second would find the first, whose id is the task's, and give its result."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"))
+    local = Local(datasets, tmp_path / "models", ray=False)
+    first: dict[str, Any] = {}
+
+    @local._app.task(bind=True)  # type: ignore[untyped-decorator]
+    def both(self: Any) -> None:  # noqa: ANN401
+        first.update(run_job(self, JOB, {"texts": ["a"]}))
+        run_job(self, JOB, {"texts": ["bcd"]})
+
+    with using(local._settings), pytest.raises(RuntimeError, match="has had its Ray job"):
+        both.apply(throw=True)
+    assert first["lengths"] == [1]
+
+
 def test_nothing_but_the_package_of_jobs_travels() -> None:
     with zipfile.ZipFile(io.BytesIO(package(JOB))) as archive:
         names = [name for name in archive.namelist() if not name.startswith("ray_jobs/")]
-    files = ("__init__", "brought", "count", "variable", "words")
+    files = ("__init__", "brought", "count", "unsendable", "variable", "words")
     assert names == [f"own_package/jobs/{file}.py" for file in files]
 
 

@@ -1,5 +1,7 @@
 """The seam to Ray, against a real one: one job per task, whatever happens around it."""
 
+import dataclasses
+import json
 import socket
 import threading
 import uuid
@@ -85,6 +87,44 @@ def test_a_job_that_had_ended_when_the_head_was_restarted_is_not_run_again(
     done = jobs.run(task_id, "train", request_for(MISSING), nothing)
     assert (done.result, done.engine_seconds) == ({"rows": 3}, 2.5)
     assert ids_of(jobs, task_id) == []
+
+
+def test_so_is_one_whose_second_attempt_had_ended(jobs: RayJobs, request_for: RequestFor) -> None:
+    task_id = uuid.uuid4().hex
+    name = submission_id(task_id, 1)
+    kept = Reporter(Path(request_for(MISSING)(name).runs_dir) / name)
+    kept.keep({"type": "started", "at": 100.0})
+    kept.keep({"type": "result", "at": 102.5, "result": {"rows": 3}})
+    assert jobs.run(task_id, "train", request_for(MISSING), nothing).submission_id == name
+    assert ids_of(jobs, task_id) == []
+
+
+def test_an_id_that_was_used_for_something_else_is_refused(
+    jobs: RayJobs, request_for: RequestFor
+) -> None:
+    """By what Ray knows of the job, and by its run folder when Ray has forgotten it."""
+    task_id = f"night:{uuid.uuid4().hex}.1-retry-a"
+    name = submission_id(task_id)
+
+    def asking(asked: str) -> Callable[[str], JobRequest]:
+        return lambda name: dataclasses.replace(request_for(MISSING)(name), asked=asked)
+
+    with pytest.raises(InvalidArgumentsError, match="does not exist"):
+        jobs.run(task_id, "train", asking("monday"), nothing)
+    for asked in ("monday", ""):  # the same message again, and a worker of an older release
+        with pytest.raises(InvalidArgumentsError, match="does not exist"):
+            jobs.run(task_id, "train", asking(asked), nothing)
+    with pytest.raises(InvalidArgumentsError, match=f"task id '{task_id}' was used before"):
+        jobs.run(task_id, "train", asking("tuesday"), nothing)
+    assert ids_of(jobs, task_id) == [name]
+
+    folder = Path(request_for(MISSING)(name).runs_dir) / name
+    assert json.loads((folder / "started.json").read_text())["asked"] == "monday"
+    Reporter(folder).keep({"type": "result", "at": 102.5, "result": {"rows": 3}})
+    jobs._patiently(lambda client: client.delete_job(name))
+    with pytest.raises(InvalidArgumentsError, match=f"task id '{task_id}' was used before"):
+        jobs.run(task_id, "train", asking("tuesday"), nothing)
+    assert jobs.run(task_id, "train", asking("monday"), nothing).result == {"rows": 3}
 
 
 def test_runs_that_die_are_replaced_so_often_and_no_more(

@@ -99,7 +99,7 @@ def _indented(text: str) -> str:
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--json-args", metavar="JSON", help="Arguments as a JSON object, @FILE, or - .")
 @click.option("--queue", help="In place of the task's own queue.")
-@click.option("--task-id", help="An id of your own.")
+@click.option("--task-id", help="An id of your own, for this task alone.")
 @click.option("--delay", type=float, metavar="SECONDS", help="Start no earlier than in so long.")
 @click.option("--watch", "-w", is_flag=True, help="Stay, show progress, print the result.")
 @click.option("--log", is_flag=True, help="Watch, with the log of the Ray job.")

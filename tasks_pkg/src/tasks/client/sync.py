@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any, Self
 
 from celery import Celery
+from kombu.utils.json import dumps
 from pydantic import SecretStr
 
 from tasks.client import catalogue
 from tasks.client.broker import Broker
 from tasks.client.connection import PATIENCE, answering, application, stamped
 from tasks.client.errors import ServiceUnavailableError, UnknownTaskError
-from tasks.client.handle import SubmittedTask
+from tasks.client.handle import SubmittedTask, read
 from tasks.client.jobs import Jobs
+from tasks.contracts import InvalidArgumentsError, require_task_id
 from tasks.deployed import judge
 from tasks.settings import ClientSettings, load_client_settings
 
@@ -116,13 +118,14 @@ class Client:
         Args:
             name: the task's name, or the end of it where no other task has the same.
             queue: in place of the one that it is routed to.
-            task_id: an id of your own; sending the same id again does not send twice the work
-                where the task's results are kept by content, as those of Ray jobs are.
+            task_id: an id of your own, for one task: who is not sure that a submission arrived
+                sends it again under the same id, and one that has ended well is not sent again.
             countdown: seconds before which it must not start.
             arguments: the task's.
 
         Raises:
-            InvalidArgumentsError: an argument is wrong; nothing was sent.
+            InvalidArgumentsError: an argument is wrong, or the id was used for something else;
+                nothing was sent.
             UnknownTaskError, AmbiguousNameError: nothing was sent.
             ServiceUnavailableError: the broker does not answer.
         """
@@ -139,9 +142,13 @@ class Client:
         """Do what :meth:`submit` does, for a task that has been found."""
         if task.contract is not None:
             task.contract.check(arguments)
+        if task_id is not None:
+            require_task_id(task_id)
         queue = queue or task.queue or self._queue_of(task.name)
         self.require_answer()  # Celery itself would try for a minute, and say less
         with answering(self.settings):
+            if task_id is not None and self._is_done(task_id, task.name, arguments):
+                return SubmittedTask(self, task_id, task.name)
             sent = self.app.send_task(
                 task.name,
                 kwargs=arguments,
@@ -151,6 +158,27 @@ class Client:
                 headers=stamped(),
             )
         return SubmittedTask(self, sent.id, task.name)
+
+    def _is_done(self, task_id: str, name: str, arguments: dict[str, Any]) -> bool:
+        """Tell whether this task has ended well under this id.
+
+        Raises:
+            InvalidArgumentsError: another one had the id. Its result would stay, or Ray would
+                take its job for this one's.
+        """
+        known = read(self.app, task_id)
+        if known is None:
+            return False
+        before = known.meta.get("kwargs")
+        differs = before is not None and _in_order(before) != _in_order(arguments)
+        if differs or known.name not in {None, name}:
+            message = (
+                f"task id {task_id!r} was used before, for {known.name}"
+                f"{' with other arguments' if known.name == name else ''}:"
+                " choose another, or leave it out"
+            )
+            raise InvalidArgumentsError(message)
+        return known.state == "SUCCESS"
 
     def _queue_of(self, name: str) -> str:
         """Ask the workers for the queue of a package's task."""
@@ -220,6 +248,11 @@ class Client:
         """Raise :class:`ServiceUnavailableError` unless the broker answers."""
         with answering(self.settings):
             self.broker.lengths(["default"])
+
+
+def _in_order(arguments: dict[str, Any]) -> str:
+    """Give arguments as they travel; their own order makes no difference, that inside them may."""
+    return str(dumps(sorted(arguments.items())))
 
 
 __all__ = ["Client", "ServiceUnavailableError"]

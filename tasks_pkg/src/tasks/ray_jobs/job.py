@@ -84,9 +84,10 @@ def run(main: Callable[[JobRequest, Reporter], dict[str, Any]], begun: float) ->
     signal.signal(signal.SIGTERM, _leave)
     request = JobRequest.from_environment()
     reporter = Reporter(Path(request.runs_dir) / request.submission_id)
-    reporter.keep({"type": "started", "at": begun})
+    reporter.keep({"type": "started", "at": begun, "asked": request.asked})
     try:
         result = main(request, reporter)
+        encode({"type": "result", "result": result})  # no JSON: another run would give none either
     except InputProblemError as error:
         _report(reporter, error.kind, str(error), retry=False)
         sys.exit(EXIT_REJECTED)

@@ -8,6 +8,7 @@ no storage in common with Ray. Records are also kept as files in the job's run f
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict, cast
@@ -28,6 +29,9 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
 }
 
+#: What the submission id of every attempt but the first ends in.
+_RETRY = re.compile(r"-retry[0-9]+\Z")
+
 # Linux limits one environment string to 128 KiB, and Ray repeats the runtime environment,
 # escaped once more, in a second variable of the same process.
 REQUEST_LIMIT_BYTES = 48 * 1024
@@ -46,10 +50,14 @@ class Progress(TypedDict):
 
 
 class Record(TypedDict, total=False):
-    """One line from the job. ``at`` is the job's clock, seconds since the epoch."""
+    """One line from the job. ``at`` is the job's clock, seconds since the epoch.
+
+    ``asked`` is the request's, in the run folder's ``started.json``.
+    """
 
     type: Literal["started", "progress", "result", "error"]
     at: float
+    asked: str
     progress: Progress
     result: dict[str, Any]
     kind: str
@@ -98,6 +106,7 @@ class JobRequest:
         models_dir: second allowed root; results go there.
         code_version: of the worker that submitted, for the record.
         parameters: the task's own part, validated by the submitter.
+        asked: a digest of what the caller sent; empty where there was no caller.
     """
 
     submission_id: str
@@ -106,11 +115,12 @@ class JobRequest:
     models_dir: str
     code_version: str
     parameters: dict[str, Any] = field(default_factory=dict)
+    asked: str = ""
 
     @property
     def run(self) -> str:
         """The name that all attempts of one task have in common."""
-        return self.submission_id.partition("-retry")[0]
+        return _RETRY.sub("", self.submission_id)
 
     def encode(self) -> str:
         """Give the JSON for :data:`REQUEST_VARIABLE`.
