@@ -21,7 +21,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from tasks import registered
 from tasks.contracts import InvalidArgumentsError
 from tasks.orchestration import job_request
-from tasks.ray_jobs import holdout
+from tasks.ray_jobs import holdout, reading, sources
+from tasks.ray_jobs.protocol import InputProblemError
 from tasks.ray_jobs.retrain import judged
 from tasks.runners import LocalJobs
 from tasks.settings import Settings
@@ -250,14 +251,66 @@ def test_the_gate_knows_which_way_is_better(
     assert judged(score, old, metric, {"min_score": least, "min_improvement": gain})[0] is promoted
 
 
-def test_held_out_rows_are_found_again_whatever_their_types_became() -> None:
-    frozen = pl.DataFrame({"a": [1, 2], "b": ["x", None]})
-    frame = pl.DataFrame({"a": [2.0, 1.0, 1.5, 1.0], "b": [None, "x", "x", "y"], "c": [1, 2, 3, 4]})
+def test_held_out_rows_are_found_again_where_a_whole_number_became_one_with_decimals() -> None:
+    frozen = pl.DataFrame({"a": [1, 2], "b": ["x", None], "n": [None, None]})
+    frame = pl.DataFrame(
+        {
+            "a": [2.0, 1.0, 1.5, 1.0],
+            "b": pl.Series([None, "x", "x", "y"], dtype=pl.Categorical),
+            "c": [1, 2, 3, 4],
+            "n": pl.Series([None, None, 3, 4], dtype=pl.Int8),
+        }
+    )
     table, mask = holdout.apart(frame, frozen)
     assert table["a"].to_list() == [1.5, 1.0, 1.0, 2.0]
     assert table["b"].to_list() == ["x", "y", "x", None]
     assert table["c"].to_list() == [3, 4, None, None]
+    assert table["n"].to_list() == [3, 4, None, None]
     assert mask.tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize("kinds", [(pl.Int32, pl.Int64), (pl.UInt64, pl.Int64)])
+def test_held_out_whole_numbers_are_told_apart_to_their_last_digit(kinds: tuple[Any, Any]) -> None:
+    then, now = kinds
+    frozen = pl.DataFrame({"a": pl.Series([1, 2], dtype=then)})
+    frame = pl.DataFrame({"a": pl.Series([1, 2, 2**53, 2**53 + 1], dtype=now)})
+    assert holdout.apart(frame, frozen)[1].sum() == 2
+    frozen = pl.DataFrame({"a": [2**53]})
+    assert holdout.apart(frame, frozen)[0].height == 4
+
+
+def test_a_date_of_a_held_out_row_stays_one() -> None:
+    frozen = pl.DataFrame({"a": pl.Series(["2026-01-01"]).str.to_date()})
+    frame = pl.DataFrame({"a": pl.Series(["2026-01-02", "2026-01-01"]).str.to_date()})
+    table, mask = holdout.apart(frame, frozen)
+    assert str(table.schema["a"]) == "Date"
+    assert mask.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["01234", "00777"], ["01234", "00777", "A12"]),
+        (["01234", "A12"], ["01234", "00777"]),
+        (["0.50", "1.50"], ["0.50", "1.50", "n.a."]),
+        (["True", "False"], ["True", "False", "unknown"]),
+        (["2026/01/05", "2026/01/06"], ["2026/01/05", "2026/01/06", "soon"]),
+        (["2026-01-05 10:00", "2026-01-06 10:00"], ["2026-01-05 10:00", "today"]),
+    ],
+)
+def test_a_column_that_changed_its_type_cannot_bring_held_out_rows_into_the_training(
+    settings: Settings, before: list[str], after: list[str]
+) -> None:
+    def delivered(values: list[str]) -> pl.DataFrame:
+        rows = "".join(f"{value},1\n" for value in values)
+        (settings.datasets_dir / "k.csv").write_text("k,y\n" + rows)
+        return reading.read(sources.resolve("k.csv", (str(settings.datasets_dir),)))
+
+    then, now = delivered(before), delivered(after)
+    assert then.schema["k"] != now.schema["k"]
+    told = f"'k' is {now.schema['k']} in the dataset, but {then.schema['k']} in the frozen"
+    with pytest.raises(InputProblemError, match=re.escape(told)):
+        holdout.apart(now, then)
 
 
 # -- MLflow ---------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from .protocol import InputProblemError
+
 
 def apart(frame: pl.DataFrame, frozen: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.bool_]]:
     """Take the frozen rows out of a table and put them, once, below it.
@@ -17,30 +19,40 @@ def apart(frame: pl.DataFrame, frozen: pl.DataFrame) -> tuple[pl.DataFrame, NDAr
 
     Returns:
         The table, and per row of it whether it is held out.
+
+    Raises:
+        InputProblemError: a column has changed its type, so that equal rows are not found.
     """
     names = frame.columns
     frozen = frozen.select(name for name in names if name in frozen.columns)
-    words = {name for name in frozen.columns if _is_text(frame, name) or _is_text(frozen, name)}
-    keys, known = _keys(frame, frozen.columns, words), _keys(frozen, frozen.columns, words)
-    index = "row"
-    while index in names:
-        index += "_"
-    rest = keys.with_row_index(index).join(
-        known.unique(), on=frozen.columns, how="anti", nulls_equal=True, maintain_order="left"
-    )[index]
-    text = pl.col(sorted(words)).cast(pl.String)
-    both = [part.with_columns(text) if words else part for part in (frame[rest], frozen)]
-    table = pl.concat(both, how="diagonal_relaxed").select(names)
-    return table, np.arange(table.height) >= len(rest)
+    kinds = [pl.col(name).cast(_common(frame[name], frozen[name])) for name in frozen.columns]
+    frame, frozen = frame.with_columns(kinds), frozen.with_columns(kinds)
+    rest = frame.join(
+        frozen.unique(), on=frozen.columns, how="anti", nulls_equal=True, maintain_order="left"
+    )
+    table = pl.concat([rest, frozen], how="diagonal").select(names)
+    return table, np.arange(table.height) >= rest.height
 
 
-def _is_text(frame: pl.DataFrame, name: str) -> bool:
-    kind = frame.schema[name]
-    return not (kind.is_numeric() or kind in {pl.Boolean, pl.Null})
+def _common(now: pl.Series, then: pl.Series) -> pl.DataType:
+    """Give the type in which what was equal in the files is certainly equal.
 
-
-def _keys(frame: pl.DataFrame, names: list[str], words: set[str]) -> pl.DataFrame:
-    """Give the values in a form in which 1 and 1.0 are the same."""
-    return frame.select(
-        pl.col(name).cast(pl.String if name in words else pl.Float64) for name in names
+    Not text for both: a file's 01234 and 0.50 are 1234 and 0.5 to who took them for numbers.
+    """
+    if now.dtype == then.dtype or then.null_count() == len(then):
+        return now.dtype
+    if now.null_count() == len(now):
+        return then.dtype
+    if all(isinstance(each.dtype, (pl.String, pl.Categorical, pl.Enum)) for each in (now, then)):
+        return pl.String()
+    # A whole number becomes the same Float64 whether it was read as one or is made one here.
+    if all(each.dtype.is_integer() or each.dtype == pl.Float64 for each in (now, then)):
+        return pl.Float64() if pl.Float64 in {now.dtype, then.dtype} else pl.Int128()
+    raise InputProblemError(
+        "holdout_type",
+        f"Column {now.name!r} is {now.dtype} in the dataset, but {then.dtype} in the frozen"
+        " held-out rows, which are therefore not found in it.",
+        "Correct the values that changed its type, or move registry/<name>/holdout-*.parquet of"
+        " the models folder away: other rows are then held out, and the next model is not"
+        " compared with the one in use.",
     )
