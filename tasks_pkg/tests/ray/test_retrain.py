@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 import requests
@@ -171,6 +172,95 @@ def test_a_worse_model_is_not_put_to_use_and_a_better_one_can_be_taken_back(
         rollback(settings, "red", 1)
 
 
+NOISY = """
+dataset_path = "noisy"
+[model_config]
+target = "y"
+task = "{task}"
+n_estimators = 60
+seed = {seed}
+test_fraction = {fraction}
+"""
+
+
+@pytest.fixture
+def noisy(settings: Settings) -> Callable[..., None]:
+    """Delivers rows of which a model can learn the noise by heart, and nothing else of use."""
+    (settings.datasets_dir / "noisy").mkdir()
+
+    def deliver(part: int, rows: int = 200, **more: float | None) -> None:
+        chance = np.random.default_rng(part)
+        x, noise = chance.normal(size=rows), chance.normal(size=rows)
+        frame = pl.DataFrame({"x": x, "y": x + 1.5 * noise})
+        frame = frame.with_columns(pl.lit(v).alias(k) for k, v in more.items())
+        frame.write_csv(settings.datasets_dir / "noisy" / f"{part}.csv")
+
+    return deliver
+
+
+def test_a_changed_seed_does_not_compare_on_rows_that_the_model_in_use_was_trained_on(
+    settings: Settings, noisy: Callable[..., None]
+) -> None:
+    def entered(seed: int, fraction: float, task: str) -> None:
+        text = NOISY.format(seed=seed, fraction=fraction, task=task)
+        (settings.models_dir / "registry" / "noisy.toml").write_text(text)
+
+    entered(42, 0.2, "auto")
+    noisy(1)
+    (one,) = retrain(settings)["models"]
+    for part, changed in enumerate([(7, 0.2, "auto"), (7, 0.5, "auto"), (7, 0.5, "regression")], 2):
+        entered(*changed)
+        noisy(part)
+        (later,) = retrain(settings)["models"]
+        assert later["holdout_path"] == one["holdout_path"]
+        # What has learnt its rows by heart has an R2 near 1 on them, and near 0 on others.
+        assert later["score_in_use"] < 0.6
+
+
+def test_held_out_rows_that_were_chosen_anew_are_no_ground_to_reject_a_model(
+    settings: Settings, noisy: Callable[..., None]
+) -> None:
+    text = NOISY.format(seed=1, fraction=0.2, task="regression")
+    entry = settings.models_dir / "registry" / "noisy.toml"
+    entry.write_text(text)
+    noisy(1)
+    (one,) = retrain(settings)["models"]
+    Path(one["holdout_path"]).unlink()
+    noisy(2)
+    (two,) = retrain(settings)["models"]
+    assert (two["outcome"], two["score_in_use"]) == ("promoted", None)
+    assert "version 1 in use was not compared with: it may have learnt" in two["reason"]
+    assert two["holdout_path"] != one["holdout_path"]
+    noisy(3)
+    (three,) = retrain(settings)["models"]
+    assert three["holdout_path"] == two["holdout_path"]
+    assert three["score_in_use"] == two["score"]
+
+    Path(two["holdout_path"]).unlink()
+    entry.write_text(text + "[gate]\nmin_score = 0.99\n")
+    (four,) = retrain(settings, force=True)["models"]
+    assert four["outcome"] == "rejected"
+    assert "does not reach min_score" in four["reason"]
+
+
+def test_held_out_rows_from_before_their_files_were_named_after_their_content_stay(
+    settings: Settings,
+    wine: pl.DataFrame,
+    enter: Enter,
+) -> None:
+    enter("red")
+    (one,) = retrain(settings)["models"]
+    before = Path(one["holdout_path"]).with_name("holdout-26c00221.parquet")
+    Path(one["holdout_path"]).rename(before)
+    versions = settings.models_dir / "registry/red/versions.json"
+    kept = json.loads(versions.read_text())
+    del kept["versions"][0]["holdout"]
+    versions.write_text(json.dumps(kept))
+    wine.slice(2000).write_csv(settings.datasets_dir / "wine" / "second.csv")
+    (two,) = retrain(settings)["models"]
+    assert (two["holdout_path"], two["score_in_use"]) == (str(before), one["score"])
+
+
 def test_one_entry_with_a_mistake_does_not_stop_the_others(
     settings: Settings,
     wine: pl.DataFrame,  # noqa: ARG001 - is there
@@ -248,7 +338,8 @@ def test_the_gate_knows_which_way_is_better(
     promoted: bool,
 ) -> None:
     least, gain = gate
-    assert judged(score, old, metric, {"min_score": least, "min_improvement": gain})[0] is promoted
+    gates = {"min_score": least, "min_improvement": gain}
+    assert judged(score, old, metric, gates, "none in use")[0] is promoted
 
 
 def test_held_out_rows_are_found_again_where_a_whole_number_became_one_with_decimals() -> None:

@@ -4,7 +4,7 @@ Below ``registry/`` of the models folder, ``<name>.toml`` says what is to be ret
 people, see :mod:`tasks.registered`), and ``<name>/`` holds what came of it::
 
     versions.json           {"champion": 3, "previous": 2, "versions": [...]}; see Version
-    holdout-<digest>.parquet  the rows on which versions are compared; chosen once
+    holdout-<digest>.parquet  the rows on which versions are compared; chosen once per target
 
 Both are plain files: a backup is a copy, and a person can read them.
 """
@@ -40,6 +40,8 @@ class Version:
         promoted: whether it passed the gate.
         reason: why, or why not.
         created_at: seconds since the epoch.
+        holdout: name of the file of held-out rows; it was trained on none of them. Empty in a
+            version from before files were named after their content.
     """
 
     number: int
@@ -52,6 +54,7 @@ class Version:
     promoted: bool
     reason: str
     created_at: float
+    holdout: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import dataclasses
 import hashlib
+import io
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from . import comparison, metrics, reading, registry, signature, sources, train
+from .files import write_bytes
 from .job import Reporter
 from .protocol import InputProblemError, JobRequest
 from .registry import Registry, Version
@@ -89,7 +90,7 @@ def _retrain(
             "reason": f"version {last.number} was trained on the same data and parameters",
             "champion": _told(in_use),
         }
-    frozen = freeze(Path(request.models_dir), name, parameters, source)
+    frozen = freeze(Path(request.models_dir), name, parameters, source, in_use or last)
     training = dataclasses.replace(request, parameters=parameters)
     trained = train.fit(training, source, taken, reporter, frozen)
 
@@ -98,8 +99,8 @@ def _retrain(
     new = signature.find(trained["model_path"], request.models_dir)
     metric = metrics.chosen(parameters["metric"], trained["classes"] or [])
     score = comparison.score(new, rows, metric)
-    old_score = _score_in_use(in_use, request.models_dir, parameters["target"], rows, metric)
-    promoted, reason = judged(score, old_score, metric, entry["gate"])
+    old_score, uncompared = _score_in_use(in_use, request, parameters["target"], frozen, metric)
+    promoted, reason = judged(score, old_score, metric, entry["gate"], uncompared)
     version = Version(
         number=(last.number if last else 0) + 1,
         model_path=trained["model_path"],
@@ -111,6 +112,7 @@ def _retrain(
         promoted=promoted,
         reason=reason,
         created_at=time.time(),
+        holdout=frozen.name,
     )
     kept.record(name, version)
     now = kept.state(name)
@@ -128,41 +130,70 @@ def _retrain(
     }
 
 
-def freeze(models_dir: Path, name: str, parameters: dict[str, Any], source: sources.Source) -> Path:
-    """Give the file of a name's held-out rows; they are chosen when it is first asked for.
+def freeze(
+    models_dir: Path,
+    name: str,
+    parameters: dict[str, Any],
+    source: sources.Source,
+    before: Version | None,
+) -> Path:
+    """Give the file of a name's held-out rows; they are chosen when there is none yet.
 
-    What decides what a score means is in its name: another target needs other rows.
+    Another target needs other rows. Nothing else changes them, also no other seed or share: the
+    model in use was trained on all rows but these.
+
+    Args:
+        models_dir: the models folder.
+        name: of the model.
+        parameters: decide which rows, where they are chosen.
+        source: of the rows.
+        before: the version in use, or else the last; its rows stay the held-out ones.
     """
-    deciding = [parameters[key] for key in ("target", "task", "test_fraction", "seed")]
-    number = hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:8]
-    file = models_dir / registry.FOLDER / name / f"holdout-{number}.parquet"
+    folder = models_dir / registry.FOLDER / name
+    if before is not None and before.parameters["target"] == parameters["target"]:
+        file = folder / _holdout_of(before)
+        if file.exists():
+            return file
+    content = io.BytesIO()
+    train.held_out_rows(reading.read(source), parameters, source).write_parquet(content)
+    number = hashlib.sha256(content.getvalue()).hexdigest()[:8]
+    file = folder / f"holdout-{number}.parquet"
     if not file.exists():
-        frame = reading.read(source)
-        rows = train.held_out_rows(frame, parameters, source)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        try:
-            rows.write_parquet(temporary)
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(file, content.getvalue())
     return file
 
 
+def _holdout_of(version: Version) -> str:
+    """Name the file of the held-out rows of which a version was trained on none."""
+    if version.holdout:
+        return version.holdout
+    # Before, it was named after what the rows were chosen by.
+    deciding = [version.parameters[key] for key in ("target", "task", "test_fraction", "seed")]
+    return f"holdout-{hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:8]}.parquet"
+
+
 def _score_in_use(
-    in_use: Version | None, models_dir: str, target: str, rows: pl.DataFrame, metric: str
-) -> float | None:
-    """Score the model in use; None where there is none that answers the same question."""
-    if in_use is None or in_use.parameters["target"] != target:
-        return None
+    in_use: Version | None, request: JobRequest, target: str, frozen: Path, metric: str
+) -> tuple[float | None, str]:
+    """Score the model in use on the held-out rows, or say why it is not compared with."""
+    if in_use is None:
+        return None, "no model in use to compare with"
+    shown = f"version {in_use.number} in use was not compared with"
+    if in_use.parameters["target"] != target:
+        return None, f"{shown}: it predicts {in_use.parameters['target']!r}"
+    if _holdout_of(in_use) != frozen.name:
+        return None, f"{shown}: it may have learnt the held-out rows, which were chosen after it"
     try:
-        return comparison.score(signature.find(in_use.model_path, models_dir), rows, metric)
-    except InputProblemError:  # it is gone, damaged, or of columns that the rows do not have
-        return None
+        model = signature.find(in_use.model_path, request.models_dir)
+        score = comparison.score(model, pl.read_parquet(frozen), metric)
+    except InputProblemError as error:  # it is gone, or damaged
+        return None, f"{shown}: {error}"
+    return score, "" if score is not None else f"{shown}: it has no {metric} on the held-out rows"
 
 
 def judged(
-    score: float | None, old: float | None, metric: str, gate: dict[str, Any]
+    score: float | None, old: float | None, metric: str, gate: dict[str, Any], uncompared: str
 ) -> tuple[bool, str]:
     """Decide whether a new model is put to use.
 
@@ -172,6 +203,7 @@ def judged(
         metric: of both.
         gate: ``min_improvement`` and ``min_score``, both in the metric's unit; for metrics of
             which less is better, ``min_score`` is the most that is allowed.
+        uncompared: why there is no ``old``, if so.
     """
     if score is None:
         return False, f"{metric} is not defined on the held-out rows"
@@ -180,7 +212,7 @@ def judged(
     if least is not None and sign * score < sign * least:
         return False, f"{metric} {score:.6g} does not reach min_score {least:g}"
     if old is None:
-        return True, f"{metric} {score:.6g}, and no model in use to compare with"
+        return True, f"{metric} {score:.6g}, and {uncompared}"
     better = sign * (score - old)
     told = f"{metric} {score:.6g} against {old:.6g} of the model in use"
     if better < gain:
