@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from tasks.ray_jobs import cluster, inbox, process_csv
@@ -90,6 +91,18 @@ def test_what_is_delivered_becomes_parquet(run: Run, new: Path) -> None:
     assert json.loads(Path(result["manifest_path"]).read_text())["result"]["done"] == 3
     assert not list((new / ".claims").iterdir())
     assert run("two")["files"] == []
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.TSV.gz", "a.tsv.zst"])
+def test_tabs_are_what_the_name_promises_also_in_an_archive(run: Run, new: Path, name: str) -> None:
+    text = b"city\tamount\nRome, old\t3\nOslo\t4\n"
+    if name.endswith("zst"):
+        with pa.CompressedOutputStream(str(new / name), "zstd") as out:
+            out.write(text)
+    else:
+        (new / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    (file,) = run()["files"]
+    assert pl.read_parquet(file["output"]).rows() == [("Rome, old", 3), ("Oslo", 4)]
 
 
 def test_a_content_delivered_twice_is_processed_once(run: Run, root: Path, new: Path) -> None:

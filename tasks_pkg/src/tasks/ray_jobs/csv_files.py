@@ -133,14 +133,18 @@ def compression_of(path: Path, parameter: str) -> Compression:
         InputProblemError: the name is not that of a CSV file.
     """
     compression = COMPRESSIONS.get(path.suffix.lower(), "none")
-    name = path.with_suffix("") if compression != "none" else path
-    if name.suffix.lower() not in CSV_SUFFIXES:
+    if uncompressed(path).suffix.lower() not in CSV_SUFFIXES:
         raise InputProblemError(
             "file_format",
             f"{parameter}: {path.name!r} is no CSV file by its name.",
             f"It must end in {', '.join(CSV_SUFFIXES)}, or one of these and .gz or .zst.",
         )
     return compression
+
+
+def uncompressed(path: Path) -> Path:
+    """Give a file's path without the suffix that says how it is compressed."""
+    return path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
 
 
 def look(path: Path, separator: str, compression: Compression, head: bytes) -> CsvFile:

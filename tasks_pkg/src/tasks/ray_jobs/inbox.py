@@ -174,7 +174,7 @@ def _converted(path: Path, output: Path, request: JobRequest, reporter: Reporter
         "schema": {},
         "bad_rows": "fail",
         "missing": list(MISSING),
-        "separator": "\t" if path.name.lower().split(".")[-1] == "tsv" else ",",
+        "separator": "\t" if csv_files.uncompressed(path).suffix.lower() == ".tsv" else ",",
         "overwrite": True,
     }
     inner = JobRequest(**{**request.__dict__, "parameters": parameters})
