@@ -377,6 +377,36 @@ def test_a_file_of_somebody_elses_is_not_overwritten(process: Process, root: Pat
         process("in.csv", "in.csv", overwrite=True)
 
 
+@pytest.mark.parametrize("name", ["out.parquet.rejects.csv", "out.parquet.manifest.json"])
+def test_what_lies_beside_the_output_is_not_overwritten_either(
+    process: Process, root: Path, name: str
+) -> None:
+    (root / "in.csv").write_text("a,b\n1,2\nx,3\n")
+    (root / name).write_text('{"mine": 1}')
+    with pytest.raises(InputProblemError, match=f"{name} is there, and celray did not write it"):
+        process("in.csv", schema={"a": "integer"})
+    assert (root / name).read_text() == '{"mine": 1}'
+    assert process("in.csv", schema={"a": "integer"}, overwrite=True)["rows_rejected"] == 1
+    assert process("in.csv")["rows_rejected"] == 0  # what celray wrote makes way
+    assert not (root / "out.parquet.rejects.csv").exists()
+
+
+def test_a_manifest_of_somebody_elses_allows_nothing(process: Process, root: Path) -> None:
+    (root / "in.csv").write_text("a\n1\n")
+    (root / "out.parquet").write_text("precious")
+    (root / "out.parquet.manifest.json").write_text('{"mine": 1}')
+    with pytest.raises(InputProblemError, match="celray did not write it"):
+        process("in.csv")
+    assert (root / "out.parquet").read_text() == "precious"
+
+
+def test_rejects_are_no_input_of_their_own_output(process: Process, root: Path) -> None:
+    (root / "out.csv.rejects.csv").write_text("a\n1\n")
+    with pytest.raises(InputProblemError, match=r"go to out.csv.rejects.csv, which is the input"):
+        process("out.csv.rejects.csv", "out.csv", overwrite=True)
+    assert (root / "out.csv.rejects.csv").read_text() == "a\n1\n"
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

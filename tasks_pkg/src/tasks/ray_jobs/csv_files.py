@@ -114,15 +114,27 @@ def output_file(path_text: str, parameter: str, roots: Sequence[str]) -> Path:
     return path
 
 
+def rejects_of(target: Path) -> Path:
+    """Give where the bad rows go of a run that writes to ``target``."""
+    return target.with_name(f"{target.name}.rejects.csv")
+
+
 def require_output_apart(path: Path, target: Path) -> None:
     """Refuse to write over the input.
 
     Raises:
-        InputProblemError: both names mean one file.
+        InputProblemError: its name means the same file as the output's, or as its rejects'.
     """
     if os.path.realpath(path) == os.path.realpath(target):
         raise InputProblemError(
             "output_is_input", f"output_path {str(target)!r} is the input file itself."
+        )
+    if os.path.realpath(path) == os.path.realpath(rejects_of(target)):
+        raise InputProblemError(
+            "output_is_input",
+            f"output_path {str(target)!r}: its bad rows go to {rejects_of(target).name}, which is"
+            " the input file itself.",
+            "Choose another name.",
         )
 
 

@@ -13,7 +13,7 @@ from . import one_thread  # noqa: F401 - before polars
 import polars as pl  # isort: skip
 
 from . import artefacts
-from .csv_files import require_output_apart
+from .csv_files import rejects_of, require_output_apart
 from .csv_plan import Plan
 from .files import sha256, write_json
 from .parquet_join import Joiner
@@ -33,18 +33,24 @@ class Output:
         self.path = path
         self.request = request
         self.manifest_path = path.with_name(f"{path.name}.manifest.json")
-        self.rejects_path = path.with_name(f"{path.name}.rejects.csv")
+        self.rejects_path = rejects_of(path)
         self.digest = artefacts.digest(request, inputs, {"overwrite"})
         self._folder = path.with_name(f".{path.name}.{request.submission_id}.tmp")
         self._stream: BinaryIO | None = None
 
-    def finished(self) -> dict[str, Any] | None:
-        """Give the result of an identical request, if its files are still what it wrote."""
+    def _manifest(self) -> dict[str, Any] | None:
+        """Give the manifest beside the output, if it is one of ours."""
         try:
             manifest = json.loads(self.manifest_path.read_text())
         except (OSError, ValueError):
             return None
-        if manifest.get("digest") != self.digest:
+        ours = isinstance(manifest, dict) and {"task", "submission_id", "digest"} <= set(manifest)
+        return manifest if ours else None
+
+    def finished(self) -> dict[str, Any] | None:
+        """Give the result of an identical request, if its files are still what it wrote."""
+        manifest = self._manifest()
+        if manifest is None or manifest["digest"] != self.digest:
             return None
         return artefacts.finished(self.manifest_path)
 
@@ -56,13 +62,21 @@ class Output:
         """
         for source in sources:
             require_output_apart(source, self.path)
-        ours = not self.path.exists() or self.manifest_path.exists()
-        if not ours and not self.request.parameters["overwrite"]:
-            raise InputProblemError(
-                "output_exists",
-                f"output_path {str(self.path)!r} is there, and celray did not write it.",
-                "Remove it, choose another name, or allow it with 'overwrite': true.",
-            )
+        if self.request.parameters["overwrite"]:
+            return
+        ours: set[str] = set()
+        if (manifest := self._manifest()) is not None:
+            # That of a run that was killed while it published does not list its files yet.
+            files = manifest.get("files", (self.path.name, self.rejects_path.name))
+            ours = {self.manifest_path.name, *files}
+        for path in (self.path, self.rejects_path, self.manifest_path):
+            if path.exists() and path.name not in ours:
+                raise InputProblemError(
+                    "output_exists",
+                    f"output_path {str(self.path)!r}: {path} is there, and celray did not write"
+                    " it.",
+                    "Remove it, choose another name, or allow it with 'overwrite': true.",
+                )
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
