@@ -323,6 +323,16 @@ def test_columns_can_be_chosen_and_rows_may_all_be_filtered_out(
     assert (root / "o.csv").read_text() == "b\nx\ny\n"
 
 
+def test_one_column_alone_keeps_its_missing_values(process: Process, root: Path) -> None:
+    (root / "in.csv").write_text('a,b\n1,\n,"\r"\n3,NA\n,x\n')
+    for column in ("a", "b"):
+        process("in.csv", f"{column}.csv", columns=[column], num_chunks=2)
+        process("in.csv", f"{column}.parquet", columns=[column])
+        assert process(f"{column}.csv", f"again-{column}.parquet")["rows_read"] == 4
+        again = pl.read_parquet(root / f"again-{column}.parquet")
+        assert_frame_equal(again, pl.read_parquet(root / f"{column}.parquet"))
+
+
 BAD_FILES: list[tuple[bytes, str]] = [
     (b"", "is empty (0 bytes)"),
     (b"\n\n", "has no header line"),

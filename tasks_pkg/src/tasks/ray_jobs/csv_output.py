@@ -20,6 +20,12 @@ from .parquet_join import Joiner
 from .protocol import InputProblemError, JobRequest
 
 
+def write_csv(frame: pl.DataFrame, target: Path, *, header: bool = True) -> None:
+    """Write a table as CSV that has the same rows when it is read."""
+    # A missing value that is alone in its line would leave it blank, and a blank line is no row.
+    frame.write_csv(target, include_header=header, null_value='""' if frame.width == 1 else "")
+
+
 class Output:
     """Where a run writes, under temporary names until :meth:`publish`.
 
@@ -134,7 +140,7 @@ class Output:
         """Write a table that is in memory, still under its temporary name."""
         temporary = self._folder / "output"
         if self.path.suffix.lower() == ".csv":
-            frame.write_csv(temporary)
+            write_csv(frame, temporary)
         else:
             frame.write_parquet(temporary)
         self._sha = hashlib.sha256(temporary.read_bytes())

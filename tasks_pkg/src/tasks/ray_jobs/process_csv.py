@@ -14,7 +14,7 @@ import polars as pl  # isort: skip
 
 from . import byte_ranges, cluster, csv_blocks, csv_files, csv_input, csv_plan
 from .byte_ranges import Chain, Piece
-from .csv_output import Output
+from .csv_output import Output, write_csv
 from .csv_plan import Plan
 from .formula_engine import overflow
 from .job import Reporter
@@ -116,7 +116,7 @@ def _block(plan: Plan, number: int, piece: Piece) -> Done:
                 part, row_group_size=max(1, frame.height), compression_level=PARQUET_LEVEL
             )
         else:
-            frame.write_csv(part, include_header=False)
+            write_csv(frame, part, header=False)
     if block.rejects:
         rejects = plan.folder / f"rejects-{number:06}"
         pl.DataFrame([reject.as_row() for reject in block.rejects]).write_parquet(rejects)
