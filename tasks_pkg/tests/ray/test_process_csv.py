@@ -499,6 +499,19 @@ def test_both_ways_of_parsing_give_the_same_table(
     assert block.frame.rows() == expected
 
 
+@pytest.mark.parametrize("blank", ["", "\n"])
+def test_line_ends_within_quotes_are_kept(process: Process, root: Path, blank: str) -> None:
+    values = ["x", "y\r", "y\r\n", "\r", "p\rq", "5\r", "6\r"]
+    rows = "".join(f'"{value}","{value}"\n' for value in values)
+    (root / "in.csv").write_bytes(f"a,b\n{rows}{blank}".encode())
+    process("in.csv")
+    (root / "five.csv").write_bytes(f'a,b\n1,"5\r"\n{blank}'.encode())
+    assert process("five.csv", "five.parquet")["columns"]["b"] == "text"
+    assert pl.read_parquet(root / "five.parquet")["b"].to_list() == ["5\r"]
+    got = pl.read_parquet(root / "out.parquet")
+    assert [got[name].to_list() for name in "ab"] == [values, values]
+
+
 FIELDS = [
     "",
     '""',

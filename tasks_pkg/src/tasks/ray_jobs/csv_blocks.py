@@ -39,6 +39,8 @@ _WORDS = {
 }
 _ISO_DATE = r"^\d{4}-\d{2}-\d{2}"
 _SHOWN = 60
+#: Python's csv module quotes a value with a CR in it only where CR ends a line too.
+_LINE_END = "\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +280,7 @@ def _sound(
     csv.field_size_limit(max(csv.field_size_limit(), 2 * RECORD_LIMIT_BYTES))
     text = io.StringIO(data.decode(errors="surrogateescape"), newline="")
     out = io.StringIO(newline="")
-    writer = csv.writer(out, delimiter=separator, lineterminator="\n")
+    writer = csv.writer(out, delimiter=separator, lineterminator=_LINE_END)
     numbers: list[int] = []
     rejects: list[Reject] = []
     records = (record for record in csv.reader(text, delimiter=separator) if record)
@@ -371,7 +373,7 @@ def _one_column(values: pl.Series) -> bytes:
     irregular = any(sign in text for sign in ',"\r') or (values == "").any()
     if irregular or text.count("\n") >= len(values):
         clean = io.StringIO(newline="")
-        csv.writer(clean, lineterminator="\n").writerows([value] for value in values)
+        csv.writer(clean, lineterminator=_LINE_END).writerows([value] for value in values)
         text = clean.getvalue()
     return text.encode()
 
