@@ -134,6 +134,50 @@ def test_a_column_of_labels_that_look_like_numbers_stays_a_column_of_labels(
     assert result["predictions"] == ["yes", "no", "yes"]
 
 
+@pytest.fixture(scope="session")
+def code_model(folders: Path) -> str:
+    """A model of codes, most of which look like numbers; each has an answer of its own."""
+    from tasks.schemas_ml import model_config_from  # noqa: PLC0415
+
+    codes = ["1", "2", "3.0", "007", "K"]
+    file = folders / "datasets" / "labels.csv"
+    file.write_text(
+        "code,target\n" + "".join(f"{codes[i % 5]},is {codes[i % 5]}\n" for i in range(200))
+    )
+    request = JobRequest(
+        submission_id="codes",
+        runs_dir=str(folders / "models" / ".runs"),
+        datasets_dir=str(folders / "datasets"),
+        models_dir=str(folders / "models"),
+        code_version="test",
+        parameters=model_config_from({"n_estimators": 20}).parameters("labels.csv"),
+    )
+    return str(plain("train", lambda _: request)["model_path"])
+
+
+@pytest.mark.parametrize(
+    "others", [[], [2.5], [None], ["K"], [True], [2.5, None, "K", 10**30, math.nan]]
+)
+def test_a_label_is_read_alike_whatever_the_other_rows_hold(
+    code_model: str, request_to_predict: RequestFor, others: list[Any]
+) -> None:
+    rows = [{"code": value} for value in [1, 2.0, "2", 3, " 007 ", *others]]
+    result = plain("predict", request_to_predict(code_model, [rows]))
+    assert result["predictions"][:5] == ["is 1", "is 2", "is 2", "is 3.0", "is 007"]
+
+
+def test_whole_labels_that_were_stored_with_a_fraction_are_the_same_labels(
+    code_model: str, request_to_predict: RequestFor, datasets: Path
+) -> None:
+    # As pandas stores whole numbers of which one is missing.
+    codes = pl.DataFrame({"code": [1.0, 2.0, 3.0, None, math.nan]})
+    codes.write_parquet(datasets / "floats.parquet")
+    batches = ["floats.parquet", [{"code": None}]]
+    result = plain("predict", request_to_predict(code_model, batches))
+    assert result["predictions"][:3] == ["is 1", "is 2", "is 3.0"]
+    assert len(set(result["predictions"][3:])) == 1
+
+
 def test_iris_is_predicted_as_well_as_by_scikit_learn(
     settings: Settings, request_to_predict: RequestFor, datasets: Path
 ) -> None:

@@ -41,6 +41,14 @@ def test_parts_may_differ_in_column_order_and_in_number_type(tmp_path: Path) -> 
     assert frame["b"].to_list() == ["x", "y", "7"]
 
 
+def test_a_label_that_one_part_stores_as_a_fraction_is_the_same_label(tmp_path: Path) -> None:
+    files = (tmp_path / "0.parquet", tmp_path / "1.parquet")
+    pl.DataFrame({"a": [1.0, 2.5, None, float("nan")]}).write_parquet(files[0])
+    pl.DataFrame({"a": ["1", "K"]}).write_parquet(files[1])
+    frame = reading.read(Source(files, "parquet"))
+    assert frame["a"].to_list() == ["1", "2.5", None, None, "1", "K"]
+
+
 def test_a_column_without_a_value_in_one_part_keeps_its_type(tmp_path: Path) -> None:
     frame = read(tmp_path, "a,d\n1,2024-01-02\n", "a,d\n,\n,\n")
     assert frame["a"].to_list() == [1, None, None]

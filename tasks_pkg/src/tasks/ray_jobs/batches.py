@@ -8,8 +8,8 @@ type      accepted
 number    numbers, booleans, text that is a number
 boolean   booleans, 0 and 1, ``true`` and ``false``
 date      ISO 8601 text
-category  text; numbers and booleans as text
-text      text; numbers and booleans as text
+category  text; numbers and booleans as text, 2 and 2.0 alike
+text      as category
 unused    anything: the model was trained without this column
 ========= ==============================================================
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ SHOWN = 100
 PIECE = "celray piece"
 #: Types of columns that are text even where they look like numbers.
 _WORDS = ("category", "text")
+#: Such columns, each with the categories that the model has seen.
+Words = Mapping[str, tuple[str, ...]]
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     parameters = request.parameters
     reporter.progress("reading", 0, 1, "looking at model and rows")
     model = signature.find(parameters["model_path"], request.models_dir)
-    Predictor(model)  # here, where a file that is no model is one readable error
+    plan = Predictor(model).plan  # here, where a file that is no model is one readable error
     files, rows = batches.divided(parameters["data_batches"])
     roots = (request.datasets_dir, request.models_dir)
     found = [sources.resolve(path, roots, "data_batches") for path in files]
@@ -57,10 +59,10 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         return {**finished, "reused": True}
     artefacts.require_writable(folder.parent, reporter.run_dir)
 
-    words = [name for name, kind in model.types.items() if kind in _WORDS]
+    words = {column.name: column.categories for column in plan.columns if column.role in _WORDS}
     wanted = parameters["id_column"]
     tables = [_from_files(model, source, words, wanted) for source in found]
-    tables += [_from_rows(model, rows, wanted)] if rows else []
+    tables += [_from_rows(model, rows, words, wanted)] if rows else []
     ids = _ids([part for part, _ in tables], wanted)
     table = pl.concat([part for _, part in tables], how="vertical_relaxed")
     reading.require_unchanged(taken)
@@ -95,7 +97,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
 
 
 def _from_files(
-    model: signature.Model, source: sources.Source, words: list[str], wanted: str | None
+    model: signature.Model, source: sources.Source, words: Words, wanted: str | None
 ) -> tuple[pl.Series, pl.DataFrame]:
     frame = reading.read(source, words)
     where = str(source.files[0])
@@ -103,12 +105,17 @@ def _from_files(
     if wanted is not None:
         sources.require_column(wanted, frame.columns, "id_column", where)
     ids = frame[wanted] if wanted is not None else pl.int_range(frame.height, eager=True)
-    columns = [_conform(frame[name], model.types[name], where) for name in model.needed]
+    columns = [
+        _known(reading.written(frame[name]), frame[name].dtype.is_numeric(), words[name])
+        if name in words
+        else _conform(frame[name], model.types[name], where)
+        for name in model.needed
+    ]
     return ids, pl.DataFrame(columns)
 
 
 def _from_rows(
-    model: signature.Model, rows: list[list[Any]], wanted: str | None
+    model: signature.Model, rows: list[list[Any]], words: Words, wanted: str | None
 ) -> tuple[pl.Series, pl.DataFrame]:
     batches.require_rows(model, rows)
     named = [
@@ -126,6 +133,9 @@ def _from_rows(
     for name in model.needed:
         kind = model.types[name]
         values = [row[name] for row, _ in named]
+        if name in words:
+            columns.append(_words(name, values, words[name]))
+            continue
         if kind == "number":  # beside text, a boolean would become a word
             values = [int(value) if isinstance(value, bool) else value for value in values]
         columns.append(_conform(_series(name, values), kind, "data_batches"))
@@ -147,6 +157,23 @@ def _text(value: Any) -> str:  # noqa: ANN401 - JSON
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _words(name: str, values: list[Any], known: tuple[str, ...]) -> pl.Series:
+    """Give JSON values as text, each by itself: none is written otherwise for its neighbours."""
+    fractions = pl.Series([v if isinstance(v, float) else None for v in values], dtype=pl.Float64)
+    own = [None if v is None or isinstance(v, float) else _text(v).strip() or None for v in values]
+    text = pl.Series(name, own, dtype=pl.String)
+    numbers = [isinstance(v, int | float) and not isinstance(v, bool) for v in values]
+    text = text.zip_with(text.is_not_null(), reading.written(fractions))
+    return _known(text, pl.Series(numbers), known)
+
+
+def _known(text: pl.Series, numbers: pl.Series | bool, known: tuple[str, ...]) -> pl.Series:
+    """Write whole numbers as the model knows them: ``1.0`` where it has seen that and no ``1``."""
+    pointed = text + ".0"
+    other = pointed.is_in(known) & ~text.is_in(known) & numbers
+    return pointed.zip_with(other.fill_null(value=False), text)
+
+
 def _conform(column: pl.Series, kind: str, where: str) -> pl.Series:
     """Give a column as the model takes it.
 
@@ -154,8 +181,6 @@ def _conform(column: pl.Series, kind: str, where: str) -> pl.Series:
         InputProblemError: it holds values of another type.
     """
     given = column.dtype
-    if kind in _WORDS:
-        return column.cast(pl.String)
     if given == pl.Null:
         return column.cast(pl.Float64)
     if kind == "date":

@@ -124,7 +124,7 @@ def _join(files: Sequence[Path], frames: list[pl.DataFrame]) -> pl.DataFrame:
         empty = pl.lit(None).alias(name)
         frames = [f.with_columns(empty) if f[name].null_count() == len(f) else f for f in frames]
     joined = pl.concat(
-        [f.with_columns(pl.col(text).cast(pl.String)) if text else f for f in frames],
+        [f.with_columns(written(f[name]) for name in text) for f in frames],
         how="vertical_relaxed",
     )
     words = [name for name, kind in joined.schema.items() if kind == pl.String]
@@ -135,6 +135,14 @@ def _join(files: Sequence[Path], frames: list[pl.DataFrame]) -> pl.DataFrame:
         pl.when(pl.col(name).is_in(MISSING)).then(None).otherwise(pl.col(name)).alias(name)
         for name in words
     )
+
+
+def written(column: pl.Series) -> pl.Series:
+    """Give a column as text; a whole number is written alike, whatever stands beside it."""
+    if not column.dtype.is_float():
+        return column.cast(pl.String)
+    # Beside a fraction or a missing value, whole numbers are stored as floats.
+    return column.fill_nan(None).cast(pl.String).str.strip_suffix(".0")
 
 
 def _group(kind: pl.DataType) -> str:
