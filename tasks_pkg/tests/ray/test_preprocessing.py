@@ -30,9 +30,37 @@ def test_what_csv_tools_call_missing_is_missing(tmp_path: Path) -> None:
     assert frame["t"].to_list() == ["a", None, None, None, None]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_blank_lines_are_no_rows(tmp_path: Path, end: str) -> None:
+    lines = ["a,b", "", '1,"x', "", 'y"', "", "", ",", '3,"z"', "", ""]
+    (tmp_path / "a.csv").write_text(end.join(lines), newline="")
+    frame = reading.read(Source((tmp_path / "a.csv",), "csv"))
+    assert frame["a"].to_list() == [1, None, 3]
+    assert frame["b"].to_list() == [f"x{end}{end}y", None, "z"]
+
+
+def test_a_blank_line_in_a_single_column_is_no_row_but_an_empty_value_is(tmp_path: Path) -> None:
+    assert read(tmp_path, '\ufeffx\n1\n\n""\n\n2\n\n')["x"].to_list() == [1, None, 2]
+
+
+def test_blank_lines_are_no_rows_wherever_a_file_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = "x,y\n" + '\n1,"a\n\nb"\n\n\n2.5,c\n' * 20
+    for size in range(9, 40):
+        monkeypatch.setattr(reading, "BLOCK_BYTES", size)
+        assert read(tmp_path, content)["y"].to_list() == ["a\n\nb", "c"] * 20
+
+
+def test_a_file_of_blank_lines_has_no_rows(tmp_path: Path) -> None:
+    with pytest.raises(InputProblemError, match="a header and no rows"):
+        read(tmp_path, "a,b\n" + "\n" * (2 << 20))
+
+
 def test_a_type_that_shows_late_is_found(tmp_path: Path) -> None:
     rows = "\n".join(["1"] * (reading.SCHEMA_ROWS + 5) + ["2.5"])
     assert read(tmp_path, f"x\n{rows}\n")["x"].dtype == pl.Float64
+    assert read(tmp_path, f"x\n{rows}\n\n")["x"].null_count() == 0
 
 
 def test_parts_may_differ_in_column_order_and_in_number_type(tmp_path: Path) -> None:

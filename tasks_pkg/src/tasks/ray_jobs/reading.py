@@ -1,10 +1,12 @@
 """Reads a dataset into memory with polars, and takes the fingerprints of its files."""
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -152,14 +154,18 @@ def _group(kind: pl.DataType) -> str:
     return "moment" if kind in {pl.Date, pl.Datetime} else str(kind)
 
 
-def require_sound_text(file: Path) -> None:
+def require_sound_text(file: Path) -> list[tuple[int, int]]:
     """Refuse a CSV file that is not UTF-8, holds a NUL byte, or opens a quote for ever.
 
     Polars would take the rest of the file for one value.
 
+    Returns:
+        Where its blank lines begin and end: to polars they are rows.
+
     Raises:
         InputProblemError: names the place; or a row is longer than :data:`RECORD_LIMIT_BYTES`.
     """
+    blank: list[tuple[int, int]] = []
 
     def blocks() -> Iterator[bytes]:
         with file.open("rb") as stream:
@@ -167,9 +173,27 @@ def require_sound_text(file: Path) -> None:
                 if not piece.closed:
                     offset = piece.start + int(piece.toggles[-1])
                     raise byte_ranges.quote_open(file, offset)
+                blank.extend(_blank_lines(piece))
                 yield piece.data
 
     csv_files.require_text(file, blocks())
+    return blank
+
+
+def _blank_lines(piece: byte_ranges.Piece) -> Iterator[tuple[int, int]]:
+    data = piece.data
+    # Looking for them one by one takes longer than all else, and few files have any.
+    if b"\n\n" in data or b"\n\r\n" in data or data.startswith((b"\n", b"\r\n")):
+        for line in re.finditer(rb"^\r?\n", data, re.MULTILINE):
+            if np.searchsorted(piece.toggles, line.start()) % 2 == 0:  # outside quotes
+                yield piece.start + line.start(), piece.start + line.end()
+
+
+def _without(file: Path, gaps: list[tuple[int, int]]) -> bytes:
+    data = memoryview(file.read_bytes())
+    starts = [0, *(end for _, end in gaps)]
+    ends = [*(start for start, _ in gaps), len(data)]
+    return b"".join(data[start:end] for start, end in zip(starts, ends, strict=True))
 
 
 def require_even_rows(file: Path) -> None:
@@ -214,16 +238,17 @@ def require_even_rows(file: Path) -> None:
 
 def _read_csv(file: Path, text: Collection[str]) -> pl.DataFrame:
     header = csv_files.columns_of(file)
-    require_sound_text(file)
+    blank = require_sound_text(file)
     require_even_rows(file)
+    content = _without(file, blank) if blank else file
     try:
         # Polars' own names differ where the header has none.
         own = pl.read_csv(file, n_rows=0).columns
         types = {mine: pl.String() for mine, name in zip(own, header, strict=True) if name in text}
         try:
-            frame = _parse_csv(file, SCHEMA_ROWS, types)
+            frame = _parse_csv(content, SCHEMA_ROWS, types)
         except pl.exceptions.ComputeError:
-            frame = _parse_csv(file, None, types)
+            frame = _parse_csv(content, None, types)
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         raise InputProblemError(
             "dataset_damaged",
@@ -238,9 +263,11 @@ def _read_csv(file: Path, text: Collection[str]) -> pl.DataFrame:
     return frame
 
 
-def _parse_csv(file: Path, schema_rows: int | None, types: dict[str, pl.String]) -> pl.DataFrame:
+def _parse_csv(
+    content: Path | bytes, schema_rows: int | None, types: dict[str, pl.String]
+) -> pl.DataFrame:
     return pl.read_csv(
-        file,
+        content,
         schema_overrides=types,
         null_values=MISSING,
         infer_schema_length=schema_rows,
