@@ -5,6 +5,8 @@ import math
 import pickle
 import uuid
 from collections.abc import Callable
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +178,30 @@ def test_whole_labels_that_were_stored_with_a_fraction_are_the_same_labels(
     result = plain("predict", request_to_predict(code_model, batches))
     assert result["predictions"][:3] == ["is 1", "is 2", "is 3.0"]
     assert len(set(result["predictions"][3:])) == 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "told"),
+    [
+        ([date(2026, 1, 31), date(2026, 2, 1)], ["2026-01-31", "2026-02-01"]),
+        ([time(1), time(2)], ["01:00:00", "02:00:00"]),
+        ([Decimal("1.10"), Decimal("2.00")], ["1.10", "2.00"]),
+        ([b"ab", b"\xff"], ["ab", "\\xff"]),
+    ],
+)
+def test_ids_of_any_type_are_kept_and_told(
+    code_model: str,
+    request_to_predict: RequestFor,
+    datasets: Path,
+    ids: list[Any],
+    told: list[str],
+) -> None:
+    frame = pl.DataFrame({"id": ids, "code": ["1", "2"]})
+    frame.write_parquet(datasets / "typed.parquet")
+    result = plain("predict", request_to_predict(code_model, "typed.parquet", "id"))
+    kept = pl.read_parquet(result["predictions_path"])
+    assert kept["id"].to_list() == frame["id"].to_list()
+    assert result["ids"] == told
 
 
 def test_iris_is_predicted_as_well_as_by_scikit_learn(

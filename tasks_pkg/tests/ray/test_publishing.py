@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,18 @@ def test_a_run_that_was_killed_while_it_published_is_done_again(
     again = process(root, "second")
     assert (again["reused"], again["rows_written"]) == (False, 3)
     assert process(root, "third")["reused"]
+
+
+def test_a_result_that_cannot_be_written_down_leaves_nothing(root: Path) -> None:
+    folder = root / "models" / "report"
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        artefacts.publish(
+            request_of(root, "first"),
+            folder,
+            {"result": {"of": date(2026, 1, 31)}},
+            lambda path: write_json(path / "file.json", 1),
+        )
+    assert list(folder.parent.glob("*report*")) == []
 
 
 def test_of_two_runs_to_one_output_the_manifest_is_of_the_last(

@@ -144,14 +144,15 @@ def publish(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         write(temporary)
-        files = described(temporary)
+        whole = {**manifest, "files": described(temporary)}
+        json.dumps(whole)  # what JSON cannot hold is told before anything has its final name
         with publishing(request):
             other = finished(path / MANIFEST)
             if other is not None:
                 return other
             shutil.rmtree(path, ignore_errors=True)  # what a killed run left, without a manifest
             temporary.rename(path)
-            write_json(path / MANIFEST, {**manifest, "files": files})
+            write_json(path / MANIFEST, whole)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     result: dict[str, Any] = manifest["result"]

@@ -1,5 +1,6 @@
 """``python -m ray_jobs predict``: predict rows with a model of ours, and keep the predictions."""
 
+import datetime as dt
 import hashlib
 import json
 import math
@@ -74,7 +75,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         "status": "success",
         "total_predictions": predictions.height,
         "predictions": first["prediction"].to_list(),
-        "ids": first["id"].to_list(),
+        "ids": [_plain(value) for value in first["id"]],
         "task": model.manifest["signature"]["output"]["task"],
         "model_path": str(model.folder),
         "predictions_path": str(folder / PREDICTIONS),
@@ -247,6 +248,15 @@ def _ids(parts: list[pl.Series], wanted: str | None) -> pl.Series:
             "Choose a column whose values differ, or leave id_column out.",
         )
     return ids
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a Parquet file holds
+    """Give an id as JSON has it; what it has no type for, as text."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return value.isoformat() if isinstance(value, dt.date | dt.time) else str(value)
 
 
 class Actor:
