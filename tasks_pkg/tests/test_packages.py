@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
-from celray_testing import StartWorker
+from celray_testing import PACKAGE, StartWorker
 
 from tasks.settings import ConfigurationError, Settings
 
@@ -82,6 +82,29 @@ def test_a_declared_package_is_called_where_it_was_routed(
     start_worker(CELRAY_PACKAGES=json.dumps(WORDS))
     result = client.send_task("word_count.one", args=["four"], queue="default")
     assert result.get(timeout=20) == 4
+
+
+def test_a_task_that_is_named_beside_a_pattern_is_told_and_sent_to_its_own_queue(
+    env: dict[str, str], install: Install, start_worker: StartWorker
+) -> None:
+    install("word-count", more=TASK.format(task="word_count.two").replace("one", "two"))
+    queues = {"word_count.one": "data", "word_count.*": "default"}
+    start_worker(CELRAY_PACKAGES=json.dumps([{"name": "word-count", "queues": queues}]))
+    urls = {"CELERY_BROKER_URL": env["CELRAY_BROKER_URL"]}
+    urls["CELERY_RESULT_BACKEND"] = env["CELRAY_RESULT_BACKEND_URL"]
+    here_or_not = (env["PYTHONPATH"], str(PACKAGE / "src"))
+    for path in here_or_not:
+        for task, queue in (("one", "data"), ("two", "default")):
+            done = subprocess.run(
+                [sys.executable, "-m", "tasks.cli", "submit", task, "text=four", "--json"],
+                env={"PATH": env["PATH"], "HOME": env["HOME"], "PYTHONPATH": path, **urls},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["queue"] == queue
 
 
 def test_one_queue_stands_for_all_tasks_of_a_package(configure: Configure) -> None:

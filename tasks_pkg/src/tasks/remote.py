@@ -2,7 +2,6 @@
 
 import os
 import time
-from fnmatch import fnmatchcase
 from typing import TypedDict, cast
 
 from celery import Celery
@@ -10,7 +9,7 @@ from celery.worker import state
 from celery.worker.control import inspect_command
 
 from tasks.contracts import Untyped
-from tasks.settings import get_settings
+from tasks.settings import get_settings, queue_of
 from tasks.versions import versions
 
 _STARTED = time.monotonic()
@@ -51,8 +50,7 @@ def celray_info(control: Untyped) -> WorkerInfo:
         "routes": {
             task: queue
             for task in tasks
-            for pattern, queue in get_settings().routes.items()
-            if fnmatchcase(task, pattern)
+            if (queue := queue_of(task, get_settings().routes)) is not None
         },
     }
 

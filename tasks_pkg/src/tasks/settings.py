@@ -7,7 +7,7 @@ directory (``/run/secrets``). A missing or wrong one stops the process at start 
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -98,6 +98,13 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def queue_of(task: str, routes: Mapping[str, str]) -> str | None:
+    """Give a task's queue as Celery finds it: its own name comes first, then the first pattern."""
+    if task in routes:
+        return routes[task]
+    return next((queue for name, queue in routes.items() if fnmatchcase(task, name)), None)
+
+
 class PackageSpec(_Strict):
     """A task package of others: its distribution's name, and the queue of each of its tasks.
 
@@ -129,9 +136,7 @@ class PackageSpec(_Strict):
 
     def queue_of(self, task: str) -> str | None:
         """Give a task's queue; None where the package does not declare it."""
-        if task in self.queues:
-            return self.queues[task]
-        return next((q for name, q in self.queues.items() if fnmatchcase(task, name)), None)
+        return queue_of(task, self.queues)
 
 
 class RayRuntimeEnv(_Strict):

@@ -136,7 +136,7 @@ def submit(  # noqa: PLR0913, PLR0917 - one per option
     sent = client.send(task, values, queue, task_id, delay)
     if not (watch or log):
         if session.json:
-            session.say_json({"id": sent.id, "name": task.name, "queue": queue or task.queue})
+            session.say_json({"id": sent.id, "name": task.name, "queue": sent.queue})
         else:
             session.say(sent.id)
             session.note(f"sent; celray status {sent.id} says how far it is")

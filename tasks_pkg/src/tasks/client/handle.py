@@ -139,10 +139,18 @@ def read(app: Celery, task_id: str) -> Status | None:
 class SubmittedTask:
     """One task, by its id. Made by :class:`tasks.client.Client`."""
 
-    def __init__(self, client: "Client", task_id: str, name: str | None = None) -> None:
+    def __init__(
+        self,
+        client: "Client",
+        task_id: str,
+        name: str | None = None,
+        queue: str | None = None,
+    ) -> None:
         self.client = client
         self.id = task_id
         self.name = name
+        #: Where it was sent; None for a task that was taken up by its id.
+        self.queue = queue
 
     def __repr__(self) -> str:
         return f"SubmittedTask({self.id!r}, {self.name!r})"

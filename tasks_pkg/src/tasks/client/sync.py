@@ -157,7 +157,7 @@ class Client:
                 countdown=countdown,
                 headers=stamped(),
             )
-        return SubmittedTask(self, sent.id, task.name)
+        return SubmittedTask(self, sent.id, task.name, queue)
 
     def _is_done(self, task_id: str, name: str, arguments: dict[str, Any]) -> bool:
         """Tell whether this task has ended well under this id.
