@@ -189,6 +189,43 @@ def test_a_failed_task_says_so_in_one_line(
             "'a' is named 2 times; name it once",
         ),
         (["submit", "send_notification", "message=1", "message=2"], "message is given twice"),
+        (
+            ["submit", "distributed_training", "model_config.max_depth=4", "model_config={}"],
+            "model_config is given whole and as model_config.max_depth",
+        ),
+        (
+            ["submit", "distributed_training", "model_config={}", "model_config.max_depth=4"],
+            "model_config is given whole and as model_config.max_depth",
+        ),
+        (
+            ["submit", "distributed_training", 'model_config={"seed": 1, "seed": 2}'],
+            "model_config: the key 'seed' stands 2 times in one object",
+        ),
+        (
+            ["submit", "send_notification", "--json-args", '{"message": "a"}', "message=b"],
+            "message is given twice, also in --json-args",
+        ),
+        (
+            [
+                "submit",
+                "distributed_training",
+                "--json-args",
+                '{"model_config": {"seed": 1}}',
+                "model_config.seed=2",
+            ],
+            "model_config.seed is given twice, also in --json-args",
+        ),
+        (
+            ["submit", "send_notification", "--json-args", '{"message": "a", "message": "b"}'],
+            "--json-args: the key 'message' stands 2 times in one object",
+        ),
+        (
+            ["submit", "ping", "--json-args", '{"a": 1}', "--json-args", '{"b": 2}'],
+            "'--json-args': is given twice",
+        ),
+        (["submit", "ping", "--timeout", "5"], "--timeout says how long to watch: add --watch"),
+        (["submit", "ping", "--task-id", ""], "task id '' cannot be used"),
+        (["submit", "ping", "--delay", "inf"], "cannot be delayed by inf seconds"),
         (["submit", "ping", "loud"], "'loud' is not of the form key=value"),
         (["submit", "ping", "--json-args", "[1]"], "a JSON object is needed"),
         (["submit", "send_notification", "message=@/no/such/file"], "No such file"),
@@ -252,6 +289,20 @@ def test_queues_and_workers(celray: Celray, start_worker: StartWorker, client: C
     assert "default, celery" in celray("workers").stdout
 
 
+def test_a_queue_that_the_service_does_not_have_is_refused(
+    celray: Celray, start_worker: StartWorker, redis: RedisServer
+) -> None:
+    celray("submit", "ping", "--queue", "data")  # nobody says which queues there are
+    start_worker()
+    for queue in ("nosuch", ""):
+        said = celray("submit", "ping", "--queue", queue, status=2).stderr
+        assert f"queue {queue!r}: the service has no such queue; it has: celery, data" in said
+    # The worker of this one is not there now.
+    assert document(celray("submit", "ping", "--queue", "ml", "--json"))["queue"] == "ml"
+    with redis.client(0) as broker:
+        assert broker.llen("ml") == broker.llen("data") == 1
+
+
 def test_no_worker_and_an_unknown_id_have_their_own_exit_status(celray: Celray) -> None:
     assert "no worker answers" in celray("workers", status=69).stderr
     assert "nothing is known of task nonsense" in celray("status", "nonsense", status=3).stderr
@@ -299,6 +350,15 @@ def test_the_environment_is_a_connection_too(celray: Celray, redis: RedisServer)
         CELERY_RESULT_BACKEND=redis.url(1),
         CELRAY_CREDENTIALS="/no/such/file",
     )
+
+
+def test_half_a_connection_in_the_environment_is_refused(
+    celray: Celray, redis: RedisServer
+) -> None:
+    said = celray("queues", CELERY_RESULT_BACKEND=redis.url(1), status=78).stderr
+    assert "the environment: CELERY_BROKER_URL: is missing" in said
+    said = celray("queues", CELERY_BROKER_URL=redis.url(0), status=78).stderr
+    assert "the environment: CELERY_RESULT_BACKEND: is missing" in said
 
 
 def test_celery_itself_is_reached_with_the_clients_app(

@@ -23,7 +23,8 @@ from tasks.client import (
     docstrings,
 )
 from tasks.client.catalogue import TaskInfo
-from tasks.contracts import InvalidArgumentsError
+from tasks.contracts import Contract, InvalidArgumentsError
+from tasks.settings import ConfigurationError
 
 EXAMPLES = PACKAGE / "examples"
 
@@ -51,6 +52,40 @@ def test_a_mistake_is_refused_and_nothing_is_sent(ours: Client, redis: RedisServ
     with pytest.raises(UnknownTaskError, match="did you mean 'ping'"):
         ours.submit("pin")
     with redis.client(0) as broker:
+        assert not broker.exists("default")
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_half_a_connection_is_refused_and_no_other_one_is_taken(
+    kind: type[Client] | type[AsyncClient], redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELERY_BROKER_URL", redis.url(0))
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", redis.url(1))
+    with pytest.raises(ConfigurationError, match="`broker` without `backend`; give both"):
+        kind(broker=redis.url(2))
+    with pytest.raises(ConfigurationError, match="`backend` without `broker`; give both"):
+        kind(backend=redis.url(2))
+    with pytest.raises(ConfigurationError, match="backend: must be a URL of the form redis://"):
+        kind(broker=redis.url(2), backend="http://u:secret@host")
+
+
+def test_a_parameter_that_is_also_an_option_of_submit_is_not_taken_for_it(
+    ours: Client, redis: RedisServer
+) -> None:
+    def export(queue: str = "none") -> None:
+        """Have a parameter that submit has too."""
+
+    known = ours.tasks()
+    export_info = TaskInfo("mine.export", "data", Contract(export))
+    known["mine.export"] = export_info
+    try:
+        with pytest.raises(InvalidArgumentsError, match=r"client\.send\(client\.find\('export'\)"):
+            ours.submit("export", queue="default")
+        ours.send(ours.find("export"), {"queue": "default"})
+    finally:
+        del known["mine.export"]
+    with redis.client(0) as broker:
+        assert "'queue': 'default'" in broker.lrange("data", 0, -1)[0]
         assert not broker.exists("default")
 
 

@@ -19,6 +19,8 @@ class WorkerInfo(TypedDict):
     """What one worker says about itself; ``started_at`` is its clock, seconds since the epoch."""
 
     queues: list[str]
+    all_queues: list[str]
+    """Those of every worker of the catalogue."""
     processes: int
     running: int
     done: int
@@ -39,6 +41,7 @@ def celray_info(control: Untyped) -> WorkerInfo:
     tasks = sorted(name for name in control.app.tasks if not name.startswith("celery."))
     return {
         "queues": [q for q in get_settings().queues if reads and reads.consuming_from(q)],
+        "all_queues": list(get_settings().queues),
         "processes": consumer.pool.num_processes,
         "running": len(state.active_requests),
         "done": sum(state.total_count.values()),

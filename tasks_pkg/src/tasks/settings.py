@@ -483,13 +483,14 @@ def credentials_file() -> Path:
 def load_client_settings(file: Path | None = None) -> ClientSettings:
     """Read a client's connection: ``file``, else the environment, else the user's own file.
 
-    The environment counts when it has ``CELERY_BROKER_URL``; ``CELRAY_CREDENTIALS`` names a file
-    in place of the user's own.
+    The environment counts when it has ``CELERY_BROKER_URL`` or ``CELERY_RESULT_BACKEND``;
+    ``CELRAY_CREDENTIALS`` names a file in place of the user's own.
 
     Raises:
         ConfigurationError: there is none, it is incomplete, or others can read it.
     """
-    if file is None and os.environ.get(CLIENT_NAMES["broker_url"]):
+    needed = (CLIENT_NAMES["broker_url"], CLIENT_NAMES["result_backend_url"])
+    if file is None and any(map(os.environ.get, needed)):
         return _client_settings(dict(os.environ), "the environment")
     named = os.environ.get(CREDENTIALS_VARIABLE)
     place = file or Path(named or credentials_file()).expanduser()

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from tasks.cli.context import Session, common
-from tasks.cli.sending import complete_task
+from tasks.cli.sending import complete_task, json_args
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -14,7 +14,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.command(short_help="Run a task here, without broker or worker.")
 @click.argument("name", shell_complete=complete_task)
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--json-args", metavar="JSON", help="Arguments as a JSON object, @FILE, or - .")
+@json_args
 @click.option(
     "--datasets", type=_FOLDER, default=".", show_default=True, help="What /datasets is here."
 )

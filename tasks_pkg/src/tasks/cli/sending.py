@@ -21,6 +21,22 @@ def complete_task(_ctx: click.Context, _parameter: click.Parameter, incomplete: 
     return [name for name in names if name.startswith(incomplete)]
 
 
+def _once(_ctx: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> str | None:
+    if len(value) > 1:
+        message = "is given twice; give one document, and the rest as key=value"
+        raise click.BadParameter(message)
+    return value[0] if value else None
+
+
+json_args = click.option(
+    "--json-args",
+    metavar="JSON",
+    multiple=True,
+    callback=_once,
+    help="Arguments as a JSON object, @FILE, or - .",
+)
+
+
 @click.command("tasks", short_help="List the tasks, or describe one.")
 @click.argument("name", required=False, shell_complete=complete_task)
 @common
@@ -97,7 +113,7 @@ def _indented(text: str) -> str:
 @click.command(short_help="Check a task's arguments and send it.")
 @click.argument("name", shell_complete=complete_task)
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--json-args", metavar="JSON", help="Arguments as a JSON object, @FILE, or - .")
+@json_args
 @click.option("--queue", help="In place of the task's own queue.")
 @click.option("--task-id", help="An id of your own, for this task alone.")
 @click.option("--delay", type=float, metavar="SECONDS", help="Start no earlier than in so long.")
@@ -130,6 +146,9 @@ def submit(  # noqa: PLR0913, PLR0917 - one per option
     """  # noqa: D301 - click wants the character itself
     from tasks.client.arguments import parse  # noqa: PLC0415
 
+    if timeout is not None and not (watch or log):
+        message = "--timeout says how long to watch: add --watch"
+        raise click.UsageError(message)
     client = session.client
     task = client.find(name)
     values = parse(arguments, json_args, task.contract)

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from tasks.contracts import Contract, InvalidArgumentsError
 
 
 def parse(words: Sequence[str], document: str | None, contract: Contract | None) -> dict[str, Any]:
-    """Give the keyword arguments for a task.
+    """Give the keyword arguments for a task; nothing is set twice.
 
     Args:
         words: ``key=value``; ``model_config.max_depth=4`` sets a key of a key. A value is JSON,
@@ -31,14 +32,25 @@ def parse(words: Sequence[str], document: str | None, contract: Contract | None)
             raise InvalidArgumentsError(message)
         if text.startswith("@"):
             text = _file(text[1:], key)
-        if path in texts:
-            message = f"{key} is given twice; a list is written {key}='[1, 2]'"
-            raise InvalidArgumentsError(message)
+        _refuse_twice(path, texts)
         texts[path] = text
-        _set(arguments, path, _value(text), key)
+        _set(arguments, path, _value(text, key), key)
     if contract is not None:
         _as_text(arguments, texts, contract)
     return arguments
+
+
+def _refuse_twice(path: tuple[str, ...], earlier: Iterable[tuple[str, ...]]) -> None:
+    key = ".".join(path)
+    for other in earlier:
+        if other == path:
+            message = f"{key} is given twice; a list is written {key}='[1, 2]'"
+            raise InvalidArgumentsError(message)
+        shared = min(len(path), len(other))
+        if path[:shared] == other[:shared]:
+            whole, part = sorted((".".join(other), key), key=len)
+            message = f"{whole} is given whole and as {part}; give it in one way"
+            raise InvalidArgumentsError(message)
 
 
 def _document(text: str) -> dict[str, Any]:
@@ -47,7 +59,7 @@ def _document(text: str) -> dict[str, Any]:
     elif text.startswith("@"):
         text = _file(text[1:], "--json-args")
     try:
-        value = json.loads(text)
+        value = _json(text, "--json-args")
     except ValueError as error:
         message = f"--json-args: not JSON ({error})"
         raise InvalidArgumentsError(message) from None
@@ -66,11 +78,24 @@ def _file(name: str, key: str) -> str:
         raise InvalidArgumentsError(message) from None
 
 
-def _value(text: str) -> Any:  # noqa: ANN401 - JSON
+def _value(text: str, key: str) -> Any:  # noqa: ANN401 - JSON
     try:
-        return json.loads(text)
+        return _json(text, key)
     except ValueError:
         return text
+
+
+def _json(text: str, origin: str) -> Any:  # noqa: ANN401 - JSON
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            times = Counter(key for key, _ in pairs)
+            twice = next(key for key in times if times[key] > 1)
+            message = f"{origin}: the key {twice!r} stands {times[twice]} times in one object"
+            raise InvalidArgumentsError(message)
+        return found
+
+    return json.loads(text, object_pairs_hook=once)
 
 
 def _set(arguments: dict[str, Any], path: tuple[str, ...], value: object, key: str) -> None:
@@ -80,6 +105,9 @@ def _set(arguments: dict[str, Any], path: tuple[str, ...], value: object, key: s
         if not isinstance(inner, dict):
             message = f"{key}: {step!r} already has the value {json.dumps(inner)[:80]}"
             raise InvalidArgumentsError(message)
+    if path[-1] in inner:
+        message = f"{key} is given twice, also in --json-args; give it in one place"
+        raise InvalidArgumentsError(message)
     inner[path[-1]] = value
 
 
@@ -95,4 +123,7 @@ def _as_text(
     for problem in problems:
         path = tuple(map(str, problem.where))
         if problem.kind == "string_type" and path in texts:
-            _set(arguments, path, texts[path], ".".join(path))
+            inner = arguments
+            for step in path[:-1]:
+                inner = inner[step]
+            inner[path[-1]] = texts[path]

@@ -1,13 +1,14 @@
 """The client: submit, look, wait."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from celery import Celery
 from kombu.utils.json import dumps
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from tasks.client import catalogue
 from tasks.client.broker import Broker
@@ -17,7 +18,7 @@ from tasks.client.handle import SubmittedTask, read
 from tasks.client.jobs import Jobs
 from tasks.contracts import InvalidArgumentsError, require_task_id
 from tasks.deployed import judge
-from tasks.settings import ClientSettings, load_client_settings
+from tasks.settings import ClientSettings, ConfigurationError, load_client_settings
 
 #: How long workers may take to answer a question, in seconds.
 ANSWER_SECONDS = 2.0
@@ -29,7 +30,7 @@ class Client:
     Args:
         credentials: a file of what ``make credentials`` prints; by default the environment
             (``CELERY_BROKER_URL``, ...) or ``~/.config/celray/credentials``.
-        broker: the broker's URL, in place of all that; then ``backend`` is needed too.
+        broker: the broker's URL, in place of all that; ``backend`` goes with it.
         backend: the result store's URL.
 
     Raises:
@@ -43,14 +44,16 @@ class Client:
         broker: str | None = None,
         backend: str | None = None,
     ) -> None:
-        if broker is not None and backend is not None:
-            self.settings = ClientSettings(
-                broker_url=SecretStr(broker),
-                result_backend_url=SecretStr(backend),
-                origin="the caller",
-            )
-        else:
+        if broker is None and backend is None:
             self.settings = load_client_settings(Path(credentials) if credentials else None)
+        elif broker is None or backend is None:
+            given, missing = ("broker", "backend") if backend is None else ("backend", "broker")
+            message = f"a client is given `{given}` without `{missing}`; give both, or neither"
+            raise ConfigurationError(message)
+        else:
+            self.settings = _settings(broker, backend)
+
+        self._known_queues: set[str] = set()
 
     @cached_property
     def app(self) -> Celery:
@@ -124,12 +127,22 @@ class Client:
             arguments: the task's.
 
         Raises:
-            InvalidArgumentsError: an argument is wrong, or the id was used for something else;
-                nothing was sent.
+            InvalidArgumentsError: an argument is wrong, the id was used for something else, the
+                service has no such queue, or the task has a parameter of the name of one of those
+                above; nothing was sent.
             UnknownTaskError, AmbiguousNameError: nothing was sent.
             ServiceUnavailableError: the broker does not answer.
         """
-        return self.send(self.find(name), arguments, queue, task_id, countdown)
+        task = self.find(name)
+        options = {"queue": queue, "task_id": task_id, "countdown": countdown}
+        for option, value in options.items():
+            if value is not None and task.contract and option in task.contract.annotations:
+                message = (
+                    f"{task.short}: {option!r} is a parameter of the task and of submit; send "
+                    f"it as client.send(client.find({name!r}), {{{option!r}: ...}})"
+                )
+                raise InvalidArgumentsError(message)
+        return self.send(task, arguments, queue, task_id, countdown)
 
     def send(
         self,
@@ -144,11 +157,16 @@ class Client:
             task.contract.check(arguments)
         if task_id is not None:
             require_task_id(task_id)
-        queue = queue or task.queue or self._queue_of(task.name)
+        if countdown is not None:
+            _require_date(countdown)
+        if queue is None:
+            queue = task.queue or self._queue_of(task.name)
+        else:
+            self._require_queue(queue)
         self.require_answer()  # Celery itself would try for a minute, and say less
         with answering(self.settings):
             if task_id is not None and self._is_done(task_id, task.name, arguments):
-                return SubmittedTask(self, task_id, task.name)
+                return SubmittedTask(self, task_id, task.name, queue)
             sent = self.app.send_task(
                 task.name,
                 kwargs=arguments,
@@ -179,6 +197,17 @@ class Client:
             )
             raise InvalidArgumentsError(message)
         return known.state == "SUCCESS"
+
+    def _require_queue(self, queue: str) -> None:
+        """Refuse a queue that the service does not have, where a worker says which it has."""
+        if queue in self._known_queues:
+            return
+        for info in self.workers().values():
+            self._known_queues.update(info.get("all_queues") or ())
+        if self._known_queues and queue not in self._known_queues:
+            there = ", ".join(sorted(self._known_queues))
+            message = f"queue {queue!r}: the service has no such queue; it has: {there}"
+            raise InvalidArgumentsError(message)
 
     def _queue_of(self, name: str) -> str:
         """Ask the workers for the queue of a package's task."""
@@ -253,6 +282,30 @@ class Client:
 def _in_order(arguments: dict[str, Any]) -> str:
     """Give arguments as they travel; their own order makes no difference, that inside them may."""
     return str(dumps(sorted(arguments.items())))
+
+
+def _settings(broker: str, backend: str) -> ClientSettings:
+    try:
+        return ClientSettings(
+            broker_url=SecretStr(broker),
+            result_backend_url=SecretStr(backend),
+            origin="the caller",
+        )
+    except ValidationError as error:
+        names = {"broker_url": "broker", "result_backend_url": "backend"}
+        told = [
+            f"{names[str(e['loc'][0])]}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        ]
+        raise ConfigurationError("; ".join(told)) from None
+
+
+def _require_date(countdown: float) -> None:
+    try:
+        datetime.now(UTC) + timedelta(seconds=countdown)
+    except (OverflowError, ValueError):
+        message = f"a task cannot be delayed by {countdown:g} seconds: no date is so far away"
+        raise InvalidArgumentsError(message) from None
 
 
 __all__ = ["Client", "ServiceUnavailableError"]
