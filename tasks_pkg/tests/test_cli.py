@@ -244,6 +244,29 @@ def test_a_mistake_is_told_before_anything_is_sent(
         assert not broker.exists("ml", "data")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["submit", "ping", "--delay", "abc", "--json"],
+        ["submit", "ping", "--badopt", "--json"],
+        ["nosuch", "--json"],
+        ["--json", "nosuch"],
+    ],
+)
+def test_wrong_use_is_told_in_json_too_where_it_stands_before_the_option(
+    celray: Celray, words: list[str]
+) -> None:
+    error = document(celray(*words, status=2))["error"]
+    assert (error["kind"], error["exit_status"]) == ("UsageError", 2)
+
+
+def test_no_result_yet_is_an_error_document_with_and_without_waiting(celray: Celray) -> None:
+    task_id = celray("submit", "ping").stdout.strip()
+    for words in ([], ["--timeout", "0.1"]):
+        error = document(celray("result", task_id, "--json", *words, status=5))["error"]
+        assert error["kind"] == "NotFinishedError"
+
+
 def test_help_is_laid_out_as_written(celray: Celray) -> None:
     for words in ([], ["submit"], ["run"]):
         shown = celray(*words, "--help").stdout

@@ -12,6 +12,17 @@ from celray_testing import PACKAGE, StartWorker
 
 from tasks.settings import ConfigurationError, Settings
 
+#: A task for those who run it here.
+NOISY = """
+import subprocess
+from celery import shared_task
+
+@shared_task(name="word_count.one", bind=True)
+def one(self, text: str) -> dict:
+    print("here I am")
+    subprocess.run(["echo", "and a program of mine"])
+    return {"mean": float("nan"), "extremes": [float("inf"), -float("inf")]}
+"""
 Install = Callable[..., None]
 Configure = Callable[..., Settings]
 
@@ -113,6 +124,34 @@ def test_one_queue_stands_for_all_tasks_of_a_package(configure: Configure) -> No
     assert settings.routes["word_count.*"] == "data"
     assert settings.knows("word_count.anything")
     assert not settings.knows("word_counting.anything")
+
+
+def run_here(env: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    """What `celray run` says of a package's task."""
+    return subprocess.run(
+        [sys.executable, "-m", "tasks.cli", "run", "word_count.one", "--no-ray", *words],
+        env={name: env[name] for name in ("PATH", "HOME", "PYTHONPATH")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_answer_of_a_task_that_is_run_here_is_one_json_document(
+    env: dict[str, str], install: Install
+) -> None:
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is no JSON")
+
+    install("word-count", code=NOISY)
+    for words in ((), ("--json",)):
+        done = run_here(env, "text=a", *words)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout, parse_constant=refuse)
+        assert found == {"mean": "nan", "extremes": ["inf", "-inf"]}
+        assert "here I am" in done.stderr
+        assert "and a program of mine" in done.stderr
 
 
 @pytest.mark.parametrize("command", [("worker",), ("beat",), ("flower", "--port=0")])

@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command needs it: ``celray --help`` answers at once.
 """
 
+import itertools
 import sys
 import traceback
 from pathlib import Path
@@ -62,9 +63,12 @@ for _module in (sending, looking, dead, acting, local):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. No traceback unless ``--debug`` asks."""
+    words = sys.argv[1:] if arguments is None else arguments
     session = Session()
+    # Not by click: an error in what stands before it is told in JSON too.
+    session.json = "--json" in itertools.takewhile(lambda word: word != "--", words)
     try:
-        status = cli.main(arguments, prog_name="celray", standalone_mode=False, obj=session)
+        status = cli.main(words, prog_name="celray", standalone_mode=False, obj=session)
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:

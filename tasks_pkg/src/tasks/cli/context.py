@@ -1,8 +1,11 @@
 """What every command shares: the connection, ``--json``, tables."""
 
 import json
+import math
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -61,7 +64,7 @@ class Session:
 
     def say_json(self, document: object) -> None:
         """Write the answer as one JSON document, in colour on a terminal."""
-        text = json.dumps(document, indent=2, default=str)
+        text = json.dumps(_finite(document), indent=2, default=str, allow_nan=False)
         if sys.stdout.isatty():
             self.out.print_json(text)
         else:
@@ -93,6 +96,17 @@ class Session:
             self.say(f"{name.ljust(width)}  {_cell(value)}")
 
 
+def _finite(value: object) -> object:
+    """Write as text, as tasks do in their results, what no JSON number can be."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value
+
+
 def _cell(value: object) -> str:
     if value is None:
         return "-"
@@ -103,9 +117,21 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def _set_json(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    if value:
-        ctx.find_root().ensure_object(Session).json = True
+@contextmanager
+def answer_alone() -> Iterator[None]:
+    """Keep standard output for the answer: what is written meanwhile goes to standard error.
+
+    Also what another program or a library in C writes, hence the file descriptor itself.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _set_credentials(ctx: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
@@ -125,7 +151,6 @@ def common(command: F) -> F:
     return click.option(
         "--json",
         is_flag=True,
-        expose_value=False,
-        callback=_set_json,
+        expose_value=False,  # Session.json, which `main` sets before anything is parsed
         help="One JSON document on standard output.",
     )(command)

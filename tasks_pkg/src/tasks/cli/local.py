@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from tasks.cli.context import Session, common
+from tasks.cli.context import Session, answer_alone, common
 from tasks.cli.sending import complete_task, json_args
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -53,7 +53,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per option
     if task.contract is not None:
         task.contract.check(values)
     started = time.monotonic()
-    with Screen(session) as screen:
+    with Screen(session) as screen, answer_alone():
         screen.show("running", task.short)
 
         def show(step: dict[str, object]) -> None:

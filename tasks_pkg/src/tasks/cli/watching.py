@@ -172,10 +172,12 @@ def _where(task: "SubmittedTask") -> tuple[str, str]:
 
 def conclude(session: Session, status: "Status", seconds: float | None = None) -> int:
     """Write the result of a task that has ended; returns the exit status."""
-    if session.json:
+    if session.json and status.finished:
         session.say_json(status.as_json())
     try:
         result = status.outcome()
+    except NotFinishedError:
+        raise
     except ClientError as error:
         sys.stderr.write(f"celray: {error}\n")
         return error.exit_status
