@@ -80,22 +80,29 @@ def enter(settings: Settings) -> Enter:
     return write
 
 
-def job(entrypoint: str, settings: Settings, **parameters: object) -> dict[str, Any]:
+def job(
+    entrypoint: str, settings: Settings, task_id: str | None = None, **parameters: object
+) -> dict[str, Any]:
     def request(name: str) -> Any:  # noqa: ANN401
         return job_request(
             name, {**parameters, "mlflow_uri": settings.mlflow_tracking_uri}, settings
         )
 
-    name = uuid.uuid4().hex
+    name = task_id or uuid.uuid4().hex
     return LocalJobs("plain").run(name, entrypoint, request, lambda *_: None).result
 
 
-def retrain(settings: Settings, *, force: bool = False) -> dict[str, Any]:
-    return job("retrain", settings, models=registered.models(settings, None), force=force)
+def retrain(
+    settings: Settings, task_id: str | None = None, *, force: bool = False
+) -> dict[str, Any]:
+    models = registered.models(settings, None)
+    return job("retrain", settings, task_id, models=models, force=force)
 
 
-def rollback(settings: Settings, name: str, version: int | None = None) -> dict[str, Any]:
-    return job("rollback", settings, name=name, version=version)
+def rollback(
+    settings: Settings, name: str, version: int | None = None, task_id: str | None = None
+) -> dict[str, Any]:
+    return job("rollback", settings, task_id, name=name, version=version)
 
 
 def the_whole_life_of_a_model(settings: Settings, wine: pl.DataFrame) -> None:
@@ -215,6 +222,58 @@ def test_a_changed_seed_does_not_compare_on_rows_that_the_model_in_use_was_train
         assert later["holdout_path"] == one["holdout_path"]
         # What has learnt its rows by heart has an R2 near 1 on them, and near 0 on others.
         assert later["score_in_use"] < 0.6
+
+
+def test_a_column_that_came_later_is_missing_in_the_held_out_rows(
+    settings: Settings, noisy: Callable[..., None]
+) -> None:
+    text = NOISY.format(seed=1, fraction=0.2, task="regression") + "[gate]\nmin_improvement = -9\n"
+    (settings.models_dir / "registry" / "noisy.toml").write_text(text)
+    noisy(1)
+    retrain(settings)
+    (settings.datasets_dir / "noisy" / "1.csv").unlink()
+    for part, number in ((2, 0.5), (3, 0.7)):
+        noisy(part, later=number)
+        (wider,) = retrain(settings)["models"]
+        assert (wider["outcome"], wider["version"]) == ("promoted", part)
+    assert "later" in (Path(wider["model_path"]) / "preprocessing.json").read_text()
+    # Both have the column now, and are compared all the same.
+    assert wider["score_in_use"] is not None
+
+
+def test_what_is_in_use_already_is_not_recorded_again_and_the_way_back_stays(
+    settings: Settings, wine: pl.DataFrame, enter: Enter
+) -> None:
+    enter("red", gain=-1.0)
+    retrain(settings)
+    wine.slice(2000).write_csv(settings.datasets_dir / "wine" / "second.csv")
+    retrain(settings)
+    forced = retrain(settings, force=True)
+    (same,) = forced["models"]
+    assert (same["outcome"], same["champion"]["version"]) == ("unchanged", 2)
+    assert "version 2 in use is the very model" in same["reason"]
+    assert (forced["retrained"], forced["promoted"]) == (0, 0)
+    assert rollback(settings, "red")["version"] == 1
+
+
+def test_a_job_in_place_of_one_that_was_lost_reports_what_that_did(
+    settings: Settings,
+    wine: pl.DataFrame,  # noqa: ARG001 - is there
+    enter: Enter,
+) -> None:
+    enter("red")
+    for task, force in (("first", False), ("second", True)):
+        done = retrain(settings, task, force=force)
+        if force:
+            assert done["models"][0]["outcome"] == "promoted"
+        # All that a job which is killed before its report leaves.
+        shutil.rmtree(settings.models_dir / "retraining" / f"celray-{task}")
+        again = retrain(settings, f"{task}-retry1", force=force)
+        assert again["models"] == done["models"]
+        assert (again["retrained"], again["promoted"], again["reused"]) == (1, 1, False)
+        enter("red", rounds=1, gain=-1.0)
+    kept = json.loads((settings.models_dir / "registry/red/versions.json").read_text())
+    assert (kept["champion"], kept["previous"], len(kept["versions"])) == (2, 1, 2)
 
 
 def test_held_out_rows_that_were_chosen_anew_are_no_ground_to_reject_a_model(

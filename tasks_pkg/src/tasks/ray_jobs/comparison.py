@@ -13,20 +13,23 @@ from .signature import Model
 def score(model: Model, rows: pl.DataFrame, metric: str) -> float | None:
     """Score a model on rows with their truth; classes that it does not know get no probability.
 
+    A column that came after the rows were chosen is missing in them.
+
     Args:
         model: one of ours.
-        rows: with the model's columns and its target.
+        rows: with the model's target.
         metric: of the model's kind.
 
     Returns:
         The metric to six digits; None where it is not defined on these rows.
 
     Raises:
-        InputProblemError: the model is damaged, or the rows lack one of its columns.
+        InputProblemError: the model is damaged.
     """
     predictor = Predictor(model)
     truth = rows[model.manifest["signature"]["output"]["name"]]
-    answers = predictor.answers(rows)
+    later = [name for name in model.needed if name not in rows.columns]
+    answers = predictor.answers(rows.with_columns(pl.lit(None).alias(name) for name in later))
     if not predictor.classes:
         numbers = truth.cast(pl.Float64, strict=False)
         known = (numbers.is_not_null() & numbers.is_finite()).fill_null(value=False).to_numpy()

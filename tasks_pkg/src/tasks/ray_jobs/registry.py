@@ -42,6 +42,7 @@ class Version:
         created_at: seconds since the epoch.
         holdout: name of the file of held-out rows; it was trained on none of them. Empty in a
             version from before files were named after their content.
+        run: the task that made it, the same in all its attempts (``JobRequest.run``).
     """
 
     number: int
@@ -55,6 +56,7 @@ class Version:
     reason: str
     created_at: float
     holdout: str = ""
+    run: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +157,7 @@ class Change:
     """One task's change of the registry, and the folder in which it keeps its report.
 
     The folder is the task's, not its attempt's: a job that takes the place of one that was lost
-    finds what that did.
+    finds its report. Where there is none yet, a :class:`Version` says which task made it.
     """
 
     request: JobRequest

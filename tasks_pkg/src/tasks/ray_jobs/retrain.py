@@ -73,13 +73,17 @@ def _retrain(
     request: JobRequest, entry: dict[str, Any], kept: Registry, reporter: Reporter
 ) -> dict[str, Any]:
     name, parameters = entry["name"], entry["parameters"]
+    folder = Path(request.models_dir) / registry.FOLDER / name
+    state = kept.state(name)
+    in_use = state.version(state.champion)
+    last = state.versions[-1] if state.versions else None
+    made = next((version for version in state.versions if version.run == request.run), None)
+    if made is not None:  # by a job of this task that was lost before its report
+        return _done(made, folder, in_use)
     roots = (request.datasets_dir, request.models_dir)
     source = sources.resolve(parameters["dataset_path"], roots)
     taken = reading.fingerprints(source)
     inputs = [fingerprint.sha256 for fingerprint in taken]
-    state = kept.state(name)
-    in_use = state.version(state.champion)
-    last = state.versions[-1] if state.versions else None
     if (
         last is not None
         and (last.inputs, last.parameters) == (inputs, parameters)
@@ -90,9 +94,15 @@ def _retrain(
             "reason": f"version {last.number} was trained on the same data and parameters",
             "champion": _told(in_use),
         }
-    frozen = freeze(Path(request.models_dir), name, parameters, source, in_use or last)
+    frozen = freeze(folder, parameters, source, in_use or last)
     training = dataclasses.replace(request, parameters=parameters)
     trained = train.fit(training, source, taken, reporter, frozen)
+    if in_use is not None and in_use.model_path == trained["model_path"]:
+        return {
+            "outcome": "unchanged",
+            "reason": f"version {in_use.number} in use is the very model that this training gives",
+            "champion": _told(in_use),
+        }
 
     reporter.progress("comparing", 0, 1, f"{name}: old and new on the same held-out rows")
     rows = pl.read_parquet(frozen)
@@ -113,29 +123,29 @@ def _retrain(
         reason=reason,
         created_at=time.time(),
         holdout=frozen.name,
+        run=request.run,
     )
     kept.record(name, version)
     now = kept.state(name)
+    return _done(now.versions[-1], folder, now.version(now.champion))
+
+
+def _done(version: Version, folder: Path, in_use: Version | None) -> dict[str, Any]:
     return {
-        "outcome": "promoted" if promoted else "rejected",
-        "reason": reason,
-        "version": now.versions[-1].number,
+        "outcome": "promoted" if version.promoted else "rejected",
+        "reason": version.reason,
+        "version": version.number,
         "model_path": version.model_path,
-        "metric": metric,
-        "score": score,
-        "score_in_use": old_score,
-        "holdout_path": str(frozen),
-        "holdout_samples": rows.height,
-        "champion": _told(now.version(now.champion)),
+        "metric": version.metric,
+        "score": version.score,
+        "score_in_use": version.compared_with,
+        "holdout_path": str(folder / version.holdout),
+        "champion": _told(in_use),
     }
 
 
 def freeze(
-    models_dir: Path,
-    name: str,
-    parameters: dict[str, Any],
-    source: sources.Source,
-    before: Version | None,
+    folder: Path, parameters: dict[str, Any], source: sources.Source, before: Version | None
 ) -> Path:
     """Give the file of a name's held-out rows; they are chosen when there is none yet.
 
@@ -143,13 +153,11 @@ def freeze(
     model in use was trained on all rows but these.
 
     Args:
-        models_dir: the models folder.
-        name: of the model.
+        folder: of what came of the name.
         parameters: decide which rows, where they are chosen.
         source: of the rows.
         before: the version in use, or else the last; its rows stay the held-out ones.
     """
-    folder = models_dir / registry.FOLDER / name
     if before is not None and before.parameters["target"] == parameters["target"]:
         file = folder / _holdout_of(before)
         if file.exists():
