@@ -246,7 +246,7 @@ def test_bad_rows_go_to_the_rejects_file_with_number_and_reason(
         (10, "n", "'x10' is not a 64-bit whole number"),
         (1501, "", "2 fields, not 3"),
         (1601, "", "4 fields, not 3"),
-        (1701, "day", "'soon' is not a date"),
+        (1701, "day", "'soon' is not a date such as 2026-01-31"),
         (1900, "", "not UTF-8"),
         (2001, "", "a NUL byte"),
     ]
@@ -289,6 +289,88 @@ def test_types_are_widened_by_a_value_far_behind(process: Process, root: Path) -
     assert got.height == 60_000
     assert got["t"][0] == "0"
     assert got["f"].sum() == pytest.approx(sum(range(60_000)) - 49_999 + 0.5)
+
+
+DATES = {
+    "2026-02-01": "2026-02-01",
+    "01/02/2026": None,
+    "12/31/2026": None,
+    "2026/02/01": None,
+    "20260201": None,
+    "2026-2-1": None,
+    "2026-02-30": None,
+    "2026-02-01T10:00:00": None,
+}
+MOMENTS = {
+    "2026-02-01": "2026-02-01T00:00:00",
+    "2026-02-01 10:00": "2026-02-01T10:00:00",
+    "2026-02-01T10:00:00": "2026-02-01T10:00:00",
+    "2026-02-01T10:00:00Z": "2026-02-01T10:00:00",
+    "2026-02-01 10:00:00.5+02:00": "2026-02-01T08:00:00.500000",
+    "2026-02-01T22:00:00.123456789-0230": "2026-02-02T00:30:00.123456",
+    "2026-02-01T10:00:00+02": "2026-02-01T08:00:00",
+    "2026-02-01T24:00:00": None,
+    "2026-02-01T10:00:60": None,
+    "2026-02-01T10:00:00 CET": None,
+    "01/02/2026 10:00": None,
+    "10:00": None,
+}
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 100])
+@pytest.mark.parametrize(("kind", "meant"), [("date", DATES), ("datetime", MOMENTS)])
+def test_a_date_means_the_same_beside_whatever_neighbours(
+    process: Process, root: Path, kind: str, meant: dict[str, str | None], chunks: int
+) -> None:
+    for values in (list(meant), list(reversed(meant))):
+        lines = "".join(f"{value},{n}\n" for n, value in enumerate(values))
+        (root / "in.csv").write_text(f"v,n\n{lines}")
+        result = process("in.csv", schema={"v": kind}, num_chunks=chunks)
+        got = pl.read_parquet(root / "out.parquet")
+        there = {values[n]: v.isoformat() for v, n in got.rows()}
+        assert there == {value: read for value, read in meant.items() if read}
+        rejects = pl.read_csv(result["rejects_file"])
+        assert rejects["column"].unique().to_list() == ["v"]
+        assert [values[row - 1] for row in rejects["row"]] == [v for v in values if v not in there]
+
+
+@pytest.mark.parametrize(
+    ("usual", "odd", "kind"),
+    [
+        ("2026-02-01", "01/02/2026", "text"),
+        ("2026-02-01", "2026-02-01T10:00:00", "datetime"),
+        ("2026-02-01", "2026-02-01T10:00:00Z", "text"),
+        ("2026-02-01T10:00:00", "2026-02-01T10:00:00Z", "text"),
+        ("2026-02-01T10:00:00Z", "2026-02-01T10:00:00", "text"),
+        ("2026-02-01T10:00:00Z", "2026-02-01 10:00:00.5+01:00", "datetime"),
+        ("2026-02-01T10:00:00", "2026-02-01 10:00", "datetime"),
+    ],
+)
+def test_odd_dates_far_behind_decide_the_type_whatever_the_chunks(
+    process: Process, root: Path, usual: str, odd: str, kind: str
+) -> None:
+    values = [odd if 200 <= n < 220 else usual for n in range(300)]
+    (root / "in.csv").write_text("v,n\n" + "".join(f"{v},{n}\n" for n, v in enumerate(values)))
+    found = []
+    for chunks in (1, 7, 900):  # with 900 each row is alone
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(csv_input, "SAMPLE_BYTES", 2000)
+            patch.setattr(csv_input, "SAMPLE_POINTS", 0)
+            result = process("in.csv", num_chunks=chunks)
+        assert (result["columns"]["v"], result["rows_written"]) == (kind, 300)
+        found.append(pl.read_parquet(root / "out.parquet")["v"])
+    assert found[0].to_list() == found[1].to_list() == found[2].to_list()
+    assert not found[0].has_nulls()
+    if kind == "text":
+        assert found[0].to_list() == values
+
+
+def test_an_empty_field_is_no_bad_number_beside_one(process: Process, root: Path) -> None:
+    (root / "in.csv").write_text("a,d,k\n,,1\n1,2026-01-01,2\nx,,3\n")
+    schema = {"a": "integer", "d": "date"}
+    result = process("in.csv", schema=schema, missing=["NA"])
+    assert accounts(result) == (3, 2, 0, 1)
+    assert pl.read_parquet(root / "out.parquet")["a"].to_list() == [None, 1]
 
 
 def test_missing_values_and_names_are_those_of_csv_tools(process: Process, root: Path) -> None:
@@ -542,7 +624,7 @@ def test_missing_values_are_the_same_before_parsing_and_after(
     form = Form(schema, frozenset(), missing)
     quickly = form._quickly(data)
     if quickly is not None:
-        assert_frame_equal(quickly, form.read(data, form.dtypes))
+        assert_frame_equal(quickly, form.read(data, form.schema))
 
 
 @pytest.mark.parametrize("quick", [True, False])

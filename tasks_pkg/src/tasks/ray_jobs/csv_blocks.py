@@ -19,6 +19,7 @@ from . import one_thread  # noqa: F401 - before polars
 import polars as pl  # isort: skip
 import numpy as np
 
+from . import csv_moments
 from .byte_ranges import RECORD_LIMIT_BYTES, Piece, toggles
 
 #: Types that are tried in this order on a column that was given none.
@@ -27,17 +28,17 @@ INFERRED: tuple[pl.DataType, ...] = (
     pl.Float64(),
     pl.Boolean(),
     pl.Date(),
-    pl.Datetime("us"),
+    csv_moments.NAIVE,
+    csv_moments.ZONED,
 )
 
 _WORDS = {
     pl.Int64(): "a 64-bit whole number",
     pl.Float64(): "a number",
     pl.Boolean(): "true or false",
-    pl.Date(): "a date",
-    pl.Datetime("us"): "a date and time",
+    pl.Date(): "a date such as 2026-01-31",
+    csv_moments.NAIVE: "a date and time such as 2026-01-31T23:59:00",
 }
-_ISO_DATE = r"^\d{4}-\d{2}-\d{2}"
 _SHOWN = 60
 #: Python's csv module quotes a value with a CR in it only where CR ends a line too.
 _LINE_END = "\r\n"
@@ -91,7 +92,7 @@ class Form:
     @property
     def dtypes(self) -> dict[str, pl.DataType]:
         """Give the columns' types as they are parsed: whole numbers until a value is seen."""
-        return {name: pl.Int64() if t == pl.Null else t for name, t in self.schema.items()}
+        return {name: _parsed(dtype) for name, dtype in self.schema.items()}
 
     @property
     def byte(self) -> int:
@@ -103,21 +104,48 @@ class Form:
     ) -> pl.DataFrame:
         """Parse regular records; ``lenient`` makes missing what is not of its column's type."""
         if not data:
-            return pl.DataFrame(schema=schema)
-        return pl.read_csv(
+            return pl.DataFrame(schema={name: _parsed(dtype) for name, dtype in schema.items()})
+        frame = pl.read_csv(
             data,
             has_header=False,
-            schema=dict(schema),
+            schema=_read(schema),
             separator=self.separator,
             null_values=list(self.missing),
             empty_string_is_null="" in self.missing,
             ignore_errors=lenient,
         )
+        return self._with_moments(frame, schema, lenient=lenient)
+
+    def _with_moments(
+        self, frame: pl.DataFrame, schema: Mapping[str, pl.DataType], *, lenient: bool = False
+    ) -> pl.DataFrame:
+        """Give a table that was read by :func:`_read` its dates and times.
+
+        Raises:
+            ComputeError: a value is none, and it is not to be lenient.
+        """
+        made = []
+        for name, dtype in schema.items():
+            if not dtype.is_temporal():
+                continue
+            text = frame[name]
+            if dtype == pl.Date:
+                values = csv_moments.dates(text)
+            else:
+                zone = None if name in self.declared else dtype == csv_moments.ZONED
+                values = csv_moments.moments(text, zone)
+            wrong = values.null_count() - text.null_count()
+            # As with numbers, a field with nothing in it is never a value.
+            if wrong and not lenient and wrong > (text == "").sum():
+                message = f"column {name!r} has what is no {dtype}"
+                raise pl.exceptions.ComputeError(message)
+            made.append(values)
+        return frame.with_columns(made)
 
     def parsed(self, data: bytes) -> pl.DataFrame:
         """Parse regular records, of which every value must be of its column's type."""
         frame = self._quickly(data) if self.quick and data else None
-        return self.read(data, self.dtypes) if frame is None else frame
+        return self.read(data, self.schema) if frame is None else frame
 
     def _quickly(self, data: bytes) -> pl.DataFrame | None:
         """Give the same as :meth:`read`, or nothing where this way cannot tell.
@@ -126,29 +154,41 @@ class Form:
         a third of its time. In a column of numbers or dates such a word does not parse, or is the
         number NaN; so it is enough to look into the columns of text.
         """
-        dtypes = self.dtypes
         try:
             frame = pl.read_csv(
                 data,
                 has_header=False,
-                schema=dtypes,
+                schema=_read(self.schema),
                 separator=self.separator,
                 empty_string_is_null="" in self.missing,
             )
+            frame = self._with_moments(frame, self.schema)
         except pl.exceptions.PolarsError:
             return None
-        numbers = [name for name, dtype in dtypes.items() if dtype == pl.Float64]
+        numbers = [name for name, dtype in frame.schema.items() if dtype == pl.Float64]
         if any(frame[name].is_nan().any() for name in numbers):
             return None
         words = list(self.missing)
         holding = [
             name
-            for name, dtype in dtypes.items()
+            for name, dtype in frame.schema.items()
             if dtype == pl.String and _holds(frame[name], words)
         ]
         return frame.with_columns(
             pl.when(~pl.col(name).is_in(words)).then(pl.col(name)).alias(name) for name in holding
         )
+
+
+def _parsed(dtype: pl.DataType) -> pl.DataType:
+    """Give the type of a column's values when they have been parsed."""
+    if dtype == pl.Null:
+        return pl.Int64()
+    return csv_moments.NAIVE if dtype == csv_moments.ZONED else dtype
+
+
+def _read(schema: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
+    """Give the types as which polars reads columns: dates and times as text."""
+    return {n: pl.String() if t.is_temporal() else _parsed(t) for n, t in schema.items()}
 
 
 def _holds(text: pl.Series, words: Sequence[str]) -> bool:
@@ -237,16 +277,16 @@ def _parse_slowly(data: bytes, form: Form, *, strict: bool = False) -> Block:
     clean, numbers, rejects = _sound(data, len(form.schema), form.separator, strict=strict)
     rows = len(numbers) + len(rejects)
     if strict and rejects:
-        return Block(form.read(b"", form.dtypes), rows, rejects)
+        return Block(form.read(b"", form.schema), rows, rejects)
     try:
-        frame = form.read(clean, form.dtypes)
+        frame = form.read(clean, form.schema)
         return Block(frame, rows, rejects, _too_long(frame, clean, form))
     except pl.exceptions.PolarsError:
         pass
     text = form.read(clean, dict.fromkeys(form.schema, pl.String()))
-    frame = form.read(clean, form.dtypes, lenient=True)
+    frame = form.read(clean, form.schema, lenient=True)
     wrong = text.select(
-        pl.col(name).is_not_null() & frame[name].is_null()
+        (pl.col(name) != "").fill_null(value=False) & frame[name].is_null()
         for name, dtype in form.schema.items()
         if dtype != pl.String
     )
@@ -354,8 +394,6 @@ def narrowest(text: pl.Series, form: Form) -> pl.DataType:
     column = _one_column(values)
     plain = Form({}, frozenset(), ())
     for dtype in INFERRED:
-        if dtype.is_temporal() and not values.str.contains(_ISO_DATE).all():
-            continue
         try:
             frame = plain.read(column, {form.separator: dtype})
         except pl.exceptions.PolarsError:
@@ -435,6 +473,6 @@ def join(types: Iterable[pl.DataType]) -> pl.DataType:
         return found.pop()
     if found <= {pl.Int64(), pl.Float64()}:
         return pl.Float64()
-    if found <= {pl.Date(), pl.Datetime("us")}:
-        return pl.Datetime("us")
+    if found <= {pl.Date(), csv_moments.NAIVE}:
+        return csv_moments.NAIVE
     return pl.String()
