@@ -204,6 +204,61 @@ def test_ids_of_any_type_are_kept_and_told(
     assert result["ids"] == told
 
 
+@pytest.mark.parametrize(
+    ("ids", "kept"),
+    [
+        (["007", "7"], ["007", "7"]),
+        (["12345678901234567", "12345678901234568", "1.5"], None),
+        (["12345678901234567890", "12345678901234567891"], None),
+        (["2026-01-31", "2026-02-01"], None),
+        (["1.50", "1.5"], None),
+        (["-0", "0"], None),
+        (["12", "-7", "0"], [12, -7, 0]),
+        (["123456789012345678"], [123456789012345678]),
+    ],
+)
+def test_ids_in_a_csv_file_are_kept_as_they_are_written(
+    code_model: str,
+    request_to_predict: RequestFor,
+    datasets: Path,
+    ids: list[str],
+    kept: list[Any] | None,
+) -> None:
+    (datasets / "ids.csv").write_text("id,code\n" + "".join(f"{name},1\n" for name in ids))
+    result = plain("predict", request_to_predict(code_model, "ids.csv", "id"))
+    assert result["ids"] == (kept or ids)
+
+
+@pytest.mark.parametrize(
+    ("ids", "kept"),
+    [
+        (
+            [9007199254740993, 1.5, 9007199254740992],
+            ["9007199254740993", "1.5", "9007199254740992"],
+        ),
+        ([10**30, 10**30 + 1], [str(10**30), str(10**30 + 1)]),
+        ([True, "a", 2.0], ["true", "a", "2"]),
+        ([3, 4], [3, 4]),
+        ([0.5, 2.0], [0.5, 2.0]),
+    ],
+)
+def test_ids_in_rows_are_kept_as_they_were_sent(
+    code_model: str, request_to_predict: RequestFor, ids: list[Any], kept: list[Any]
+) -> None:
+    rows = [{"id": value, "code": "1"} for value in ids]
+    result = plain("predict", request_to_predict(code_model, [rows], "id"))
+    assert result["ids"] == kept
+
+
+@pytest.mark.parametrize("missing", [None, "", math.nan])
+def test_an_id_that_is_missing_is_missing_beside_others_too(
+    code_model: str, request_to_predict: RequestFor, missing: object
+) -> None:
+    rows = [{"id": value, "code": "1"} for value in (1, 1.5, missing)]
+    with pytest.raises(InvalidArgumentsError, match="no value in 1 rows"):
+        plain("predict", request_to_predict(code_model, [rows], "id"))
+
+
 def test_iris_is_predicted_as_well_as_by_scikit_learn(
     settings: Settings, request_to_predict: RequestFor, datasets: Path
 ) -> None:

@@ -28,6 +28,10 @@ SHOWN = 100
 PIECE = "celray piece"
 #: Types of columns that are text even where they look like numbers.
 _WORDS = ("category", "text")
+#: Types that are read from a CSV file as such, also where the column holds the ids.
+_PARSED = ("number", "boolean", "date")
+#: Text that is a whole number, and that this number is written as.
+_WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
 #: Such columns, each with the categories that the model has seen.
 Words = Mapping[str, tuple[str, ...]]
 
@@ -100,12 +104,17 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
 def _from_files(
     model: signature.Model, source: sources.Source, words: Words, wanted: str | None
 ) -> tuple[pl.Series, pl.DataFrame]:
-    frame = reading.read(source, words)
+    text = list(words)
+    if wanted is not None and model.types.get(wanted) not in _PARSED:
+        text.append(wanted)
+    frame = reading.read(source, text)
     where = str(source.files[0])
     signature.require_columns(model, frame.columns, where)
     if wanted is not None:
         sources.require_column(wanted, frame.columns, "id_column", where)
     ids = frame[wanted] if wanted is not None else pl.int_range(frame.height, eager=True)
+    if source.format == "csv" and ids.dtype == pl.String and ids.str.contains(_WHOLE).all():
+        ids = ids.cast(pl.Int64)
     columns = [
         _known(reading.written(frame[name]), frame[name].dtype.is_numeric(), words[name])
         if name in words
@@ -125,11 +134,11 @@ def _from_rows(
         for position, row in enumerate(batch)
         if (where := f"data_batches[{number}][{position}]")
     ]
-    ids: list[Any] = list(range(len(named)))
+    ids = pl.int_range(len(named), eager=True)
     if wanted is not None:
         for row, where in named:
             sources.require_column(wanted, list(row), "id_column", where)
-        ids = [row[wanted] for row, _ in named]
+        ids = _row_ids([row[wanted] for row, _ in named])
     columns = []
     for name in model.needed:
         kind = model.types[name]
@@ -140,12 +149,17 @@ def _from_rows(
         if kind == "number":  # beside text, a boolean would become a word
             values = [int(value) if isinstance(value, bool) else value for value in values]
         columns.append(_conform(_series(name, values), kind, "data_batches"))
-    return _series("id", ids), pl.DataFrame(columns)
+    return ids, pl.DataFrame(columns)
+
+
+def _present(values: list[Any]) -> list[Any]:
+    """Give JSON values with None for every one that is missing."""
+    return [None if v == "" or (isinstance(v, float) and math.isnan(v)) else v for v in values]
 
 
 def _series(name: str, values: list[Any]) -> pl.Series:
     """Give JSON values as one column; of different kinds, as text."""
-    known = [None if v == "" or (isinstance(v, float) and math.isnan(v)) else v for v in values]
+    known = _present(values)
     kinds = {type(value) for value in known if value is not None}
     if kinds <= {int, float}:
         return pl.Series(name, known, dtype=pl.Float64 if float in kinds else None, strict=False)
@@ -154,7 +168,18 @@ def _series(name: str, values: list[Any]) -> pl.Series:
     return pl.Series(name, [None if v is None else _text(v) for v in known], dtype=pl.String)
 
 
+def _row_ids(values: list[Any]) -> pl.Series:
+    """Give ids as they were sent; of different kinds, or longer than 64 bits, as text."""
+    known = _present(values)
+    long = any(isinstance(value, int) and abs(value) >= 1 << 63 for value in known)
+    if long or len({type(value) for value in known if value is not None}) > 1:
+        known = [None if value is None else _text(value) for value in known]
+    return pl.Series("id", known)
+
+
 def _text(value: Any) -> str:  # noqa: ANN401 - JSON
+    if isinstance(value, float):
+        return str(value).removesuffix(".0")
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -231,8 +256,10 @@ def _ids(parts: list[pl.Series], wanted: str | None) -> pl.Series:
     if wanted is None:
         return pl.int_range(sum(map(len, parts)), eager=True).alias("id")
     if len({part.dtype for part in parts}) > 1:
-        parts = [part.cast(pl.String) for part in parts]
+        parts = [reading.written(part) for part in parts]
     ids = pl.concat(parts).alias("id")
+    if ids.dtype.is_float():
+        ids = ids.fill_nan(None)
     if ids.null_count():
         raise InputProblemError(
             "id_missing",
