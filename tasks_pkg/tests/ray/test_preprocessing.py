@@ -69,6 +69,13 @@ def test_parts_may_differ_in_column_order_and_in_number_type(tmp_path: Path) -> 
     assert frame["b"].to_list() == ["x", "y", "7"]
 
 
+def test_a_label_is_the_same_in_every_part_whatever_stands_beside_it(tmp_path: Path) -> None:
+    codes = ["1", "2", "1.5"], ["007", "7", ""], ["1", "2", "K"], ["", "", ""], ["true", "", "true"]
+    frame = read(tmp_path, *("n,code\n" + "".join(f"1,{c}\n" for c in part) for part in codes))
+    assert frame["code"].to_list() == [code or None for part in codes for code in part]
+    assert frame["n"].dtype == pl.Int64
+
+
 def test_a_label_that_one_part_stores_as_a_fraction_is_the_same_label(tmp_path: Path) -> None:
     files = (tmp_path / "0.parquet", tmp_path / "1.parquet")
     pl.DataFrame({"a": [1.0, 2.5, None, float("nan")]}).write_parquet(files[0])

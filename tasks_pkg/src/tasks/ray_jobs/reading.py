@@ -98,7 +98,35 @@ def read(source: Source, text: Collection[str] = ()) -> pl.DataFrame:
                 f" and adds {added or 'none'}.",
                 "Give every part the same header.",
             )
+    if source.format == "csv":
+        frames = _with_text_as_written(source.files, frames, text)
     return _join(source.files, [frame.select(names) for frame in frames])
+
+
+def _with_text_as_written(
+    files: Sequence[Path], frames: list[pl.DataFrame], text: Collection[str]
+) -> list[pl.DataFrame]:
+    """Read again those files that hold only numbers, or the like, where another holds text.
+
+    Else the same label would be ``007`` in one part and 7 in another.
+    """
+    mixed = [name for name in frames[0].columns if _is_mixed(_kinds(frames, name))]
+    return [
+        _read_csv(file, [*text, *mixed]) if any(f.schema[m] != pl.String for m in mixed) else f
+        for file, f in zip(files, frames, strict=True)
+    ]
+
+
+def _kinds(frames: list[pl.DataFrame], name: str) -> dict[pl.DataType, int]:
+    """Give the types that a column has, each with the number of the last table that has it.
+
+    A CSV column without a value looks like text, and does not count.
+    """
+    return {f.schema[name]: i for i, f in enumerate(frames) if f[name].null_count() < len(f)}
+
+
+def _is_mixed(kinds: dict[pl.DataType, int]) -> bool:
+    return len(kinds) > 1 and pl.String() in kinds
 
 
 def _join(files: Sequence[Path], frames: list[pl.DataFrame]) -> pl.DataFrame:
@@ -109,9 +137,8 @@ def _join(files: Sequence[Path], frames: list[pl.DataFrame]) -> pl.DataFrame:
     """
     text = []
     for name in frames[0].columns if len(frames) > 1 else ():
-        # A CSV column without a value looks like text.
-        there = {f.schema[name]: i for i, f in enumerate(frames) if f[name].null_count() < len(f)}
-        if len(there) > 1 and any(kind == pl.String for kind in there):
+        there = _kinds(frames, name)
+        if _is_mixed(there):
             text.append(name)
             continue
         groups = {_group(kind): (kind, i) for kind, i in there.items()}
