@@ -101,6 +101,8 @@ def test_an_unfit_file_is_refused(root: Path) -> None:
     [
         (b"\n", "file_empty"),
         (b"a,a\n1,2\n", "columns_repeated"),
+        (b"a,*\n1,2\n", "column_name_pattern"),
+        (b"a,^b.*$\n1,2\n", "column_name_pattern"),
         (b"a,\xff\xfe,b\n1,2,3\n", "file_encoding"),
         (b"a,b\n1,\0\n", "file_damaged"),
     ],
@@ -115,6 +117,11 @@ def test_a_damaged_header_is_refused(root: Path, content: bytes, kind: str) -> N
 def test_a_byte_order_mark_is_no_part_of_the_first_name(root: Path) -> None:
     (root / "bom.csv").write_bytes(b'\xef\xbb\xbfa,"b,c"\n1,2\n')
     assert columns_of(root / "bom.csv") == ["a", "b,c"]
+
+
+def test_a_name_that_only_looks_like_a_pattern_is_a_name(root: Path) -> None:
+    (root / "near.csv").write_text("a*,**,^b,c$,$^\n1,2,3,4,5\n")
+    assert columns_of(root / "near.csv") == ["a*", "**", "^b", "c$", "$^"]
 
 
 def test_a_missing_column_lists_those_that_exist() -> None:

@@ -194,7 +194,7 @@ def require_distinct(file: Path, columns: Sequence[str]) -> None:
     """Refuse a column name that occurs twice: nobody could say which one is meant.
 
     Raises:
-        InputProblemError: names it; or a name is longer than :data:`NAME_LIMIT`.
+        InputProblemError: names it; or a name is longer than :data:`NAME_LIMIT`, or a pattern.
     """
     for number, name in enumerate(columns, 1):
         if len(name) > NAME_LIMIT:
@@ -203,6 +203,13 @@ def require_distinct(file: Path, columns: Sequence[str]) -> None:
                 f"{file}: column {number} has a name of {len(name)} characters, {name[:_SHOWN]!r}"
                 " and so on.",
                 "The first line of a CSV file names the columns.",
+            )
+        if name == "*" or (name.startswith("^") and name.endswith("$")):
+            raise InputProblemError(
+                "column_name_pattern",
+                f"{file}: column {number} is called {name[:_SHOWN]!r}, which to polars is a pattern"
+                " for the names of others.",
+                "Give it another name: not '*', and not from '^' to '$'.",
             )
     repeated = [(name, count) for name, count in Counter(columns).items() if count > 1]
     if repeated:
