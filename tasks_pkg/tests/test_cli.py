@@ -21,7 +21,9 @@ from celray_testing import (
 )
 
 from tasks import deployed
+from tasks.broker.scripts import DEAD
 
+PING = "tasks.simple_tasks.ping"
 Celray = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -443,6 +445,42 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(
     celray("dead", "replay", second)
     assert document(celray("dead", "list", "--json")) == []
     assert "no dead letter" in celray("dead", "show", first, status=3).stderr
+
+
+def letter(redis: RedisServer, letter_id: str) -> None:
+    """Bury a ping."""
+    message = {"headers": {"id": letter_id, "task": PING}, "properties": {}, "body": ""}
+    stored = {"queue": "default", "reason": "a test", "deliveries": 3, "buried_at": 1}
+    with redis.client(0) as broker:
+        broker.hset(DEAD, letter_id, json.dumps({**stored, "message": message}))
+
+
+@pytest.mark.parametrize("action", ["drop", "replay"])
+def test_every_dead_letter_has_its_answer_when_one_of_them_is_unknown(
+    celray: Celray, redis: RedisServer, action: str
+) -> None:
+    for name in ("a", "b", "c", "d"):
+        letter(redis, name)
+    done = celray("dead", action, "a", "nope", "b", status=3)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["a", "b"]
+    assert "no dead letter 'nope'" in done.stderr
+    done = celray("dead", action, "c", "nope", "d", "--json", status=3)
+    first, second, third = document(done)
+    assert (first["id"], second["id"], third["id"]) == ("c", "nope", "d")
+    assert second["error"]["kind"] == "UnknownIdError"
+    assert document(celray("dead", "list", "--json")) == []
+
+
+def test_every_task_is_cancelled_when_one_of_them_is_unknown(celray: Celray) -> None:
+    ids = [celray("submit", "ping").stdout.strip() for _ in range(4)]
+    done = celray("cancel", ids[0], "unknown", ids[1], status=3)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ids[:2]
+    assert "nothing is known of task unknown" in done.stderr
+    done = celray("cancel", ids[2], "unknown", ids[3], "--json", status=3)
+    first, second, third = document(done)
+    assert first["cancelled"]
+    assert third["cancelled"]
+    assert second["error"]["kind"] == "UnknownIdError"
 
 
 def test_a_task_that_a_worker_holds_is_seen_as_delivered(

@@ -12,7 +12,7 @@ import click
 
 from tasks import __version__
 from tasks.cli import acting, dead, local, looking, sending
-from tasks.cli.context import Session, common
+from tasks.cli.context import Session, common, error_document
 
 #: sysexits.h and the shell's own.
 _USAGE, _CONFIG, _INTERRUPTED = 2, 78, 130
@@ -108,6 +108,6 @@ def _told(error: Exception) -> tuple[str, int]:
 
 def _refuse(session: Session, kind: str, message: str, status: int) -> int:
     if session.json:
-        session.say_json({"error": {"kind": kind, "message": message, "exit_status": status}})
+        session.say_json(error_document(kind, message, status))
     sys.stderr.write(f"celray: {message}\n")
     return status

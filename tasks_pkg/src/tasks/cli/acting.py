@@ -1,10 +1,14 @@
 """Commands that change something: ``cancel``; and the way to Celery's own, ``celery``."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from tasks.cli.context import Session, common
+
+if TYPE_CHECKING:
+    from tasks.client import Cancelled
 
 
 @click.command()
@@ -14,14 +18,16 @@ from tasks.cli.context import Session, common
 @click.pass_obj
 def cancel(session: Session, task_ids: tuple[str, ...], wait: float) -> int:
     """End tasks wherever they are, and their Ray jobs with them."""
-    done = [session.task(task_id).cancel(wait) for task_id in task_ids]
-    if session.json:
-        session.say_json([one.__dict__ for one in done])
-    else:
-        for one in done:
-            job = f", Ray job {one.ray_job}" if one.ray_job else ""
-            session.say(f"{one.id}  {one.message}{job}")
-    return 0 if all(one.cancelled for one in done) else 1
+    return session.each(
+        task_ids,
+        lambda task_id: session.task(task_id).cancel(wait),
+        shown=_ended,
+        status=lambda one: 0 if one.cancelled else 1,
+    )
+
+
+def _ended(one: "Cancelled") -> str:
+    return f"{one.id}  {one.message}" + (f", Ray job {one.ray_job}" if one.ray_job else "")
 
 
 @click.command(

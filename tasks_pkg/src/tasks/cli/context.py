@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from tasks.client import Client, SubmittedTask
 
 F = TypeVar("F", bound=Callable[..., Any])
+#: A dataclass.
+T = TypeVar("T", bound=Any)
 
 
 class Session:
@@ -70,6 +73,46 @@ class Session:
         else:
             self.say(text)
 
+    def each(
+        self,
+        ids: Sequence[str],
+        act: Callable[[str], T],
+        *,
+        shown: Callable[[T], str],
+        status: Callable[[T], int],
+    ) -> int:
+        """Act on every id, whatever becomes of the others, and tell of each.
+
+        Args:
+            ids: the ids.
+            act: gives what became of it, a dataclass, or raises what a client is told.
+            shown: a line about it.
+            status: its exit status.
+
+        Returns:
+            The worst exit status.
+        """
+        from tasks.client.errors import ClientError  # noqa: PLC0415
+
+        worst = 0
+        entries: list[dict[str, Any]] = []
+        for one in ids:
+            try:
+                done = act(one)
+            except ClientError as error:
+                kind, code = type(error).__name__, error.exit_status
+                worst = max(worst, code)
+                entries.append({"id": one, **error_document(kind, str(error), code)})
+                sys.stderr.write(f"celray: {error}\n")
+            else:
+                worst = max(worst, status(done))
+                entries.append(asdict(done))
+                if not self.json:
+                    self.say(shown(done))
+        if self.json:
+            self.say_json(entries)
+        return worst
+
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Write a table that fits the terminal; in full where there is none."""
         from rich.table import Table  # noqa: PLC0415
@@ -94,6 +137,11 @@ class Session:
         width = max((len(name) for name, _ in shown), default=0)
         for name, value in shown:
             self.say(f"{name.ljust(width)}  {_cell(value)}")
+
+
+def error_document(kind: str, message: str, status: int) -> dict[str, Any]:
+    """Give an error in JSON types."""
+    return {"error": {"kind": kind, "message": message, "exit_status": status}}
 
 
 def _finite(value: object) -> object:

@@ -93,38 +93,42 @@ def show(session: Session, letter_id: str) -> None:
 @_IDS
 @common
 @click.pass_obj
-def replay(session: Session, letter_ids: tuple[str, ...]) -> None:
+def replay(session: Session, letter_ids: tuple[str, ...]) -> int:
     """Put them back into their queues, as if they had never run."""
     from tasks import deadletters  # noqa: PLC0415
 
     app = session.client.app
-    _each(session, letter_ids, lambda broker, one: deadletters.replay(broker, one, app=app))
+    worst = _each(session, letter_ids, lambda broker, one: deadletters.replay(broker, one, app=app))
     session.note("celray status ID says how far it is")
+    return worst
 
 
 @dead.command()
 @_IDS
 @common
 @click.pass_obj
-def drop(session: Session, letter_ids: tuple[str, ...]) -> None:
+def drop(session: Session, letter_ids: tuple[str, ...]) -> int:
     """Remove them for good."""
     from tasks import deadletters  # noqa: PLC0415
 
-    _each(session, letter_ids, deadletters.drop)
+    return _each(session, letter_ids, deadletters.drop)
 
 
 def _each(
     session: Session,
     letter_ids: tuple[str, ...],
     act: "Callable[[Redis, str], DeadLetter]",
-) -> None:
-    with _broker(session) as broker:
-        done = [act(broker, letter_id) for letter_id in letter_ids]
-    if session.json:
-        session.say_json([letter.as_dict() for letter in done])
-        return
-    for letter in done:
-        session.say(f"{letter.id}  {letter.task}  queue {letter.queue}")
+) -> int:
+    def one(letter_id: str) -> "DeadLetter":
+        with _broker(session) as broker:
+            return act(broker, letter_id)
+
+    return session.each(
+        letter_ids,
+        one,
+        shown=lambda letter: f"{letter.id}  {letter.task}  queue {letter.queue}",
+        status=lambda _: 0,
+    )
 
 
 COMMANDS = (dead,)
