@@ -1,6 +1,8 @@
 """The Python client, synchronous and not, and the examples that show it."""
 
 import asyncio
+import itertools
+import json
 import subprocess
 import sys
 import tomllib
@@ -140,6 +142,45 @@ def test_so_it_is_from_another_client(ours: Client, start_worker: StartWorker) -
     sent = ours.app.send_task("tasks.ml_tasks.retrain_models", task_id="../up", queue="ml")
     with pytest.raises(Exception, match=r"task id '../up' cannot be used"):
         sent.get(timeout=30)
+
+
+def crowd(redis: RedisServer, number: int) -> None:
+    """Fill queue default; number 0 is taken next."""
+    with redis.client(0) as broker:
+        messages = (json.dumps({"headers": {"id": str(n)}}) for n in range(number))
+        broker.lpush("default", *messages)
+
+
+def test_a_task_behind_very_many_others_is_cancelled_and_status_says_how_far_it_looked(
+    ours: Client, redis: RedisServer
+) -> None:
+    crowd(redis, 20_100)
+    task = ours.submit("ping")
+    with pytest.raises(UnknownIdError, match="queue default only the first 20,000 were looked at"):
+        task.require_known()
+    assert task.cancel().cancelled
+    with redis.client(0) as broker:
+        assert broker.llen("default") == 20_100
+    assert ours.task("19000").status().position == 19_001
+    assert ours.task("100").status().position == 101
+    with pytest.raises(UnknownIdError, match=r"or was never kept$"):
+        ours.task("nonsense").cancel()
+
+
+def test_no_message_is_missed_where_workers_take_others_meanwhile(
+    ours: Client, redis: RedisServer
+) -> None:
+    crowd(redis, 2000)
+    seen = ours.broker._messages("default", everywhere=False)
+    found = {next(seen)[1]}
+    with redis.client(0) as broker:
+        for _ in range(3):
+            broker.rpop("default", 300)
+            broker.lpush("default", *(f"later {n}" for n in range(100)))
+            found |= {raw for _, raw in itertools.islice(seen, 600)}
+        found |= {raw for _, raw in seen}
+        left = set(broker.lrange("default", 0, -1))
+    assert {raw for raw in left if not raw.startswith("later")} <= found
 
 
 def test_a_task_that_only_workers_have_is_sent_to_its_queue(

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from redis import Redis
 
@@ -12,9 +12,11 @@ from tasks.deployed import Deployed, read
 from tasks.inspection import PRIORITY_SUFFIXES, connect
 from tasks.routes import ROUTES
 
-#: Queues longer than this are not searched to their end.
-_SEARCHED = 20_000
-_CHUNK = 500
+#: Who only looks searches so many messages of a list, those that are taken next.
+SEARCHED: Final = 20_000
+_CHUNK: Final = 500
+#: So many may be taken back between two pieces of a list, and none is missed.
+_OVERLAP: Final = 50
 _BINDINGS = "_kombu.binding."
 
 
@@ -78,16 +80,21 @@ class Broker:
         """Give the code version that is deployed, as Beat has written it down."""
         return read(self._client)
 
-    def find(self, task_id: str) -> Waiting | None:
-        """Find a task's message in a queue or in a worker's hands."""
+    def find(self, task_id: str, *, everywhere: bool = False) -> Waiting | None:
+        """Find a task's message in a queue or in a worker's hands.
+
+        Args:
+            task_id: the task's id.
+            everywhere: also behind the first :data:`SEARCHED` that wait.
+        """
         for queue in self.queues():
             ahead = 0
             for suffix in PRIORITY_SUFFIXES:
                 key = queue + suffix
-                for index, raw in enumerate(self._messages(key)):
+                for place, raw in self._messages(key, everywhere=everywhere):
                     if task_id in raw and (about := _about(raw, task_id)) is not None:
                         name, redelivered = about
-                        return Waiting(queue, ahead + index + 1, name, redelivered, key, raw)
+                        return Waiting(queue, ahead + place, name, redelivered, key, raw)
                 ahead += self._client.llen(key)
         for message, queue in self._unacked():
             if _id(message) == task_id:
@@ -98,13 +105,30 @@ class Broker:
         """Remove a waiting message; False when a worker was quicker."""
         return bool(self._client.lrem(waiting.key, 1, waiting.raw))
 
-    def _messages(self, key: str) -> Iterator[str]:
-        """Give a list's messages, the one that is taken next first."""
-        for start in range(0, _SEARCHED, _CHUNK):
-            found = cast("list[str]", self._client.lrange(key, -start - _CHUNK, -start - 1))
-            yield from reversed(found)
-            if len(found) < _CHUNK:
-                return
+    def _messages(self, key: str, *, everywhere: bool) -> Iterator[tuple[int, str]]:
+        """Give a list's messages with their places, 1 is taken next.
+
+        First those that are taken next, then from behind. Taking shortens the list at its end, and
+        moves nothing that is counted from its beginning; publishing moves messages away from there,
+        into pieces that are still to be read. Counted from its end they would be missed.
+        """
+        length, found = self._piece(key, -_CHUNK, -1)
+        yield from enumerate(reversed(found), 1)
+        if length <= _CHUNK:
+            return
+        start = 0 if everywhere else max(0, length - SEARCHED)
+        while len(found) == _CHUNK:
+            length, found = self._piece(key, start, start + _CHUNK - 1)
+            for index, raw in enumerate(found, start):
+                yield length - index, raw
+            start += _CHUNK - _OVERLAP
+
+    def _piece(self, key: str, first: int, last: int) -> tuple[int, list[str]]:
+        """Give a list's length and some of it, of one moment."""
+        pipe = self._client.pipeline(transaction=True)
+        pipe.llen(key)
+        pipe.lrange(key, first, last)
+        return cast("tuple[int, list[str]]", tuple(pipe.execute()))
 
     def _unacked(self) -> Iterator[tuple[dict[str, Any], str]]:
         """Give what workers hold: in our own form, and in kombu's, as other workers do."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from celery import Celery
 
 from tasks.client import trace as tracing
-from tasks.client.broker import Waiting
+from tasks.client.broker import SEARCHED, Waiting
 from tasks.client.connection import answering
 from tasks.client.errors import (
     NotFinishedError,
@@ -161,30 +161,43 @@ class SubmittedTask:
         Raises:
             ServiceUnavailableError: Redis does not answer.
         """
+        return self._look()
+
+    def _look(self, *, everywhere: bool = False) -> Status:
         with answering(self.client.settings):
             found = read(self.client.app, self.id)
             if found is not None:
                 return found
-            waiting = self.client.broker.find(self.id)
+            waiting = self.client.broker.find(self.id, everywhere=everywhere)
             if waiting is None:
                 # It may have ended between the two looks.
                 return read(self.client.app, self.id) or Status(self.id, "UNKNOWN", self.name)
         return _waits(self.id, waiting)
 
-    def require_known(self) -> Status:
+    def require_known(self, *, everywhere: bool = False) -> Status:
         """Look once, and refuse an id that nobody knows.
+
+        Args:
+            everywhere: search also very long queues to their end.
 
         Raises:
             UnknownIdError: it was never sent, or its result has expired.
         """
-        status = self.status()
+        status = self._look(everywhere=everywhere)
         if status.state == "UNKNOWN":
             message = (
                 f"nothing is known of task {self.id}: never sent to this service, just now on its "
-                "way to a worker, or its result has expired"
+                "way to a worker, or its result has expired or was never kept"
             )
+            if not everywhere and (long := self._long_queues()):
+                message += f"; of queue {long} only the first {SEARCHED:,} were looked at"
             raise UnknownIdError(message)
         return status
+
+    def _long_queues(self) -> str:
+        with answering(self.client.settings):
+            lengths = self.client.broker.lengths(self.client.broker.queues())
+        return ", ".join(name for name, length in lengths.items() if length > SEARCHED)
 
     def peek(self) -> Status:
         """Look at the result store alone, which is quick."""
@@ -267,14 +280,15 @@ class SubmittedTask:
         Raises:
             UnknownIdError: nobody knows it.
         """
-        status = self.require_known()
+        status = self.require_known(everywhere=True)
         if status.finished:
             message = f"it had already ended: {status.state}"
             return Cancelled(self.id, status.state, cancelled=False, ray_job=None, message=message)
         known = status.ray_submission_id
         with answering(self.client.settings):
             heard = self.client.app.control.revoke(self.id, terminate=True, reply=True, timeout=1.0)
-            waiting = self.client.broker.find(self.id) if status.state == "WAITING" else None
+            waits = status.state == "WAITING"
+            waiting = self.client.broker.find(self.id, everywhere=True) if waits else None
             # A message that comes back may have a Ray job, which only the worker's revoke ends.
             back = waiting if waiting and (not waiting.redelivered or not heard) else None
             if back and self.client.broker.take_back(back):
