@@ -22,6 +22,9 @@ from celray_testing import (
 
 from tasks import deployed
 from tasks.broker.scripts import DEAD
+from tasks.cli.context import Session
+from tasks.cli.watching import watch
+from tasks.client import Client, NotFinishedError
 
 PING = "tasks.simple_tasks.ping"
 Celray = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -445,6 +448,26 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped(
     celray("dead", "replay", second)
     assert document(celray("dead", "list", "--json")) == []
     assert "no dead letter" in celray("dead", "show", first, status=3).stderr
+
+
+def test_progress_of_other_keys_is_shown_as_it_is(
+    celray: Celray,
+    start_worker: StartWorker,
+    client: Celery,
+    redis: RedisServer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start_worker(app="extra_tasks")
+    sent = client.send_task("extra.counting", queue="default")
+    with redis.client(5) as traces:
+        wait_for(lambda: traces.lrange(TRACES, 0, -1) == ["counting"])
+    for command in ("status", "trace"):
+        said = celray(command, sent.id).stdout
+        assert '{"current": 3, "total": 9}' in said
+    url = {"broker": redis.url(0), "backend": redis.url(1)}
+    with Client(**url) as ours, pytest.raises(NotFinishedError):
+        watch(Session(), ours.task(sent.id), log=False, timeout=0.1)
+    assert 'running {"current": 3, "total": 9}' in capsys.readouterr().err
 
 
 def letter(redis: RedisServer, letter_id: str) -> None:

@@ -9,8 +9,12 @@ import tomllib
 from collections.abc import Iterator
 
 import pytest
+from celery import Celery
 from celray_testing import PACKAGE, TRACES, RedisServer, StartWorker, wait_for
 
+from tasks.broker.scripts import HELD
+from tasks.cli.context import Session
+from tasks.cli.watching import watch
 from tasks.client import (
     AmbiguousNameError,
     AsyncClient,
@@ -142,6 +146,17 @@ def test_so_it_is_from_another_client(ours: Client, start_worker: StartWorker) -
     sent = ours.app.send_task("tasks.ml_tasks.retrain_models", task_id="../up", queue="ml")
     with pytest.raises(Exception, match=r"task id '../up' cannot be used"):
         sent.get(timeout=30)
+
+
+def test_watching_a_task_that_keeps_no_result_ends(
+    ours: Client, client: Celery, start_worker: StartWorker, redis: RedisServer
+) -> None:
+    sent = client.send_task("tasks.simple_tasks.ping", queue="default", ignore_result=True)
+    start_worker()
+    with redis.client(0) as broker:
+        wait_for(lambda: not broker.exists("default", HELD))
+    with pytest.raises(UnknownIdError, match="or was never kept"):
+        watch(Session(), ours.task(sent.id), log=False, timeout=30)
 
 
 def crowd(redis: RedisServer, number: int) -> None:

@@ -31,6 +31,14 @@ def nap(number: int, seconds: float) -> int:
     return number
 
 
+@app.task(name="extra.counting", bind=True)  # type: ignore[untyped-decorator]
+def counting(self: Any) -> None:  # noqa: ANN401 - a Celery task
+    """Tell of progress as Celery's own documentation does, until it is cancelled."""
+    self.update_state(state="PROGRESS", meta={"current": 3, "total": 9})
+    _trace("counting")
+    time.sleep(60)
+
+
 @app.task(name="extra.write")  # type: ignore[untyped-decorator]
 def write(path: str, seconds: float, text: str = "x") -> str:
     """Have an effect that is not in Redis, after ``seconds``."""

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -42,7 +43,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per option
     \b
     celray run distributed_training dataset_path=wine.csv model_config.target=quality --no-ray
     """  # noqa: D301 - click wants the character itself
-    from tasks.cli.watching import Screen  # noqa: PLC0415
+    from tasks.cli.watching import Screen, told  # noqa: PLC0415
     from tasks.client import catalogue  # noqa: PLC0415
     from tasks.client.arguments import parse  # noqa: PLC0415
     from tasks.local import Local  # noqa: PLC0415
@@ -56,9 +57,8 @@ def run(  # noqa: PLR0913, PLR0917 - one per option
     with Screen(session) as screen, answer_alone():
         screen.show("running", task.short)
 
-        def show(step: dict[str, object]) -> None:
-            done, total = int(str(step.get("done", 0))), int(str(step.get("total") or 0))
-            screen.show(str(step.get("phase")), str(step.get("message", "")), done, total or None)
+        def show(step: dict[str, Any]) -> None:
+            screen.show(*told(step))
 
         result = Local(datasets, models, ray=not no_ray).run(task.name, on_progress=show, **values)
     session.note(f"done in {time.monotonic() - started:.1f} s")

@@ -9,6 +9,12 @@ from tasks.cli.context import Session, common
 _ID = click.argument("task_id", metavar="ID")
 
 
+def _step(progress: dict[str, Any] | None) -> str | None:
+    from tasks.cli.watching import in_words, told  # noqa: PLC0415
+
+    return in_words(*told(progress)) if progress else None
+
+
 @click.command()
 @_ID
 @click.option("--watch", "-w", is_flag=True, help="Stay to the end, as submit --watch does.")
@@ -26,7 +32,6 @@ def status(session: Session, task_id: str, *, watch: bool, log: bool) -> int:
     if session.json:
         session.say_json(now.as_json())
         return 0
-    step = now.progress or {}
     session.pairs(
         [
             ("state", now.state),
@@ -34,7 +39,7 @@ def status(session: Session, task_id: str, *, watch: bool, log: bool) -> int:
             ("queue", now.queue),
             ("position", now.position),
             ("worker", now.worker),
-            ("progress", "{phase} {done}/{total} {message}".format(**step) if step else None),
+            ("progress", _step(now.progress)),
             ("Ray job", now.ray_submission_id),
             ("error", "{kind}: {message}".format(**now.error) if now.error else None),
             ("finished", now.finished_at),
@@ -83,13 +88,13 @@ def trace(session: Session, task_id: str) -> None:
         session.say_json(found)
         return
     queue, worker, job = found["queue"], found["worker"], found["ray"] or {}
-    step, error, times = found["progress"] or {}, found["error"], found["times"]
+    error, times = found["error"], found["times"]
     session.pairs(
         [
             ("task", found["name"]),
             ("id", found["id"]),
             ("state", found["state"]),
-            ("progress", "{phase} {done}/{total} {message}".format(**step) if step else None),
+            ("progress", _step(found["progress"])),
             ("error", "{kind}: {message}".format(**error) if error else None),
             ("arguments", found["arguments"]),
             ("queue", queue["name"]),

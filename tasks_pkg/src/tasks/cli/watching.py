@@ -1,8 +1,9 @@
 """A task's progress, live: a bar on a terminal, a line per step elsewhere."""
 
+import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from tasks.cli.context import Session
 from tasks.client.errors import ClientError, NotFinishedError
@@ -15,6 +16,28 @@ if TYPE_CHECKING:
 _LOOK_INTO_QUEUE = 3.0
 #: Between two reads of a job's log, in seconds: each brings all of it.
 _READ_LOG = 1.0
+
+
+#: A step's phase, what is said of it, how much is done and of how much.
+Step: TypeAlias = tuple[str, str, float, float | None]
+
+
+def told(progress: dict[str, Any]) -> Step:
+    """Take apart what a task says of its progress; where it has no phase, all of it is said."""
+    if "phase" not in progress:
+        return "running", json.dumps(progress, default=str), 0, None
+    done, total = progress.get("done"), progress.get("total")
+    return (
+        str(progress["phase"]),
+        str(progress.get("message") or ""),
+        done if isinstance(done, int | float) else 0,
+        total if isinstance(total, int | float) and total else None,
+    )
+
+
+def in_words(phase: str, detail: str, done: float, total: float | None) -> str:
+    """Say a step in one line."""
+    return " ".join(filter(None, [phase, f"{done}/{total}" if total else "", detail]))
 
 
 class Screen:
@@ -56,14 +79,14 @@ class Screen:
         if self._bar:
             self._bar.stop()
 
-    def show(self, phase: str, detail: str, done: int = 0, total: int | None = None) -> None:
+    def show(self, phase: str, detail: str, done: float = 0, total: float | None = None) -> None:
         """Show a step; the same one again says nothing."""
         if self._bar:
             self._bar.update(
                 self._row, description=phase, completed=done, total=total, detail=detail
             )
             return
-        text = " ".join(filter(None, [phase, f"{done}/{total}" if total else "", detail]))
+        text = in_words(phase, detail, done, total)
         if text != self._said:
             self._said = text
             self._session.note(text)
@@ -123,6 +146,7 @@ def _follow(
     started = time.monotonic()
     look_at, pause = started + _LOOK_INTO_QUEUE, 0.02
     told_job = None
+    nowhere = 0
     while True:
         status = task.peek()
         now = time.monotonic()
@@ -133,7 +157,12 @@ def _follow(
             raise NotFinishedError(message)
         if status.state == "WAITING" and now >= look_at:
             look_at = now + _LOOK_INTO_QUEUE
-            screen.show(*_where(task))
+            seen = task.status()
+            # On its way from the queue to a worker it may be nowhere, once.
+            nowhere = nowhere + 1 if seen.state == "UNKNOWN" else 0
+            if nowhere > 1:
+                task.require_known()
+            screen.show(*_where(task, seen))
         elif status.state == "WAITING" and look_at == started + _LOOK_INTO_QUEUE:
             screen.show("waiting", "for a worker")
         elif status.state != "WAITING":
@@ -148,10 +177,8 @@ def _follow(
 
 
 def _show(screen: Screen, status: "Status") -> None:
-    step = status.progress
-    if step and "phase" in step:
-        total = step.get("total") or None
-        screen.show(str(step["phase"]), str(step.get("message", "")), step.get("done", 0), total)
+    if status.progress:
+        screen.show(*told(status.progress))
     elif status.state == "RETRY":
         why = status.error["message"] if status.error else ""
         screen.show("waiting to try again", why)
@@ -159,9 +186,10 @@ def _show(screen: Screen, status: "Status") -> None:
         screen.show("running", f"on {status.worker}" if status.worker else "")
 
 
-def _where(task: "SubmittedTask") -> tuple[str, str]:
+def _where(task: "SubmittedTask", status: "Status") -> tuple[str, str]:
     """Say why nothing happens yet."""
-    status = task.status()
+    if status.state == "UNKNOWN":
+        return "waiting", "nobody knows it just now"
     if status.state != "WAITING":
         return "running", "a worker has it"
     consumers = task.client.queues().get(status.queue or "", {}).get("workers", [])
