@@ -7,13 +7,19 @@ that: the same value would be another day, or none, beside other neighbours.
 from . import one_thread  # noqa: F401 - before polars
 
 import polars as pl  # isort: skip
+import numpy as np
 
 #: Moments of which none says its zone, and those of which each does. As values both are the former.
 NAIVE, ZONED = pl.Datetime("us"), pl.Datetime("us", "UTC")
 
+#: The first day of each month from the year 0 to 9999, in days since 1970, and the month's length.
+_FIRST = (
+    np.arange("0000-01", "10000-02", dtype="datetime64[M]").astype("datetime64[D]").astype("i4")
+)
+_LENGTH = np.diff(_FIRST).astype("u1")
+
 _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _ZONE = r"Z|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?"
-_ONLY_DATE = rf"^{_DATE}$"
 _PLAIN = rf"^{_DATE}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}$"
 _MOMENT = (
     rf"^(?<date>{_DATE})(?:[T ](?<minute>[0-9]{{2}}:[0-9]{{2}})"
@@ -22,8 +28,31 @@ _MOMENT = (
 
 
 def dates(text: pl.Series) -> pl.Series:
-    """Read dates such as 2026-01-31; what is none is missing."""
-    return _sound(text, _ONLY_DATE).str.to_date("%Y-%m-%d", strict=False)
+    """Read dates such as 2026-01-31; what is none is missing.
+
+    By their bytes, all at once: to match a pattern and then to parse takes four times as long, and
+    half as long as reading the whole file.
+    """
+    here = (text.str.len_bytes() == len("2026-01-31")).fill_null(value=False)
+    byte = np.frombuffer("".join(text.filter(here).str.join("")).encode(), dtype=np.uint8)
+    digit = np.ascontiguousarray(byte.reshape(-1, 10).T) - np.uint8(ord("0"))
+    dash = np.uint8(ord("-") - ord("0") + 256)
+    sound = (digit[4] == dash) & (digit[7] == dash)
+    for place in (0, 1, 2, 3, 5, 6, 8, 9):
+        sound &= digit[place] < 10  # noqa: PLR2004
+    year = digit[0] * np.int32(1000) + digit[1] * np.int32(100) + digit[2] * np.int32(10) + digit[3]
+    # From 0; 00 becomes 255, which no month and no day is.
+    month = digit[5] * np.uint8(10) + digit[6] - np.uint8(1)
+    day = digit[8] * np.uint8(10) + digit[9] - np.uint8(1)
+    sound &= month < 12  # noqa: PLR2004
+    month_of_all = np.where(sound, year * 12 + month, 0)
+    sound &= day < _LENGTH[month_of_all]
+
+    days, known = np.zeros(len(text), dtype=np.int32), here.to_numpy().copy()
+    days[known] = _FIRST[month_of_all] + day
+    known[known] = sound
+    found = pl.Series(text.name, days).cast(pl.Date)
+    return found if known.all() else found.zip_with(pl.Series(known), found.clear(len(found)))
 
 
 def moments(text: pl.Series, zone: bool | None = None) -> pl.Series:
@@ -49,11 +78,6 @@ def moments(text: pl.Series, zone: bool | None = None) -> pl.Series:
     if zone is not None:
         moment = pl.when(pl.col("zone").is_not_null() == zone).then(moment)
     return found.select(moment.alias(text.name)).collect().to_series()
-
-
-def _sound(text: pl.Series, pattern: str) -> pl.Series:
-    fits = text.str.contains(pattern)
-    return text if fits.all() else text.zip_with(fits, text.clear(len(text)))
 
 
 def _seconds(text: pl.Series) -> pl.Series:
