@@ -22,8 +22,10 @@ from .registry import State, Version
 
 PREFIX = "celray."
 CHAMPION, PREVIOUS = "champion", "previous"
-#: The tag that is written last: a version without it was left by a job that was killed.
+#: A version without this tag was left by a job that was killed.
 WHOLE = "celray.version"
+#: A tag that is "true" from before a promoted version is whole until it has its alias.
+DUE = "celray.due"
 
 _SECONDS = 30.0
 _PAGE = 1000
@@ -65,10 +67,19 @@ class MlflowRegistry:
                 return found
 
     def state(self, name: str) -> State:
-        """See :class:`registry.Registry`."""
+        """See :class:`registry.Registry`; a promotion that was cut short is finished first."""
+        state, due = self._read(name)
+        if due is None:
+            return state
+        self._put_to_use(name, due, state.champion)
+        return self._read(name)[0]
+
+    def _read(self, name: str) -> tuple[State, int | None]:
+        """Give what is known of a name, and the version that was promoted without its alias."""
         model = self._ask("GET", "registered-models/get", name=name)["registered_model"]
         aliases = {alias["alias"]: alias["version"] for alias in model.get("aliases", [])}
         versions = []
+        due = None
         quoted = name.replace("'", "\\'")
         answer = self._ask(
             "GET", "model-versions/search", filter=f"name='{quoted}'", max_results=_PAGE
@@ -78,16 +89,25 @@ class MlflowRegistry:
             if WHOLE in tags:
                 kept = json.loads(tags[WHOLE])
                 versions.append(Version(**{**kept, "number": int(version["version"])}))
+                if tags.get(DUE) == "true":
+                    due = versions[-1].number
         versions.sort(key=lambda version: version.number)
         known = {version.number for version in versions}
         in_use, before = (
             int(aliases[alias]) if alias in aliases and int(aliases[alias]) in known else None
             for alias in (CHAMPION, PREVIOUS)
         )
-        return State(in_use, before, tuple(versions))
+        if in_use is None and CHAMPION in aliases:  # not ours, or not whole: no gate is without one
+            in_use, before = before, None
+        return State(in_use, before, tuple(versions)), due
 
     def record(self, name: str, version: Version) -> None:
-        """See :class:`registry.Registry`; MLflow chooses the number."""
+        """See :class:`registry.Registry`; MLflow chooses the number.
+
+        The version is whole before it is put to use: a champion that were not would be none, and
+        the next version would pass without its gate.
+        """
+        in_use = self.state(name).champion
         made = self._ask(
             "POST",
             "model-versions/create",
@@ -97,23 +117,25 @@ class MlflowRegistry:
         )["model_version"]
         number = int(made["version"])
         if version.promoted:
-            self.use(name, number)
+            self._tag(name, number, DUE, "true")
         kept = dataclasses.asdict(dataclasses.replace(version, number=number))
-        self._ask(
-            "POST",
-            "model-versions/set-tag",
-            name=name,
-            version=str(number),
-            key=WHOLE,
-            value=json.dumps(kept),
-        )
+        self._tag(name, number, WHOLE, json.dumps(kept))
+        if version.promoted:
+            self._put_to_use(name, number, in_use)
 
     def use(self, name: str, number: int) -> None:
         """See :class:`registry.Registry`."""
-        before = self.state(name).champion
+        self._put_to_use(name, number, self.state(name).champion)
+
+    def _put_to_use(self, name: str, number: int, before: int | None) -> None:
         if before is not None and before != number:
             self._alias(name, PREVIOUS, before)
         self._alias(name, CHAMPION, number)
+        self._tag(name, number, DUE, "false")
+
+    def _tag(self, name: str, number: int, key: str, value: str) -> None:
+        given = {"name": name, "version": str(number), "key": key, "value": value}
+        self._ask("POST", "model-versions/set-tag", **given)
 
     def _alias(self, name: str, alias: str, number: int) -> None:
         self._ask("POST", "registered-models/alias", name=name, alias=alias, version=str(number))
