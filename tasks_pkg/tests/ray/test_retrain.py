@@ -23,7 +23,9 @@ from tasks import registered
 from tasks.contracts import InvalidArgumentsError
 from tasks.orchestration import job_request
 from tasks.ray_jobs import holdout, reading, sources
+from tasks.ray_jobs.mlflow_registry import MlflowRegistry
 from tasks.ray_jobs.protocol import InputProblemError
+from tasks.ray_jobs.registry import Version
 from tasks.ray_jobs.retrain import judged
 from tasks.runners import LocalJobs
 from tasks.settings import Settings
@@ -177,6 +179,41 @@ def test_a_worse_model_is_not_put_to_use_and_a_better_one_can_be_taken_back(
     (Path(one["model_path"]) / "model.ubj").write_bytes(b"x")
     with pytest.raises(InvalidArgumentsError, match="not the file that the manifest describes"):
         rollback(settings, "red", 1)
+
+
+def test_a_rollback_that_is_done_again_does_not_undo_what_came_later(
+    settings: Settings,
+    wine: pl.DataFrame,  # noqa: ARG001 - is there
+    enter: Enter,
+) -> None:
+    def promoted(rounds: int) -> None:
+        enter("red", rounds=rounds, gain=-1.0)
+        assert retrain(settings)["promoted"] == 1
+
+    def in_use() -> int:
+        file = settings.models_dir / "registry/red/versions.json"
+        return int(json.loads(file.read_text())["champion"])
+
+    def lost(task: str) -> None:
+        """Leave what a job leaves that is killed before its report."""
+        shutil.rmtree(settings.models_dir / "rollbacks" / f"celray-{task}")
+
+    promoted(1)
+    promoted(2)
+    done = rollback(settings, "red", task_id="back")
+    lost("back")
+    promoted(3)
+    again = rollback(settings, "red", task_id="back-retry1")
+    assert (again["version"], again["previous_version"]) == (done["version"], 2)
+    assert in_use() == 3
+
+    # Killed after it had said what it means to do: nothing tells whether it did.
+    lost("back")
+    intent = settings.runs_dir / "celray-back" / "rollback.json"
+    intent.write_text(json.dumps({**json.loads(intent.read_text()), "done": False}))
+    with pytest.raises(InvalidArgumentsError, match="version 3 in use, which was put to use since"):
+        rollback(settings, "red", task_id="back-retry2")
+    assert in_use() == 3
 
 
 NOISY = """
@@ -532,6 +569,54 @@ def test_an_mlflow_server_can_be_the_registry(
     assert alias["model_version"]["version"] == "1"
     with pytest.raises(InvalidArgumentsError, match=r"refuses registered-models/get.*404"):
         rollback(with_server, "white")
+
+
+class Cut(MlflowRegistry):
+    """Is killed before one of its writes to the server."""
+
+    def __init__(self, uri: str, writes: int) -> None:
+        super().__init__(uri)
+        self.left = writes
+
+    def _ask(self, method: str, what: str, **values: Any) -> dict[str, Any]:  # noqa: ANN401
+        if method == "POST":
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
+        return super()._ask(method, what, **values)
+
+
+def test_a_promotion_on_mlflow_is_whole_or_finished_wherever_the_job_was_killed(
+    mlflow: str,
+) -> None:
+    made = requests.post(
+        f"{mlflow}/api/2.0/mlflow/registered-models/create", json={"name": "red"}, timeout=30
+    )
+    assert made.ok, made.text
+    kept = MlflowRegistry(mlflow)
+    whole = Version(0, "/m", [], {}, "r2", 0.5, None, promoted=True, reason="", created_at=0.0)
+    kept.record("red", whole)
+    before = kept.state("red")
+    assert (before.champion, before.previous) == (1, None)
+    writes = 0
+    while True:
+        try:
+            Cut(mlflow, writes).record("red", whole)
+        except KeyboardInterrupt:
+            writes += 1
+        else:
+            break
+        now = kept.state("red")
+        recorded = now.versions[-1].number
+        assert now.champion == recorded
+        assert now.previous == (
+            before.champion if len(now.versions) > len(before.versions) else before.previous
+        )
+        before = now
+    assert writes == 6
+    first = before.versions[0].number
+    kept.use("red", first)
+    assert kept.state("red").champion == first
 
 
 def test_an_mlflow_server_that_is_away_says_so(settings: Settings) -> None:

@@ -8,7 +8,7 @@ from . import registry, signature
 from .files import write_json
 from .job import Reporter
 from .predictor import verify
-from .protocol import JobRequest
+from .protocol import InputProblemError, JobRequest
 
 FOLDER = "rollbacks"
 INTENT = "rollback.json"
@@ -18,8 +18,8 @@ TASK = "tasks.ml_tasks.rollback_model"
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     """Change the version in use.
 
-    What is meant is written down first: a job that takes the place of a killed one does not go
-    back one more.
+    What is meant is written down first, and then that it is done: a job that takes the place of a
+    killed one neither goes back one more nor undoes what came later.
 
     Args:
         request: its parameters are ``name``, ``version`` and ``mlflow_uri``.
@@ -27,6 +27,10 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
 
     Returns:
         The task's result, but for what only the submitter knows.
+
+    Raises:
+        InputProblemError: there is nothing to go back to, or another version was put to use
+            since this rollback began.
     """
     parameters = request.parameters
     change = registry.begin(request, TASK, FOLDER, reporter.run_dir)
@@ -35,17 +39,18 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     kept, name = change.kept, parameters["name"]
     intent = Path(request.runs_dir) / request.run / INTENT
     with kept.lock(lambda: reporter.progress("waiting", 0, 1, "a retraining is under way")):
-        meant: dict[str, int]
+        meant: dict[str, Any]
         try:
             meant = json.loads(intent.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             before, after = registry.way_back(kept, name, parameters["version"])
             verify(signature.find(after.model_path, request.models_dir))
-            meant = {"from": before.number, "to": after.number}
+            meant = {"from": before.number, "to": after.number, "done": False}
             write_json(intent, meant)
         state = kept.state(name)
-        if state.champion != meant["to"]:
-            kept.use(name, meant["to"])
+        if not meant.get("done"):
+            _do(meant, state.champion, name, kept)
+            write_json(intent, {**meant, "done": True})
     now = state.version(meant["to"])
     result = {
         "status": "success",
@@ -57,3 +62,15 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         "manifest_path": str(change.manifest_path),
     }
     return {**change.report(result), "reused": False}
+
+
+def _do(meant: dict[str, Any], champion: int | None, name: str, kept: registry.Registry) -> None:
+    if champion == meant["from"]:
+        kept.use(name, meant["to"])
+    elif champion != meant["to"]:
+        raise InputProblemError(
+            "version_in_use",
+            f"Model {name!r} has version {champion} in use, which was put to use since this"
+            f" rollback from version {meant['from']} to {meant['to']} began; it was left there.",
+            "Roll back again if you still want to.",
+        )
