@@ -25,7 +25,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.orchestration import job_request
-from tasks.ray_jobs import protocol, split
+from tasks.ray_jobs import boosting, protocol, split
+from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, JobRequest, Progress
 from tasks.runners import LocalJobs
 from tasks.schemas_ml import search_from
@@ -156,6 +157,42 @@ def test_a_search_that_was_killed_goes_on_where_it_was(
     result = plain(request, told)
     assert (result["resumed"], result["num_trials"]) == (True, len(grid))
     assert next(p["done"] for p in told if p["phase"] == "searching") == done + 1
+
+
+@pytest.mark.parametrize("torn", ['{"number": 2, "par', "whole but for its newline"])
+def test_a_search_that_goes_on_draws_other_trials_and_keeps_every_one(
+    settings: Settings, cancer: str, tmp_path: Path, torn: str
+) -> None:
+    from tasks.ray_jobs import plain_search, trials  # noqa: PLC0415 - Optuna takes a second
+
+    x, y = load_breast_cancer(return_X_y=True)
+    names, types = [str(number) for number in range(x.shape[1])], ["q"] * x.shape[1]
+    problem = trials.Problem(
+        rows=boosting.Matrix(x.astype("float32"), y.astype("float32"), names, types),
+        folds=trials.divide(len(y), 1, 0, None),
+        classes=0,
+        settings={},
+        metric="r2",
+        rounds=2,
+    )
+    request = request_of(settings, cancer, SPACE, early_stopping=False)("x")
+    reporter = Reporter(tmp_path / "run")
+    journal = tmp_path / plain_search.JOURNAL
+
+    def go_on(trials: int) -> list[dict[str, Any]]:
+        parameters = {**request.parameters, "max_trials": trials}
+        found, _ = plain_search.search(problem, parameters, tmp_path, reporter)
+        assert [trial.number for trial in found] == list(range(trials))
+        return [trial.params for trial in found]
+
+    first = go_on(3)
+    lines = journal.read_text().splitlines(keepends=True)
+    half = torn if torn.startswith("{") else lines[2].rstrip("\n")
+    journal.write_text("".join([*lines[:2], half]))
+    second = go_on(5)
+    assert second[:2] == first[:2]
+    assert go_on(6)[:5] == second
+    assert len({json.dumps(params) for params in second}) == 5
 
 
 def test_ray_tune_finds_what_a_loop_finds(jobs: RayJobs, settings: Settings, cancer: str) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         direction="maximize" if problem.direction == "max" else "minimize",
-        sampler=optuna.samplers.TPESampler(seed=parameters["seed"]),
+        # Another seed where it goes on: the same would give the trials that are there.
+        sampler=optuna.samplers.TPESampler(seed=parameters["seed"] + before),
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
     )
     combinations = parameters["combinations"]
@@ -98,14 +100,20 @@ def _judge(asked: Any, parameters: dict[str, Any], began: float) -> Any:  # noqa
 
 
 def _read(journal: Path) -> list[Trial]:
+    """Give the trials that have ended, and cut off the line that a killed search left half."""
     if not journal.is_file():
         return []
-    ended = []
-    for line in journal.read_text(encoding="utf-8").splitlines():
+    ended, whole = [], 0
+    for line in journal.read_bytes().splitlines(keepends=True):
         try:
-            ended.append(Trial(**json.loads(line)))
-        except (ValueError, TypeError):  # the last line of a search that was killed
+            found = Trial(**json.loads(line))
+        except (ValueError, TypeError):
             break
+        if not line.endswith(b"\n"):
+            break
+        ended.append(found)
+        whole += len(line)
+    os.truncate(journal, whole)
     return ended
 
 
