@@ -12,6 +12,7 @@ import pytest
 from celery import Celery
 from celray_testing import HttpService, RedisServer, http_service, ray_answers
 
+from tasks.ray_jobs.files import locked
 from tasks.settings import Settings
 
 TASK = "tasks.simple_tasks.cleanup_old_results"
@@ -116,6 +117,32 @@ def test_a_run_that_ray_still_runs_stays_however_old(clean: Clean, settings: Set
     result = clean()
     assert folder.exists()
     assert result["runs_kept_active"] == 1
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_the_state_of_a_search_stays_while_the_search_goes_on(
+    clean: Clean, settings: Settings, *, dry_run: bool
+) -> None:
+    folder = put_run(settings, "celray-search-0123456789ab", 400, end="lock")
+    with locked(folder / "lock"):
+        when = time.time() - 400 * 86_400
+        os.utime(folder / "lock", (when, when))
+        result = clean(max_age_days=0.01, dry_run=dry_run)
+        assert (result["runs_deleted"], result["runs_kept_active"]) == (0, 1)
+        assert (folder / "deep" / "data.bin").exists()
+    assert clean(max_age_days=0.01)["runs_deleted"] == 1
+    assert not folder.exists()
+
+
+def test_what_a_task_keeps_for_all_its_attempts_stays_while_one_of_them_runs(
+    clean: Clean, settings: Settings, ray: HttpService
+) -> None:
+    jobs = [{"submission_id": "celray-task-retry2", "status": "RUNNING"}]
+    ray.answers["/api/jobs/"] = ray_answers(jobs=jobs)["/api/jobs/"]
+    names = ("celray-task", "celray-task-retry1", "celray-task-retry2", "celray-task2")
+    folders = [put_run(settings, name, 400) for name in names]
+    clean()
+    assert [folder.exists() for folder in folders] == [True, False, True, False]
 
 
 def test_without_rays_word_only_runs_with_an_end_go(

@@ -4,11 +4,13 @@ Never a queue (only keys of results are looked at), never a model (only run fold
 never through a symbolic link.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -27,6 +29,8 @@ logger = get_logger(__name__)
 RESULT_PATTERN = "celery-task-meta-*"
 #: A run folder is named after its Ray submission; nothing else is ever touched.
 RUN_PREFIX = "celray-"
+#: Held by a search as long as it goes on (:mod:`tasks.ray_jobs.search`).
+LOCK = "lock"
 #: Ray's states in which a job may still write.
 _ACTIVE = frozenset({"PENDING", "RUNNING"})
 #: What a job writes last. Without Ray's word, a folder that has neither may belong to a live job.
@@ -123,10 +127,32 @@ def _measure(folder: Path) -> tuple[int, int, float]:
 
 
 def _may_go(folder: Path, active: set[str] | None) -> bool:
-    """Tell whether the job of this folder has certainly ended."""
+    """Tell whether the job of this folder has certainly ended.
+
+    What a task keeps for all its attempts lies in the folder of the first.
+    """
     if active is not None:
-        return folder.name not in active
+        return not any(folder.name in {name, name.partition("-retry")[0]} for name in active)
     return any((folder / mark).is_file() for mark in _END_MARKS)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Tell whether a job holds the lock of this folder; if none does, hold it meanwhile.
+
+    The state of a search has a name of its own, by which Ray does not know it.
+    """
+    file = folder / LOCK
+    if not file.is_file():
+        yield False
+        return
+    with file.open("r+b") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield True
+            return
+        yield False
 
 
 def clean_runs(settings: Settings, seconds: float, removed: Removed, *, dry_run: bool) -> None:
@@ -149,11 +175,12 @@ def clean_runs(settings: Settings, seconds: float, removed: Removed, *, dry_run:
             files, size, youngest = _measure(folder)
             if youngest >= limit:
                 continue
-            if not _may_go(folder, active):
-                removed.runs_kept_active += 1
-                continue
-            if not dry_run:
-                shutil.rmtree(folder)
+            with _held(folder) as held:
+                if held or not _may_go(folder, active):
+                    removed.runs_kept_active += 1
+                    continue
+                if not dry_run:
+                    shutil.rmtree(folder)
         except OSError as error:
             removed.problems.append(f"{folder}: {error.strerror}")
             continue
