@@ -24,7 +24,11 @@ class ModelConfig(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
     n_estimators: Annotated[int, Field(ge=1, le=10_000)] = 100
@@ -172,7 +176,7 @@ class SearchConfig(ModelConfig):
 class _Range(BaseModel):
     """A range of a search space, both ends included."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     low: float
     high: float
@@ -353,7 +357,11 @@ def _space(grid: dict[str, Any]) -> dict[str, dict[str, Any]]:
             ends = {name: _whole(key, getattr(found, name)) for name in ("low", "high")}
             for end in ends.values():
                 _searched({key: end}, "param_grid")
-            space[key] = {**ends, "log": found.log, "step": found.step, "whole": key in _WHOLE}
+            step = _whole(key, found.step)
+            if key in _WHOLE and isinstance(step, float):
+                message = f"{origin}.step: must be a whole number, as {key} is, got {step:g}"
+                raise InvalidArgumentsError(message)
+            space[key] = {**ends, "log": found.log, "step": step, "whole": key in _WHOLE}
             continue
         choices = choices if isinstance(choices, list) else [choices]
         if not choices or (isinstance(value, dict) and set(value) != {"choice"}):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -322,6 +323,14 @@ def test_folds_are_even_and_the_same_every_time() -> None:
         ({"max_depth": {"low": 0, "high": 2}}, {}, "param_grid.max_depth"),
         ({"max_depth": {"low": 1.5, "high": 2}}, {}, "param_grid.max_depth"),
         ({"max_depth": {"lo": 1, "high": 2}}, {}, "did you mean 'low'"),
+        (
+            {"max_depth": {"low": 1, "high": 2, "step": 0.5}},
+            {},
+            "param_grid.max_depth.step: must be a whole number, as max_depth is, got 0.5",
+        ),
+        ({"reg_alpha": {"low": 0, "high": math.inf}}, {}, "param_grid.reg_alpha.high.*finite"),
+        ({"reg_alpha": {"choice": [0, math.inf]}}, {}, "reg_alpha.*finite"),
+        ([{"reg_alpha": math.inf}], {}, r"param_grid\[0\].reg_alpha.*finite"),
         ({"subsample": {"choice": []}}, {}, "at least one value"),
         ({"reg_alpha": {"low": 0, "high": 2, "log": True}}, {}, "log needs low above 0"),
         (
@@ -338,6 +347,12 @@ def test_what_cannot_be_searched_is_refused(grid: Any, config: dict[str, Any], w
     with pytest.raises(InvalidArgumentsError, match=words) as caught:
         search_from(grid, config)
     assert "\n" not in str(caught.value)
+
+
+def test_a_search_without_the_time_for_one_trial_says_so(settings: Settings, cancer: str) -> None:
+    request = request_of(settings, cancer, [{"max_depth": 3}], max_seconds=1e-9)
+    with pytest.raises(InvalidArgumentsError, match=r"in search_config\.max_seconds, 1e-09"):
+        plain(request)
 
 
 def test_trials_that_cannot_be_are_one_error_and_leave_nothing(

@@ -80,7 +80,7 @@ def _distribution(value: dict[str, Any]) -> Any:  # noqa: ANN401 - one of three 
         return optuna.distributions.CategoricalDistribution(value["choice"])
     low, high, log, step = (value[name] for name in ("low", "high", "log", "step"))
     if value["whole"]:
-        return optuna.distributions.IntDistribution(low, high, log=log, step=int(step or 1))
+        return optuna.distributions.IntDistribution(low, high, log=log, step=step or 1)
     return optuna.distributions.FloatDistribution(low, high, log=log, step=step)
 
 

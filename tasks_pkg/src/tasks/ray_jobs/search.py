@@ -89,7 +89,7 @@ def _search(  # noqa: PLR0913, PLR0917 - what main has found out
     problem = _problem(data, parameters)
     ended, resumed = _try_all(problem, parameters, state, reporter)
     order = trials.ranked(ended, problem.direction)
-    best = _best(order)
+    best = _best(order, parameters["max_seconds"])
 
     plain = {name: value for name, value in parameters.items() if name not in OWN}
     depth = best.params.get("max_depth", plain["max_depth"])
@@ -172,15 +172,15 @@ def _try_all(
     return tuning.search(problem, parameters, state, reporter)
 
 
-def _best(order: list[Trial]) -> Trial:
+def _best(order: list[Trial], max_seconds: float | None) -> Trial:
     """Give the best trial.
 
     Raises:
-        InputProblemError: all failed.
+        InputProblemError: all failed, or the caller gave them too little time.
         InfrastructureError: none came to an end.
     """
-    best = order[0]
-    if best.score is not None and best.status in {"complete", "stopped early"}:
+    best = order[0] if order else None
+    if best and best.score is not None and best.status in {"complete", "stopped early"}:
         return best
     failed = next((trial for trial in order if trial.error), None)
     if failed is not None:
@@ -189,7 +189,13 @@ def _best(order: list[Trial]) -> Trial:
             f"All {len(order)} trials failed; {json.dumps(failed.params)}: {failed.error}.",
             "Choose another metric, or other parameters.",
         )
-    raise InfrastructureError("no_trials", "No trial came to its first score in the time given.")
+    if max_seconds is not None:
+        raise InputProblemError(
+            "no_trials",
+            f"No trial came to its first score in search_config.max_seconds, {max_seconds:g}.",
+            "Raise it, or lower n_estimators or folds.",
+        )
+    raise InfrastructureError("no_trials", "No trial came to its first score.")
 
 
 def _rounded(score: float | None) -> float | None:
