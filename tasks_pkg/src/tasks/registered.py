@@ -38,7 +38,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
 class Gate(BaseModel):
     """What a new model must reach to be put to use, in the unit of its metric."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Nothing is less than nan: a gate that holds it lets everything through.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     min_score: float | None = None
     """On the frozen hold-out; of a metric of which less is better, the most."""
@@ -105,7 +106,8 @@ def models(settings: Settings, names: list[str] | None) -> list[dict[str, Any]]:
 def _of_files(settings: Settings) -> dict[str, dict[str, Any]]:
     folder = settings.models_dir / FOLDER
     files = sorted(folder.glob("*.toml")) if folder.is_dir() else []
-    return {file.stem: _of_file(file) for file in files}
+    # An editor's own files, such as Emacs' locks, begin with a dot.
+    return {file.stem: _of_file(file) for file in files if not file.name.startswith(".")}
 
 
 def _of_file(file: Path) -> dict[str, Any]:
@@ -128,16 +130,17 @@ def _of_mlflow(settings: Settings) -> dict[str, dict[str, Any]]:
         raise InvalidArgumentsError(str(error)) from None
     found = {}
     for name, tags in sorted(registered.items()):
+        enabled = tags.get("enabled", "true").lower() != "false"
         try:
             given = {
                 "dataset_path": tags["dataset_path"],
                 "model_config": json.loads(tags.get("model_config", "{}")),
                 "gate": json.loads(tags.get("gate", "{}")),
-                "enabled": tags.get("enabled", "true").lower() != "false",
+                "enabled": enabled,
             }
         except ValueError as error:
             problem = f"a celray tag of model {name!r} in {kept.where} is not JSON: {error}"
-            found[name] = {"name": name, "problem": problem}
+            found[name] = {"name": name, "enabled": enabled, "problem": problem}
             continue
         found[name] = _entry(name, given, f"model {name!r} in {kept.where}")
     return found
@@ -150,7 +153,8 @@ def _entry(name: str, given: dict[str, Any], where: str) -> dict[str, Any]:
         config = model_config_from(entry.config)
         gate = checked(Gate, entry.gate, "gate")
     except InvalidArgumentsError as error:
-        return {"name": name, "problem": f"{where}: {error}"}
+        enabled = given.get("enabled") is not False
+        return {"name": name, "enabled": enabled, "problem": f"{where}: {error}"}
     return {
         "name": name,
         "enabled": entry.enabled,

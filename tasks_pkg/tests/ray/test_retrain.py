@@ -382,6 +382,23 @@ def test_one_entry_with_a_mistake_does_not_stop_the_others(
     assert all("\n" not in reason for reason in reasons.values())
 
 
+def test_an_entry_that_is_off_or_an_editors_own_is_none_and_a_gate_of_nan_is_a_mistake(
+    settings: Settings,
+) -> None:
+    folder = settings.models_dir / "registry"
+    (folder / "off.toml").write_text(
+        'dataset_path = "gone"\nenabled = false\n[model_config]\ntarge = "color"\n'
+    )
+    (folder / ".#wine.toml").symlink_to("ada@host.1234:1")
+    (folder / ".wine.toml").write_text('dataset_path = "wine"\n')
+    (folder / "open.toml").write_text('dataset_path = "wine"\n[gate]\nmin_score = nan\n')
+    (found,) = registered.models(settings, None)
+    assert found["name"] == "open"
+    assert re.search(r"open\.toml: gate\.min_score: .*finite number, got nan", found["problem"])
+    (asked,) = registered.models(settings, ["off"])
+    assert "did you mean 'target'" in asked["problem"]
+
+
 def test_an_empty_registry_is_no_error_and_says_so(settings: Settings) -> None:
     result = retrain(settings)
     assert (result["status"], result["models"]) == ("success", [])
