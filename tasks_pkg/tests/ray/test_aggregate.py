@@ -3,6 +3,7 @@
 import gzip
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,26 @@ def test_what_cannot_be_aggregated_is_told(
         run("a.csv", "b.csv", **given)
     assert words in str(caught.value)
     assert not list(root.glob("*out*"))
+
+
+def test_long_keys_that_differ_are_never_one_group(run: Aggregate, root: Path) -> None:
+    long = [Decimal(12345678901234567890), Decimal(12345678901234567891)]
+    pl.DataFrame({"k": long}, schema={"k": pl.Decimal(20, 0)}).write_parquet(root / "d.parquet")
+    (root / "whole.csv").write_text("k\n9007199254740993\n9007199254740992\n")
+    (root / "part.csv").write_text("k\n1.5\n9007199254740992.0\n")
+    for sources, value in (
+        (["d.parquet"], "12345678901234567"),
+        (["whole.csv", "part.csv"], 2**53 + 1),
+    ):
+        with pytest.raises(InputProblemError, match=f"'k' holds {value}.*, which is another value"):
+            run(*sources, group_by=["k"])
+    assert run("whole.csv", group_by=["k"])["output_rows"] == 2
+    short = pl.Series([Decimal("0.10"), Decimal(7), None], dtype=pl.Decimal(12, 2))
+    pl.DataFrame({"k": short}).write_parquet(root / "e.parquet")
+    (root / "f.csv").write_text("k\n0.1\n7\n")
+    run("e.parquet", "f.csv", group_by=["k"])
+    table = pl.read_parquet(root / "out.parquet")
+    assert table.select("k", "rows").rows() == [(0.1, 2), (7.0, 2), (None, 1)]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import polars as pl  # isort: skip
 
 from .expressions import NUMERIC, Kind, common
 from .formula_engine import DTYPES
+from .protocol import InputProblemError
 
 #: What can be asked of a column; only the first three have a meaning for text and dates.
 FUNCTIONS = ("count", "min", "max", "sum", "mean", "std")
@@ -55,9 +56,15 @@ def merge(
         parts: of :func:`partial`; columns that some lack count as missing there.
         keys: columns grouped by, and the type that they have in all parts.
         columns: what was aggregated, and the type that it has in all parts.
+
+    Raises:
+        InputProblemError: two groups could become one, as keys of the type of all parts.
     """
     made = []
     for part in parts:
+        for name, kind in keys.items():
+            if kind == "number":
+                _require_exact(part[name])
         casts = [pl.col(name).cast(DTYPES[kind]) for name, kind in keys.items()]
         for name, kind in columns.items():
             casts += _casts(part.columns, name, kind)
@@ -75,6 +82,21 @@ def merge(
             squares = pl.col(f"{name}\0squares").sum() + apart.sum()
             wanted += [total.sum(), squares.alias(f"{name}\0squares")]
     return table.group_by(list(keys)).agg(wanted) if keys else table.select(wanted)
+
+
+def _require_exact(key: pl.Series) -> None:
+    """Refuse keys of which a 64-bit float would not keep every digit."""
+    if key.dtype.is_float():
+        return
+    again = key.cast(pl.Float64).cast(key.dtype, strict=False)
+    changed = key.filter(key.ne_missing(again))
+    if len(changed):
+        raise InputProblemError(
+            "column_type",
+            f"group_by: column {key.name!r} holds {changed[0]}, which is another value as a number"
+            " with decimals; two groups could become one.",
+            "Write the column as text, or as whole numbers in all sources.",
+        )
 
 
 def _casts(there: Sequence[str], name: str, kind: Kind) -> list[pl.Expr]:
