@@ -194,6 +194,25 @@ def test_what_cannot_be_aggregated_is_told(
     assert not list(root.glob("*out*"))
 
 
+@pytest.mark.parametrize(
+    "sources",
+    [("d/jan.csv", "./d/jan.csv"), ("d", "d/jan.csv"), ("link.csv", "d/jan.csv"), ("both",)],
+)
+def test_a_file_counts_once_under_whatever_names(
+    run: Aggregate, root: Path, sources: tuple[str, ...]
+) -> None:
+    for folder in ("d", "both"):
+        (root / folder).mkdir()
+        (root / folder / "jan.csv").write_text("k\n1\n")
+    (root / "link.csv").symlink_to(root / "d" / "jan.csv")
+    (root / "both" / "link.csv").symlink_to(root / "both" / "jan.csv")
+    with pytest.raises(InputProblemError) as caught:
+        run(*sources)
+    assert all(repr(source) in str(caught.value) for source in sources)
+    assert "jan.csv" in str(caught.value)
+    assert "are one file" in str(caught.value)
+
+
 def test_long_keys_that_differ_are_never_one_group(run: Aggregate, root: Path) -> None:
     long = [Decimal(12345678901234567890), Decimal(12345678901234567891)]
     pl.DataFrame({"k": long}, schema={"k": pl.Decimal(20, 0)}).write_parquet(root / "d.parquet")

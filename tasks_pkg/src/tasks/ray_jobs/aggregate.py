@@ -370,6 +370,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         name: resolve(name, roots, "data_sources", FORMATS) for name in parameters["data_sources"]
     }
     files = [(name, file) for name, source in found.items() for file in source.files]
+    _require_once(files)
     taken = [csv_plan.fingerprint(file) for _, file in files]
     output = Output(target, request, [str(sorted(known.items())) for known in taken])
     output.require_allowed(*(file for _, file in files))
@@ -408,6 +409,23 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
             "manifest_path": str(output.manifest_path),
         }
         return {**output.publish(TASK, result, taken), "reused": False}
+
+
+def _require_once(files: Sequence[tuple[str, Path]]) -> None:
+    """Refuse a file that would count twice.
+
+    Raises:
+        InputProblemError: names it as both sources have it.
+    """
+    seen: dict[Path, tuple[str, Path]] = {}
+    for source, file in files:
+        other, first = seen.setdefault(file.resolve(), (source, file))
+        if (other, first) != (source, file):
+            raise InputProblemError(
+                "source_repeated",
+                f"data_sources: {first} (of {other!r}) and {file} (of {source!r}) are one file.",
+                "Name each file once, also in a folder or by a link.",
+            )
 
 
 def _all(
