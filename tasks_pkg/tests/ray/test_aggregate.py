@@ -181,13 +181,19 @@ def test_mismatched_schemas_are_reported_by_source(run: Aggregate, root: Path) -
         ({"group_by": ["kk"]}, "'kk' is not in b.csv"),
         ({"group_by": ["y"]}, "Column 'y' has not one type in all sources"),
         ({"aggregations": {"k": ["mean"]}, "group_by": ["x"]}, "needs numbers, and the column is"),
+        ({"group_by": ["rows"]}, "'rows' and the number of rows of each group would have one name"),
+        (
+            {"group_by": ["x_count"], "aggregations": {"x": ["sum", "count"]}},
+            "'x_count' and count of 'x' would have one name",
+        ),
+        ({"group_by": ["x_count"]}, "'x_count' and count of 'x' would have one name"),
     ],
 )
 def test_what_cannot_be_aggregated_is_told(
     run: Aggregate, root: Path, given: dict[str, Any], words: str
 ) -> None:
-    (root / "a.csv").write_text("k,x,y,kk\nu,1,1,1\n")
-    (root / "b.csv").write_text("k,x,y\nv,1,no\n")
+    (root / "a.csv").write_text("k,x,y,kk,rows,x_count\nu,1,1,1,1,1\n")
+    (root / "b.csv").write_text("k,x,y,rows,x_count\nv,1,no,1,1\n")
     with pytest.raises(InputProblemError) as caught:
         run("a.csv", "b.csv", **given)
     assert words in str(caught.value)

@@ -380,6 +380,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     wanted = Wanted(
         tuple(parameters["group_by"]), tuple(aggregations) if aggregations is not None else None
     )
+    _require_apart(wanted.keys, aggregations or {})
     reporter.progress("waiting", 0, 1, "asking the cluster for CPUs")
     cluster.connect()
     made = _all(wanted, files, reporter)
@@ -519,6 +520,7 @@ def _tables(
     # A column without a value anywhere counts as one of whole numbers.
     kinds = {name: "integer" if kind == "missing" else kind for name, kind in kinds.items()}
     functions = _functions(kinds, wanted, aggregations)
+    _require_apart(wanted.keys, functions)
     columns = {name: kinds[name] for name in functions}
     keys = {key: kinds[key] for key in wanted.keys}
     parts = [s.groups if wanted.keys else s.whole for s in sources.values()]
@@ -554,6 +556,25 @@ def _functions(
                 f"Of such a column there are {', '.join(partials.ANY_KIND)}.",
             )
     return aggregations
+
+
+def _require_apart(keys: Sequence[str], functions: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a key that has the name of another column of the output.
+
+    Raises:
+        InputProblemError: names both.
+    """
+    others = {partials.ROWS: "the number of rows of each group"}
+    others |= {
+        f"{n}_{what}": f"{what} of {n!r}" for n, names in functions.items() for what in names
+    }
+    for key in keys:
+        if key in others:
+            raise InputProblemError(
+                "columns_repeated",
+                f"group_by: column {key!r} and {others[key]} would have one name in the output.",
+                "Rename the column in the sources, or leave one of the two out.",
+            )
 
 
 def _mismatches(sources: dict[str, Summary]) -> list[dict[str, Any]]:
