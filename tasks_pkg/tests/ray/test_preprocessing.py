@@ -229,6 +229,13 @@ def test_a_target_that_cannot_be_learnt_is_refused(
     assert caught.value.kind == kind
 
 
+@pytest.mark.parametrize("value", [1e39, -1e300])
+def test_a_target_larger_than_the_model_can_hold_is_told_with_its_row(value: float) -> None:
+    column = pl.Series("y", [1.5, None, 3e38, value, value, *range(10)], strict=False)
+    with pytest.raises(InputProblemError, match=r"Target 'y' is -?1e\+3\d+ in row 4; .*\(2 values"):
+        target.encode(column, "auto")
+
+
 # -- hold-out -------------------------------------------------------------------------------
 
 

@@ -65,7 +65,7 @@ def encode(column: pl.Series, wanted: Literal["auto", "classification", "regress
 
     Raises:
         InputProblemError: no value, one value, too few rows, or not numbers where regression
-            was asked for.
+            was asked for, or a number that is too large.
     """
     column = _numbers_where_meant(_comparable(column), wanted)
     present = column.is_not_null().to_numpy()
@@ -80,6 +80,7 @@ def encode(column: pl.Series, wanted: Literal["auto", "classification", "regress
                 f" {str(values[0])!r}.",
                 "Use task 'classification', or clean the column.",
             )
+        _require_range(column.cast(pl.Float64))
         return Target(task, values.cast(pl.Float64).to_numpy(), [], present)
     classes = values.unique().sort()
     if len(classes) > min(MAX_CLASSES, len(values) // 2):
@@ -142,6 +143,18 @@ def _require_enough(name: str, values: pl.Series) -> None:
             f"Target {name!r} has the one value {values[0]!r} in all {len(values)} rows;"
             " there is nothing to learn.",
             "Choose another target column, or bring rows with other values.",
+        )
+
+
+def _require_range(numbers: pl.Series) -> None:
+    beyond = (numbers.abs() > float(np.finfo(np.float32).max)).arg_true()
+    if not beyond.is_empty():
+        row = beyond[0]
+        raise InputProblemError(
+            "target_too_large",
+            f"Target {numbers.name!r} is {numbers[row]:g} in row {row + 1}; XGBoost takes numbers"
+            f" of at most 3.4e38 ({len(beyond)} values are larger).",
+            "Give the target in a larger unit, or clean the column.",
         )
 
 
