@@ -5,7 +5,7 @@ import math
 import pickle
 import uuid
 from collections.abc import Callable
-from datetime import date, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -259,6 +259,35 @@ def test_an_id_that_is_missing_is_missing_beside_others_too(
         plain("predict", request_to_predict(code_model, [rows], "id"))
 
 
+def test_a_date_is_read_alike_however_the_others_are_written(
+    settings: Settings, request_to_predict: RequestFor, datasets: Path
+) -> None:
+    from tasks.schemas_ml import model_config_from  # noqa: PLC0415
+
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+    (datasets / "days.csv").write_text(
+        "day,target\n"
+        + "".join(f"{day + timedelta(i):%Y-%m-%dT%H:%M:%S},{i >= 60}\n" for i in range(120))
+    )
+    parameters = model_config_from({"n_estimators": 20}).parameters("days.csv")
+    model = plain("train", lambda name: job_request(name, parameters, settings))["model_path"]
+    # Day 60 is March 2.
+    early = [
+        "2026-02-20",
+        "20260220",
+        "2026-W08-5",
+        "2026-02-20T10:00:00",
+        "2026-02-20T10:00+02:00",
+    ]
+    late = ["2026-03-20", "20260320", "2026-W12-5", "2026-03-20T10:00:00", "2026-03-20T10:00+02:00"]
+    texts = [text for pair in zip(early, late, strict=True) for text in pair]
+    for given in (texts, texts[::-1]):
+        (datasets / "written.csv").write_text("day\n" + "".join(f"{text}\n" for text in given))
+        batches = ["written.csv", [{"day": text} for text in given]]
+        result = plain("predict", request_to_predict(model, batches))
+        assert result["predictions"] == [text in late for text in given] * 2
+
+
 def test_iris_is_predicted_as_well_as_by_scikit_learn(
     settings: Settings, request_to_predict: RequestFor, datasets: Path
 ) -> None:
@@ -318,6 +347,7 @@ def test_a_pool_of_ray_actors_gives_what_one_process_gives(
         ([[row(), row(size="many")]], None, r"data_batches\[0\]\[1\]: 'many' is not a number"),
         ([[row(red="maybe")]], None, "'maybe' is not a boolean"),
         ([[row(day="yesterday")]], None, "'yesterday' is not a date"),
+        ([[row(day="0001-01-01T00:00+02:00")]], None, "is not a date"),
         ([[row(size=[1])]], None, "is not a number"),
         (["no-such.csv"], None, "data_batches 'no-such.csv' does not exist"),
         (["/etc/passwd"], None, "outside"),

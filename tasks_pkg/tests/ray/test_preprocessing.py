@@ -190,6 +190,14 @@ def test_labels_that_are_digits_are_classes() -> None:
     assert target.encode(pl.Series("y", ["1", "2", "x"] * 10), "auto").classes == ["1", "2", "x"]
 
 
+def test_labels_that_are_dates_are_written_as_such() -> None:
+    days = pl.Series("y", [date(2026, 1, 31), date(2026, 2, 1)] * 10)
+    assert target.encode(days, "auto").classes == ["2026-01-31", "2026-02-01"]
+    moments = days.cast(pl.Datetime("ns")).dt.offset_by("5h")
+    labels = [f"{day} 05:00:00" for day in ("2026-01-31", "2026-02-01")]
+    assert target.encode(moments, "classification").classes == labels
+
+
 def test_categories_of_parquet_are_labels_and_features() -> None:
     column = pl.Series("y", ["a", "b"] * 10, dtype=pl.Categorical)
     assert target.encode(column, "auto").classes == ["a", "b"]

@@ -13,7 +13,8 @@ text      as category
 unused    anything: the model was trained without this column
 ========= ==============================================================
 
-A missing value (None, an empty text, NaN) is accepted everywhere.
+A missing value (None, an empty text, NaN) is accepted everywhere. ``NA`` and the like, which are
+missing in a CSV file, are text here: JSON has null.
 """
 
 import datetime as dt
@@ -127,8 +128,17 @@ def _is_number(text: str) -> bool:
 
 
 def _is_date(text: str) -> bool:
+    return moment(text) is not None
+
+
+def moment(text: str) -> dt.datetime | None:
+    """Read ISO 8601 text as a moment in UTC, which one without a zone is in.
+
+    Returns:
+        The moment, without a zone; None where the text is none.
+    """
     try:
-        dt.datetime.fromisoformat(text.strip())
-    except ValueError:
-        return False
-    return True
+        found = dt.datetime.fromisoformat(text.strip())
+        return found.astimezone(dt.UTC).replace(tzinfo=None) if found.tzinfo else found
+    except (ValueError, OverflowError):
+        return None

@@ -146,6 +146,10 @@ def _from_rows(
         if name in words:
             columns.append(_words(name, values, words[name]))
             continue
+        if kind == "date":  # as the worker's check reads it, each by itself
+            moments = [batches.moment(value or "") for value in _present(values)]
+            columns.append(pl.Series(name, moments, dtype=pl.Datetime("us")))
+            continue
         if kind == "number":  # beside text, a boolean would become a word
             values = [int(value) if isinstance(value, bool) else value for value in values]
         columns.append(_conform(_series(name, values), kind, "data_batches"))
@@ -210,9 +214,9 @@ def _conform(column: pl.Series, kind: str, where: str) -> pl.Series:
     if given == pl.Null:
         return column.cast(pl.Float64)
     if kind == "date":
-        fits = given.is_temporal()
         if given == pl.String:
             return _require_all(column, _moments(column), kind, where)
+        column, fits = _in_utc(column), given.is_temporal()
     elif given == pl.String:
         small = column.str.strip_chars().str.to_lowercase()
         truth = small.replace({"true": "1", "false": "0"}) if kind == "boolean" else small
@@ -229,10 +233,25 @@ def _conform(column: pl.Series, kind: str, where: str) -> pl.Series:
 
 
 def _moments(column: pl.Series) -> pl.Series:
+    """Give text as moments in UTC, which one without a zone is in; None for what is none."""
+    text = column.str.strip_chars()
     try:
-        return column.str.strip_chars().str.to_datetime(strict=False)
+        read = _in_utc(text.str.to_datetime(strict=False))
     except pl.exceptions.ComputeError:  # polars finds no format that any value has
-        return pl.Series(column.name, [None] * len(column), dtype=pl.Datetime)
+        read = pl.Series([None] * len(text), dtype=pl.Datetime("us"))
+    # Polars reads all values in the format of the first.
+    left = [
+        batches.moment(value or "") if moment is None else None
+        for value, moment in zip(text, read, strict=True)
+    ]
+    return read.zip_with(read.is_not_null(), pl.Series(left, dtype=pl.Datetime("us")))
+
+
+def _in_utc(moments: pl.Series) -> pl.Series:
+    """Give moments without their zone, so that those with one go together with those without."""
+    if getattr(moments.dtype, "time_zone", None):
+        moments = moments.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return moments
 
 
 def _require_all(given: pl.Series, read: pl.Series, kind: str, where: str) -> pl.Series:

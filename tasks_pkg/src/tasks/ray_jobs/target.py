@@ -67,6 +67,7 @@ def encode(column: pl.Series, wanted: Literal["auto", "classification", "regress
         InputProblemError: no value, one value, too few rows, or not numbers where regression
             was asked for, or a number that is too large.
     """
+    kind = column.dtype
     column = _numbers_where_meant(_comparable(column), wanted)
     present = column.is_not_null().to_numpy()
     values = column.drop_nulls()
@@ -91,7 +92,7 @@ def encode(column: pl.Series, wanted: Literal["auto", "classification", "regress
             "Is it an identifier? For numbers, set task to 'regression'.",
         )
     codes = values.replace_strict(classes, pl.Series(range(len(classes)), dtype=pl.Float64))
-    return Target("classification", codes.to_numpy(), _labels(classes), present)
+    return Target("classification", codes.to_numpy(), _labels(classes, kind), present)
 
 
 def _comparable(column: pl.Series) -> pl.Series:
@@ -103,7 +104,7 @@ def _comparable(column: pl.Series) -> pl.Series:
     if kind.is_numeric() or kind in {pl.Boolean, pl.String}:
         return column
     if kind.is_temporal():
-        return column.to_physical().cast(pl.Float64)
+        return column.to_physical()
     if isinstance(kind, (pl.Categorical, pl.Enum, pl.Null)):
         return column.cast(pl.String)
     raise InputProblemError(
@@ -158,7 +159,9 @@ def _require_range(numbers: pl.Series) -> None:
         )
 
 
-def _labels(classes: pl.Series) -> list[str | int | float | bool]:
+def _labels(classes: pl.Series, kind: pl.DataType) -> list[str | int | float | bool]:
+    if kind.is_temporal():
+        return [str(moment) for moment in classes.cast(kind)]
     if classes.dtype.is_float() and (classes == classes.round()).all():
         return classes.cast(pl.Int64).to_list()
     return classes.to_list()
