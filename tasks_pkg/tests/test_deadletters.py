@@ -5,6 +5,7 @@ import json
 import pytest
 from celery import Celery, chord, signature
 from celray_testing import TRACES, RedisServer, StartWorker, wait_for
+from redis.exceptions import NoPermissionError
 
 from tasks import deadletters
 from tasks.broker.scripts import DEAD, HELD, LEASES
@@ -84,6 +85,27 @@ def test_what_is_no_message_does_not_stop_a_worker_and_is_kept(
     assert {letter.unreadable for letter in letters} == {"not JSON", '{"properties": {}}'}
     with pytest.raises(deadletters.UnknownLetterError, match="only be dropped"):
         deadletters.replay(broker, letters[0].id)
+
+
+def test_a_replay_that_does_not_come_about_leaves_letter_and_failure(
+    client: Celery, redis: RedisServer
+) -> None:
+    message = {"headers": {"id": "a", "task": "extra.poison"}, "properties": {}, "body": ""}
+    letter = {"queue": "default", "reason": "a test", "deliveries": 3, "buried_at": 1}
+    client.backend.store_result("a", RuntimeError("it died"), "FAILURE")
+    with redis.client(0) as broker:
+        broker.hset(DEAD, "a", json.dumps({**letter, "message": message}))
+        broker.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@read")
+    with deadletters.connect(redis.url(0).replace("//", "//reader:secret@")) as reader:
+        with pytest.raises(NoPermissionError):
+            deadletters.replay(reader, "a", app=client)
+        assert deadletters.show(reader, "a").task == "extra.poison"
+    assert client.AsyncResult("a").state == "FAILURE"
+
+    with deadletters.connect(redis.url(0)) as broker:
+        deadletters.replay(broker, "a", app=client)
+        assert broker.llen("default") == 1
+    assert client.AsyncResult("a").state == "PENDING"
 
 
 def test_a_replay_is_the_message_as_it_first_was() -> None:

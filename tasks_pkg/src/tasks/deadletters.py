@@ -21,7 +21,7 @@ from celery import Celery
 from redis import Redis
 
 from tasks.broker.queues import list_of
-from tasks.broker.scripts import BURY, DEAD, HELD, LEASES, REPLAY
+from tasks.broker.scripts import BURY, DEAD, FORGET, HELD, LEASES, REPLAY
 from tasks.headers import LAPSES
 
 #: Seconds that one question to Redis may take.
@@ -116,8 +116,8 @@ def show(broker: Redis, letter_id: str) -> DeadLetter:
 def replay(broker: Redis, letter_id: str, app: Celery | None = None) -> DeadLetter:
     """Put a dead letter back into its queue under its own id, as if it had never run.
 
-    With ``app`` its old failure is forgotten first, so that who asks for its result waits. A
-    chord or chain that has already been told of the failure does not go on.
+    With ``app`` its old failure is forgotten, so that who asks for its result waits. A chord or
+    chain that has already been told of the failure does not go on.
 
     Raises:
         UnknownLetterError: there is none of this id, or it never was a task.
@@ -129,14 +129,17 @@ def replay(broker: Redis, letter_id: str, app: Celery | None = None) -> DeadLett
         message = f"dead letter {letter_id!r} is no task ({letter.reason}); it can only be dropped"
         raise UnknownLetterError(message)
     fresh = fresh_message(letter.message)
-    if app is not None:
-        app.AsyncResult(letter_id).forget()
+    key = None if app is None else app.backend.get_key_for_task(letter_id)
+    failure = None if app is None else app.backend.get(key)
     done = broker.register_script(REPLAY)(
         keys=[DEAD, list_of(letter.queue, fresh)], args=[letter_id, text, json.dumps(fresh)]
     )
     if not done:
         message = f"dead letter {letter_id!r} was replayed or dropped by somebody else just now"
         raise UnknownLetterError(message)
+    if app is not None and failure is not None:
+        # Only now, and only that failure: the task may have ended meanwhile.
+        app.backend.client.register_script(FORGET)(keys=[key], args=[failure])
     return letter
 
 

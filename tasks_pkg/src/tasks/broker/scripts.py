@@ -121,6 +121,11 @@ redis.call('LPUSH', KEYS[2], ARGV[3])
 return 1
 """
 
+#: KEYS a task's result; ARGV what it was: it is removed if it still is that.
+FORGET: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+"""
+
 #: Redis refuses what may need memory once it is full. What a worker writes lets it finish what it
 #: has, which is what empties the queues; so that may take a tenth more than ``maxmemory``. Only the
 #: service's own user may ask how much is used; a client's gets the refusal.
