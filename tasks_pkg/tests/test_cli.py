@@ -305,6 +305,18 @@ def test_nested_keys_json_and_files_make_one_document(
     }
 
 
+def test_what_a_key_wants_as_text_is_text(celray: Celray, redis: RedisServer) -> None:
+    words = ["dataset_path=7", "model_config.target=8", "model_config.max_depth=9"]
+    celray("submit", "distributed_training", *words)
+    words = ["file_path=a.csv", "output_path=b.csv", "transformations.new_columns.one=1"]
+    celray("submit", "process_large_csv", *words)
+    with redis.client(0) as broker:
+        sent = [json.loads(broker.lrange(queue, 0, -1)[0]) for queue in ("ml", "data")]
+    first, second = (json.loads(one["headers"]["kwargsrepr"].replace("'", '"')) for one in sent)
+    assert first == {"dataset_path": "7", "model_config": {"target": "8", "max_depth": 9}}
+    assert second["transformations"] == {"new_columns": {"one": "1"}}
+
+
 def test_queues_and_workers(celray: Celray, start_worker: StartWorker, client: Celery) -> None:
     client.send_task("tasks.simple_tasks.ping", queue="ml")
     start_worker()

@@ -249,6 +249,24 @@ class Contract:
             if shape is not None and value is not None:
                 shape.parse(value)
 
+    def wants_text(self, kwargs: Mapping[str, Any]) -> list[tuple[str | int, ...]]:
+        """Give the places, also in the keys of a :class:`Shape`, where something else than text is.
+
+        Raises:
+            InvalidArgumentsError: an argument is missing or unknown.
+        """
+        placeholder = {"self": None} if "self" in self.signature.parameters else {}
+        _, problems = self.validate((), {**placeholder, **kwargs})
+        for parameter, value in kwargs.items():
+            shape = self._shape(parameter)
+            if shape is None or shape.model is None or not isinstance(value, dict):
+                continue
+            try:
+                shape.model.model_validate(value)
+            except ValidationError as error:
+                problems += wrong(error, value, parameter)
+        return [problem.where for problem in problems if problem.kind == "string_type"]
+
     def _shape(self, parameter: str) -> Shape | None:
         marks = getattr(self.annotations.get(parameter), "__metadata__", ())
         return next((mark for mark in marks if isinstance(mark, Shape)), None)

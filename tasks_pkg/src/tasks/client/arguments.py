@@ -116,13 +116,12 @@ def _as_text(
 ) -> None:
     """Put back as text what the task wants as text: ``channel=7`` is the channel "7"."""
     try:
-        placeholder = {"self": None} if "self" in contract.signature.parameters else {}
-        _, problems = contract.validate((), {**placeholder, **arguments})
+        places = contract.wants_text(arguments)
     except InvalidArgumentsError:
         return  # the check before sending says it better
-    for problem in problems:
-        path = tuple(map(str, problem.where))
-        if problem.kind == "string_type" and path in texts:
+    for place in places:
+        path = tuple(map(str, place))
+        if path in texts:
             inner = arguments
             for step in path[:-1]:
                 inner = inner[step]
