@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import keyword
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from parts import REPO, load
 
 preflight: Any = load("roles/preflight/action_plugins/celray_preflight.py")
@@ -76,9 +79,20 @@ def test_it_is_a_few_kilobytes_of_the_layer_of_code(generated: Path, tmp_path: P
     assert sum(len(base64.b64decode(text)) for text in files.values()) < 20_000
 
 
-@pytest.mark.parametrize("name", ["Sky", "sky_maps", "-sky", "tasks", "sky--maps", "ray", "json"])
+ODD = ("Sky", "sky_maps", "-sky", "sky--maps")
+TAKEN = ("tasks", "ray-jobs", "ray", "packaging", "json", "inspect", "py-compile", "class")
+
+
+@pytest.mark.parametrize("name", [*ODD, *TAKEN])
 def test_a_name_that_is_no_packages_is_refused(name: str, tmp_path: Path) -> None:
     done = copier(name, tmp_path / "new")
     assert done.returncode != 0
     assert f"{name} is no name for a package" in done.stderr.replace("\n", " ")
     assert not (tmp_path / "new/pyproject.toml").exists()
+
+
+def test_no_keyword_and_no_module_of_this_python_is_left_out() -> None:
+    questions = yaml.safe_load((REPO / "tasks_pkg/template/copier.yml").read_text())
+    names = {*keyword.kwlist, *sys.stdlib_module_names}
+    possible = {name for name in names if re.fullmatch("[a-z][a-z0-9_]*", name)}
+    assert possible <= set(questions["reserved"]["default"])
