@@ -154,6 +154,24 @@ def test_the_answer_of_a_task_that_is_run_here_is_one_json_document(
         assert "and a program of mine" in done.stderr
 
 
+def test_a_task_may_have_a_parameter_that_local_has_too(
+    env: dict[str, str], install: Install
+) -> None:
+    install("word-count", code=TASK.format(task="word_count.one").replace("text", "on_progress"))
+    done = run_here(env, "on_progress=four")
+    assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
+    asked = "from tasks.local import Local; Local().run('one', on_progress=print)"
+    refused = subprocess.run(
+        [sys.executable, "-c", asked],
+        env={name: env[name] for name in ("PATH", "HOME", "PYTHONPATH")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "local.call('one', {'on_progress': ...})" in refused.stderr
+
+
 @pytest.mark.parametrize("command", [("worker",), ("beat",), ("flower", "--port=0")])
 def test_worker_beat_and_flower_refuse_what_is_installed_and_not_declared(
     env: dict[str, str], install: Install, command: tuple[str, ...]

@@ -14,6 +14,7 @@ Exceptions are the task's own. Models, manifests and run folders are those that 
 import sys
 import uuid
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -21,6 +22,7 @@ from celery import Celery, Task
 from celery.exceptions import Retry
 
 from tasks.client import catalogue
+from tasks.contracts import InvalidArgumentsError
 from tasks.settings import local_settings, using
 
 Progress = dict[str, Any]
@@ -78,7 +80,8 @@ class Local:
 
         Args:
             name: the task's name, or the end of it.
-            on_progress: told ``phase``, ``done``, ``total``, ``message`` as the job goes on.
+            on_progress: told ``phase``, ``done``, ``total``, ``message`` as the job goes on. A task
+                with a parameter of that name is run by :meth:`call`.
             arguments: the task's.
 
         Raises:
@@ -86,6 +89,22 @@ class Local:
             JobFailedError: the task's job failed.
             Exception: whatever else the task raises.
         """
+        task = self._tasks[catalogue.resolve(name, self._tasks)]
+        if on_progress is not None and "on_progress" in signature(task.run).parameters:
+            message = (
+                f"{name}: 'on_progress' is a parameter of the task and of run; run it as "
+                f"local.call({name!r}, {{'on_progress': ...}})"
+            )
+            raise InvalidArgumentsError(message)
+        return self.call(name, arguments, on_progress)
+
+    def call(
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever it returns
+        """Do what :meth:`run` does, with the task's arguments in a dictionary."""
         task = self._tasks[catalogue.resolve(name, self._tasks)]
         _LocalTask.on_progress = on_progress
         with using(self._settings):

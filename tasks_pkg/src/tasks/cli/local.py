@@ -60,7 +60,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per option
         def show(step: dict[str, Any]) -> None:
             screen.show(*told(step))
 
-        result = Local(datasets, models, ray=not no_ray).run(task.name, on_progress=show, **values)
+        result = Local(datasets, models, ray=not no_ray).call(task.name, values, show)
     session.note(f"done in {time.monotonic() - started:.1f} s")
     session.say_json(result)
 
