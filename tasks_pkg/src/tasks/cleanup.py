@@ -22,6 +22,7 @@ from celery.utils.log import get_logger
 from redis import Redis
 
 from tasks.inspection import ray_get
+from tasks.ray_jobs.protocol import run_of
 from tasks.settings import ConfigurationError, Settings
 
 logger = get_logger(__name__)
@@ -132,7 +133,7 @@ def _may_go(folder: Path, active: set[str] | None) -> bool:
     What a task keeps for all its attempts lies in the folder of the first.
     """
     if active is not None:
-        return not any(folder.name in {name, name.partition("-retry")[0]} for name in active)
+        return not any(folder.name in {name, run_of(name)} for name in active)
     return any((folder / mark).is_file() for mark in _END_MARKS)
 
 

@@ -95,6 +95,11 @@ class InfrastructureError(Exception):
         return type(self), (self.kind, str(self))
 
 
+def run_of(submission_id: str) -> str:
+    """Give the name that all attempts of one task have in common."""
+    return _RETRY.sub("", submission_id)
+
+
 @dataclass(frozen=True)
 class JobRequest:
     """What the submitter hands to a job.
@@ -120,7 +125,7 @@ class JobRequest:
     @property
     def run(self) -> str:
         """The name that all attempts of one task have in common."""
-        return _RETRY.sub("", self.submission_id)
+        return run_of(self.submission_id)
 
     def encode(self) -> str:
         """Give the JSON for :data:`REQUEST_VARIABLE`.

@@ -140,6 +140,10 @@ def _done(version: Version, folder: Path, in_use: Version | None) -> dict[str, A
         "score": version.score,
         "score_in_use": version.compared_with,
         "holdout_path": str(folder / version.holdout),
+        "holdout_samples": pl.scan_parquet(folder / version.holdout)
+        .select(pl.len())
+        .collect()
+        .item(),
         "champion": _told(in_use),
     }
 
