@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 from celery import Celery
 from celray_testing import PACKAGE, TRACES, RedisServer, StartWorker, wait_for
+from pydantic import SecretStr
 
 from tasks.broker.scripts import HELD
 from tasks.cli.context import Session
@@ -20,6 +22,7 @@ from tasks.client import (
     AsyncClient,
     Client,
     NotFinishedError,
+    ServiceUnavailableError,
     Status,
     TaskCancelledError,
     TaskFailedError,
@@ -29,8 +32,9 @@ from tasks.client import (
     docstrings,
 )
 from tasks.client.catalogue import TaskInfo
+from tasks.client.jobs import Jobs
 from tasks.contracts import Contract, InvalidArgumentsError
-from tasks.settings import ConfigurationError
+from tasks.settings import ClientSettings, ConfigurationError
 
 EXAMPLES = PACKAGE / "examples"
 
@@ -73,6 +77,43 @@ def test_half_a_connection_is_refused_and_no_other_one_is_taken(
         kind(backend=redis.url(2))
     with pytest.raises(ConfigurationError, match="backend: must be a URL of the form redis://"):
         kind(broker=redis.url(2), backend="http://u:secret@host")
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1:1/0?password=sekret", "redis://u:sekret@127.0.0.1:1/0#sekret"]
+)
+def test_an_error_repeats_no_secret_of_an_address(url: str) -> None:
+    with (
+        Client(broker=url, backend=url) as away,
+        pytest.raises(ServiceUnavailableError, match=r"redis://127\.0\.0\.1:1/0 does not") as told,
+    ):
+        away.queues()
+    assert "sekret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://token:sekret@127.0.0.1:1", "Ray at http://127.0.0.1:1 does not answer"),
+        ("http://127.0.0.1:1/sekret?token=sekret", "Ray at http://127.0.0.1:1 does not answer"),
+        ("http://token:sekret#x@127.0.0.1", "Ray at an address that is no URL does not answer"),
+    ],
+)
+def test_an_error_repeats_no_secret_of_rays_address(url: str, said: str) -> None:
+    somewhere = SecretStr("redis://127.0.0.1:1/0")
+    settings = ClientSettings(
+        broker_url=somewhere, result_backend_url=somewhere, ray_address=url, origin="the test"
+    )
+    with pytest.raises(ServiceUnavailableError, match=re.escape(said)) as told:
+        Jobs(settings, 1.0).details("celray-1")
+    assert "sekret" not in str(told.value)
+
+
+@pytest.mark.parametrize("url", ["redis://u:sekret#x@h/0", "redis://u:sekret\u2100@h/0"])
+def test_what_is_no_url_is_refused_without_being_repeated(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="must be a URL of the form") as told:
+        Client(broker=url, backend="redis://h/1")
+    assert "sekret" not in str(told.value)
 
 
 def test_a_parameter_that_is_also_an_option_of_submit_is_not_taken_for_it(

@@ -62,8 +62,12 @@ class ConfigurationError(Exception):
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
-    url = urlsplit(value.get_secret_value())
-    if url.scheme not in {"redis", "rediss"} or not url.hostname:
+    try:
+        url = urlsplit(value.get_secret_value())
+        fine = url.scheme in {"redis", "rediss"} and url.hostname and url.port != 0
+    except ValueError:  # such as a port that is no number; the error would repeat it
+        fine = False
+    if not fine:
         message = "must be a URL of the form redis://user:password@host:port/db"
         raise ValueError(message)
     return value

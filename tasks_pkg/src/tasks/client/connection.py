@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -61,7 +62,7 @@ def stamped() -> dict[str, float]:
 @contextmanager
 def answering(settings: ClientSettings) -> Iterator[None]:
     """Say in one line which part does not answer, and where its address came from."""
-    where = _without_password(settings.broker_url.get_secret_value())
+    where = place(settings.broker_url.get_secret_value())
     try:
         yield
     except (AuthenticationError, NoPermissionError) as error:
@@ -76,9 +77,17 @@ def answering(settings: ClientSettings) -> Iterator[None]:
         raise ServiceUnavailableError(message) from None
 
 
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+def place(url: str) -> str:
+    """Give of an address what is never a secret: scheme, host, port, and the database's number."""
+    unknown = "an address that is no URL"
+    try:
+        parts = urlsplit(url)
+        if not parts.hostname or parts.port == 0:
+            return unknown
+    except ValueError:  # such as a port that is no number, but perhaps half a password
+        return unknown
+    database = parts.path if parts.path[1:].isdecimal() else ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{database}"
 
 
 def _one_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 import requests
 
+from tasks.client.connection import place
 from tasks.client.errors import ServiceUnavailableError
 from tasks.settings import ClientSettings
 
@@ -67,12 +68,12 @@ class Jobs:
                 method, self._address.rstrip("/") + path, headers=headers, timeout=self._timeout
             )
         except requests.RequestException as error:
-            message = f"Ray at {self._address} does not answer ({type(error).__name__})"
+            message = f"Ray at {place(self._address)} does not answer ({type(error).__name__})"
             raise ServiceUnavailableError(message) from None
         if answer.status_code == _NOT_FOUND:
             return None
         if not answer.ok:
             why = "refuses the token" if answer.status_code in {401, 403} else "answers with"
-            message = f"Ray at {self._address} {why} (HTTP {answer.status_code})"
+            message = f"Ray at {place(self._address)} {why} (HTTP {answer.status_code})"
             raise ServiceUnavailableError(message)
         return answer
