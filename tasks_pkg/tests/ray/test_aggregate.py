@@ -1,6 +1,7 @@
 """``aggregate_data``: what polars alone gives, over files of both formats."""
 
 import gzip
+import json
 import math
 from collections.abc import Callable
 from decimal import Decimal
@@ -198,6 +199,23 @@ def test_what_cannot_be_aggregated_is_told(
         run("a.csv", "b.csv", **given)
     assert words in str(caught.value)
     assert not list(root.glob("*out*"))
+
+
+def test_what_infinity_leaves_without_a_value_is_missing(run: Aggregate, root: Path) -> None:
+    numbers = {"up": [1.0, math.inf], "both": [-math.inf, math.inf], "flag": [True, False]}
+    pl.DataFrame(numbers).write_parquet(root / "a.parquet")
+    result = run("a.parquet")
+    columns = json.loads(json.dumps(result["summaries"], allow_nan=False))[0]["columns"]
+    assert [columns["up"][what] for what in ("max", "sum", "mean", "std")] == ["inf"] * 3 + [None]
+    assert [columns["both"][what] for what in ("sum", "mean", "std")] == [None] * 3
+    assert [columns["flag"][what] for what in ("min", "max")] == [False, True]
+    table = pl.read_parquet(root / "out.parquet")
+    assert table.select("sum", "mean", "std").rows() == [
+        (math.inf, math.inf, None), (None, None, None), (None, None, None),
+    ]  # fmt: skip
+    assert table["min"].to_list() == ["1.0", "-inf", "false"]
+    run("a.parquet", aggregations={"both": ["sum", "mean", "std"], "flag": ["min"]})
+    assert pl.read_parquet(root / "out.parquet").rows() == [(2, None, None, None, False)]
 
 
 @pytest.mark.parametrize(

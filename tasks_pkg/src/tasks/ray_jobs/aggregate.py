@@ -625,12 +625,17 @@ def _summary_table(sources: dict[str, Summary]) -> pl.DataFrame:
             "type": found["type"],
             "count": found["count"],
             "missing": found["missing"],
-            **{what: None if what not in found else float(found[what] or 0) if what == "sum"
-               else found[what] for what in numbers},
-            **{what: None if found[what] is None else str(found[what]) for what in ("min", "max")},
+            **{what: None if found.get(what) is None else float(found[what]) for what in numbers},
+            **{what: _text(found[what]) for what in ("min", "max")},
         }
         for source, summary in sources.items()
         for name, found in describe(summary).items()
-    ]  # fmt: skip
+    ]
     floats = {name: pl.Float64() for name in numbers}
     return pl.DataFrame(rows, schema_overrides=floats, infer_schema_length=None)
+
+
+def _text(value: object) -> str | None:
+    if value is None:
+        return None
+    return str(value).lower() if isinstance(value, bool) else str(value)

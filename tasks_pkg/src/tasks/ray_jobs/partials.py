@@ -117,12 +117,17 @@ def _casts(there: Sequence[str], name: str, kind: Kind) -> list[pl.Expr]:
 
 
 def value(merged: pl.DataFrame, name: str, what: str, kind: Kind) -> pl.Expr:
-    """Give one function of a column from merged partials."""
+    """Give one function of a column from merged partials; missing where infinity leaves none."""
     if what == "mean":
-        return pl.col(f"{name}\0sum").cast(pl.Float64) / _positive(name, 1)
+        return (pl.col(f"{name}\0sum").cast(pl.Float64) / _positive(name, 1)).fill_nan(None)
     if what == "std":
-        return (pl.col(f"{name}\0squares") / (_positive(name, 2) - 1)).sqrt()
+        deviation = (pl.col(f"{name}\0squares") / (_positive(name, 2) - 1)).sqrt()
+        return deviation.fill_nan(None)
     made = pl.col(f"{name}\0{what}")
+    if what == "sum" and kind == "number":
+        return made.fill_nan(None)
+    if what in {"min", "max"} and kind == "boolean":
+        return made.cast(pl.Boolean)
     if what == "sum" and kind == "integer":
         fits = merged[f"{name}\0sum"].cast(pl.Int64, strict=False).null_count() == 0
         return made.cast(pl.Int64 if fits else pl.Float64)
