@@ -147,6 +147,20 @@ def test_a_bad_file_goes_aside_with_its_reason(
     assert statuses(run("two")) == {name: "failed"}
 
 
+def test_a_bad_file_of_the_longest_name_goes_aside_too(run: Run, new: Path) -> None:
+    names = ["x" * 246 + ".csv", "x" * 247 + ".csv", "é" * 125 + ".csv", "z" * 251 + ".csv"]
+    for turn in ("one", "two"):
+        for name in names:
+            (new / name).write_text(f"a,b\n{names.index(name)}\n")
+        (new / "zz.csv").write_text(f"a,b\n{turn},2\n")
+        assert statuses(run(turn)) == {**dict.fromkeys(names, "failed"), "zz.csv": "done"}
+    there = delivered(new / "failed")
+    reasons = [name for name in there if name.endswith(".reason.json")]
+    assert len(reasons) == len(there) - len(reasons) == 2 * len(names)
+    told = [json.loads((new / "failed" / name).read_text())["file"] for name in reasons]
+    assert sorted(told) == sorted(names * 2)
+
+
 def test_what_is_still_being_written_is_left_alone(run: Run, new: Path) -> None:
     (new / "fresh.csv").write_text("x\n1\n")
     (new / "grows.csv").write_text("x\n1\n")

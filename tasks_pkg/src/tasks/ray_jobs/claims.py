@@ -27,6 +27,9 @@ CLAIMS, DONE, FAILED, LEDGER = ".claims", "done", "failed", ".ledger"
 _RENAME_NOREPLACE, _AT_FDCWD = 1, -100
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
+#: Linux takes names of so many bytes.
+NAME_LIMIT_BYTES = 255
+
 #: A live run renews its claim so often ...
 RENEW_SECONDS = 20.0
 
@@ -193,13 +196,19 @@ def move(path: Path, folder: Path) -> Path:
     number = 0
     while True:
         tail = f".{suffixes}" if suffixes else ""
-        target = folder / (f"{stem}-{number}{tail}" if number else path.name)
+        target = folder / (fitting(stem, f"-{number}{tail}") if number else path.name)
         try:
             _rename_to_new(path, target)
         except FileExistsError:
             number += 1
             continue
         return target
+
+
+def fitting(stem: str, tail: str, limit: int = NAME_LIMIT_BYTES) -> str:
+    """Give the name ``<stem><tail>``, with so much of the stem as the limit in bytes allows."""
+    short = os.fsencode(stem)[: max(0, limit - len(os.fsencode(tail)))]
+    return (stem if short == os.fsencode(stem) else short.decode(errors="ignore")) + tail
 
 
 def _rename_to_new(path: Path, target: Path) -> None:

@@ -5,6 +5,7 @@ Processing is: read whole, every row held against the header, columns typed; wri
 content is processed once, however often and under whatever names it is delivered.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -25,6 +26,9 @@ TASK = "tasks.data_tasks.process_new_data"
 MOST_FILES = 500
 
 NEW, PROCESSED = "new", "processed"
+
+#: What the name of a failed file's reason ends in, and what is longer while it is written.
+REASON, TEMPORARY_BYTES = ".reason.json", 16
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
@@ -124,8 +128,16 @@ def _aside(
     """Put a file that cannot be used to the others, and say why."""
     there = claims.move(path, inbox.failed)
     note = {"file": path.name, "sha256": digest, "kind": kind, "reason": reason}
-    write_json(there.with_name(f"{there.name}.reason.json"), note)
+    write_json(there.with_name(_reason_name(there.name)), note)
     return {"sha256": digest, "status": "failed", "reason": reason}
+
+
+def _reason_name(name: str) -> str:
+    limit = claims.NAME_LIMIT_BYTES - TEMPORARY_BYTES
+    if len(os.fsencode(name + REASON)) <= limit:
+        return name + REASON
+    mark = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]  # for names that begin alike
+    return claims.fitting(name, f"-{mark}{REASON}", limit)
 
 
 def _process(
