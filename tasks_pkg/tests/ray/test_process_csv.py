@@ -373,6 +373,28 @@ def test_an_empty_field_is_no_bad_number_beside_one(process: Process, root: Path
     assert pl.read_parquet(root / "out.parquet")["a"].to_list() == [None, 1]
 
 
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "contains(n, 'x')", "n == 'x'", "n in ('x', 'y')", "n > 3", "n != m", "n > '2026-01-31'",
+        "n > d", "n", "not n", "n and b", "year(n) == 2026", "hour(n) < 5", "abs(n) > 1",
+        "n - d > 1", "d - n > 1", "n - m > 1", "n + 'x' == 'yx'", "n + 1 == 2", "-n < 0",
+        "length(n) > 1", "substring(n, 0, 2) == 'ab'", "round(n, 2) > 1", "sqrt(n) > 1",
+        "number(n) > 1", "text(n) == 'x'", "date(n) > d", "concat(n, 'x') == 'x'", "if(n, b, n)",
+        "coalesce(n, m)", "max(n, m) > 2", "min(n, d) > d", "2 ** n > 1", "n // 2 == 1",
+    ],
+)  # fmt: skip
+def test_a_column_without_a_value_fits_any_formula(
+    process: Process, root: Path, formula: str
+) -> None:
+    (root / "in.csv").write_text("n,m,d,b\n,,2026-01-01,true\n,,2026-01-02,true\n")
+    assert accounts(process("in.csv", filter=formula)) == (2, 0, 2, 0)
+    process("in.csv", new_columns={"z": formula, "y": "coalesce(z, z)"})
+    got = pl.read_parquet(root / "out.parquet")
+    if not formula.startswith("min"):  # of those that are not missing
+        assert got["z"].to_list() == got["y"].to_list() == [None, None]
+
+
 def test_missing_values_and_names_are_those_of_csv_tools(process: Process, root: Path) -> None:
     text = '\ufeffa.b,"unit, price",,x y\r\nNA,1,,"NULL"\r\n2,#N/A,u,\r\n\r\n-999,3,v,w'
     (root / "in.csv").write_bytes(text.encode())

@@ -48,8 +48,10 @@ class Plan:
     def transformed(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Filter a table of input records, and add and choose columns."""
         lazy = frame.lazy()
-        kinds = formula_engine.kinds(frame.schema)
-        conditions = [formula_engine.build(formula, kinds)[0] for formula in self.filters]
+        kinds = formula_engine.kinds(self.form.schema)
+        conditions = [
+            formula_engine.build(formula, kinds)[0].cast(pl.Boolean) for formula in self.filters
+        ]
         if conditions:
             lazy = lazy.filter(conditions)
         for name, formula in self.derived:
@@ -66,7 +68,7 @@ class Plan:
         Raises:
             InputProblemError: names formula, position and column.
         """
-        kinds = formula_engine.kinds(self.form.dtypes)
+        kinds = formula_engine.kinds(self.form.schema)
         for formula in self.filters:
             if formula_engine.build(formula, kinds)[1] not in {"boolean", "missing"}:
                 formula.refuse(formula.tree, "a filter must be true or false", "Compare: a > 0.")

@@ -497,9 +497,11 @@ class _Checker:
         return kind
 
     def _comparison(self) -> Kind:
-        if "missing" in self.kinds:
-            what = "a comparison with a missing value is never true"
-            self.formula.refuse(self.node, what, "Ask is_missing(...).")
+        for arg, kind in zip(self.node.args, self.kinds, strict=True):
+            # A column may have no value today, and some tomorrow.
+            if kind == "missing" and all(part.op != "column" for part in arg.walk()):
+                what = "a comparison with a missing value is never true"
+                self.formula.refuse(self.node, what, "Ask is_missing(...).")
         first, *others = self.node.args
         if self.node.op == "in":
             for item in others:
@@ -521,7 +523,7 @@ class _Checker:
         op = self.node.op
         if op == "+" and "text" in self.kinds and set(self.kinds) <= {"text", "missing"}:
             return "text"
-        if op == "-" and self.kinds[0] in TEMPORAL and self.kinds[-1] in TEMPORAL:
+        if op == "-" and common(self.kinds) in TEMPORAL:
             return "number"
         self._all(NUMERIC, "numbers")
         if op in {"/", "**"} or common(self.kinds) == "missing":

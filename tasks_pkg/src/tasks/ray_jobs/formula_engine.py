@@ -10,7 +10,7 @@ from functools import reduce
 
 import polars as pl
 
-from .expressions import Formula, Kind, Node, common, kind_of
+from .expressions import TEMPORAL, Formula, Kind, Node, common, kind_of
 from .protocol import InputProblemError
 
 DTYPES: dict[Kind, pl.DataType] = {
@@ -69,7 +69,8 @@ class _Builder:
         elif node.op == "column":
             made = pl.col(str(node.value))
             made = _utc(made) if kind == "datetime" else made
-            made = made.cast(DTYPES[kind])
+            # A column without a value has some type, and fits all.
+            made = made if kind == "missing" else made.cast(DTYPES[kind])
             made = made.fill_nan(None) if kind == "number" else made
         else:
             made = self._call(node, kind)
@@ -89,7 +90,7 @@ class _Builder:
 
     def _comparison(self, node: Node) -> pl.Expr:
         found = [self.kind(arg) for arg in node.args]
-        temporal = any(kind in {"date", "datetime"} for kind in found)
+        temporal = any(kind in TEMPORAL for kind in found)
         kind: Kind = "datetime" if temporal else common(found) or "text"
         left, *others = [
             self._moment(arg) if temporal and arg.op == "literal" else self.expression(arg, kind)
@@ -110,7 +111,7 @@ class _Builder:
         return pl.lit(value, DTYPES["datetime"])
 
     def _arithmetic(self, node: Node, kind: Kind) -> pl.Expr:
-        if node.op == "-" and self.kind(node.args[0]) in {"date", "datetime"}:
+        if node.op == "-" and common([self.kind(arg) for arg in node.args]) in TEMPORAL:
             left, right = (self.expression(arg, "datetime") for arg in node.args)
             return (left - right).dt.total_microseconds() / 86_400_000_000
         if kind == "text":
@@ -163,6 +164,7 @@ class _Builder:
         if node.op == "is_missing":
             return made.is_null()
         if node.op in _PARTS:
+            made = made.cast(DTYPES["datetime"]) if self.kind(node.args[0]) == "missing" else made
             return _PARTS[node.op](made).cast(pl.Int64)
         if node.op == "date" and self.kind(node.args[0]) == "text":
             return made.str.to_date("%Y-%m-%d", strict=False)
