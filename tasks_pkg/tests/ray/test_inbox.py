@@ -118,6 +118,15 @@ def test_a_content_delivered_twice_is_processed_once(run: Run, root: Path, new: 
     assert len(list((root / "processed").glob("*.parquet"))) == 1
 
 
+def test_a_content_whose_output_is_gone_is_processed_again(run: Run, new: Path) -> None:
+    (new / "a.csv").write_text("x\n1\n")
+    output = Path(run()["files"][0]["output"])
+    output.unlink()
+    (new / "a.csv").write_text("x\n1\n")
+    assert statuses(run("two")) == {"a.csv": "done"}
+    assert pl.read_parquet(output).rows() == [(1,)]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

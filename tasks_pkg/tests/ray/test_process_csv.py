@@ -526,6 +526,7 @@ def test_rejects_are_no_input_of_their_own_output(process: Process, root: Path) 
     [
         ({"filtre": {}}, "unknown key 'filtre'; did you mean 'filter'"),
         ({"num_chunks": 0}, "transformations.num_chunks"),
+        ({"filter": {"a": math.inf}}, "transformations.filter.a: inf cannot be compared with"),
         ({"separator": ";;"}, "one ASCII character"),
         ({"schema": {"a": "float"}}, "transformations.schema.a"),
         ({"new_columns": {"a": 5}}, "got 5"),

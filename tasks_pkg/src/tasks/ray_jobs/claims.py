@@ -167,11 +167,11 @@ class Inbox:
         return entry
 
     def _abandoned(self, entry: dict[str, Any]) -> bool:
-        """Say whether an entry is of a failure, or of a run that is no more."""
+        """Say whether an entry is of a failure, a run that is no more, or an output that is not."""
         if entry["state"] == "processing":
             claim = self.folder / CLAIMS / str(entry["run"])
             return entry["run"] == self.run or not claim.is_dir() or self._stale(claim)
-        return bool(entry["state"] == "failed")
+        return bool(entry["state"] == "failed") or not Path(str(entry["output"])).is_file()
 
     def conclude(self, digest: str, entry: dict[str, Any]) -> None:
         """Enter how it went."""

@@ -8,6 +8,7 @@ import csv
 import difflib
 import gzip
 import io
+import math
 import os
 import stat
 import zlib
@@ -321,7 +322,17 @@ def derived(given: Mapping[str, str]) -> list[tuple[str, Formula]]:
 
 
 def column_filter(column: str, bound: float | str) -> str:
-    """Give the formula of ``filter: {column: bound}``: rows in which the column is greater."""
+    """Give the formula of ``filter: {column: bound}``: rows in which the column is greater.
+
+    Raises:
+        InputProblemError: the bound is infinite or no number, for which formulas have no word.
+    """
+    if isinstance(bound, float) and not math.isfinite(bound):
+        raise InputProblemError(
+            "formula_invalid",
+            f"transformations.filter.{column}: {bound} cannot be compared with.",
+            "Give a finite number, or leave the column out of the filter.",
+        )
     return f"col({quoted(column)}) > {quoted(bound) if isinstance(bound, str) else repr(bound)}"
 
 
