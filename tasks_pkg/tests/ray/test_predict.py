@@ -187,6 +187,7 @@ def test_whole_labels_that_were_stored_with_a_fraction_are_the_same_labels(
         ([time(1), time(2)], ["01:00:00", "02:00:00"]),
         ([Decimal("1.10"), Decimal("2.00")], ["1.10", "2.00"]),
         ([b"ab", b"\xff"], ["ab", "\\xff"]),
+        ([[1], [2]], ["[1]", "[2]"]),
     ],
 )
 def test_ids_of_any_type_are_kept_and_told(

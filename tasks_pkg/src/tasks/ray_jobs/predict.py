@@ -79,7 +79,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         "status": "success",
         "total_predictions": predictions.height,
         "predictions": first["prediction"].to_list(),
-        "ids": [_plain(value) for value in first["id"]],
+        "ids": [_plain(value) for value in first["id"].to_list()],
         "task": model.manifest["signature"]["output"]["task"],
         "model_path": str(model.folder),
         "predictions_path": str(folder / PREDICTIONS),
