@@ -550,8 +550,10 @@ def limited() -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_file_four_times_the_memory_limit_goes_through(root: Path) -> None:
-    block = b"".join(b'%d,%d.25,"text, ""%d"""\n' % (i, i % 977, i) for i in range(200_000))
+@pytest.mark.parametrize("form", [b'%d,%d.25,"text, ""%d"""\n', b'"%d","%d","""%d"""\n'])
+def test_a_file_four_times_the_memory_limit_goes_through(root: Path, form: bytes) -> None:
+    """Also one of little but quotes."""
+    block = b"".join(form % (i, i % 977, i % 10) for i in range(200_000))
     times = -(-4 * LIMIT_BYTES // len(block))
     with (root / "in.csv").open("wb") as stream:
         stream.write(b"a,b,c\n")

@@ -14,6 +14,7 @@ What a record is follows Python's :mod:`csv`: a quote opens a field only as its 
 a doubled one inside stands for itself, and after a closing one the rest of the field is plain.
 """
 
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ LF, CR, QUOTE = 10, 13, 34
 RECORD_LIMIT_BYTES = 16 << 20
 #: How much is looked at to guess, and read at first beyond a range's end.
 WINDOW_BYTES = 64 << 10
+#: So many bytes, or quotes, are looked at together: a range of nothing but quotes must not take a
+#: multiple of its size. Even, so that the quotes that open are every other one of each slice.
+SLICE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -79,23 +83,41 @@ def toggles(data: bytes, separator: int, *, inside: bool = False) -> tuple[NDArr
     if QUOTE not in data:
         return np.empty(0, np.int32), True
     view = np.frombuffer(data, np.uint8)
-    quotes = np.flatnonzero(view == QUOTE).astype(np.int32)
+    quotes = _quotes(view, data.count(QUOTE))
     if _fit(view, quotes, separator, int(inside)):
         return quotes, True
-    return _exact(data, quotes.tolist(), separator, inside=inside), False
+    return _exact(data, quotes, separator, inside=inside), False
+
+
+def _quotes(view: NDArray[np.uint8], number: int) -> NDArray[np.int32]:
+    """Give the offsets of all quotes; in slices, since numpy finds offsets of eight bytes each."""
+    quotes = np.empty(number, np.int32)
+    filled = 0
+    for at in range(0, len(view), SLICE):
+        found = np.flatnonzero(view[at : at + SLICE] == QUOTE)
+        quotes[filled : filled + len(found)] = found + at
+        filled += len(found)
+    return quotes
 
 
 def _fit(view: NDArray[np.uint8], quotes: NDArray[np.int32], separator: int, first: int) -> bool:
     """Say whether every other quote, from number ``first``, opens a field, and the others close."""
-    opening, closing = quotes[first::2], quotes[1 - first :: 2]
-    may_open = _bounds(view[np.maximum(opening - 1, 0)], separator) | (opening == 0)
-    may_close = _bounds(view[np.minimum(closing + 1, len(view) - 1)], separator)
-    may_close |= closing == len(view) - 1
-    # One that closes with one that opens right behind it: a doubled quote.
-    doubled = (quotes[1:] - quotes[:-1] == 1)[1 - first :: 2]
-    may_open[1 - first :] |= doubled
-    may_close[: len(doubled)] |= doubled
-    return bool(may_open.all() and may_close.all())
+    end = len(view) - 1
+    for start in range(0, len(quotes), SLICE):
+        here = quotes[start : start + SLICE]
+        before = quotes[start - 1 : start - 1 + len(here)] if start else np.append(-2, here[:-1])
+        after = quotes[start + 1 : start + 1 + len(here)]
+        if len(after) < len(here):
+            after = np.append(after, -2)
+        opening, closing = here[first::2], here[1 - first :: 2]
+        # One that opens right behind one that closes: a doubled quote.
+        may_open = (opening - before[first::2] == 1) | (opening == 0)
+        may_open |= _bounds(view[np.maximum(opening - 1, 0)], separator)
+        may_close = (after[1 - first :: 2] - closing == 1) | (closing == end)
+        may_close |= _bounds(view[np.minimum(closing + 1, end)], separator)
+        if not (may_open.all() and may_close.all()):
+            return False
+    return True
 
 
 def _bounds(values: NDArray[np.uint8], separator: int) -> NDArray[np.bool_]:
@@ -103,20 +125,28 @@ def _bounds(values: NDArray[np.uint8], separator: int) -> NDArray[np.bool_]:
     return found
 
 
-def _exact(data: bytes, quotes: list[int], separator: int, *, inside: bool) -> NDArray[np.int32]:
+def _exact(
+    data: bytes, quotes: NDArray[np.int32], separator: int, *, inside: bool
+) -> NDArray[np.int32]:
     """Go through the quotes one by one, as Python's csv module does."""
-    found: list[int] = []
-    i = 0
-    while i < len(quotes):
-        at = quotes[i]
-        if inside and i + 1 < len(quotes) and quotes[i + 1] == at + 1:
-            i += 2  # a doubled quote
-            continue
-        if inside or at == 0 or data[at - 1] in {separator, LF, CR}:
-            found.append(at)
-            inside = not inside
-        i += 1
+    found = array("i")
+    doubled = -1
+    for start in range(0, len(quotes), SLICE):
+        for at in quotes[start : start + SLICE].tolist():
+            if at == doubled:
+                doubled = -1
+            elif inside and data[at + 1 : at + 2] == b'"':
+                doubled = at + 1
+            elif inside or at == 0 or data[at - 1] in {separator, LF, CR}:
+                found.append(at)
+                inside = not inside
     return np.array(found, np.int32)
+
+
+def quotes_before(marks: NDArray[np.int32], at: int) -> int:
+    """Count the quotes before an offset; an odd number of them is inside quotes."""
+    # Of the same type: numpy would make a copy of all of them to compare with a larger one.
+    return int(marks.searchsorted(np.int32(at)))
 
 
 def _next_record(
@@ -124,7 +154,7 @@ def _next_record(
 ) -> int | None:
     """Find where the first record behind a newline at ``begin`` or later starts."""
     while (at := data.find(b"\n", begin)) >= 0:
-        passed = int(np.searchsorted(marks, at))
+        passed = quotes_before(marks, at)
         if passed % 2 == int(inside):
             return at + 1
         if passed == len(marks):
@@ -137,7 +167,7 @@ def last_record(data: bytes, marks: NDArray[np.int32]) -> int:
     """Find the end of the last complete record; 0 where there is none."""
     end = len(data)
     while (at := data.rfind(b"\n", 0, end)) >= 0:
-        passed = int(np.searchsorted(marks, at))
+        passed = quotes_before(marks, at)
         if passed % 2 == 0:
             return at + 1
         end = int(marks[passed - 1])  # where the quotes open
@@ -179,7 +209,7 @@ def _read(  # noqa: PLR0913, PLR0917 - what read has found out
         marks, regular = toggles(data, separator)
         behind = None if end >= size else _next_record(data, marks, end - 1 - begin)
         if behind is not None:
-            marks = marks[: int(np.searchsorted(marks, behind))]
+            marks = marks[: quotes_before(marks, behind)]
             return Piece(begin, begin + behind, data[:behind], marks, regular)
         if begin + len(data) >= size:
             if len(data) - last_record(data, marks) > RECORD_LIMIT_BYTES:
@@ -316,7 +346,7 @@ def stream_pieces(
         if len(data) - end > RECORD_LIMIT_BYTES:
             raise too_long(path, offset + end)
         if end:
-            marks = marks[: int(np.searchsorted(marks, end))]
+            marks = marks[: quotes_before(marks, end)]
             yield Piece(offset, offset + end, data[:end], marks, regular)
         offset, rest = offset + end, data[end:]
 

@@ -20,7 +20,7 @@ import polars as pl  # isort: skip
 import numpy as np
 
 from . import csv_moments
-from .byte_ranges import RECORD_LIMIT_BYTES, Piece, toggles
+from .byte_ranges import RECORD_LIMIT_BYTES, SLICE, Piece, toggles
 
 #: Types that are tried in this order on a column that was given none.
 INFERRED: tuple[pl.DataType, ...] = (
@@ -270,8 +270,11 @@ def _separators(piece: Piece, separator: int) -> int:
     found = np.frombuffer(piece.data, np.uint8) == separator
     if not len(piece.toggles):
         return int(np.count_nonzero(found))
-    at = np.flatnonzero(found)
-    return int(np.count_nonzero(np.searchsorted(piece.toggles, at) % 2 == 0))
+    number = 0
+    for start in range(0, len(found), SLICE):
+        at = (np.flatnonzero(found[start : start + SLICE]) + start).astype(np.int32)
+        number += int(np.count_nonzero(piece.toggles.searchsorted(at) % 2 == 0))
+    return number
 
 
 def _parse_slowly(data: bytes, form: Form, *, strict: bool = False) -> Block:

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -212,7 +211,7 @@ def _blank_lines(piece: byte_ranges.Piece) -> Iterator[tuple[int, int]]:
     # Looking for them one by one takes longer than all else, and few files have any.
     if b"\n\n" in data or b"\n\r\n" in data or data.startswith((b"\n", b"\r\n")):
         for line in re.finditer(rb"^\r?\n", data, re.MULTILINE):
-            if np.searchsorted(piece.toggles, line.start()) % 2 == 0:  # outside quotes
+            if byte_ranges.quotes_before(piece.toggles, line.start()) % 2 == 0:
                 yield piece.start + line.start(), piece.start + line.end()
 
 
