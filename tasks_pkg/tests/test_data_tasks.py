@@ -73,6 +73,7 @@ def test_no_path_leads_out_of_the_roots(
         ({"columns": ["z"]}, "transformations.columns: column 'z' is not in"),
         ({"columns": ["a", "a"]}, "'a' is named 2 times"),
         ({"new_columns": {"c\0d": "a"}}, "a name has no NUL byte in it"),
+        ({"new_columns": {"^c.*$": "a"}}, "'^c.*$' is no name: not '*', and not from '^' to '$'"),
         ({"output": "x" * 300 + ".csv"}, "a name of 304 bytes in it; a name has at most 255"),
         ({"output": "x" * 200 + ".csv"}, "204 bytes long; the name of an output has at most 180"),
     ],

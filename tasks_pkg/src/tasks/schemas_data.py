@@ -15,18 +15,22 @@ from pydantic import (
 from tasks.contracts import InvalidArgumentsError, distinct, wrong
 from tasks.ray_jobs import csv_files
 from tasks.ray_jobs.protocol import InputProblemError
+from tasks.ray_jobs.sources import is_pattern
 
 Kind = Literal["integer", "number", "text", "boolean", "date", "datetime"]
 
 
-def _no_nul(name: str) -> str:
+def _plain(name: str) -> str:
     if "\0" in name:
         message = "a name has no NUL byte in it"
+        raise ValueError(message)
+    if is_pattern(name):
+        message = f"{name[:80]!r} is no name: not '*', and not from '^' to '$'"
         raise ValueError(message)
     return name
 
 
-Column = Annotated[str, Field(min_length=1), AfterValidator(_no_nul)]
+Column = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
 
 #: What stands for a missing value in a CSV file.
 MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null")

@@ -190,6 +190,11 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     ]
 
 
+def is_pattern(name: str) -> bool:
+    """Tell whether polars would take a column's name for a pattern of names."""
+    return name == "*" or (name.startswith("^") and name.endswith("$"))
+
+
 def require_distinct(file: Path, columns: Sequence[str]) -> None:
     """Refuse a column name that occurs twice: nobody could say which one is meant.
 
@@ -204,7 +209,7 @@ def require_distinct(file: Path, columns: Sequence[str]) -> None:
                 " and so on.",
                 "The first line of a CSV file names the columns.",
             )
-        if name == "*" or (name.startswith("^") and name.endswith("$")):
+        if is_pattern(name):
             raise InputProblemError(
                 "column_name_pattern",
                 f"{file}: column {number} is called {name[:_SHOWN]!r}, which to polars is a pattern"
