@@ -22,9 +22,11 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from tasks import registered
 from tasks.contracts import InvalidArgumentsError
 from tasks.orchestration import job_request
-from tasks.ray_jobs import holdout, reading, sources
+from tasks.ray_jobs import holdout, reading, sources, train
+from tasks.ray_jobs import retrain as retrain_job
+from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.mlflow_registry import MlflowRegistry
-from tasks.ray_jobs.protocol import InputProblemError
+from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError
 from tasks.ray_jobs.registry import Version
 from tasks.ray_jobs.retrain import judged
 from tasks.runners import LocalJobs
@@ -214,6 +216,33 @@ def test_a_rollback_that_is_done_again_does_not_undo_what_came_later(
     with pytest.raises(InvalidArgumentsError, match="version 3 in use, which was put to use since"):
         rollback(settings, "red", task_id="back-retry2")
     assert in_use() == 3
+
+
+def test_who_goes_back_does_not_wait_for_a_training_which_is_then_compared_with_that(
+    settings: Settings, wine: pl.DataFrame, enter: Enter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter("red", rounds=30)
+    (one,) = retrain(settings)["models"]
+    enter("red", rounds=1, depth=1, gain=-1.0)
+    (two,) = retrain(settings)["models"]
+    assert two["score"] < one["score"]
+    wine.slice(2000).write_csv(settings.datasets_dir / "wine" / "second.csv")
+    fit = train.fit
+
+    def fit_meanwhile(*arguments: Any) -> dict[str, Any]:  # noqa: ANN401
+        trained = fit(*arguments)
+        assert rollback(settings, "red")["version"] == 1
+        return trained
+
+    monkeypatch.setattr(train, "fit", fit_meanwhile)
+    monkeypatch.setenv(ENGINE_VARIABLE, "plain")
+    enter("red", rounds=2, depth=1, gain=-1.0)
+    parameters = {"models": registered.models(settings, None), "force": False, "mlflow_uri": None}
+    request = job_request("celray-later", parameters, settings)
+    (three,) = retrain_job.main(request, Reporter(settings.runs_dir / "later"))["models"]
+    assert (three["version"], three["score_in_use"]) == (3, one["score"])
+    kept = json.loads((settings.models_dir / "registry/red/versions.json").read_text())
+    assert (kept["champion"], kept["previous"]) == (3, 1)
 
 
 NOISY = """

@@ -41,10 +41,17 @@ class MlflowRegistry:
     def __init__(self, uri: str) -> None:
         self.where = uri.rstrip("/")
 
-    def lock(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
-        """Keep other jobs on this node from changing the registry; MLflow itself has no lock."""
+    def retraining(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """See :class:`registry.Registry`; on this node, since MLflow itself has no lock."""
+        return locked(self._file("retraining"), waiting)
+
+    def lock(self, waiting: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
+        """See :class:`registry.Registry`; on this node, since MLflow itself has no lock."""
+        return locked(self._file("lock"), waiting)
+
+    def _file(self, suffix: str) -> Path:
         number = sha256(self.where.encode()).hexdigest()[:12]
-        return locked(Path(tempfile.gettempdir()) / f"celray-mlflow-{number}.lock", waiting)
+        return Path(tempfile.gettempdir()) / f"celray-mlflow-{number}.{suffix}"
 
     def models(self) -> dict[str, dict[str, str]]:
         """Give our registered models: name, and our tags without their prefix."""

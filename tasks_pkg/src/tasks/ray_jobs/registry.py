@@ -77,8 +77,15 @@ class Registry(Protocol):
 
     where: str
 
-    def lock(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
-        """Keep others from changing the registry; ``waiting`` is called when they are at it."""
+    def retraining(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """Keep other retrainings waiting, which is as long as a training takes.
+
+        Args:
+            waiting: called when another one goes on.
+        """
+
+    def lock(self, waiting: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
+        """Keep others from changing the registry, for a moment; ``waiting`` as above."""
 
     def state(self, name: str) -> State:
         """Give all that is known of a name."""
@@ -101,7 +108,11 @@ class FileRegistry:
         self.folder = Path(models_dir) / FOLDER
         self.where = str(self.folder)
 
-    def lock(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+    def retraining(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
+        """See :class:`Registry`."""
+        return locked(self.folder / ".retraining", waiting)
+
+    def lock(self, waiting: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
         """See :class:`Registry`."""
         return locked(self.folder / ".lock", waiting)
 

@@ -40,7 +40,11 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     kept = change.kept
     entries = parameters["models"]
     outcomes: list[dict[str, Any]] = []
-    with kept.lock(lambda: reporter.progress("waiting", 0, 1, "another retraining is under way")):
+
+    def waiting() -> None:
+        reporter.progress("waiting", 0, 1, "another retraining is under way")
+
+    with kept.retraining(waiting):
         for number, entry in enumerate(entries):
             reporter.progress("retraining", number, len(entries), entry["name"])
             outcomes.append(_outcome(request, entry, kept, reporter))
@@ -97,14 +101,32 @@ def _retrain(
     frozen = freeze(folder, parameters, source, in_use or last)
     training = dataclasses.replace(request, parameters=parameters)
     trained = train.fit(training, source, taken, reporter, frozen)
+    reporter.progress("comparing", 0, 1, f"{name}: old and new on the same held-out rows")
+    with kept.lock():
+        return _judge(request, entry, kept, frozen, inputs, trained)
+
+
+def _judge(  # noqa: PLR0913, PLR0917 - what _retrain has found out
+    request: JobRequest,
+    entry: dict[str, Any],
+    kept: Registry,
+    frozen: Path,
+    inputs: list[str],
+    trained: dict[str, Any],
+) -> dict[str, Any]:
+    """Compare a new model with the one in use, which may be another one than before it was trained.
+
+    A training takes long, and who must go back to an earlier version does not wait for it.
+    """
+    name, parameters = entry["name"], entry["parameters"]
+    state = kept.state(name)
+    in_use = state.version(state.champion)
     if in_use is not None and in_use.model_path == trained["model_path"]:
         return {
             "outcome": "unchanged",
             "reason": f"version {in_use.number} in use is the very model that this training gives",
             "champion": _told(in_use),
         }
-
-    reporter.progress("comparing", 0, 1, f"{name}: old and new on the same held-out rows")
     rows = pl.read_parquet(frozen)
     new = signature.find(trained["model_path"], request.models_dir)
     metric = metrics.chosen(parameters["metric"], trained["classes"] or [])
@@ -112,7 +134,7 @@ def _retrain(
     old_score, uncompared = _score_in_use(in_use, request, parameters["target"], frozen, metric)
     promoted, reason = judged(score, old_score, metric, entry["gate"], uncompared)
     version = Version(
-        number=(last.number if last else 0) + 1,
+        number=(state.versions[-1].number if state.versions else 0) + 1,
         model_path=trained["model_path"],
         inputs=inputs,
         parameters=parameters,
@@ -127,7 +149,7 @@ def _retrain(
     )
     kept.record(name, version)
     now = kept.state(name)
-    return _done(now.versions[-1], folder, now.version(now.champion))
+    return _done(now.versions[-1], frozen.parent, now.version(now.champion))
 
 
 def _done(version: Version, folder: Path, in_use: Version | None) -> dict[str, Any]:

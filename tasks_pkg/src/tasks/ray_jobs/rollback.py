@@ -38,7 +38,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         return known
     kept, name = change.kept, parameters["name"]
     intent = Path(request.runs_dir) / request.run / INTENT
-    with kept.lock(lambda: reporter.progress("waiting", 0, 1, "a retraining is under way")):
+    with kept.lock(lambda: reporter.progress("waiting", 0, 1, "versions are being compared")):
         meant: dict[str, Any]
         try:
             meant = json.loads(intent.read_text(encoding="utf-8"))
