@@ -22,6 +22,7 @@ from celery.utils.log import get_logger
 from redis import Redis
 
 from tasks.inspection import ray_get
+from tasks.ray_jobs.files import LOCK
 from tasks.ray_jobs.protocol import run_of
 from tasks.settings import ConfigurationError, Settings
 
@@ -30,8 +31,6 @@ logger = get_logger(__name__)
 RESULT_PATTERN = "celery-task-meta-*"
 #: A run folder is named after its Ray submission; nothing else is ever touched.
 RUN_PREFIX = "celray-"
-#: Held by a search as long as it goes on (:mod:`tasks.ray_jobs.search`).
-LOCK = "lock"
 #: Ray's states in which a job may still write.
 _ACTIVE = frozenset({"PENDING", "RUNNING"})
 #: What a job writes last. Without Ray's word, a folder that has neither may belong to a live job.

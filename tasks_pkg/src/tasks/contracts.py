@@ -12,14 +12,16 @@ from typing import Annotated, Any, ParamSpec, TypeAlias, TypeVar, get_type_hints
 from pydantic import AfterValidator, BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from tasks.ray_jobs.protocol import run_of
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 #: An object of Celery or kombu, which ship no types.
 Untyped: TypeAlias = Any
 
-#: An id names folders and Ray jobs. Attempts of one task end in a number: ids must not.
-_TASK_ID = re.compile(r"(?!.*-retry[0-9]+\Z)[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
+#: An id names folders and Ray jobs.
+_TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
 #: How much of a wrong value an error repeats.
 _SHOWN = 80
@@ -55,7 +57,8 @@ def require_task_id(task_id: str) -> None:
     Raises:
         InvalidArgumentsError: says what an id is made of.
     """
-    if not _TASK_ID.fullmatch(task_id):
+    # What looks like another attempt of a task would be taken for one.
+    if not _TASK_ID.fullmatch(task_id) or run_of(task_id) != task_id:
         message = (
             f"task id {_shown(task_id)} cannot be used: give up to 128 letters, digits and _ . : -,"
             " a letter or digit first, and not '-retry' and a number last"

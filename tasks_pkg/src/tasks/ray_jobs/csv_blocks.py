@@ -39,7 +39,6 @@ _WORDS = {
     pl.Date(): "a date such as 2026-01-31",
     csv_moments.NAIVE: "a date and time such as 2026-01-31T23:59:00",
 }
-_ISO_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _SHOWN = 60
 #: Python's csv module quotes a value with a CR in it only where CR ends a line too.
 _LINE_END = "\r\n"
@@ -398,7 +397,7 @@ def narrowest(text: pl.Series, form: Form) -> pl.DataType:
     column = _one_column(values)
     plain = Form({}, frozenset(), ())
     for dtype in INFERRED:
-        if dtype.is_temporal() and not values.str.contains(_ISO_DATE).all():
+        if dtype.is_temporal() and not values.str.contains(f"^{csv_moments.DATE}").all():
             continue  # at once: what is below needs some MiB for it
         try:
             frame = plain.read(column, {form.separator: dtype})

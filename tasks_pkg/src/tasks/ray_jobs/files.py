@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+#: The file in a run folder that a job locks as long as it goes on, where others must know.
+LOCK = "lock"
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, then rename it."""

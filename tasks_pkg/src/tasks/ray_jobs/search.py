@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from . import artefacts, boosting, cluster, metrics, reading, sources, train, trial_plots, trials
-from .files import locked
+from .files import LOCK, locked
 from .job import Reporter
 from .protocol import InfrastructureError, InputProblemError, JobRequest
 from .trials import Problem, Trial
@@ -65,7 +65,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     def waiting() -> None:
         reporter.progress("waiting", 0, 1, "an identical search is under way")
 
-    with locked(state / "lock", waiting):  # as of a task sent twice
+    with locked(state / LOCK, waiting):  # as of a task sent twice
         finished = artefacts.finished(folder / artefacts.MANIFEST)
         if finished is not None:
             shutil.rmtree(state, ignore_errors=True)
