@@ -84,7 +84,7 @@ class Place:
 
     def files(self) -> set[str]:
         """Every file but those of runs, locks, ledgers and reports, which failures have too."""
-        kept = (".runs", "retraining", ".ledger", ".claims", "failed", ".lock")
+        kept = (".runs", "retraining", ".retraining", ".ledger", ".claims", "failed", ".lock")
         found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
         return {str(path) for path in found if not set(path.parts) & set(kept)}
 
