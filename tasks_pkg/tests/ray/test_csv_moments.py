@@ -24,11 +24,24 @@ def date_of(text: str | None) -> dt.date | None:
         return None
 
 
-@given(st.lists(TEXT.filter(lambda text: not (text or "").startswith("0000")), max_size=20))
-def test_a_date_is_what_python_takes_for_one(values: list[str | None]) -> None:
-    found = csv_moments.dates(pl.Series("d", values, dtype=pl.String))
+@given(
+    st.lists(TEXT.filter(lambda text: not (text or "").startswith("0000")), max_size=20),
+    st.integers(0, 20),
+    st.integers(0, 20),
+)
+def test_a_date_is_what_python_takes_for_one(
+    values: list[str | None], start: int, cut: int
+) -> None:
+    text = pl.Series("d", values, dtype=pl.String)
+    there = text[cut:].clone().append(text[:cut])[start:]  # a part of a column in two chunks
+    found = csv_moments.dates(there)
     assert (found.name, str(found.dtype)) == ("d", "Date")
-    assert found.to_list() == [date_of(value) for value in values]
+    assert found.to_list() == [date_of(value) for value in [*values[cut:], *values[:cut]][start:]]
+
+
+def test_every_day_there_is_is_read() -> None:
+    days = pl.date_range(dt.date(1, 1, 1), dt.date(9999, 12, 31), eager=True).alias("d")
+    assert csv_moments.dates(days.cast(pl.String)).equals(days)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,8 @@ def each(
 
     Args:
         function: of a module of this package, so that every process can import it; also a
-            :func:`functools.partial` of one.
+            :func:`functools.partial` of one, if that is small: it goes with every call, since a
+            process that had to ask Ray's object store for it would wait for others meanwhile.
         items: what to call it with, one by one; must survive pickling.
         concurrency: calls at a time; by default :func:`cpus`.
         cpus_each: CPUs that Ray sets aside for a call.
@@ -94,8 +95,7 @@ def _on_ray(
     from ray.exceptions import RayTaskError  # noqa: PLC0415
 
     call: Any = ray.remote(num_cpus=cpus_each)(_call)
-    what = ray.put(function)  # once, whatever it carries; Ray itself refuses a partial
-    running = {call.remote(what, item): index for index, item in islice(numbered, started)}
+    running = {call.remote(function, item): index for index, item in islice(numbered, started)}
     try:
         while running:
             (reference,), _ = ray.wait(list(running), num_returns=1)
@@ -105,7 +105,7 @@ def _on_ray(
             except RayTaskError as error:
                 # What our code raised, not Ray's report of it; a Ray error has no other cause.
                 raise (error.cause if isinstance(error.cause, Exception) else error) from None
-            running |= {call.remote(what, item): at for at, item in islice(numbered, 1)}
+            running |= {call.remote(function, item): at for at, item in islice(numbered, 1)}
             yield index, result
     finally:
         for reference in running:

@@ -426,10 +426,13 @@ def quick(sample: bytes, form: Form) -> bool:
 
     They can where no word for them is a value of some type, but for NaN.
     """
-    words = _one_column(pl.Series([word for word in form.missing if word], dtype=pl.String))
-    for dtype in INFERRED:
-        values = Form({}, frozenset(), ()).read(words, {"word": dtype}, lenient=True).to_series()
-        if any(value == value for value in values.drop_nulls()):  # noqa: PLR0124 - but for NaN
+    words = io.StringIO(newline="")
+    writer = csv.writer(words, lineterminator=_LINE_END)
+    writer.writerows([word] * len(INFERRED) for word in form.missing if word)
+    types = {str(dtype): dtype for dtype in INFERRED}
+    values = Form({}, frozenset(), ()).read(words.getvalue().encode(), types, lenient=True)
+    for column in values:
+        if any(value == value for value in column.drop_nulls()):  # noqa: PLR0124 - but for NaN
             return False
     return bool(sample) and form._quickly(sample) is not None
 

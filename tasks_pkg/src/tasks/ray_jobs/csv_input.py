@@ -14,7 +14,8 @@ from .protocol import InputProblemError
 
 #: Bytes of a file, uncompressed, that decide the types of its columns.
 SAMPLE_BYTES = 256 << 10
-SAMPLE_POINTS = 16
+#: And those behind each of so many points of it.
+SAMPLE_POINTS, POINT_BYTES = 16, 32 << 10
 
 
 @contextmanager
@@ -79,7 +80,7 @@ def _sample(file: CsvFile, separator: str, head: bytes) -> bytes:
         for point in range(1, SAMPLE_POINTS + 1):
             start = byte_ranges.guess(stream, size * point // (SAMPLE_POINTS + 1), size, byte)
             stream.seek(start)
-            window = stream.read(byte_ranges.WINDOW_BYTES)
+            window = stream.read(POINT_BYTES)
             marks, regular = byte_ranges.toggles(window, byte)
             if regular:
                 parts.append(window[: byte_ranges.last_record(window, marks)])

@@ -8,6 +8,7 @@ from . import one_thread  # noqa: F401 - before polars
 
 import polars as pl  # isort: skip
 import numpy as np
+from numpy.typing import NDArray
 
 #: Moments of which none says its zone, and those of which each does. As values both are the former.
 NAIVE, ZONED = pl.Datetime("us"), pl.Datetime("us", "UTC")
@@ -32,28 +33,43 @@ def dates(text: pl.Series) -> pl.Series:
     """Read dates such as 2026-01-31; what is none is missing.
 
     By their bytes, all at once: to match a pattern and then to parse would take a good part of the
-    time of the whole file.
+    time of the whole file. Arrow's view of a text that is no longer than twelve bytes is its length
+    in four bytes, the text, and zeros ("Variable-size Binary View Layout" in
+    https://arrow.apache.org/docs/format/Columnar.html).
     """
-    here = (text.str.len_bytes() == len("2026-01-31")).fill_null(value=False)
-    byte = np.frombuffer("".join(text.filter(here).str.join("")).encode(), dtype=np.uint8)
-    digit = np.ascontiguousarray(byte.reshape(-1, 10).T) - np.uint8(ord("0"))
-    dash = np.uint8(ord("-") - ord("0") + 256)
-    sound = (digit[4] == dash) & (digit[7] == dash)
-    for place in (0, 1, 2, 3, 5, 6, 8, 9):
-        sound &= digit[place] < 10  # noqa: PLR2004
-    year = digit[0] * np.int32(1000) + digit[1] * np.int32(100) + digit[2] * np.int32(10) + digit[3]
-    # From 0; 00 becomes 255, which no month and no day is.
-    month = digit[5] * np.uint8(10) + digit[6] - np.uint8(1)
-    day = digit[8] * np.uint8(10) + digit[9] - np.uint8(1)
-    sound &= month < 12  # noqa: PLR2004
-    month_of_all = np.where(sound, year * 12 + month, 0)
-    sound &= day < _LENGTH[month_of_all]
+    if text.is_empty():
+        return text.cast(pl.Date)
+    arrow = text.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
+    views = np.frombuffer(arrow.buffers()[1], "<u4").reshape(-1, 4)[arrow.offset :][: len(text)]
+    # Each digit becomes its value, each dash 0; the byte that stands first is the lowest.
+    years = views[:, 1] ^ np.uint32(0x30303030)
+    months = views[:, 2] ^ np.uint32(0x2D30302D)
+    days = views[:, 3] ^ np.uint32(0x3030)
+    wrong = (views[:, 0] ^ np.uint32(len("2026-01-31"))) | (months & np.uint32(0xFF0000FF))
+    wrong |= _no_digits(years) | _no_digits(months) | _no_digits(days)
 
-    days, known = np.zeros(len(text), dtype=np.int32), here.to_numpy().copy()
-    days[known] = _FIRST[month_of_all] + day
-    known[known] = sound
-    found = pl.Series(text.name, days).cast(pl.Date)
-    return found if known.all() else found.zip_with(pl.Series(known), found.clear(len(found)))
+    year = _pair(years, 0) * np.uint32(100) + _pair(years, 2)
+    # From 0; 00 becomes the greatest number, which no month and no day is.
+    month = _pair(months, 1) - np.uint32(1)
+    day = _pair(days, 0) - np.uint32(1)
+    sound = (wrong == 0) & (month < 12)  # noqa: PLR2004
+    month_of_all = np.where(sound, year * np.uint32(12) + month, 0)
+    sound &= day < _LENGTH[month_of_all]
+    if text.null_count():  # such a view may hold anything
+        sound &= text.is_not_null().to_numpy()
+    found = pl.Series(text.name, _FIRST[month_of_all] + day.view("i4")).cast(pl.Date)
+    return found if sound.all() else found.zip_with(pl.Series(sound), found.clear(len(found)))
+
+
+def _pair(digits: NDArray[np.uint32], byte: int) -> NDArray[np.uint32]:
+    """Give the number of two digits that begins in a byte, the lowest being 0."""
+    tens = digits >> np.uint32(8 * byte)
+    return (tens * np.uint32(10) + (tens >> np.uint32(8))) & np.uint32(0xFF)
+
+
+def _no_digits(values: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Mark each byte that is more than 9."""
+    return (values + np.uint32(0x76767676) | values) & np.uint32(0x80808080)
 
 
 def moments(text: pl.Series, zone: bool | None = None) -> pl.Series:
