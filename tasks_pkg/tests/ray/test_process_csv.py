@@ -677,3 +677,23 @@ def test_a_missing_value_that_is_a_value_is_told_before_parsing(
 ) -> None:
     form = Form({"a": pl.Int64()}, frozenset(), missing)
     assert csv_blocks.quick(b"1\n2\n", form) is quick
+
+
+VALUES = [
+    "5", "-7", "2.5", "1e300", "nan", "true", "2020-01-01", "2020-01-01 10:00", "NA", "", "x",
+    '"a,b"', "12345678901234567890", "0.10", "\N{LATIN SMALL LETTER E WITH ACUTE}",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(VALUES), min_size=1, max_size=3), st.sampled_from(VALUES))
+@settings(deadline=None)
+def test_the_first_records_decide_no_type_that_a_later_one_does_not_have(
+    first: list[str], later: str
+) -> None:
+    before = "".join(f"1,{value}\n" for value in first)
+    many = before * (csv_blocks.FEW_BYTES // len(before.encode()) + 1)
+    sample = f"{many}2,{later}\n3,{first[0]}\n".encode()
+    form = Form({}, frozenset(), tuple(MISSING))
+    fitted = csv_blocks.fitted(sample, ["a", "b"], form)
+    assert fitted.schema == csv_blocks.infer(sample, ["a", "b"], form)
+    assert fitted.quick == csv_blocks.quick(sample, fitted)

@@ -9,6 +9,7 @@ so that both ways give the same values.
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ import polars as pl  # isort: skip
 import numpy as np
 
 from . import csv_moments
-from .byte_ranges import RECORD_LIMIT_BYTES, SLICE, Piece, toggles
+from .byte_ranges import RECORD_LIMIT_BYTES, SLICE, Piece, last_record, toggles
 
 #: Types that are tried in this order on a column that was given none.
 INFERRED: tuple[pl.DataType, ...] = (
@@ -39,6 +40,8 @@ _WORDS = {
     pl.Date(): "a date such as 2026-01-31",
     csv_moments.NAIVE: "a date and time such as 2026-01-31T23:59:00",
 }
+#: Of the records that are looked at beforehand, those that show the types first.
+FEW_BYTES = 32 << 10
 _SHOWN = 60
 #: Python's csv module quotes a value with a CR in it only where CR ends a line too.
 _LINE_END = "\r\n"
@@ -166,7 +169,8 @@ class Form:
         except pl.exceptions.PolarsError:
             return None
         numbers = [name for name, dtype in frame.schema.items() if dtype == pl.Float64]
-        if any(frame[name].is_nan().any() for name in numbers):
+        # One is enough to make the sum one; so do both infinities, and the other way reads these.
+        if any(math.isnan(frame[name].sum()) for name in numbers):
             return None
         words = list(self.missing)
         holding = [
@@ -422,23 +426,38 @@ def _one_column(values: pl.Series) -> bytes:
 
 
 def quick(sample: bytes, form: Form) -> bool:
-    """Say whether missing values can be looked for after parsing, and some records show no need.
+    """Say whether missing values can be looked for after parsing, and some records show no need."""
+    return bool(sample) and _no_word_is_a_value(form) and form._quickly(sample) is not None
 
-    They can where no word for them is a value of some type, but for NaN.
-    """
+
+def _no_word_is_a_value(form: Form) -> bool:
+    """Say whether no word for a missing value is a value of some type, but for NaN."""
     words = io.StringIO(newline="")
     writer = csv.writer(words, lineterminator=_LINE_END)
     writer.writerows([word] * len(INFERRED) for word in form.missing if word)
     types = {str(dtype): dtype for dtype in INFERRED}
     values = Form({}, frozenset(), ()).read(words.getvalue().encode(), types, lenient=True)
-    for column in values:
-        if any(value == value for value in column.drop_nulls()):  # noqa: PLR0124 - but for NaN
-            return False
-    return bool(sample) and form._quickly(sample) is not None
+    return not any(
+        value == value  # noqa: PLR0124 - but for NaN
+        for column in values
+        for value in column.drop_nulls()
+    )
 
 
 def fitted(sample: bytes, columns: Sequence[str], form: Form) -> Form:
-    """Give ``form`` with the types of all columns, and with how to parse them, as records show."""
+    """Give ``form`` with the types of all columns, and with how to parse them, as records show.
+
+    No worker has anything to do meanwhile, so that the types which a few records show are held
+    against the others first: what is too narrow for these is too narrow for all.
+    """
+    few = sample[:FEW_BYTES]
+    few = few[: last_record(few, toggles(few, form.byte)[0])]
+    guess = replace(form, schema=infer(few, columns, form))
+    if pl.Null() not in guess.schema.values() and _no_word_is_a_value(form):
+        piece = _piece(sample, form)
+        frame = guess._quickly(sample) if _is_plain(piece, len(columns)) else None
+        if frame is not None and not _too_long(frame, sample, guess):
+            return replace(guess, quick=True)
     form = replace(form, schema=infer(sample, columns, form))
     return replace(form, quick=quick(sample, form))
 
@@ -458,11 +477,16 @@ def infer(sample: bytes, columns: Sequence[str], form: Form) -> dict[str, pl.Dat
     }
 
 
+def _piece(sample: bytes, form: Form) -> Piece:
+    marks, regular = toggles(sample, form.byte)
+    return Piece(0, len(sample), sample, marks, regular, closed=len(marks) % 2 == 0)
+
+
 def _text(sample: bytes, columns: Sequence[str], form: Form) -> pl.DataFrame:
     """Give the sound records of some, without types."""
-    piece = Piece(0, len(sample), sample, *toggles(sample, form.byte))
+    piece = _piece(sample, form)
     strings = dict.fromkeys(columns, pl.String())
-    if len(piece.toggles) % 2 == 0 and _is_plain(piece, len(columns)):
+    if _is_plain(piece, len(columns)):
         try:
             text = form.read(sample, strings)
         except pl.exceptions.PolarsError:
