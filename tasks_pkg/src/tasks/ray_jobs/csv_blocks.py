@@ -197,9 +197,15 @@ def _read(schema: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
 
 def _holds(text: pl.Series, words: Sequence[str]) -> bool:
     """Say whether a value is one of the words; by length first, which costs little."""
-    longest = max((len(word.encode()) for word in words), default=0)
-    short = text.filter(text.str.len_bytes() <= longest)
-    return any((short == word).any() for word in words)
+    lengths = text.str.len_bytes()
+    by_length: dict[int, list[str]] = {}
+    for word in words:
+        by_length.setdefault(len(word.encode()), []).append(word)
+    for length, alike in by_length.items():
+        values = text.filter(lengths == length)
+        if any((values == word).any() for word in alike):
+            return True
+    return False
 
 
 @dataclass(frozen=True)
