@@ -64,11 +64,11 @@ CSV = """
 In turns, the file in the page cache. The start of Ray and of its worker processes is not in the
 seconds, on neither side: both have read a small file before, for which our job with a Ray of its
 own takes {startup} to start, and each way begins when the machine has been idle for a second, so
-that none runs beside a Ray that comes up or goes away. Both polars and our job write zstd level 1, which is ours;
-`polars, default` writes its own level 3, and Ray Data its own snappy. Our job also checks every
-record and every beginning of a range, counts rows, and digests what it writes. Two nodes against
-one are two Ray nodes of one CPU each on this machine, with a simulated storage that gives each
-node 24 MB a second.
+that none runs beside a Ray that comes up or goes away. Both polars and our job write zstd level 1,
+which is ours; `polars, default` writes its own level 3, and Ray Data its own snappy. Our job also
+checks every record and every beginning of a range, counts rows, and digests what it writes. Two
+nodes against one are two Ray nodes of one CPU each on this machine, with a simulated storage that
+gives each node 24 MB a second.
 
 | way | seconds |
 | --- | --- |"""
