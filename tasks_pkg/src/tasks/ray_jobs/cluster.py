@@ -121,16 +121,20 @@ def _on_processes(
 ) -> Iterator[tuple[int, R]]:
     # Not forked: polars and XGBoost keep threads, which a forked child lacks.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(at_once, mp_context=context) as pool:
+    pool = ProcessPoolExecutor(at_once, mp_context=context)
+    done = False
+    try:
         running: dict[Future[R], int] = {
             pool.submit(function, item): index for index, item in islice(numbered, 2 * at_once)
         }
-        try:
-            while running:
-                ended, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    index, result = running.pop(future), future.result()
-                    running |= {pool.submit(function, i): at for at, i in islice(numbered, 1)}
-                    yield index, result
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        while running:
+            ended, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in ended:
+                index, result = running.pop(future), future.result()
+                running |= {pool.submit(function, i): at for at, i in islice(numbered, 1)}
+                yield index, result
+        done = True
+    finally:
+        # Processes that are done end by themselves, beside what the caller does next; of the others
+        # none may still write when the caller tidies up.
+        pool.shutdown(wait=not done, cancel_futures=True)
