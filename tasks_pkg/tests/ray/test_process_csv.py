@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -685,15 +685,20 @@ VALUES = [
 ]  # fmt: skip
 
 
-@given(st.lists(st.sampled_from(VALUES), min_size=1, max_size=3), st.sampled_from(VALUES))
+@given(
+    st.lists(st.sampled_from(VALUES), min_size=1, max_size=3),
+    st.sampled_from(VALUES),
+    st.sampled_from([tuple(MISSING), ("",), ("NA",), (), ("", "5")]),
+)
+@example(["5"], "", ("NA",))
 @settings(deadline=None)
 def test_the_first_records_decide_no_type_that_a_later_one_does_not_have(
-    first: list[str], later: str
+    first: list[str], later: str, missing: tuple[str, ...]
 ) -> None:
     before = "".join(f"1,{value}\n" for value in first)
     many = before * (csv_blocks.FEW_BYTES // len(before.encode()) + 1)
     sample = f"{many}2,{later}\n3,{first[0]}\n".encode()
-    form = Form({}, frozenset(), tuple(MISSING))
+    form = Form({}, frozenset(), missing)
     fitted = csv_blocks.fitted(sample, ["a", "b"], form)
     assert fitted.schema == csv_blocks.infer(sample, ["a", "b"], form)
     assert fitted.quick == csv_blocks.quick(sample, fitted)

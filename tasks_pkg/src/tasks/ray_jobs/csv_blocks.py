@@ -454,12 +454,14 @@ def fitted(sample: bytes, columns: Sequence[str], form: Form) -> Form:
     """Give ``form`` with the types of all columns, and with how to parse them, as records show.
 
     No worker has anything to do meanwhile, so that the types which a few records show are held
-    against the others first: what is too narrow for these is too narrow for all.
+    against the others first: what is too narrow for these is too narrow for all. Not where an empty
+    field is text, which numbers and dates are parsed from without a word.
     """
     few = sample[:FEW_BYTES]
     few = few[: last_record(few, toggles(few, form.byte)[0])]
     guess = replace(form, schema=infer(few, columns, form))
-    if pl.Null() not in guess.schema.values() and _no_word_is_a_value(form):
+    settled = "" in form.missing and pl.Null() not in guess.schema.values()
+    if settled and _no_word_is_a_value(form):
         piece = _piece(sample, form)
         frame = guess._quickly(sample) if _is_plain(piece, len(columns)) else None
         if frame is not None and not _too_long(frame, sample, guess):
