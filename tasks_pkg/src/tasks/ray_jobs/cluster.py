@@ -94,7 +94,7 @@ def _on_ray(
     import ray  # noqa: PLC0415
     from ray.exceptions import RayTaskError  # noqa: PLC0415
 
-    call: Any = ray.remote(num_cpus=cpus_each)(_call)
+    call: Any = ray.remote(num_cpus=cpus_each)(_call)  # Ray itself refuses a partial
     running = {call.remote(function, item): index for index, item in islice(numbered, started)}
     try:
         while running:
