@@ -31,6 +31,7 @@ DEV   := .venv-dev
 TASKS := .venv-tasks
 RAY   := .venv-ray
 PEERS := .venv-peers
+UV := .venv-uv
 MLFLOW := .venv-mlflow
 CLIENT := .venv-client
 LOCKS := tasks_pkg/requirements
@@ -178,7 +179,7 @@ venv: $(VENV)/stamp ## make the control environment now (every operation does wh
 lock: $(DEV)/stamp ## renew every lock from its .in file; UPGRADE=1 takes the newest versions
 	@.ci/lock
 clean: ## remove environments and caches; the deployment is not touched
-	@rm -rf $(VENV) $(DEV) $(TASKS) $(RAY) $(CLIENT) $(PEERS) $(MLFLOW) .ansible
+	@rm -rf $(VENV) $(DEV) $(TASKS) $(RAY) $(CLIENT) $(PEERS) $(MLFLOW) $(UV) .ansible
 	@find . -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache -o -name .ruff_cache \
 	  -o -name .hypothesis | xargs rm -rf
 
