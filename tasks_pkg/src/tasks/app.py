@@ -11,7 +11,7 @@ from celery.schedules import crontab, schedule
 from kombu.entity import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
-from tasks import duplicates, fence, packages
+from tasks import duplicates, fence, packages, revocations
 from tasks.contracts import Untyped
 from tasks.deployed import CodeVersion
 from tasks.headers import PUBLISHED_AT
@@ -57,7 +57,8 @@ class CelrayTask(Task):  # type: ignore[misc]  # celery has no types
     default_retry_delay = 5
 
     def before_start(self, *_: Untyped) -> None:
-        """Do not run what was published twice."""
+        """Do not run what was cancelled, or published twice."""
+        revocations.refuse(self.app, self.request)
         duplicates.refuse(self.request)
 
 

@@ -2,20 +2,24 @@
 
 import time
 from functools import partial
+from typing import Any, cast
 
 from celery.app.task import Context
 from celery.exceptions import NotRegistered
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
+from kombu.utils.json import dumps
 from redis import Redis
 from redis.exceptions import RedisError
 
 from tasks import deployed
+from tasks.broker.envelope import Refused, is_name, too_deep
 from tasks.broker.leases import all_leases
 from tasks.contracts import Untyped
 from tasks.headers import PASSED_ON
 from tasks.settings import get_settings
+from tasks.task_message import check
 
 logger = get_logger(__name__)
 
@@ -70,6 +74,54 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         """Send what has gathered, then stop."""
         self._flush_events()
         super().shutdown()
+
+    def create_task_handler(self, *args: Untyped, **kwargs: Untyped) -> Untyped:
+        """Look at each message before Celery does; what goes wrong with one concerns no other."""
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def on_task_received(message: Untyped) -> None:
+            try:
+                check(message.headers, _payload(message))
+                handle(message)
+            except Refused as refused:
+                refused.task_id = refused.task_id or _known(message)[0]
+                self._refuse(message, refused)
+            except (RedisError, *self.connection_errors):
+                raise
+            except Exception as error:
+                if any(one.message is message for one in state.requests.values()):
+                    raise  # it is under way already, and Celery's business
+                logger.exception("a message cannot be taken")
+                reason = f"it cannot be taken: {type(error).__name__}: {error}"
+                self._refuse(message, Refused(reason, *_known(message)))
+
+        return on_task_received
+
+    def _refuse(self, message: Untyped, refused: Refused) -> None:
+        """Put a message aside; the keeper's Redis forgets it when that is done."""
+        tag = message.delivery_tag
+        item = dumps(message._raw).encode()
+        leases = next((leases for leases in all_leases() if tag in leases.held), None)
+        if leases is None:  # it was another's already
+            message.reject_log_error(logger, self.connection_errors)
+            return
+        queue, _ = leases.held[tag]
+        leases.refuse(tag, queue, item, refused)
+        # It takes no room any more; its lease ends when it is put aside.
+        message.channel.qos.forget(tag)
+        message._state = "REJECTED"
+
+    def on_unknown_message(self, body: Untyped, message: Untyped) -> None:  # noqa: ARG002
+        """Refuse what is no task."""
+        self._refuse(message, Refused("it is no task", *_known(message)))
+
+    def on_decode_error(self, message: Untyped, exc: Exception) -> None:
+        """Refuse what cannot be decoded."""
+        self._refuse(message, Refused(f"it cannot be decoded: {exc}", *_known(message)))
+
+    def on_invalid_task(self, body: Untyped, message: Untyped, exc: Exception) -> None:  # noqa: ARG002
+        """Refuse a task that Celery cannot understand."""
+        self._refuse(message, Refused(f"it is no valid task: {exc}", *_known(message)))
 
     def on_unknown_task(self, body: Untyped, message: Untyped, exc: Exception) -> None:
         """Leave a task that is not known here to newer code, or fail it.
@@ -139,6 +191,32 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         for request in going_on:
             state.requests[request.id] = request
             state.reserved_requests.add(request)
+
+
+def _payload(message: Untyped) -> object:
+    """Return a message's decoded body; what Celery reads is the same object.
+
+    Raises:
+        Refused: it is not JSON, or nested too deep.
+    """
+    try:
+        found = message.payload
+        reason = too_deep(message.body, found)
+    except Exception as error:  # noqa: BLE001 - kombu's decoders raise what they like
+        reason = f"its body cannot be decoded: {str(error)[:200]}"
+        raise Refused(reason, *_known(message)) from None
+    if reason is not None:
+        raise Refused(reason, *_known(message))
+    return cast("object", found)
+
+
+def _known(message: Untyped) -> tuple[str | None, dict[str, Any]]:
+    """Return a task's id and headers, where they can be read."""
+    headers = message.headers
+    for found in (headers.get("id"), message.properties.get("correlation_id")):
+        if is_name(found):
+            return found, headers
+    return None, headers
 
 
 def _in_pool() -> list[Untyped]:

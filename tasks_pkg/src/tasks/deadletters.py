@@ -1,4 +1,4 @@
-"""Dead letters: tasks that were given up because whoever ran them died each time.
+"""Dead letters: tasks whose workers died each time, and messages that nobody understands.
 
 The interface that the command line wraps (``celray dead list | show | replay | drop``)::
 
@@ -8,8 +8,9 @@ The interface that the command line wraps (``celray dead list | show | replay | 
     deadletters.replay(broker, letter_id, app=app)   # back to its queue, counts from nought
     deadletters.drop(broker, letter_id)              # for good
 
-A letter's id is its task's id. The store is one hash without a time to live (``celray:dead`` in
-the broker's database).
+A letter's id is its task's id; that of a message that could not be understood
+(``tasks.broker.refusals``) is made from its bytes. The store is one hash without a time to live
+(``celray:dead`` in the broker's database).
 """
 
 import json
@@ -18,11 +19,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from celery import Celery
+from kombu.utils.json import dumps
 from redis import Redis
 
 from tasks.broker.queues import list_of
-from tasks.broker.scripts import BURY, DEAD, FORGET, HELD, LEASES, REPLAY
-from tasks.headers import LAPSES
+from tasks.broker.scripts import BURY, COUNTS, DEAD, FORGET, HELD, LEASES, REFUSED, REPLAY
+from tasks.headers import LAPSES, UNBEGUN
+from tasks.task_message import identity
 
 #: Seconds that one question to Redis may take.
 _TIMEOUT = 10.0
@@ -50,6 +53,11 @@ class DeadLetter:
     kwargs: str
     message: dict[str, Any] | None
     unreadable: str | None = None
+    """The first bytes of a message that could not be understood, a character for each byte."""
+    bytes: int | None = None
+    """How many bytes it had."""
+    task_id: str | None = None
+    """Of the task, where it can be read; a letter's own id is that of its task or its bytes."""
 
     def as_dict(self) -> dict[str, Any]:
         """Give all fields, for JSON."""
@@ -61,27 +69,53 @@ def connect(broker_url: str) -> Redis:
     return Redis.from_url(
         broker_url,
         decode_responses=True,
+        encoding_errors="surrogateescape",
         socket_timeout=_TIMEOUT,
         socket_connect_timeout=_TIMEOUT,
     )
 
 
 def _letter(letter_id: str, text: str) -> DeadLetter:
-    stored = json.loads(text)
-    message = stored.get("message")
-    headers = (message or {}).get("headers") or {}
-    return DeadLetter(
-        id=letter_id,
-        task=str(headers.get("task", "?")),
-        queue=stored["queue"],
-        reason=stored["reason"],
-        deliveries=int(stored["deliveries"]),
-        buried_at=float(stored["buried_at"]),
-        args=str(headers.get("argsrepr", "")),
-        kwargs=str(headers.get("kwargsrepr", "")),
-        message=message,
-        unreadable=stored.get("unreadable"),
-    )
+    """Return a letter; of one that somebody else has written, what can be read of it."""
+    try:
+        stored = json.loads(text)
+        message = stored.get("message")
+        headers = (message or {}).get("headers") or {}
+        task_id, name = (None, "") if message is None else identity(message)
+        unreadable = stored.get("unreadable")
+        return DeadLetter(
+            id=letter_id,
+            task=_shown(name or "?"),
+            queue=_shown(stored["queue"]),
+            reason=_shown(stored["reason"]),
+            deliveries=int(stored["deliveries"]),
+            buried_at=float(stored["buried_at"]),
+            args=_shown(headers.get("argsrepr", "")),
+            kwargs=_shown(headers.get("kwargsrepr", "")),
+            message=message,
+            unreadable=None if unreadable is None else _shown(unreadable),
+            bytes=stored.get("bytes"),
+            task_id=task_id or stored.get("task_id"),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return DeadLetter(
+            id=letter_id,
+            task="?",
+            queue="?",
+            reason=f"this letter itself cannot be read: {type(error).__name__}: {error}",
+            deliveries=0,
+            buried_at=0.0,
+            args="",
+            kwargs="",
+            message=None,
+            unreadable=_shown(text),
+            bytes=len(text),
+        )
+
+
+def _shown(value: object) -> str:
+    """Return text that can be printed: bytes that are not UTF-8 are shown by their numbers."""
+    return str(value).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def letters(broker: Redis) -> list[DeadLetter]:
@@ -125,14 +159,14 @@ def replay(broker: Redis, letter_id: str, app: Celery | None = None) -> DeadLett
     """
     text = _stored(broker, letter_id)
     letter = _letter(letter_id, text)
-    if letter.message is None:
+    if not isinstance(letter.message, dict):
         message = f"dead letter {letter_id!r} is no task ({letter.reason}); it can only be dropped"
         raise UnknownLetterError(message)
     fresh = fresh_message(letter.message)
-    key = None if app is None else app.backend.get_key_for_task(letter_id)
+    key = None if app is None else app.backend.get_key_for_task(letter.task_id or letter_id)
     failure = None if app is None else app.backend.get(key)
     done = broker.register_script(REPLAY)(
-        keys=[DEAD, list_of(letter.queue, fresh)], args=[letter_id, text, json.dumps(fresh)]
+        keys=[DEAD, list_of(letter.queue, fresh)], args=[letter_id, text, dumps(fresh)]
     )
     if not done:
         message = f"dead letter {letter_id!r} was replayed or dropped by somebody else just now"
@@ -152,13 +186,25 @@ def drop(broker: Redis, letter_id: str) -> DeadLetter:
     """
     letter = show(broker, letter_id)
     broker.hdel(DEAD, letter_id)
+    broker.zrem(REFUSED, letter_id)
     return letter
+
+
+def refused_total(broker: Redis) -> int:
+    """Return how many messages were ever refused at this broker, also those whose letters are gone.
+
+    Raises:
+        redis.exceptions.RedisError: the broker does not answer.
+    """
+    return int(cast("str | None", broker.hget(COUNTS, "refused")) or 0)
 
 
 def fresh_message(message: dict[str, Any]) -> dict[str, Any]:
     """Give ``message`` as it was before anybody ran it: no retries, no lapses, not redelivered."""
-    headers = {k: v for k, v in message["headers"].items() if k not in {LAPSES, "redelivered"}}
-    headers |= {"retries": 0, "eta": None}
+    known = message.get("headers") or {}
+    headers = {k: v for k, v in known.items() if k not in {LAPSES, UNBEGUN, "redelivered"}}
+    if headers:  # the first protocol keeps these in its body
+        headers |= {"retries": 0, "eta": None}
     properties = dict(message["properties"])
     info = {k: v for k, v in properties.get("delivery_info", {}).items() if k != "redelivered"}
     return {**message, "headers": headers, "properties": {**properties, "delivery_info": info}}
@@ -180,7 +226,7 @@ def bury(
         "buried_at": time.time(),
         "message": message,
     }
-    letter_id = str((message.get("headers") or {}).get("id") or tag)
+    letter_id = identity(message)[0] or tag
     broker.register_script(BURY)(
-        keys=[HELD, LEASES, DEAD], args=[tag, letter_id, json.dumps(letter)]
+        keys=[HELD, LEASES, DEAD], args=[tag, letter_id, dumps(letter)]
     )

@@ -8,3 +8,6 @@ LAPSES = "celray_lapses"
 
 #: How often workers of old code have left this task, which they do not know, to another.
 PASSED_ON = "celray_passed_on"
+
+#: How many holders a message has outlived before its task began.
+UNBEGUN = "celray_unbegun"

@@ -79,6 +79,8 @@ class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celer
         gone = [queue for queue in self._queues if not task_consumer.consuming_from(queue)]
         if gone:
             return f"does not consume {', '.join(gone)}"
+        if consumer.pool.num_processes < 1:
+            return "its pool has no process"
         channel = task_consumer.channel
         try:
             # The pool's connection, never `channel.client`, which sits in BRPOP.

@@ -10,24 +10,29 @@ that is when the leases matter.
 
 import json
 import threading
-import uuid
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 from celery import Celery, bootsteps
 from celery.app.task import Context
-from celery.exceptions import WorkerLostError
-from celery.states import SUCCESS
+from celery.exceptions import InvalidTaskError, WorkerLostError
+from celery.states import FAILURE, SUCCESS
 from celery.utils.log import get_logger
-from kombu.transport.virtual import Base64, Message
+from celery.utils.time import maybe_iso8601
+from kombu.utils.json import dumps
 from redis.exceptions import RedisError
 
 from tasks import deadletters, fence
-from tasks.broker.leases import Leases, all_leases, clock, mark_redelivered
+from tasks.broker import refusals
+from tasks.broker.envelope import Refused, payload_of, read, record_of
+from tasks.broker.leases import Leases, all_leases, clock, mark_redelivered, short_client
 from tasks.broker.queues import list_of
 from tasks.broker.scripts import CLAIM, HELD, LEASES, RESTORE
 from tasks.contracts import Untyped
-from tasks.headers import LAPSES
+from tasks.headers import LAPSES, UNBEGUN
 from tasks.settings import get_settings
+from tasks.task_message import context_of, identity
 
 logger = get_logger(__name__)
 
@@ -38,6 +43,10 @@ GREEN_SECONDS = 3_540.0
 #: Keys and lease of workers that renew nothing: older releases, and other people's.
 _FOREIGN = ("unacked", "unacked_index", 3_600.0)
 _FOREIGN_EVERY = 60.0
+#: So many workers may die with a message whose task has not begun. One that waits for its turn dies
+#: with a neighbour's worker, so these do not count as its own deliveries; one that ends each worker
+#: as it is read must not do so for ever.
+_MOST_UNBEGUN = 50
 
 
 class Sweeper:
@@ -60,6 +69,7 @@ class Sweeper:
         self._foreign_at = 0.0
         self._claim = self._client.register_script(CLAIM)
         self._restore = self._client.register_script(RESTORE)
+        self._results_client: Untyped = None
 
     def forget(self) -> None:
         """Start to watch anew: what happened meanwhile is not known."""
@@ -95,33 +105,92 @@ class Sweeper:
             self._foreign(server_now)
 
     def _lapsed(self, tag: str, score: float) -> None:
-        stored = cast("str | None", self._client.hget(HELD, tag))
-        if stored is None:
-            self._client.zrem(LEASES, tag)
+        """Deliver one message again, or give it up; what is wrong with it concerns no other."""
+        try:
+            stored = cast("str | None", self._client.hget(HELD, tag))
+            if stored is None:
+                self._client.zrem(LEASES, tag)
+                return
+            item, queue = record_of(stored)
+        except (RedisError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever stands there, it is no record
+            refused = Refused(f"what is held under its tag is no record: {error}")
+            self._refuse(tag, score, "?", stored or "", refused)
             return
-        message, _, queue = json.loads(stored)
-        headers = message.setdefault("headers", {})
-        deliveries = int(headers.get(LAPSES, 0)) + 1
-        what = f"{headers.get('task', '?')}[{headers.get('id', tag)}]"
-        if deliveries >= self._max_deliveries:
+        try:
+            message = read(_bytes(item), tag)
+            self._deliver_again(tag, score, queue, message)
+        except (RedisError, OSError):
+            raise
+        except Refused as refused:
+            self._refuse(tag, score, queue, item, refused)
+        except Exception as error:
+            logger.exception("leases: message %s", tag)
+            refused = Refused(f"it cannot be delivered again: {type(error).__name__}: {error}")
+            self._refuse(tag, score, queue, item, refused)
+
+    def _deliver_again(self, tag: str, score: float, queue: str, message: dict[str, Any]) -> None:
+        headers = message["headers"]
+        try:
+            began = self._began(tag, message)
+        except (RedisError, OSError) as error:
+            logger.debug("leases: the result store does not answer: %s", error)
+            return  # the next look is soon
+        counter, most = (LAPSES, self._max_deliveries) if began else (UNBEGUN, _MOST_UNBEGUN)
+        waits = began is None
+        deliveries = _count(headers.get(counter)) + (0 if waits else 1)
+        task_id, name = identity(message)
+        what = f"{name or '?'}[{task_id or tag}]"
+        if deliveries >= most:
             if self._claim(keys=[LEASES], args=[tag, f"{score:.6f}"]):
                 logger.error("%s: given up, its worker died %d times", what, deliveries)
                 # Beside the keeper: writing a result may wait as long as its Redis is away.
                 arguments = (tag, queue, message, deliveries)
                 threading.Thread(target=self._bury, args=arguments, daemon=True).start()
             return
-        headers[LAPSES] = deliveries
+        if not waits:
+            headers[counter] = deliveries
         mark_redelivered(message)
-        # A new tag: a holder that comes back sees that it is no longer the holder.
-        message["properties"]["delivery_tag"] = str(uuid.uuid4())
         keys = [HELD, LEASES, list_of(queue, message)]
-        if self._restore(keys=keys, args=[tag, json.dumps(message), "right", f"{score:.6f}"]):
-            logger.warning(
-                "%s: its worker is gone, delivered again (%d of %d)",
-                what,
-                deliveries + 1,
-                self._max_deliveries,
-            )
+        # A fetch makes a new tag: a holder that comes back sees that it is no longer the holder.
+        if self._restore(keys=keys, args=[tag, dumps(message), "right", f"{score:.6f}"]):
+            logger.warning("%s: its worker is gone, delivered again", what)
+
+    def _began(self, tag: str, message: dict[str, Any]) -> bool | None:
+        """Tell whether a task has begun in the delivery that has lapsed; None: it was not due yet.
+
+        A task that begins stores that it has, with its tag, before anything of it runs. One that
+        keeps no result stores nothing, and is taken to have begun.
+
+        Raises:
+            redis.exceptions.RedisError: the result store does not answer.
+        """
+        if _is_due_later(message):
+            return None
+        task_id, name = identity(message)
+        task = self._app.tasks.get(name)
+        ignored = message["headers"].get("ignore_result")
+        if ignored is None:
+            ignored = getattr(task, "ignore_result", False)
+        if task_id is None or ignored:
+            return True
+        try:
+            found = json.loads(self._results().get(self._app.backend.get_key_for_task(task_id)))
+        except (TypeError, ValueError):  # no record, or none of ours
+            return False
+        # A record of another delivery says nothing of this one.
+        return bool(found.get("celray_tag") == tag) if isinstance(found, dict) else False
+
+    def _results(self) -> Untyped:
+        """Return a client of the result store that does not wait long."""
+        if self._results_client is None:
+            self._results_client = short_client(dict(self._app.backend.connparams), self._seconds)
+        return self._results_client
+
+    def _refuse(self, tag: str, score: float, queue: str, item: str, refused: Refused) -> None:
+        if self._claim(keys=[LEASES], args=[tag, f"{score:.6f}"]):
+            self._leases.refuse(tag, queue, _bytes(item), refused)
 
     def _bury(self, tag: str, queue: str, message: dict[str, Any], deliveries: int) -> None:
         reason = f"its worker died in each of {deliveries} deliveries"
@@ -132,6 +201,8 @@ class Sweeper:
                 self._leases.ack(tag)
         except (RedisError, OSError) as error:
             logger.warning("cannot bury %s now, it is tried again: %s", tag, error)
+        except Exception:
+            logger.exception("cannot bury %s now, it is tried again", tag)
 
     def _foreign(self, server_now: float) -> None:
         """Deliver again what a worker without leases has held for an hour."""
@@ -142,17 +213,42 @@ class Sweeper:
             if stored is None:
                 self._client.zrem(index, tag)
                 continue
-            message, _, key = json.loads(stored)
+            try:
+                item, queue = record_of(stored)
+                message = read(_bytes(item), tag)
+            except (RedisError, OSError):
+                raise
+            except Exception as error:  # noqa: BLE001 - it is another program's, and stays there
+                logger.warning("what an older worker held as %s cannot be read: %s", tag, error)
+                continue
             mark_redelivered(message)
-            keys = [held, index, list_of(str(key), message)]
-            self._restore(keys=keys, args=[tag, json.dumps(message), "right", ""])
+            keys = [held, index, list_of(queue, message)]
+            self._restore(keys=keys, args=[tag, dumps(message), "right", ""])
 
 
-class _Codec:
-    """What kombu's message needs of a channel to be read."""
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
-    def decode_body(self, body: Untyped, encoding: str | None = None) -> Untyped:
-        return Base64().decode(body) if encoding == "base64" else body
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _is_due_later(message: dict[str, Any]) -> bool:
+    """Tell whether a task has an ETA that is still to come."""
+    eta = message["headers"].get("eta")
+    if "task" not in message["headers"]:
+        try:
+            payload = payload_of(message)
+        except Refused:
+            return False
+        eta = payload.get("eta") if isinstance(payload, dict) else None
+    try:
+        moment = maybe_iso8601(eta)
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return bool(aware > datetime.now(UTC))
+    except (ArithmeticError, AttributeError, TypeError, ValueError):
+        return False
 
 
 def record_failure(app: Celery, message: dict[str, Any], reason: str) -> bool:
@@ -160,23 +256,40 @@ def record_failure(app: Celery, message: dict[str, Any], reason: str) -> bool:
 
     Chords and errbacks learn of it too.
     """
-    headers = message.get("headers") or {}
-    task_id = headers.get("id")
+    task_id, name = identity(message)
     if not task_id:
         return True
     if app.backend.get_state(task_id) == SUCCESS:
         return False
-    context: dict[str, Any] = dict(headers)
+    context: dict[str, Any] = {**message["headers"], "id": task_id, "task": name}
     try:
-        args, kwargs, embed = Message(
-            message, channel=_Codec(), accept={"application/json"}
-        ).payload
-        context |= {"args": args, "kwargs": kwargs, **(embed or {})}
-    except Exception as error:  # noqa: BLE001 - whatever its content, it is given up
+        payload = payload_of(message)
+        if isinstance(payload, dict):  # the first protocol's
+            context |= payload
+        else:
+            args, kwargs, embed = payload
+            context |= {"args": args, "kwargs": kwargs, **(embed or {})}
+    except (Refused, TypeError, ValueError) as error:
         logger.warning("task %s cannot be read: %s", task_id, error)
     text = f"{reason}; see: celray dead show {task_id}"
     app.backend.mark_as_failure(task_id, WorkerLostError(text), request=Context(context))
     return True
+
+
+def answer_refusal(app: Celery, refused: Refused) -> None:
+    """Give a task whose message was refused its FAILURE; whoever waits for it learns of it too.
+
+    A success that is there stays: the id is its sender's choice.
+    """
+    if not refused.task_id or app.backend.get_state(refused.task_id) == SUCCESS:
+        return
+    error = InvalidTaskError(f"its message was refused: {refused.reason}")
+    request = Context(context_of(refused))
+    app.backend.mark_as_failure(refused.task_id, error, request=request)
+    if request.group and not request.chord:
+        # The body of a chord stands in each part's body; the other parts have left it.
+        request.chord = app.backend.body_of(request.group)
+        app.backend.on_chord_part_return(request, FAILURE, error)
 
 
 class Keeper:
@@ -265,6 +378,7 @@ class KeeperStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has n
         green = getattr(consumer.pool, "is_green", False)
         for leases in all_leases():
             leases.extra_seconds = GREEN_SECONDS if green else 0.0
+        refusals.answer_with(partial(answer_refusal, consumer.app))
         if self._keeper is None:
             if green:
                 logger.warning(

@@ -1,16 +1,23 @@
-"""One question to every worker's main process, which answers also while all its children work."""
+"""What a worker's main process is asked and told, also while all its children work."""
 
 import os
 import time
 from typing import TypedDict, cast
 
 from celery import Celery
+from celery.utils.log import get_logger
 from celery.worker import state
-from celery.worker.control import inspect_command
+from celery.worker.control import control_command, inspect_command
+from celery.worker.control import pool_shrink as celery_pool_shrink
+from celery.worker.control import revoke as celery_revoke
+from redis.exceptions import RedisError
 
+from tasks import revocations
 from tasks.contracts import Untyped
 from tasks.settings import get_settings, queue_of
 from tasks.versions import versions
+
+logger = get_logger(__name__)
 
 _STARTED = time.monotonic()
 
@@ -56,6 +63,40 @@ def celray_info(control: Untyped) -> WorkerInfo:
             if (queue := queue_of(task, get_settings().routes)) is not None
         },
     }
+
+
+@control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")  # type: ignore[untyped-decorator]
+def revoke(
+    control: Untyped,
+    task_id: str | list[str],
+    terminate: bool = False,
+    signal: str | None = None,
+    **more: Untyped,
+) -> Untyped:
+    """Cancel tasks, as Celery does, and for good: see :mod:`tasks.revocations`.
+
+    Those that this worker keeps until their time are told now, not then.
+    """
+    ids = [task_id] if isinstance(task_id, str) else list(task_id or ())
+    try:
+        revocations.write(control.app, ids)
+    except (RedisError, OSError) as error:
+        logger.warning("cannot write down what is cancelled: %s", error)
+    answer = celery_revoke(control, task_id, terminate=terminate, signal=signal, **more)
+    for one in ids:
+        request = state.requests.get(one)
+        if request is not None and request._apply_result is None and request.time_start is None:
+            request.revoked()
+    return answer
+
+
+@control_command(args=[("n", int)], signature="[N=1]")  # type: ignore[untyped-decorator]
+def pool_shrink(control: Untyped, n: int = 1, **more: Untyped) -> Untyped:
+    """Take processes away; one stays, for a pool without any would keep its tasks for ever."""
+    processes = control.consumer.pool.num_processes
+    if not isinstance(n, int) or not 0 < n < processes:
+        return {"error": f"{n} of {processes} processes cannot be taken away: one must stay"}
+    return celery_pool_shrink(control, n, **more)
 
 
 def ask_workers(app: Celery, timeout: float) -> dict[str, WorkerInfo]:

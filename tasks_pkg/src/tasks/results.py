@@ -13,15 +13,19 @@ from celery.backends.redis import (
     CHORD_PART_RETURN_LUA,
     RedisBackend,
 )
-from celery.exceptions import BackendStoreError
-from celery.states import FAILURE, SUCCESS
+from celery.exceptions import BackendStoreError, TaskRevokedError
+from celery.states import FAILURE, REVOKED, STARTED, SUCCESS
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import OutOfMemoryError
 
-from tasks import duplicates, outcomes
+from tasks import duplicates, outcomes, revocations
 from tasks.broker.leases import disk_full
 from tasks.broker.scripts import STATE, STATE_WITHIN_RESERVE, STORE, SUCCEEDED, within_reserve
 from tasks.contracts import Untyped
+
+#: What the script says of a start that it has not stored.
+_COPY = 1
+_CANCELLED = 2
 
 
 class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
@@ -80,17 +84,75 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
         seconds = self.failure_expires if state == FAILURE else self.expires
         task = self.app.tasks.get(getattr(request, "task", None))
         asked = duplicates.asked(request, state, stamp, late=getattr(task, "acks_late", False))
-        arguments = [value, int(seconds or 0), SUCCEEDED, *asked]
-        if self.ensure(self._store_state, (self.get_key_for_task(task_id), arguments)):
+        begins = "start" if state == STARTED and request is not None else ""
+        arguments = [value, int(seconds or 0), SUCCEEDED, *asked, begins]
+        keys = [self.get_key_for_task(task_id), revocations.key_of(meta["task_id"])]
+        verdict = self.ensure(self._store_state, (keys, arguments))
+        if verdict == _COPY:
             duplicates.note(request)
+        elif verdict == _CANCELLED:
+            revocations.note(request)
         return result
 
-    def _store_state(self, key: Untyped, arguments: list[Untyped]) -> Untyped:
+    def mark_as_revoked(
+        self,
+        task_id: Untyped,
+        reason: str = "",
+        request: Untyped = None,
+        store_result: bool = True,
+        state: str = REVOKED,
+    ) -> None:
+        """Store that a task was cancelled, and tell all that wait for it.
+
+        Celery tells its chord alone; what comes after it in a chain would wait for ever.
+        """
+        super().mark_as_revoked(task_id, reason, request, store_result, state)
+        if request is None:
+            return
+        error = TaskRevokedError(reason)
+        self._fail_chain(getattr(request, "chain", None), error, state=state)
+        if getattr(request, "errbacks", None):
+            self._call_task_errbacks(request, error, None)
+
+    def on_chord_part_return(
+        self,
+        request: Untyped,
+        state: str,
+        result: Untyped,
+        propagate: Untyped = None,
+        **kwargs: Untyped,
+    ) -> None:
+        """Count a part of a chord, and run the body after the last.
+
+        A part whose message was refused knows its group alone; so each part leaves the body for
+        the others. Clients before Celery 5.1 do not store how many parts there are: they write it
+        into each part.
+        """
+        group, chord = getattr(request, "group", None), getattr(request, "chord", None)
+        if group and chord:
+            size = chord.get("chord_size")
+            with self.client.pipeline(transaction=False) as pipe:
+                body = {"ex": self.chord_expires or None, "nx": True}
+                pipe.set(self._body_key(group), self.encode(dict(chord)), **body)
+                if isinstance(size, int) and size > 0:
+                    pipe.set(self.get_key_for_group(group, ".s"), size, **body)
+                self.ensure(pipe.execute, ())
+        super().on_chord_part_return(request, state, result, propagate=propagate, **kwargs)
+
+    def body_of(self, group: str) -> dict[str, Untyped] | None:
+        """Return the body of a chord of which a part has ended already."""
+        found = self.client.get(self._body_key(group))
+        return None if found is None else dict(self.decode(found))
+
+    def _body_key(self, group: str) -> Untyped:
+        return self.get_key_for_group(group, ".body")
+
+    def _store_state(self, keys: list[Untyped], arguments: list[Untyped]) -> Untyped:
         try:
-            return self._state_script(keys=[key], args=arguments, client=self.client)
+            return self._state_script(keys=keys, args=arguments, client=self.client)
         except OutOfMemoryError:
             script = self._state_script_within_reserve
-            return script(keys=[key], args=arguments, client=self.client)
+            return script(keys=keys, args=arguments, client=self.client)
 
     @cached_property
     def _state_script(self) -> Untyped:

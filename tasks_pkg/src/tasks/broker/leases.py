@@ -1,19 +1,21 @@
 """What this process has fetched and not yet finished, held on leases in Redis (ADR 0018)."""
 
-import json
 import logging
 import os
 import threading
 import time
 from typing import Any, Final, cast
 
+from kombu.utils.json import dumps
 from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 from redis.retry import Retry
 
+from tasks.broker.envelope import Refused
 from tasks.broker.queues import list_of
-from tasks.broker.scripts import ACK, HELD, LEASES, RENEW, RESTORE
+from tasks.broker.refusals import Refusals
+from tasks.broker.scripts import ACK, HELD, LEASES, RENEW, RESTORE, RESTORE_ALL
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +23,8 @@ logger = logging.getLogger(__name__)
 _ALONG: Final = 64
 #: So many tags travel in one command.
 _CHUNK: Final = 1000
+#: And so many bytes of messages.
+_CHUNK_BYTES: Final = 4_000_000
 
 
 def clock() -> float:
@@ -61,8 +65,8 @@ class Leases:
     def __init__(self, client: Redis, extra_seconds: float = 0.0) -> None:
         self.client = client
         self.extra_seconds = extra_seconds
-        #: Queue and message by delivery tag.
-        self.held: dict[str, tuple[str, dict[str, Any]]] = {}
+        #: Queue and message by delivery tag; None for one that was refused.
+        self.held: dict[str, tuple[str, dict[str, Any] | None]] = {}
         #: Tags that children work on; they are not given back with a lost connection.
         self.working: frozenset[str] = frozenset()
         #: When Redis last said that the leases are ours, or that nobody can take them.
@@ -75,12 +79,23 @@ class Leases:
         self._renew = client.register_script(RENEW)
         self._ack = client.register_script(ACK)
         self._restore = client.register_script(RESTORE)
+        self._restore_all = client.register_script(RESTORE_ALL)
+        self.refusals = Refusals(client, done=self.forget)
 
-    def hold(self, tag: str, queue: str, message: dict[str, Any]) -> None:
+    def hold(self, tag: str, queue: str, message: dict[str, Any] | None) -> None:
         """Take over a message that the fetch has just recorded in Redis."""
         if not self.held:
             self.safe_at = clock()
         self.held[tag] = queue, message
+
+    def forget(self, tag: str) -> None:
+        """Hold a message no longer; Redis knows it already."""
+        self.held.pop(tag, None)
+
+    def refuse(self, tag: str, queue: str, item: bytes, refused: Refused) -> None:
+        """Put aside a message that this process holds and nobody can understand."""
+        self.hold(tag, queue, None)
+        self.refusals.refuse(tag, queue, item, refused)
 
     def ack(self, tag: str) -> None:
         """Remove a message that is done: with the next fetch, which this makes room for.
@@ -125,13 +140,15 @@ class Leases:
         if held is None:
             return False
         queue, message = held
+        if message is None:
+            return False  # it was refused, and nobody can do anything else with it
         mark_redelivered(message)
         side = "right" if first else "left"
         try:
             return bool(
                 self._restore(
                     keys=[HELD, LEASES, list_of(queue, message)],
-                    args=[tag, json.dumps(message), side, ""],
+                    args=[tag, dumps(message), side, ""],
                 )
             )
         except (RedisError, OSError) as error:
@@ -139,6 +156,29 @@ class Leases:
                 "cannot give %s back to queue %s, its lease lapses: %s", tag, queue, error
             )
             return False
+
+    def give_back_all(self, tags: list[str]) -> None:
+        """Put messages back to the front of their queues, in their order; many in one step.
+
+        A worker may hold a hundred thousand that wait for their time, and has seconds to stop.
+        What Redis does not take now comes back when its lease lapses.
+        """
+        found = [(tag, self.held.pop(tag, None)) for tag in tags]
+        mine = [(tag, held[0], held[1]) for tag, held in found if held and held[1] is not None]
+        chunk: list[str] = []
+        size = 0
+        try:
+            for tag, queue, message in reversed(mine):  # the first is put in front of the others
+                mark_redelivered(message)
+                chunk += tag, list_of(queue, message), dumps(message)
+                size += len(chunk[-1])
+                if len(chunk) >= 3 * _CHUNK or size >= _CHUNK_BYTES:
+                    self._restore_all(keys=[HELD, LEASES], args=chunk)
+                    chunk, size = [], 0
+            if chunk:
+                self._restore_all(keys=[HELD, LEASES], args=chunk)
+        except (RedisError, OSError) as error:
+            logger.warning("cannot give back all messages, their leases lapse: %s", error)
 
     def renew(self) -> set[str]:
         """Renew all leases; gives the tags that are no longer ours.
@@ -181,7 +221,7 @@ def leases_at(parameters: dict[str, Any], seconds: float) -> Leases:
     where = tuple(parameters.get(name) for name in ("host", "port", "db", "path"))
     found = _LEASES.get(where)
     if found is None:
-        found = _LEASES[where] = Leases(_client(parameters, seconds))
+        found = _LEASES[where] = Leases(short_client(parameters, seconds))
     return found
 
 
@@ -190,11 +230,14 @@ def all_leases() -> list[Leases]:
     return list(_LEASES.values())
 
 
-def _client(parameters: dict[str, Any], seconds: float) -> Redis:
+def short_client(parameters: dict[str, Any], seconds: float) -> Redis:
+    """Open a client that waits for seconds only; ``parameters`` are a connection's."""
     limit = max(0.5, min(5.0, seconds / 6))
     own = {
         **parameters,
         "decode_responses": True,
+        # A message may be any bytes, and is written back as it was read.
+        "encoding_errors": "surrogateescape",
         "socket_timeout": limit,
         "socket_connect_timeout": limit,
         "retry": Retry(NoBackoff(), 0),

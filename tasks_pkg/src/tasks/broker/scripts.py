@@ -3,7 +3,8 @@
 Two keys of the broker's database hold what workers work on:
 
 ``celray:held``
-    A hash from delivery tag to ``[message, "", queue]``, in kombu's own form.
+    A hash from delivery tag to ``[message, "", queue]``, in kombu's own form; the message in it is
+    what stood in the queue, byte for byte, and need not be JSON.
 ``celray:leases``
     A sorted set of the same tags, scored with the time of the last renewal (seconds).
 
@@ -16,41 +17,54 @@ from typing import Final
 HELD: Final = "celray:held"
 LEASES: Final = "celray:leases"
 DEAD: Final = "celray:dead"
+REFUSED: Final = "celray:refused"
+COUNTS: Final = "celray:counts"
 
-#: KEYS the queues' lists; ARGV seconds added to the lease, most messages, the names of held, leases
-#: and dead, the queue of each list, tags that are done (a fetch takes them along). Gives queue,
-#: message, queue, message, ... An empty answer has read every list with EXISTS, so that a tracking
-#: client is told when one gets a message. The three names are no KEYS, because Redis 7.0 tracks all
-#: of these, read or not: any message of any queue would then wake every worker. What is not a
-#: message of kombu's goes to the dead letters.
+#: KEYS the queues' lists; ARGV seconds added to the lease, most messages, the names of held and
+#: leases, what the new tags begin with and their first number, the queue of each list, tags that
+#: are done (a fetch takes them along). Gives queue, tag, message, queue, tag, message, ...
+#:
+#: Nothing is decoded: a message may be any bytes, and of a long one the script holds it and its
+#: record, no more. So the tags are ours: what a message calls its own is its sender's choice, and
+#: two could share one.
+#:
+#: An empty answer has read every list with EXISTS, so that a tracking client is told when one gets
+#: a message. The two names are no KEYS, because Redis 7.0 tracks all of these, read or not: any
+#: message of any queue would then wake every worker. A key that is no list is put out of the way
+#: for a week, under ASIDE and its name; its answer has no tag, and the new name for a message.
 FETCH: Final = """
 local now = redis.call('TIME')
 local score = tonumber(now[1]) + tonumber(now[2]) / 1e6 + tonumber(ARGV[1])
+score = string.format('%.6f', score)
 local got, most = {}, tonumber(ARGV[2])
-local held, leases, dead = ARGV[3], ARGV[4], ARGV[5]
-local first_done = 6 + #KEYS
+local held, leases, prefix, number = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
+local first_done = 7 + #KEYS
 if #ARGV >= first_done then
   redis.call('HDEL', held, unpack(ARGV, first_done))
   redis.call('ZREM', leases, unpack(ARGV, first_done))
 end
 for i = 1, #KEYS do
-  while #got < 2 * most do
-    local item = redis.call('RPOP', KEYS[i])
+  local queue = ARGV[6 + i]
+  while #got < 3 * most do
+    local item = redis.pcall('RPOP', KEYS[i])
     if not item then break end
-    local queue = ARGV[5 + i]
-    local fine, message = pcall(cjson.decode, item)
-    local properties = fine and type(message) == 'table' and message.properties
-    local tag = type(properties) == 'table' and properties.delivery_tag
-    if type(tag) == 'string' then
-      redis.call('HSET', held, tag, '[' .. item .. ',"",' .. cjson.encode(queue) .. ']')
-      redis.call('ZADD', leases, string.format('%.6f', score), tag)
+    if type(item) == 'table' then
+      if not string.find(item.err, 'WRONGTYPE', 1, true) then return item end
+      local name = 'celray:aside:' .. KEYS[i]
+      redis.call('RENAME', KEYS[i], name)
+      redis.call('EXPIRE', name, 604800)
       got[#got + 1] = queue
-      got[#got + 1] = item
-    else
-      redis.call('HSET', dead, redis.sha1hex(item), cjson.encode({
-        unreadable = item, queue = queue, reason = 'not a message of a Celery client',
-        deliveries = 1, buried_at = tonumber(now[1])}))
+      got[#got + 1] = ''
+      got[#got + 1] = name
+      break
     end
+    local tag = prefix .. number
+    number = number + 1
+    redis.call('HSET', held, tag, '[' .. item .. ',"",' .. cjson.encode(queue) .. ']')
+    redis.call('ZADD', leases, score, tag)
+    got[#got + 1] = queue
+    got[#got + 1] = tag
+    got[#got + 1] = item
   end
 end
 if #got == 0 and #KEYS > 0 then
@@ -95,6 +109,20 @@ redis.call(ARGV[3] == 'left' and 'LPUSH' or 'RPUSH', KEYS[3], ARGV[2])
 return 1
 """
 
+#: KEYS held, leases; ARGV tag, the queue's list, message, tag, list, message, ...: each goes back to
+#: the front of its list, the last one named first of all. Gives how many were still held.
+RESTORE_ALL: Final = """
+local restored = 0
+for i = 1, #ARGV, 3 do
+  redis.call('ZREM', KEYS[2], ARGV[i])
+  if redis.call('HDEL', KEYS[1], ARGV[i]) == 1 then
+    redis.call('RPUSH', ARGV[i + 1], ARGV[i + 2])
+    restored = restored + 1
+  end
+end
+return restored
+"""
+
 #: KEYS leases; ARGV tag, expected score. Renews the lease if it is still as seen; gives 1 or 0.
 CLAIM: Final = """
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
@@ -110,6 +138,27 @@ BURY: Final = """
 redis.call('HSET', KEYS[3], ARGV[2], ARGV[3])
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
+"""
+
+#: KEYS held, leases, dead, refused (the letters of messages that were refused, by time), the counts;
+#: ARGV tag, letter's id, letter, most such letters, seconds that one is kept. A held message that
+#: cannot be understood becomes a dead letter; the oldest of these make room.
+REFUSE: Final = """
+local now = tonumber(redis.call('TIME')[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[1], ARGV[1])
+local old = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now - tonumber(ARGV[5]))
+local over = redis.call('ZCARD', KEYS[4]) - #old + 1 - tonumber(ARGV[4])
+if over > 0 then
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[4], #old, #old + over - 1)) do old[#old + 1] = id end
+end
+for _, id in ipairs(old) do
+  redis.call('ZREM', KEYS[4], id)
+  redis.call('HDEL', KEYS[3], id)
+end
+redis.call('HSET', KEYS[3], ARGV[2], ARGV[3])
+redis.call('ZADD', KEYS[4], now, ARGV[2])
+redis.call('HINCRBY', KEYS[5], 'refused', 1)
 """
 
 #: KEYS dead, the queue's list; ARGV letter's id, the letter as seen, message. Gives 1, or 0 when
@@ -175,12 +224,15 @@ return redis.call('PUBLISH', KEYS[1], ARGV[2])
 #: How a stored success begins: Celery writes the state first (``tests/test_ahead.py``).
 SUCCEEDED: Final = '{"status": "SUCCESS",'
 
-#: KEYS the result's key; ARGV result, seconds to keep it (0: for ever), how a success begins; and
-#: of a start that must not be a copy's (``tasks.duplicates``): the message's digest, the run, its
-#: delivery tag, the oldest record that counts. A success is final: a task that ran twice must not
-#: take it back. Gives 1 for a copy, of which nothing is stored: the first to begin is the one that
-#: runs. Two with one tag are no copies while one runs: they share a lease.
+#: KEYS the result's key, the key that says that the task is cancelled; ARGV result, seconds to keep
+#: it (0: for ever), how a success begins; of a start that must not be a copy's
+#: (``tasks.duplicates``): the message's digest, the run, its delivery tag, the oldest record that
+#: counts; and "start" where a cancelled task must not begin. A success is final: a task that ran
+#: twice must not take it back. Gives 2 for a cancelled task and 1 for a copy, of which nothing is
+#: stored: the first to begin is the one that runs. Two with one tag are no copies while one runs:
+#: they share a lease.
 STATE: Final = """
+if ARGV[8] == 'start' and redis.call('EXISTS', KEYS[2]) == 1 then return 2 end
 local there = ARGV[4] ~= '' and redis.call('GET', KEYS[1])
 if there then
   local fine, found = pcall(cjson.decode, there)

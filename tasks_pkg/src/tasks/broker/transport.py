@@ -9,24 +9,27 @@ publishes need not know of it. Should a notice be lost, the next fetch is a seco
 What this relies on in kombu and redis-py is held by ``tests/test_kombu_contract.py``.
 """
 
+import logging
 from functools import cached_property
 from queue import Empty
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 from kombu.transport import redis as kombu_redis
 from kombu.transport.redis import REFRESH_BINDING
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps, loads
+from kombu.utils.json import dumps
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
+from tasks.broker import envelope
 from tasks.broker.ahead import PATIENCE, Ahead
+from tasks.broker.envelope import Refused
 from tasks.broker.leases import Leases, disk_full, leases_at
 from tasks.broker.scripts import (
     BIND,
-    DEAD,
     FETCH,
     HELD,
     LEASES,
@@ -34,6 +37,8 @@ from tasks.broker.scripts import (
     within_reserve,
 )
 from tasks.contracts import Untyped
+
+logger = logging.getLogger(__name__)
 
 #: At most so many messages in one fetch.
 _MOST = 16
@@ -87,6 +92,11 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]  # kombu has no types
         self._quick_ack(delivery_tag)
         self.channel.deliver_ahead()
 
+    def forget(self, delivery_tag: str) -> None:
+        """Let a message that was refused take no room; its lease ends when it is put aside."""
+        self._quick_ack(delivery_tag)
+        self.channel.deliver_ahead()
+
     def restore_unacked_once(self, stderr: Untyped = None) -> None:
         """Give back what was fetched ahead, and what was delivered."""
         self.channel.ahead.open = False
@@ -100,10 +110,9 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]  # kombu has no types
         connection is lost, when kombu would give back also what children are working on.
         """
         self._flush()
-        while self._delivered:
-            tag, _ = self._delivered.popitem()
-            if tag not in self._leases.working:
-                self._leases.give_back(tag, first=True)
+        tags = [tag for tag in self._delivered if tag not in self._leases.working]
+        self._delivered.clear()
+        self._leases.give_back_all(tags)
         self._leases.flush()
         return []
 
@@ -151,6 +160,9 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         self._without_ack: set[str] = set()
         self._leases: Leases | None = None
         self.ahead = Ahead()
+        # This channel's delivery tags: the same beginning, and a number.
+        self._tag = f"{uuid4().hex}:"
+        self._tags = 0
         super().__init__(*args, **kwargs)
 
     @property
@@ -197,7 +209,8 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
     def _fetch_arguments(self, queues: list[str], most: int, done: list[str]) -> list[object]:
         lists = [(self._q_for_pri(q, step), q) for step in self.priority_steps for q in queues]
         keys = [key for key, _ in lists]
-        own = [self.leases.extra_seconds, most, HELD, LEASES, DEAD]
+        own = [self.leases.extra_seconds, most, HELD, LEASES, self._tag, self._tags]
+        self._tags += most
         return [len(keys), *keys, *own, *(queue for _, queue in lists), *done]
 
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's
@@ -234,8 +247,9 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         if answer is _BELL or not answer:
             raise Empty
         self._in_poll = None
-        for at in range(0, len(answer), 2):
-            self._take(bytes_to_str(answer[at]), loads(bytes_to_str(answer[at + 1])))
+        for at in range(0, len(answer), 3):
+            queue, tag, item = answer[at : at + 3]
+            self._take(bytes_to_str(queue), bytes_to_str(tag), item)
         return True
 
     def _read(self, connection: Untyped) -> Any:  # noqa: ANN401 - what Redis answers
@@ -254,9 +268,27 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             connection.disconnect()
             raise
 
-    def _take(self, queue: str, message: dict[str, Any]) -> None:
-        tag = message["properties"]["delivery_tag"]
+    def _understood(self, queue: str, tag: str, item: bytes) -> dict[str, Any] | None:
+        """Return a message that is held from now on, or nothing where it was refused."""
+        if not tag:
+            logger.error(
+                "queue %s: its key in Redis was no list, and is now %s for a week",
+                queue,
+                bytes_to_str(item),
+            )
+            return None
+        try:
+            message = envelope.read(item, tag)
+        except Refused as refused:
+            self.leases.refuse(tag, queue, item, refused)
+            return None
         self.leases.hold(tag, queue, message)
+        return message
+
+    def _take(self, queue: str, tag: str, item: bytes) -> None:
+        message = self._understood(queue, tag, item)
+        if message is None:
+            return
         self._queue_cycle.rotate(queue)
         if queue not in self.active_queues or (self.qos.has_credit and not self.ahead.waiting):
             self._pass_on(tag, queue, message)
@@ -335,16 +367,27 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             self.leases.ack(message.delivery_tag)
         return message
 
+    def _receive_one(self, c: Untyped) -> object:
+        """Read a broadcast; one that cannot be understood is nobody's, and changes nothing."""
+        try:
+            return super()._receive_one(c)
+        except (Empty, *self.connection_errors):
+            raise
+        except Exception:
+            logger.exception("a broadcast cannot be understood, and is passed over")
+            raise Empty from None
+
     def _get(self, queue: str) -> dict[str, Any]:
-        with self.conn_or_acquire() as client:
-            sha = client.script_load(FETCH)
-            number, *rest = self._fetch_arguments([queue], 1, [])
-            answer = client.evalsha(sha, number, *rest)
-        if not answer:
-            raise Empty
-        message: dict[str, Any] = loads(bytes_to_str(answer[1]))
-        self.leases.hold(message["properties"]["delivery_tag"], queue, message)
-        return message
+        while True:
+            with self.conn_or_acquire() as client:
+                sha = client.script_load(FETCH)
+                number, *rest = self._fetch_arguments([queue], 1, [])
+                answer = client.evalsha(sha, number, *rest)
+            if not answer:
+                raise Empty
+            message = self._understood(queue, bytes_to_str(answer[1]), answer[2])
+            if message is not None:
+                return message
 
     # -- while Redis is full: a transaction is refused whatever is in it, a read too
 
@@ -361,7 +404,12 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
             for step in self.priority_steps:
                 pipe.llen(self._q_for_pri(queue, step))
-            return sum(pipe.execute())
+            # A key of another type holds no message, and a fetch puts it out of the way.
+            counts = pipe.execute(raise_on_error=False)
+        for count in counts:
+            if isinstance(count, Exception) and "WRONGTYPE" not in str(count):
+                raise count
+        return sum(count for count in counts if isinstance(count, int))
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
         try:

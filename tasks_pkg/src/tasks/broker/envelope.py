@@ -1,0 +1,270 @@
+"""The outer form of a message in a queue: what kombu must find before it may read one.
+
+A queue is open to every client, so its bytes may be anything. :func:`read` takes what is a message
+of kombu's, in the form that the rest of the worker expects, and refuses everything else with a
+:class:`Refused`, so that nothing behind it has to survive broken input. What a message says of a
+task is looked at in :mod:`tasks.task_message`.
+"""
+
+import bz2
+import lzma
+import zlib
+from base64 import b64decode
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from kombu.utils.json import dumps, loads
+
+#: The longest message, in bytes. Redis refuses more at the door (``proto-max-bulk-len``).
+MOST_BYTES: Final = 16 * 1024 * 1024
+#: The longest body once it is decompressed, in bytes: a few bytes may stand for gigabytes.
+MOST_BODY_BYTES: Final = 4 * MOST_BYTES
+
+#: How deep lists and objects may stand in each other.
+DEEPEST: Final = 200
+
+#: The only content type: pickle and YAML are code execution by message.
+CONTENT_TYPE: Final = "application/json"
+#: What clients call the other serialisers.
+_SERIALISERS: Final = {
+    "application/x-python-serialize": "pickle",
+    "application/x-yaml": "yaml",
+    "application/x-msgpack": "msgpack",
+    "application/data": "none",
+}
+#: Properties that are text, or left out.
+_TEXTS: Final = ("correlation_id", "reply_to")
+
+
+class Refused(Exception):  # noqa: N818 - a verdict on a message, not an error of this program
+    """A message that cannot be understood; the text says why.
+
+    Args:
+        reason: what is wrong, for who sent it.
+        task_id: the task's id, where one can be read.
+        context: what is known of the task otherwise, as message headers.
+    """
+
+    def __init__(
+        self, reason: str, task_id: str | None = None, context: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.task_id = task_id
+        self.context = context or {}
+
+
+def is_name(value: object) -> bool:
+    """Tell whether ``value`` can name something in Redis: text that is not empty and encodable."""
+    if not isinstance(value, str) or not 0 < len(value) <= 1024:  # noqa: PLR2004 - characters
+        return False
+    return _encodable(value)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
+def read(item: bytes, tag: str) -> dict[str, Any]:
+    """Return a message in kombu's form; its body is still to be decoded (:func:`payload_of`).
+
+    Args:
+        item: what stood in the queue.
+        tag: the delivery tag under which this process holds it.
+
+    Raises:
+        Refused: kombu could not take it for a message.
+    """
+    if len(item) > MOST_BYTES:
+        reason = f"{len(item)} bytes are more than a message may have ({MOST_BYTES})"
+        raise Refused(reason)
+    try:
+        message = loads(item)
+    except Exception as error:  # noqa: BLE001 - kombu's decoders raise what they like
+        raise Refused(_not_json("it", error)) from None
+    if not isinstance(message, dict):
+        reason = f"it is {_kind(message)}, not an object with properties and a body"
+        raise Refused(reason)
+    properties, headers = message.get("properties"), message.get("headers")
+    if not isinstance(properties, dict):
+        reason = f"its properties are {_kind(properties)}, not an object"
+        raise Refused(reason)
+    if headers is None:  # some clients send none, or null
+        headers = {}
+    if not isinstance(headers, dict):
+        reason = f"its headers are {_kind(headers)}, not an object"
+        raise Refused(reason, _text(properties.get("correlation_id")))
+    message["headers"] = headers
+    _tidy(properties, tag)
+    if (reason := too_deep(item, message)) is None:
+        try:
+            _body_of(message)
+        except Refused as refused:
+            reason = refused.reason
+    if reason is not None:
+        # The first protocol has its id in the body; Celery repeats it here.
+        task_id = _text(headers.get("id")) or _text(properties.get("correlation_id"))
+        raise Refused(reason, task_id, headers)
+    return message
+
+
+def payload_of(message: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    """Return the decoded body of a message that :func:`read` has returned.
+
+    Raises:
+        Refused: it is not JSON.
+    """
+    body = _body_of(message)
+    try:
+        found = loads(body)
+    except Exception as error:  # noqa: BLE001 - kombu's decoders raise what they like
+        raise Refused(_not_json("its body", error)) from None
+    if (reason := too_deep(body, found)) is not None:
+        raise Refused(reason)
+    return found
+
+
+def _not_json(what: str, error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return f"{what} is nested too deep"
+    return f"{what} is not JSON in UTF-8: {str(error)[:200]}"
+
+
+def too_deep(data: bytes, found: object) -> str | None:
+    """Say that ``found``, read from ``data``, is nested too deep to be written again, or nothing.
+
+    How deep Python may go depends on where it starts, so a bound of our own holds everywhere.
+    """
+    if data.count(b"[") + data.count(b"{") <= DEEPEST:
+        return None
+    level: list[object] = [found]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return None
+    return f"it is nested deeper than {DEEPEST} levels"
+
+
+def _tidy(properties: dict[str, Any], tag: str) -> None:
+    """Set right what decides nothing about the task."""
+    properties["delivery_tag"] = tag
+    info = properties.get("delivery_info")
+    info = info if isinstance(info, dict) else {}
+    properties["delivery_info"] = {
+        "exchange": _text(info.get("exchange")) or "",
+        "routing_key": _text(info.get("routing_key")) or "",
+        **({"redelivered": True} if info.get("redelivered") is True else {}),
+    }
+    if not isinstance(properties.get("priority"), int):
+        properties.pop("priority", None)
+    for name in _TEXTS:
+        if _text(properties.get(name)) is None:
+            properties.pop(name, None)
+
+
+def _body_of(message: dict[str, Any]) -> bytes:
+    """Return a message's body as bytes of JSON.
+
+    Raises:
+        Refused: it is something else.
+    """
+    kind, body, charset = (message.get(k) for k in ("content-type", "body", "content-encoding"))
+    if kind != CONTENT_TYPE:
+        name = _SERIALISERS.get(kind, repr(kind)[:100]) if isinstance(kind, str) else _kind(kind)
+        reason = f"its body is serialised by {name}, and this service takes JSON alone"
+        raise Refused(reason)
+    if charset is not None and not isinstance(charset, str):
+        reason = f"its content-encoding is {_kind(charset)}, not a name"
+        raise Refused(reason)
+    if not isinstance(body, str) or not body or not _encodable(body):
+        reason = "its body is empty" if body == "" else f"its body is {_kind(body)}, not plain text"
+        raise Refused(reason)
+    encoding = message["properties"].get("body_encoding")
+    data = body.encode()
+    if encoding == "base64":
+        try:
+            data = b64decode(data)  # as kombu does: what is not of the alphabet is passed over
+        except ValueError as error:
+            reason = f"its body is not base64: {error}"
+            raise Refused(reason) from None
+    elif encoding:
+        reason = f"its body_encoding is {repr(encoding)[:100]}, not base64"
+        raise Refused(reason)
+    return _decompressed(data, message["headers"].get("compression"))
+
+
+class _Decompressor(Protocol):
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+_DECOMPRESSORS: Final[dict[str, Callable[[], _Decompressor]]] = {
+    "application/x-gzip": zlib.decompressobj,
+    "application/x-bz2": bz2.BZ2Decompressor,
+    "application/x-lzma": lzma.LZMADecompressor,
+}
+
+
+def _decompressed(data: bytes, compression: object) -> bytes:
+    """Return a body that is no longer than it may be.
+
+    Raises:
+        Refused: it is longer, or not compressed as it says.
+    """
+    if not compression:
+        return data
+    make = _DECOMPRESSORS.get(compression) if isinstance(compression, str) else None
+    if make is None:
+        known = ", ".join(_DECOMPRESSORS)
+        reason = f"its compression is {repr(compression)[:100]}; this service takes {known}"
+        raise Refused(reason)
+    try:
+        found = make().decompress(data, MOST_BODY_BYTES + 1)
+    except (zlib.error, OSError, lzma.LZMAError, EOFError, ValueError) as error:
+        reason = f"its body is not {compression}: {error}"
+        raise Refused(reason) from None
+    if len(found) > MOST_BODY_BYTES:
+        reason = f"its body has more than {MOST_BODY_BYTES} bytes when it is decompressed"
+        raise Refused(reason)
+    return found
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and is_name(value) else None
+
+
+def _kind(value: object) -> str:
+    """Say what a JSON value is, in one word or two."""
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list"}
+    return names.get(type(value), "an object" if isinstance(value, dict) else "of another type")
+
+
+# -- what is held is recorded in kombu's own form, ``[message, "", queue]``
+
+
+def record_of(stored: str) -> tuple[str, str]:
+    """Return message and queue of a record of ``celray:held``, whatever the message is.
+
+    Not by reading JSON: the message in it may be none. It ends at the last place that looks like
+    the end of a message in a record, for a queue's name in JSON holds no quotation mark.
+
+    Args:
+        stored: the record; bytes that are not UTF-8 stand in it as surrogates.
+    """
+    end = stored.rfind(',"",')
+    if not stored.startswith("[") or not stored.endswith("]") or end < 0:
+        # Written by another program, with white space in it.
+        message, _, queue = loads(stored)
+        return dumps(message), str(queue)
+    return stored[1:end], str(loads(stored[end + 4 : -1]))

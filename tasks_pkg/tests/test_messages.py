@@ -1,0 +1,318 @@
+"""No message stops a worker: a queue is open to every client, so its bytes may be anything.
+
+The kind: any bytes in a queue, in a lease's record, or among the dead letters. What cannot be
+understood is put aside once, with an answer where an id can be read; everything else runs; nothing
+ends a worker or a lease keeper. ``CELRAY_FUZZ_SECONDS=3600`` makes the fuzz run its long form.
+"""
+
+import base64
+import json
+import os
+import pickle
+import random
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from celery import Celery, chord, signature
+from celray_messages import PING, message, mutated, protocol_1, protocol_2
+from celray_testing import Process, RedisServer, StartWorker, wait_for
+from redis import Redis
+
+from tasks import deadletters
+from tasks.broker.envelope import MOST_BYTES, Refused, payload_of, read, record_of
+from tasks.broker.leases import all_leases
+from tasks.broker.refusals import MOST_LETTERS, put_aside
+from tasks.broker.scripts import COUNTS, DEAD, HELD, LEASES, REFUSED
+from tasks.keeper import Sweeper
+from tasks.task_message import check, identity
+
+FUZZ_SECONDS = float(os.environ.get("CELRAY_FUZZ_SECONDS", "6"))
+
+
+def raw(redis: RedisServer) -> Redis:
+    return Redis(port=redis.port, db=0)
+
+
+def settled(redis: RedisServer, *queues: str) -> Callable[[], bool]:
+    def question() -> bool:
+        with redis.client(0) as broker:
+            return not broker.exists(HELD, LEASES, *queues)
+
+    return question
+
+
+def still_works(client: Celery, worker: Process) -> None:
+    assert client.send_task(PING, queue="default").get(timeout=30)["status"] == "pong"
+    assert worker.popen.poll() is None
+
+
+# -- each shape that was found, and what its sender is told
+
+
+def _no_id() -> dict[str, Any]:
+    made = protocol_2()
+    del made["headers"]["id"]
+    return made
+
+
+def _with(made: dict[str, Any], **changes: object) -> dict[str, Any]:
+    return {**made, **changes}
+
+
+FOUND: dict[str, Callable[[], dict[str, Any]]] = {
+    "two parts": lambda: message([[], {}], protocol_2()["headers"]),
+    "broken base64": lambda: _with(protocol_2(), body="x"),
+    "null body": lambda: _with(protocol_2(), body=None),
+    "no body": lambda: {k: v for k, v in protocol_2().items() if k != "body"},
+    "null content-type": lambda: _with(protocol_2(), **{"content-type": None}),
+    "task is a list": lambda: protocol_2(task=["x"]),  # type: ignore[arg-type]
+    "no id": _no_id,
+    "pickle": lambda: _with(
+        protocol_2(),
+        **{"content-type": "application/x-python-serialize"},
+        body=base64.b64encode(pickle.dumps(([], {}, {}))).decode(),
+    ),
+    "yaml": lambda: _with(protocol_2(), **{"content-type": "application/x-yaml"}),
+    "cannot be revived": lambda: message(
+        [[{"__type__": "datetime", "__value__": "no"}], {}, {}], protocol_2()["headers"]
+    ),
+    "retries is text": lambda: protocol_2(retries="many"),
+    "eta is a number": lambda: protocol_2(eta=5),
+    "time limits": lambda: protocol_2(timelimit=[1e308, -1]),
+    "chord is a number": lambda: message([[], {}, {"chord": 5}], protocol_2()["headers"]),
+    "too deep": lambda: _with(
+        protocol_2(), body=base64.b64encode(b"[" * 10_000 + b"]" * 10_000).decode()
+    ),
+    "expands a thousand times": lambda: _with(
+        protocol_2(compression="application/x-gzip"),
+        body=base64.b64encode(__import__("zlib").compress(b" " * 80_000_000)).decode(),
+    ),
+}
+
+
+def test_each_is_put_aside_once_and_answered_where_an_id_can_be_read(
+    start_worker: StartWorker, client: Celery, redis: RedisServer
+) -> None:
+    worker = start_worker()
+    made = {name: make() for name, make in FOUND.items()}
+    with redis.client(0) as broker:
+        for one in made.values():
+            broker.lpush("default", json.dumps(one))
+        broker.lpush("default", b"\xff\xfe not JSON")
+        wait_for(settled(redis, "default"))
+        letters = deadletters.letters(deadletters.connect(redis.url(0)))
+        assert len(letters) == len(FOUND) + 1
+        assert int(str(broker.hget(COUNTS, "refused"))) == len(FOUND) + 1
+    for name, one in made.items():
+        task_id = one["headers"].get("id")
+        if name == "no id":
+            task_id = one["properties"]["correlation_id"]
+        result = client.AsyncResult(task_id)
+        wait_for(lambda result=result: result.state == "FAILURE")  # type: ignore[misc]
+        assert "its message was refused" in str(result.result), name
+    assert "pickle" in str(client.AsyncResult(made["pickle"]["headers"]["id"]).result)
+    assert "yaml" in str(client.AsyncResult(made["yaml"]["headers"]["id"]).result)
+    still_works(client, worker)
+    assert "Traceback" not in worker.text
+
+
+@pytest.mark.parametrize("headers", [None, {}, "absent"])
+def test_protocol_1_runs_whatever_its_empty_headers_are(
+    headers: object, start_worker: StartWorker, client: Celery, redis: RedisServer
+) -> None:
+    worker = start_worker()
+    made = [protocol_1() for _ in range(100)]
+    for one in made:
+        one["headers"] = headers
+        if headers == "absent":
+            del one["headers"]
+    with redis.client(0) as broker:
+        broker.lpush("default", *(json.dumps(one) for one in made))
+    for one in made:
+        task_id = json.loads(base64.b64decode(one["body"]))["id"]
+        assert client.AsyncResult(task_id).get(timeout=30)["status"] == "pong"
+    still_works(client, worker)
+
+
+def test_a_chord_with_a_part_that_cannot_be_decoded_ends(
+    start_worker: StartWorker, client: Celery, redis: RedisServer
+) -> None:
+    part = signature(PING, app=client, queue="default")
+    joined = chord([part.clone() for _ in range(3)], app=client)(part.clone())
+    with redis.client(0) as broker:
+        spoiled = json.loads(str(broker.rpop("default")))
+        spoiled["body"] = "x"
+        broker.lpush("default", json.dumps(spoiled))  # the last to be taken, now
+    start_worker()
+    joined.get(timeout=30, propagate=False)
+    assert joined.state == "FAILURE"
+
+
+# -- any bytes
+
+
+def test_the_readers_refuse_or_return_whatever_they_are_given() -> None:
+    rng = random.Random(11)  # noqa: S311 - a seed, not a secret
+    verdicts = {"refused": 0, "taken": 0}
+    for _ in range(4_000):
+        item = mutated(rng)
+        try:
+            made = read(item, "tag")
+            check(made["headers"], payload_of(made))
+        except Refused as refused:
+            assert refused.reason
+            verdicts["refused"] += 1
+        else:
+            verdicts["taken"] += 1
+            assert identity(made)[0]
+    assert min(verdicts.values()) > 300, verdicts
+
+
+def test_no_message_stops_a_worker(
+    start_worker: StartWorker, client: Celery, redis: RedisServer
+) -> None:
+    seed = int(os.environ.get("CELRAY_FUZZ_SEED", "2026"))
+    rng = random.Random(seed)  # noqa: S311 - a seed, not a secret
+    worker = start_worker()
+    pid = worker.popen.pid
+    end = time.monotonic() + FUZZ_SECONDS
+    with raw(redis) as broker:
+        while time.monotonic() < end:
+            batch = [mutated(rng) for _ in range(100)]
+            for item in batch:
+                broker.lpush("default", item)
+            broker.rpush("default", json.dumps(protocol_2()))
+            wait_for(lambda: not broker.exists("default"), 60)
+            assert worker.popen.poll() is None, worker.text[-5000:]
+    assert worker.popen.pid == pid
+    still_works(client, worker)
+    # What waits for a date in the future is held; everything else has been dealt with.
+    with redis.client(0) as broker:
+        wait_for(lambda: all("eta" in str(one) for one in broker.hvals(HELD)))
+
+
+@pytest.mark.parametrize("megabytes", [8, 15, 17])
+def test_a_long_message_runs_or_is_refused_and_costs_redis_two_of_it(
+    megabytes: int, start_worker: StartWorker, client: Celery, redis: RedisServer
+) -> None:
+    made = protocol_2(argsrepr="x" * (megabytes * 1024 * 1024))
+    item = json.dumps(made)
+    with redis.client(0) as broker:
+        broker.lpush("default", item)
+        broker.config_resetstat()
+        before = int(broker.info("memory")["used_memory"])
+        worker = start_worker()
+        wait_for(settled(redis, "default"))
+        scripts = int(broker.info("memory")["used_memory_peak"]) - before
+        # The message and its record in the script, its record in the hash, and the answer.
+        assert scripts < 6 * len(item)
+    result = client.AsyncResult(made["headers"]["id"])
+    if len(item) > MOST_BYTES:
+        assert result.state == "PENDING"  # nobody reads so much to find an id
+    else:
+        assert result.get(timeout=30)["status"] == "pong"
+    still_works(client, worker)
+
+
+@pytest.mark.parametrize("kind", ["string", "hash", "set", "zset", "stream"])
+def test_a_key_that_is_no_list_is_put_out_of_the_way(
+    kind: str, start_worker: StartWorker, client: Celery, redis: RedisServer
+) -> None:
+    with redis.client(0) as broker:
+        for name in ("default", "default\x06\x163"):
+            match kind:
+                case "string":
+                    broker.set(name, "x")
+                case "hash":
+                    broker.hset(name, "a", "x")
+                case "set":
+                    broker.sadd(name, "x")
+                case "zset":
+                    broker.zadd(name, {"x": 1})
+                case _:
+                    broker.xadd(name, {"a": "x"})
+        worker = start_worker()
+        wait_for(lambda: not broker.exists("default"))
+        assert broker.exists("celray:aside:default")
+        assert broker.ttl("celray:aside:default") > 0
+    still_works(client, worker)
+
+
+# -- what is held by a worker that has died
+
+
+def test_the_keeper_deals_with_each_record_by_itself(app: Celery, redis: RedisServer) -> None:
+    rng = random.Random(7)  # noqa: S311 - a seed, not a secret
+    with app.connection_for_read() as connection:
+        leases = connection.default_channel.leases
+        sweeper = Sweeper(app, leases, 0.0, 3)
+        with raw(redis) as broker:
+            records = [b"[" + mutated(rng) + b',"","default"]' for _ in range(300)]
+            records += [b"", b"[]", b"null", b"\xff", b"[1,2,3]", b'{"a":1}', b'["x","",5]']
+            for number, record in enumerate(records):
+                broker.hset(HELD, f"t{number}", record)
+                broker.zadd(LEASES, {f"t{number}": 1.0})
+            good = json.dumps(protocol_2()).encode()
+            broker.hset(HELD, "zz", b"[" + good + b',"","default"]')
+            broker.zadd(LEASES, {"zz": 1.0})
+            for _ in range(3):
+                sweeper.sweep()
+            wait_for(lambda: broker.zcard(LEASES) == 0)
+            assert broker.hlen(HELD) == 0
+            back = broker.lrange("default", 0, -1)
+            assert json.loads(good)["headers"]["id"] in b" ".join(back).decode()
+            assert 0 < broker.hlen(DEAD) <= len(records)
+    assert leases in all_leases()
+
+
+def test_a_record_is_read_back_whatever_the_message_is() -> None:
+    rng = random.Random(3)  # noqa: S311 - a seed, not a secret
+    for _ in range(2_000):
+        item = mutated(rng).decode("utf-8", "surrogateescape")
+        assert record_of(f'[{item},"","de\\"fault"]') == (item, 'de"fault')
+
+
+# -- the dead letters
+
+
+def test_every_letter_can_be_listed_shown_replayed_or_dropped(
+    app: Celery, redis: RedisServer
+) -> None:
+    rng = random.Random(5)  # noqa: S311 - a seed, not a secret
+    with raw(redis) as broker, deadletters.connect(redis.url(0)) as tools:
+        for _ in range(200):
+            broker.hset(DEAD, rng.randbytes(6), mutated(rng))
+            letter = {"queue": "default", "reason": "x", "deliveries": 1, "buried_at": 1}
+            letter["message"] = protocol_2()
+            broker.hset(DEAD, uuid.UUID(int=rng.getrandbits(128)).hex, json.dumps(letter))
+        for number in range(50):
+            item = mutated(rng)
+            put_aside(broker, f"t{number}", "default", item, Refused("a test"))
+        letters = deadletters.letters(tools)
+        assert len(letters) == broker.hlen(DEAD)
+        json.dumps([letter.as_dict() for letter in letters]).encode()
+        for letter in letters:
+            assert deadletters.show(tools, letter.id).id == letter.id
+            if letter.message is not None and letter.reason == "x":
+                deadletters.replay(tools, letter.id, app=app)
+            else:
+                deadletters.drop(tools, letter.id)
+        assert not broker.exists(DEAD, REFUSED)
+        assert broker.llen("default") == 200
+
+
+def test_letters_of_refused_messages_are_bounded_and_leave_the_others(redis: RedisServer) -> None:
+    with redis.client(0) as broker:
+        broker.hset(DEAD, "a task", "{}")
+        for number in range(MOST_LETTERS + 20):
+            put_aside(broker, "t", "default", str(number).encode(), Refused("a test"))
+        assert broker.hlen(DEAD) == MOST_LETTERS + 1
+        assert broker.hexists(DEAD, "a task")
+        assert int(str(broker.hget(COUNTS, "refused"))) == MOST_LETTERS + 20
+        oldest = str(broker.zrange(REFUSED, 0, 0)[0])
+        broker.zadd(REFUSED, {oldest: 1.0})
+        put_aside(broker, "t", "default", b"one more", Refused("a test"))
+        assert not broker.hexists(DEAD, oldest)  # too old, and gone
