@@ -1,13 +1,18 @@
 """Nothing that was accepted is lost, and nothing runs without end."""
 
+import json
 import signal
 from collections import Counter
 
 import pytest
 from celery import Celery
+from celray_messages import protocol_2
 from celray_testing import TRACES, RedisServer, StartWorker, wait_for
 
-from tasks.broker.scripts import HELD, LEASES
+from tasks.broker.scripts import DEAD, HELD, LEASES
+from tasks.duplicates import TAG
+from tasks.headers import LAPSES
+from tasks.keeper import Sweeper
 
 
 def traces(redis: RedisServer) -> Counter[str]:
@@ -71,3 +76,56 @@ def test_an_idle_worker_stops_at_once(start_worker: StartWorker) -> None:
     assert process.terminate() < 5
     assert process.popen.returncode == 0
     assert "Traceback" not in process.text
+
+
+def test_a_stop_gives_back_however_many_wait_for_their_time(
+    start_worker: StartWorker, redis: RedisServer
+) -> None:
+    made = [json.dumps(protocol_2(eta="2999-01-01T00:00:00+00:00")) for _ in range(20_000)]
+    with redis.client(0) as broker:
+        for at in range(0, len(made), 5_000):
+            broker.lpush("default", *made[at : at + 5_000])
+        process = start_worker(app="extra_tasks", CELRAY_SOFT_SHUTDOWN_SECONDS="5")
+        wait_for(lambda: broker.hlen(HELD) == len(made), 100)
+        before = int(broker.info("commandstats")["cmdstat_evalsha"]["calls"])
+        process.terminate()
+        assert process.popen.returncode == 0
+        # In a few steps, not one for each: that is what keeps any number within the grace time.
+        assert int(broker.info("commandstats")["cmdstat_evalsha"]["calls"]) - before < 200
+        assert broker.llen("default") == len(made)
+        first = json.loads(str(broker.lindex("default", -1)))
+        assert first["headers"]["id"] == json.loads(made[0])["headers"]["id"]
+        assert "celray_lapses" not in first["headers"]
+
+
+@pytest.mark.parametrize("waits", ["for its time", "for its turn"])
+def test_a_delivery_that_never_began_is_not_counted_against_its_task(
+    waits: str, app: Celery, redis: RedisServer
+) -> None:
+    eta = {"eta": "2999-01-01T00:00:00+00:00"} if waits == "for its time" else {}
+    made = protocol_2("tasks.simple_tasks.check_cluster_health", **eta)
+    with redis.client(0) as broker, app.connection_for_read() as connection:
+        sweeper = Sweeper(app, connection.default_channel.leases, 0.0, 3)
+        broker.lpush("default", json.dumps(made))
+        for death in range(10):
+            item = broker.rpop("default")
+            assert item is not None, death
+            tag = f"t{death}"
+            broker.hset(HELD, tag, f'[{item},"","default"]')
+            broker.zadd(LEASES, {tag: 1.0})
+            sweeper.sweep()
+        assert not broker.exists(DEAD)
+        headers = json.loads(str(broker.lindex("default", 0)))["headers"]
+        assert LAPSES not in headers
+        # One that has begun says so in its record, and is counted.
+        key = app.backend.get_key_for_task(headers["id"])
+        for death in range(3):
+            item = broker.rpop("default")
+            made = json.loads(str(item))
+            made["headers"]["eta"] = None
+            broker.hset(HELD, f"b{death}", f'[{json.dumps(made)},"","default"]')
+            broker.zadd(LEASES, {f"b{death}": 1.0})
+            app.backend.client.set(key, json.dumps({"status": "STARTED", TAG: f"b{death}"}))
+            sweeper.sweep()
+        wait_for(lambda: broker.exists(DEAD))
+        assert not broker.exists("default")

@@ -55,10 +55,13 @@ class CelrayTask(Task):  # type: ignore[misc]  # celery has no types
     Request = "tasks.worker_request:Request"
     max_retries = 2
     default_retry_delay = 5
+    #: Whether a task that stores no start asks Redis before it begins if it was cancelled: one
+    #: round trip. Without, what its worker has heard decides.
+    looks_for_cancellation = True
 
     def before_start(self, *_: Untyped) -> None:
         """Do not run what was cancelled, or published twice."""
-        revocations.refuse(self.app, self.request)
+        revocations.refuse(self)
         duplicates.refuse(self.request)
 
 
@@ -170,6 +173,7 @@ def create_app(settings: Settings) -> Celery:
     celery.steps["consumer"].add(CodeVersion)
     celery.steps["consumer"].add(KeeperStep)
     celery.steps["consumer"].add(OutcomesStep)
+    celery.steps["consumer"].add(revocations.Revocations)
     signals.before_task_publish.connect(_stamp)
     signals.celeryd_init.connect(_registered_as_routed)
     signals.celeryd_init.connect(fence.share)

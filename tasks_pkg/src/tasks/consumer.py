@@ -2,7 +2,7 @@
 
 import time
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from celery.app.task import Context
 from celery.exceptions import NotRegistered
@@ -14,7 +14,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tasks import deployed
-from tasks.broker.envelope import Refused, is_name, too_deep
+from tasks.broker.envelope import Refused, is_name, require_shallow
 from tasks.broker.leases import all_leases
 from tasks.contracts import Untyped
 from tasks.headers import PASSED_ON
@@ -145,7 +145,10 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         leases = next((leases for leases in all_leases() if tag in leases.held), None)
         if leases is None:
             return False
-        headers = leases.held[tag][1].setdefault("headers", {})
+        held = leases.held[tag][1]
+        if held is None:
+            return False
+        headers = held["headers"]
         passed = headers.get(PASSED_ON, 0)
         if passed not in range(_PASSES) or not self._is_old(leases.client):
             return False
@@ -200,14 +203,14 @@ def _payload(message: Untyped) -> object:
         Refused: it is not JSON, or nested too deep.
     """
     try:
-        found = message.payload
-        reason = too_deep(message.body, found)
+        found: object = message.payload
+        require_shallow(message.body, found)
+    except Refused as refused:
+        raise Refused(refused.reason, *_known(message)) from None
     except Exception as error:  # noqa: BLE001 - kombu's decoders raise what they like
         reason = f"its body cannot be decoded: {str(error)[:200]}"
         raise Refused(reason, *_known(message)) from None
-    if reason is not None:
-        raise Refused(reason, *_known(message))
-    return cast("object", found)
+    return found
 
 
 def _known(message: Untyped) -> tuple[str | None, dict[str, Any]]:

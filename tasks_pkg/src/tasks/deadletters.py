@@ -227,6 +227,4 @@ def bury(
         "message": message,
     }
     letter_id = identity(message)[0] or tag
-    broker.register_script(BURY)(
-        keys=[HELD, LEASES, DEAD], args=[tag, letter_id, dumps(letter)]
-    )
+    broker.register_script(BURY)(keys=[HELD, LEASES, DEAD], args=[tag, letter_id, dumps(letter)])

@@ -23,7 +23,12 @@ PRIORITY_SUFFIXES = ("", *(f"{SEPARATOR}{step}" for step in STEPS[1:]))
 def connect(url: str, timeout: float) -> Redis:
     """Open a client that never waits longer than ``timeout`` seconds."""
     return Redis.from_url(
-        url, decode_responses=True, socket_timeout=timeout, socket_connect_timeout=timeout
+        url,
+        decode_responses=True,
+        # A message in a queue may be any bytes.
+        encoding_errors="surrogateescape",
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
     )
 
 

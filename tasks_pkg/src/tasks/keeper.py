@@ -115,8 +115,8 @@ class Sweeper:
         except (RedisError, OSError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever stands there, it is no record
-            refused = Refused(f"what is held under its tag is no record: {error}")
-            self._refuse(tag, score, "?", stored or "", refused)
+            verdict = Refused(f"what is held under its tag is no record: {error}")
+            self._refuse(tag, score, "?", stored or "", verdict)
             return
         try:
             message = read(_bytes(item), tag)
@@ -127,8 +127,8 @@ class Sweeper:
             self._refuse(tag, score, queue, item, refused)
         except Exception as error:
             logger.exception("leases: message %s", tag)
-            refused = Refused(f"it cannot be delivered again: {type(error).__name__}: {error}")
-            self._refuse(tag, score, queue, item, refused)
+            verdict = Refused(f"it cannot be delivered again: {type(error).__name__}: {error}")
+            self._refuse(tag, score, queue, item, verdict)
 
     def _deliver_again(self, tag: str, score: float, queue: str, message: dict[str, Any]) -> None:
         headers = message["headers"]
@@ -161,7 +161,7 @@ class Sweeper:
         """Tell whether a task has begun in the delivery that has lapsed; None: it was not due yet.
 
         A task that begins stores that it has, with its tag, before anything of it runs. One that
-        keeps no result stores nothing, and is taken to have begun.
+        stores no start is taken to have begun.
 
         Raises:
             redis.exceptions.RedisError: the result store does not answer.
@@ -173,7 +173,7 @@ class Sweeper:
         ignored = message["headers"].get("ignore_result")
         if ignored is None:
             ignored = getattr(task, "ignore_result", False)
-        if task_id is None or ignored:
+        if task_id is None or ignored or not getattr(task, "track_started", True):
             return True
         try:
             found = json.loads(self._results().get(self._app.backend.get_key_for_task(task_id)))

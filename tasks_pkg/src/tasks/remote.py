@@ -68,7 +68,7 @@ def celray_info(control: Untyped) -> WorkerInfo:
 @control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")  # type: ignore[untyped-decorator]
 def revoke(
     control: Untyped,
-    task_id: str | list[str],
+    task_id: Untyped,
     terminate: bool = False,
     signal: str | None = None,
     **more: Untyped,
@@ -77,9 +77,11 @@ def revoke(
 
     Those that this worker keeps until their time are told now, not then.
     """
-    ids = [task_id] if isinstance(task_id, str) else list(task_id or ())
+    asked = [task_id] if isinstance(task_id, str) else task_id
+    ids = [one for one in asked if isinstance(one, str)] if isinstance(asked, list | tuple) else []
     try:
-        revocations.write(control.app, ids)
+        running = {request.id for request in state.active_requests}
+        revocations.write(control.app, ids, running)
     except (RedisError, OSError) as error:
         logger.warning("cannot write down what is cancelled: %s", error)
     answer = celery_revoke(control, task_id, terminate=terminate, signal=signal, **more)

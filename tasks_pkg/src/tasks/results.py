@@ -84,9 +84,9 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
         seconds = self.failure_expires if state == FAILURE else self.expires
         task = self.app.tasks.get(getattr(request, "task", None))
         asked = duplicates.asked(request, state, stamp, late=getattr(task, "acks_late", False))
-        begins = "start" if state == STARTED and request is not None else ""
+        begins = meta["task_id"] if state == STARTED and request is not None else ""
         arguments = [value, int(seconds or 0), SUCCEEDED, *asked, begins]
-        keys = [self.get_key_for_task(task_id), revocations.key_of(meta["task_id"])]
+        keys = [self.get_key_for_task(task_id), revocations.KEY]
         verdict = self.ensure(self._store_state, (keys, arguments))
         if verdict == _COPY:
             duplicates.note(request)

@@ -1,20 +1,24 @@
 """A cancelled task stays cancelled (ADR 0032).
 
 Celery keeps what was revoked in its workers' memory: a worker that starts anew runs it all the
-same. Here each cancelled id has a key of its own in the result store, written by ``celray cancel``
-and by every worker that hears of a revocation from whatever client. The step that stores a task's
-start looks at it (``tasks.broker.scripts.STATE``), so no task begins that was cancelled, however
-often its message was requeued or redelivered, and it costs no round trip.
+same. Here a sorted set in the result store has the cancelled ids, written by ``celray cancel`` and
+by every worker that hears of a revocation from whatever client. A worker reads it when it connects,
+and the step that stores a task's start looks at it too (``tasks.broker.scripts.STATE``): so no task
+begins that was cancelled, however often its message was requeued or redelivered, and that costs no
+round trip.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Final
 
-from celery import Celery
+from celery import Celery, Task, bootsteps, signals
 from celery.exceptions import Ignore
 from celery.states import EXCEPTION_STATES, STARTED, SUCCESS
 from celery.utils.log import get_logger
+from celery.worker import state as worker_state
+from kombu.utils.encoding import bytes_to_str
+from redis.exceptions import RedisError
 
 from tasks.contracts import Untyped
 
@@ -22,35 +26,40 @@ logger = get_logger(__name__)
 
 #: Seconds that an id stays cancelled: longer than any task waits for its time.
 KEPT_SECONDS: Final = 90 * 86_400
-_PREFIX: Final = "celray-revoked-"
+#: The most ids that are kept, the newest.
+MOST: Final = 100_000
+#: The set: ids by the time of their cancellation (seconds since the epoch).
+KEY: Final = "celray-revoked"
 #: On a request: its start was refused, because it was cancelled.
 _REVOKED: Final = "celray_revoked"
 #: States after which nothing is to be cancelled, or the task itself says how it ends.
 _BEYOND: Final = frozenset({SUCCESS, *EXCEPTION_STATES, STARTED, "PROGRESS"})
 
 
-def key_of(task_id: str) -> str:
-    """Return the key that says that a task is cancelled."""
-    return f"{_PREFIX}{task_id}"
-
-
-def write(app: Celery, task_ids: Iterable[str]) -> None:
+def write(app: Celery, task_ids: Iterable[str], running: Container[str] = frozenset()) -> None:
     """Write down that tasks are cancelled; those that have not begun are REVOKED from now on.
+
+    Args:
+        app: whose result store it is.
+        task_ids: the tasks.
+        running: those that are known to have begun, whatever is stored: their ends say how it was.
 
     Raises:
         redis.exceptions.RedisError: the result store does not answer.
     """
-    ids = [one for one in task_ids if isinstance(one, str)]
+    ids = list(task_ids)
     if not ids:
         return
-    client = app.backend.client
+    client, now = app.backend.client, time.time()
     with client.pipeline(transaction=False) as pipe:
+        pipe.zadd(KEY, dict.fromkeys(ids, round(now, 3)))
+        pipe.zremrangebyscore(KEY, "-inf", now - KEPT_SECONDS)
+        pipe.zremrangebyrank(KEY, 0, -MOST - 1)
         for task_id in ids:
-            pipe.set(key_of(task_id), f"{time.time():.3f}", ex=KEPT_SECONDS)
             pipe.get(app.backend.get_key_for_task(task_id))
-        found = pipe.execute()[1::2]
+        found = pipe.execute()[3:]
     for task_id, record in zip(ids, found, strict=True):
-        if record is None or _state_of(app, record) not in _BEYOND:
+        if task_id not in running and (record is None or _state_of(app, record) not in _BEYOND):
             app.backend.mark_as_revoked(task_id, "revoked")
 
 
@@ -66,19 +75,46 @@ def note(request: Untyped) -> None:
     setattr(request, _REVOKED, True)
 
 
-def refuse(app: Celery, request: Untyped) -> None:
+def refuse(task: Task) -> None:
     """Do not run a cancelled task; its chord, its chain and its errbacks learn of it.
 
     Raises:
         celery.exceptions.Ignore: the message goes.
     """
+    app, request = task.app, task.request
     revoked = getattr(request, _REVOKED, False)
-    if not revoked and request.ignore_result:  # no start is stored, so nothing has looked
-        revoked = bool(app.backend.client.exists(key_of(request.id)))
+    stored = task.track_started and not request.ignore_result
+    if not revoked and not stored and task.looks_for_cancellation:
+        revoked = app.backend.client.zscore(KEY, request.id) is not None
     if revoked:
         logger.info("%s[%s] was cancelled, and is not run", request.task, request.id)
+        # As Celery's main process does for what it knows to be revoked: a Ray job ends with it.
+        worker_state.revoked.add(request.id)
+        signals.task_revoked.send(
+            sender=task,
+            request=request,
+            terminated=False,
+            signum=None,
+            expired=False,
+        )
         app.backend.mark_as_revoked(
             request.id, "revoked", request=request, store_result=not request.ignore_result
         )
         raise Ignore
 
+
+class Revocations(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
+    """Tells a worker, whenever it connects, what was cancelled while it could not hear."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Untyped) -> None:
+        """Read the set."""
+        worker_state.revoked.expires = KEPT_SECONDS
+        worker_state.revoked.maxlen = MOST
+        try:
+            found = consumer.app.backend.client.zrange(KEY, 0, -1)
+        except (RedisError, OSError) as error:
+            logger.warning("cannot read what is cancelled; each start looks at it: %s", error)
+            return
+        worker_state.revoked.update(bytes_to_str(one) for one in found)

@@ -30,6 +30,7 @@ _TRANSIENT = (RedisConnectionError, RedisTimeoutError)
     throws=(InvalidArgumentsError,),
     # It ends within a millisecond; to write STARTED first would take longer than the task.
     track_started=False,
+    looks_for_cancellation=False,
 )
 @validated
 def ping(self: Untyped) -> dict[str, object]:

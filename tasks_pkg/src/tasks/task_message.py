@@ -7,7 +7,6 @@ cannot be understood, and leaves out what only describes. Fields that are not kn
 Source: https://docs.celeryq.dev/en/stable/internals/protocol.html
 """
 
-import math
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, Final
@@ -45,8 +44,9 @@ def _is_limits(value: object) -> bool:
 def _is_seconds(value: object) -> bool:
     if value is None:
         return True
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and 0 <= value <= _LONGEST  # type: ignore[arg-type]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return 0 <= value <= _LONGEST  # neither infinity nor what is no number
 
 
 def _is_object(value: object) -> bool:
@@ -57,12 +57,14 @@ def _is_signature(value: object) -> bool:
     """Tell whether Celery can make a signature of ``value``."""
     if not isinstance(value, dict) or not is_name(value.get("task")):
         return False
-    options = value.get("options")
-    fields = (value.get("args"), list), (value.get("kwargs"), dict), (options, dict)
-    if any(found is not None and not isinstance(found, kind) for found, kind in fields):
+    fields = ("args", list), ("kwargs", dict), ("options", dict)
+    if any(
+        value.get(name) is not None and not isinstance(value[name], kind) for name, kind in fields
+    ):
         return False
+    options = value.get("options") or {}
     names = ("task_id", "group_id", "queue", "routing_key", "reply_to", "root_id", "parent_id")
-    return all((options or {}).get(name) is None or is_name(options.get(name)) for name in names)
+    return all(options.get(name) is None or is_name(options[name]) for name in names)
 
 
 def _is_signatures(value: object) -> bool:
@@ -126,15 +128,9 @@ def check(headers: dict[str, Any], payload: object) -> None:
 
 
 def _check(headers: dict[str, Any], payload: object, fields: dict[str, Any]) -> None:
-    if not is_name(fields.get("task")):
-        reason = f"its task's name is {repr(fields.get('task'))[:100]}, not text"
-        raise Refused(reason)
     # A body of the first protocol with headers of the second: what both say must be right.
     both = [headers, payload] if isinstance(payload, dict) else [headers]
-    ids = [one["id"] for one in both if "id" in one]
-    if not ids or not all(map(is_name, ids)):
-        reason = "it has no id" if not any(ids) else f"its id is {repr(ids[0])[:100]}, not text"
-        raise Refused(reason)
+    _check_names(both, fields)
     for one in both:
         _hold(one, _DECIDING)
         for name, good in _DESCRIBING.items():
@@ -142,6 +138,20 @@ def _check(headers: dict[str, Any], payload: object, fields: dict[str, Any]) -> 
                 del one[name]
         if one.get("retries", 0) is None:
             one["retries"] = 0
+    _check_body(payload)
+
+
+def _check_names(both: list[dict[str, Any]], fields: dict[str, Any]) -> None:
+    if not is_name(fields.get("task")):
+        reason = f"its task's name is {repr(fields.get('task'))[:100]}, not text"
+        raise Refused(reason)
+    ids = [one["id"] for one in both if "id" in one]
+    if not ids or not all(map(is_name, ids)):
+        reason = "it has no id" if not any(ids) else f"its id is {repr(ids[0])[:100]}, not text"
+        raise Refused(reason)
+
+
+def _check_body(payload: object) -> None:
     if isinstance(payload, dict):
         # Celery takes a null for one that is given, and fails.
         args, kwargs = payload.setdefault("args", []), payload.setdefault("kwargs", {})

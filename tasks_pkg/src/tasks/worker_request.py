@@ -24,7 +24,8 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types
     ) -> None:
         """Also keep a task whose process was lost for the last time among the dead letters."""
         tag = self.message.delivery_tag
-        found = next(((le, le.held[tag]) for le in all_leases() if tag in le.held), None)
+        leases = next((le for le in all_leases() if tag in le.held), None)
+        queue, message = leases.held[tag] if leases is not None else ("", None)
         lost: list[BaseException] = []
 
         def note(task_id: str = "", exception: BaseException | None = None, **_: object) -> None:
@@ -37,8 +38,8 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types
             super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
         finally:
             signals.task_failure.disconnect(note)
-        if lost and found is not None:
-            self._bury(*found, str(lost[0]))
+        if lost and leases is not None and message is not None:
+            self._bury(leases, (queue, message), str(lost[0]))
 
     def _bury(self, leases: Leases, held: tuple[str, dict[str, Any]], why: str) -> None:
         headers = held[1].get("headers") or {}

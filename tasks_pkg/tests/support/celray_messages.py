@@ -51,11 +51,25 @@ def protocol_2(task: str = PING, **more: object) -> dict[str, Any]:
     """Return a message of the second protocol."""
     task_id = str(uuid.uuid4())
     headers = {
-        **{"lang": "py", "task": task, "id": task_id, "shadow": None, "eta": None},
-        **{"expires": None, "group": None, "group_index": None, "retries": 0},
-        **{"timelimit": [None, None], "root_id": task_id, "parent_id": None},
-        **{"argsrepr": "()", "kwargsrepr": "{}", "origin": "gen1@host", "ignore_result": False},
-        **{"stamped_headers": None, "stamps": {}, **more},
+        "lang": "py",
+        "task": task,
+        "id": task_id,
+        "shadow": None,
+        "eta": None,
+        "expires": None,
+        "group": None,
+        "group_index": None,
+        "retries": 0,
+        "timelimit": [None, None],
+        "root_id": task_id,
+        "parent_id": None,
+        "argsrepr": "()",
+        "kwargsrepr": "{}",
+        "origin": "gen1@host",
+        "ignore_result": False,
+        "stamped_headers": None,
+        "stamps": {},
+        **more,
     }
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     return message([[], {}, embed], headers, correlation_id=task_id)
@@ -65,18 +79,36 @@ def protocol_1(task: str = PING, **more: object) -> dict[str, Any]:
     """Return a message of the first protocol."""
     task_id = str(uuid.uuid4())
     body = {
-        **{"task": task, "id": task_id, "args": [], "kwargs": {}, "retries": 0, "eta": None},
-        **{"expires": None, "utc": True, "callbacks": None, "errbacks": None, "chord": None},
-        **{"timelimit": [None, None], "taskset": None, **more},
+        "task": task,
+        "id": task_id,
+        "args": [],
+        "kwargs": {},
+        "retries": 0,
+        "eta": None,
+        "expires": None,
+        "utc": True,
+        "callbacks": None,
+        "errbacks": None,
+        "chord": None,
+        "timelimit": [None, None],
+        "taskset": None,
+        **more,
     }
     return message(body, {}, correlation_id=task_id)
 
 
+def _nested(levels: int) -> object:
+    made: object = []
+    for _ in range(levels):
+        made = [made]
+    return made
+
+
+_DEEP: Final = (_nested(150), _nested(500), _nested(10_000))
+
+
 def _odd(rng: random.Random) -> object:
     """Return a value of any kind."""
-    deep: object = []
-    for _ in range(rng.choice([150, 500, 10_000])):
-        deep = [deep]
     return rng.choice(
         [
             *(None, True, False, 0, -1, 3, 2**31, 2**70, 1e308, -0.5, float("nan"), float("inf")),
@@ -87,14 +119,14 @@ def _odd(rng: random.Random) -> object:
             {"__type__": "datetime", "__value__": "junk"},
             {"__type__": "decimal", "__value__": "1e999999"},
             {"__type__": "uuid", "__value__": 3},
-            *(signature(), [signature()], [signature("no.such.task")], deep),
+            *(signature(), [signature()], [signature("no.such.task")], *_DEEP),
         ]
     )
 
 
 def _paths(value: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
     found: list[tuple[object, ...]] = []
-    if len(path) > 8:  # noqa: PLR2004 - levels
+    if len(path) > 8:
         return found
     items: Any = value.items() if isinstance(value, dict) else ()
     if isinstance(value, list):
@@ -131,51 +163,54 @@ def _dumped(value: object) -> bytes:
 
 def _shallow(value: object) -> object:
     depth, inner = 0, value
-    while isinstance(inner, list) and len(inner) == 1 and depth <= 100:  # noqa: PLR2004
+    while isinstance(inner, list) and len(inner) == 1 and depth <= 100:
         depth, inner = depth + 1, inner[0]
-    if depth > 100:  # noqa: PLR2004
+    if depth > 100:
         return "<deep>"
     if isinstance(value, dict):
         return {key: _shallow(one) for key, one in value.items()}
     return [_shallow(one) for one in value] if isinstance(value, list) else value
 
 
+_JUNK: Final = (b"", b"null", b"[]", b"{}", b'"x"', b"1", b"{", b"[" * 10_000)
+_COMPRESSIONS: Final = ("application/x-gzip", "application/x-bz2", "gzip", "", 3)
+_KINDS: Final = ("application/x-python-serialize", "application/x-yaml", "text/plain", None, 1, "")
+_CHARSETS: Final = (None, "binary", "utf-16", "no-such", 5, "")
+
+
 def mutated(rng: random.Random) -> bytes:
     """Return one message with something wrong, as the bytes that stand in a queue."""
-    made = rng.choice([protocol_1, protocol_2])()
-    made = deepcopy(made)
-    how = rng.randrange(10)
-    if how == 0:  # what is no message at all
-        length = rng.choice([0, 1, 10, 1000])
-        junk = [b"", b"null", b"[]", b"{}", b'"x"', b"1", b"{", rng.randbytes(length), b"[" * 10_000]
-        return rng.choice(junk)
+    what = rng.choice(["junk", *(["body"] * 4), *(["all"] * 4), "bytes"])
+    if what == "junk":
+        return rng.choice([*_JUNK, rng.randbytes(10), rng.randbytes(1000)])
+    made = deepcopy(rng.choice([protocol_1, protocol_2])())
     body: Any = json.loads(base64.b64decode(made["body"]))
-    if how <= 4:  # noqa: PLR2004 - the body
-        for _ in range(rng.choice([1, 1, 2])):
-            _change(rng, body)
-        if rng.random() < 0.1:  # noqa: PLR2004
-            body = _odd(rng)
-    elif how <= 8:  # noqa: PLR2004 - everything else
-        for _ in range(rng.choice([1, 1, 2, 5])):
-            _change(rng, made)
-    data = _dumped(body)
-    headers = made.get("headers")
-    if rng.random() < 0.2 and isinstance(headers, dict):  # noqa: PLR2004
-        names = ["application/x-gzip", "application/x-bz2", "gzip", "", 3, "application/x-lzma"]
-        headers["compression"] = name = rng.choice(names)
-        if rng.random() < 0.7:  # noqa: PLR2004
-            packed = {"application/x-gzip": zlib.compress, "application/x-bz2": bz2.compress}
-            data = packed.get(str(name), bytes)(data)
-    if "body" in made and isinstance(made["body"], str):
-        text = base64.b64encode(data).decode()
-        made["body"] = rng.choice([text, text, text, text, text[:-1], "%%%" + text, ""])
-    if rng.random() < 0.1:  # noqa: PLR2004
-        kinds = ["application/x-python-serialize", "application/x-yaml", "text/plain", None, 1, ""]
-        made["content-type"] = rng.choice(kinds)
-    if rng.random() < 0.05:  # noqa: PLR2004
-        made["content-encoding"] = rng.choice([None, "binary", "utf-16", "no-such", 5, ""])
+    if what != "bytes":
+        for _ in range(rng.choice([1, 1, 2, 4])):
+            _change(rng, body if what == "body" else made)
+    if rng.random() < 0.05:
+        body = _odd(rng)
+    _pack(rng, made, _dumped(body))
     raw = _dumped(made)
-    if how == 9:  # noqa: PLR2004 - the bytes themselves
+    if what == "bytes":
         at = rng.randrange(len(raw))
         raw = raw[:at] + rng.randbytes(rng.choice([0, 1, 4])) + raw[at + rng.choice([0, 1, 9]) :]
     return raw
+
+
+def _pack(rng: random.Random, made: dict[str, Any], data: bytes) -> None:
+    """Put a body into a message, well or not."""
+    headers = made.get("headers")
+    if isinstance(headers, dict) and rng.random() < 0.2:
+        headers["compression"] = name = rng.choice(_COMPRESSIONS)
+        if name == "application/x-gzip" and rng.random() < 0.7:
+            data = zlib.compress(data)
+        elif name == "application/x-bz2" and rng.random() < 0.7:
+            data = bz2.compress(data)
+    if isinstance(made.get("body"), str):
+        text = base64.b64encode(data).decode()
+        made["body"] = rng.choice([text, text, text, text, text[:-1], "%%%" + text, ""])
+    if rng.random() < 0.1:
+        made["content-type"] = rng.choice(_KINDS)
+    if rng.random() < 0.05:
+        made["content-encoding"] = rng.choice(_CHARSETS)

@@ -100,15 +100,14 @@ def read(item: bytes, tag: str) -> dict[str, Any]:
         raise Refused(reason, _text(properties.get("correlation_id")))
     message["headers"] = headers
     _tidy(properties, tag)
-    if (reason := too_deep(item, message)) is None:
-        try:
-            _body_of(message)
-        except Refused as refused:
-            reason = refused.reason
-    if reason is not None:
+    try:
+        require_shallow(item, message)
+        _body_of(message)
+    except Refused as refused:
         # The first protocol has its id in the body; Celery repeats it here.
-        task_id = _text(headers.get("id")) or _text(properties.get("correlation_id"))
-        raise Refused(reason, task_id, headers)
+        refused.task_id = _text(headers.get("id")) or _text(properties.get("correlation_id"))
+        refused.context = headers
+        raise
     return message
 
 
@@ -123,8 +122,7 @@ def payload_of(message: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
         found = loads(body)
     except Exception as error:  # noqa: BLE001 - kombu's decoders raise what they like
         raise Refused(_not_json("its body", error)) from None
-    if (reason := too_deep(body, found)) is not None:
-        raise Refused(reason)
+    require_shallow(body, found)
     return found
 
 
@@ -134,13 +132,16 @@ def _not_json(what: str, error: Exception) -> str:
     return f"{what} is not JSON in UTF-8: {str(error)[:200]}"
 
 
-def too_deep(data: bytes, found: object) -> str | None:
-    """Say that ``found``, read from ``data``, is nested too deep to be written again, or nothing.
+def require_shallow(data: bytes, found: object) -> None:
+    """Refuse what was read from ``data`` when it is nested too deep to be written again.
 
     How deep Python may go depends on where it starts, so a bound of our own holds everywhere.
+
+    Raises:
+        Refused: it is.
     """
     if data.count(b"[") + data.count(b"{") <= DEEPEST:
-        return None
+        return
     level: list[object] = [found]
     for _ in range(DEEPEST):
         level = [
@@ -151,8 +152,9 @@ def too_deep(data: bytes, found: object) -> str | None:
             if isinstance(inner, dict | list)
         ]
         if not level:
-            return None
-    return f"it is nested deeper than {DEEPEST} levels"
+            return
+    reason = f"it is nested deeper than {DEEPEST} levels"
+    raise Refused(reason)
 
 
 def _tidy(properties: dict[str, Any], tag: str) -> None:

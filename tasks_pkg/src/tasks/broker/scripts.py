@@ -109,8 +109,8 @@ redis.call(ARGV[3] == 'left' and 'LPUSH' or 'RPUSH', KEYS[3], ARGV[2])
 return 1
 """
 
-#: KEYS held, leases; ARGV tag, the queue's list, message, tag, list, message, ...: each goes back to
-#: the front of its list, the last one named first of all. Gives how many were still held.
+#: KEYS held, leases; ARGV tag, the queue's list, message, tag, list, message, ...: each goes back
+#: to the front of its list, the last one named first of all. Gives how many were still held.
 RESTORE_ALL: Final = """
 local restored = 0
 for i = 1, #ARGV, 3 do
@@ -140,7 +140,7 @@ redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 """
 
-#: KEYS held, leases, dead, refused (the letters of messages that were refused, by time), the counts;
+#: KEYS held, leases, dead, refused (the letters of messages that were refused, by time), counts;
 #: ARGV tag, letter's id, letter, most such letters, seconds that one is kept. A held message that
 #: cannot be understood becomes a dead letter; the oldest of these make room.
 REFUSE: Final = """
@@ -150,7 +150,9 @@ redis.call('HDEL', KEYS[1], ARGV[1])
 local old = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now - tonumber(ARGV[5]))
 local over = redis.call('ZCARD', KEYS[4]) - #old + 1 - tonumber(ARGV[4])
 if over > 0 then
-  for _, id in ipairs(redis.call('ZRANGE', KEYS[4], #old, #old + over - 1)) do old[#old + 1] = id end
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[4], #old, #old + over - 1)) do
+    old[#old + 1] = id
+  end
 end
 for _, id in ipairs(old) do
   redis.call('ZREM', KEYS[4], id)
@@ -224,15 +226,15 @@ return redis.call('PUBLISH', KEYS[1], ARGV[2])
 #: How a stored success begins: Celery writes the state first (``tests/test_ahead.py``).
 SUCCEEDED: Final = '{"status": "SUCCESS",'
 
-#: KEYS the result's key, the key that says that the task is cancelled; ARGV result, seconds to keep
-#: it (0: for ever), how a success begins; of a start that must not be a copy's
-#: (``tasks.duplicates``): the message's digest, the run, its delivery tag, the oldest record that
-#: counts; and "start" where a cancelled task must not begin. A success is final: a task that ran
-#: twice must not take it back. Gives 2 for a cancelled task and 1 for a copy, of which nothing is
-#: stored: the first to begin is the one that runs. Two with one tag are no copies while one runs:
-#: they share a lease.
+#: KEYS the result's key, the set of cancelled ids; ARGV result, seconds to keep it (0: for ever),
+#: how a success begins; of a start that must not be a copy's (``tasks.duplicates``): the message's
+#: digest, the run, its delivery tag, the oldest record that counts; and of a start, which a
+#: cancelled task must not make, the task's id. A success is final: a task that ran twice must not
+#: take it back. Gives 2 for a cancelled task and 1 for a copy, of which nothing is stored: the
+#: first to begin is the one that runs. Two with one tag are no copies while one runs: they share a
+#: lease.
 STATE: Final = """
-if ARGV[8] == 'start' and redis.call('EXISTS', KEYS[2]) == 1 then return 2 end
+if ARGV[8] ~= '' and redis.call('ZSCORE', KEYS[2], ARGV[8]) then return 2 end
 local there = ARGV[4] ~= '' and redis.call('GET', KEYS[1])
 if there then
   local fine, found = pcall(cjson.decode, there)

@@ -3,14 +3,16 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from redis import Redis
 
+from tasks.broker.envelope import Refused, payload_of, record_of
 from tasks.broker.scripts import HELD
 from tasks.deployed import Deployed, read
 from tasks.inspection import PRIORITY_SUFFIXES, connect
 from tasks.routes import ROUTES
+from tasks.task_message import identity
 
 #: Who only looks searches so many messages of a list, those that are taken next.
 SEARCHED: Final = 20_000
@@ -27,7 +29,6 @@ class Waiting:
     queue: str
     position: int | None
     name: str
-    redelivered: bool
     key: str = ""
     raw: str = ""
 
@@ -92,17 +93,22 @@ class Broker:
             for suffix in PRIORITY_SUFFIXES:
                 key = queue + suffix
                 for place, raw in self._messages(key, everywhere=everywhere):
-                    if task_id in raw and (about := _about(raw, task_id)) is not None:
-                        name, redelivered = about
-                        return Waiting(queue, ahead + place, name, redelivered, key, raw)
+                    if (name := _name_of(raw, task_id)) is not None:
+                        return Waiting(queue, ahead + place, name, key, raw)
                 ahead += self._client.llen(key)
-        for message, queue in self._unacked():
-            if _id(message) == task_id:
-                return Waiting(queue, None, _name(message), redelivered=False)
+        for raw, queue in self._unacked():
+            if (name := _name_of(raw, task_id)) is not None:
+                return Waiting(queue, None, name)
         return None
 
     def take_back(self, waiting: Waiting) -> bool:
-        """Remove a waiting message; False when a worker was quicker."""
+        """Remove a waiting message that concerns nobody else; False when it stays.
+
+        A chord, a chain or an errback is told by the worker that takes it, and so is a Ray job of
+        an earlier delivery; or a worker was quicker.
+        """
+        if not waiting.raw or not _is_alone(waiting.raw):
+            return False
         return bool(self._client.lrem(waiting.key, 1, waiting.raw))
 
     def _messages(self, key: str, *, everywhere: bool) -> Iterator[tuple[int, str]]:
@@ -130,24 +136,42 @@ class Broker:
         pipe.lrange(key, first, last)
         return cast("tuple[int, list[str]]", tuple(pipe.execute()))
 
-    def _unacked(self) -> Iterator[tuple[dict[str, Any], str]]:
+    def _unacked(self) -> Iterator[tuple[str, str]]:
         """Give what workers hold: in our own form, and in kombu's, as other workers do."""
         for key in (HELD, "unacked"):
-            for raw in cast("list[str]", self._client.hvals(key)):
-                message, _, queue = json.loads(raw)
-                yield message, queue
+            for stored in cast("list[str]", self._client.hvals(key)):
+                try:
+                    yield record_of(stored)
+                except (ValueError, TypeError):  # anybody may have written it
+                    continue
 
 
-def _id(message: dict[str, Any]) -> str | None:
-    return cast("str | None", (message.get("headers") or {}).get("id"))
-
-
-def _name(message: dict[str, Any]) -> str:
-    return str((message.get("headers") or {}).get("task", ""))
-
-
-def _about(raw: str, task_id: str) -> tuple[str, bool] | None:
+def _is_alone(raw: str) -> bool:
+    """Tell whether a message is a task's first delivery, and nothing waits for the task."""
     message = json.loads(raw)
-    if _id(message) != task_id:
+    headers = message.get("headers") or {}
+    if headers.get("redelivered") or headers.get("retries") or headers.get("group"):
+        return False
+    try:
+        payload = payload_of({**message, "headers": headers})
+    except (Refused, KeyError, TypeError, AttributeError):
+        return False
+    embed = payload if isinstance(payload, dict) else payload[-1] if payload else None
+    waits = ("callbacks", "errbacks", "chain", "chord")
+    return not isinstance(embed, dict) or not any(embed.get(name) for name in waits)
+
+
+def _name_of(raw: str, task_id: str) -> str | None:
+    """Return the name of the task in a message, or None when it is not this one.
+
+    The second protocol says the id in its headers, which stand in plain text; the first in its
+    body, and Celery's clients repeat it as the correlation id.
+    """
+    if task_id not in raw and '"task"' in raw:
         return None
-    return _name(message), bool((message.get("headers") or {}).get("redelivered"))
+    try:
+        message = json.loads(raw)
+        found, name = identity(message)
+    except (ValueError, TypeError, AttributeError, RecursionError):  # it may be any bytes
+        return None
+    return name if found == task_id else None

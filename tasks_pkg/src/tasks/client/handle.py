@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
+from tasks import revocations
 from tasks.client import trace as tracing
 from tasks.client.broker import SEARCHED, Waiting
 from tasks.client.connection import answering
@@ -286,13 +287,14 @@ class SubmittedTask:
             return Cancelled(self.id, status.state, cancelled=False, ray_job=None, message=message)
         known = status.ray_submission_id
         with answering(self.client.settings):
+            # First what stays: no worker begins it from now on, nor one that starts later. A
+            # message that concerns others too goes on to a worker, which tells them.
+            revocations.write(self.client.app, [self.id])
             heard = self.client.app.control.revoke(self.id, terminate=True, reply=True, timeout=1.0)
-            waits = status.state == "WAITING"
-            waiting = self.client.broker.find(self.id, everywhere=True) if waits else None
-            # A message that comes back may have a Ray job, which only the worker's revoke ends.
-            back = waiting if waiting and (not waiting.redelivered or not heard) else None
-            if back and self.client.broker.take_back(back):
-                self.client.app.backend.mark_as_revoked(self.id, "cancelled by its sender")
+            if status.state == "WAITING":
+                waiting = self.client.broker.find(self.id, everywhere=True)
+                if waiting is not None:
+                    self.client.broker.take_back(waiting)
         if not self.peek().finished and heard:
             list(self.follow(wait))
         status = self.peek()
@@ -313,7 +315,7 @@ class SubmittedTask:
         elif status.finished:
             words = f"it ended before it could be cancelled: {status.state}"
         elif not heard:
-            words = "no worker answered, and a worker had taken it: it will run again"
+            words = "no worker answered: it goes on if one has begun it, and does not begin again"
         else:
             words = "the workers know; it ends as soon as one of them takes it"
         done = status.state == "REVOKED" or (heard and not status.finished)
