@@ -34,6 +34,8 @@ PEERS := .venv-peers
 UV := .venv-uv
 MLFLOW := .venv-mlflow
 CLIENT := .venv-client
+# Stock Celery clients of other versions, for one test.
+OLD := $(patsubst tasks_pkg/tests/clients/%.lock,.venv-%,$(wildcard tasks_pkg/tests/clients/*.lock))
 LOCKS := tasks_pkg/requirements
 
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
@@ -155,7 +157,7 @@ destroy: $(VENV)/stamp ## remove containers and images; data stays unless PURGE=
 .PHONY: lint test test-fast chaos bench
 lint: $(DEV)/stamp $(RAY)/stamp ## ansible-lint, yamllint, ruff, mypy, hadolint, shellcheck
 	@.ci/lint
-test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(MLFLOW)/stamp ## unit tests: templates, modules, tasks (real Redis, real Ray), no container
+test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(MLFLOW)/stamp $(OLD:=/stamp) ## unit tests: templates, modules, tasks (real Redis, real Ray), no container
 	@.ci/test-fast
 test: $(VENV)/stamp test-fast ## test-fast, then whole deployments in container hosts (molecule)
 	@.ci/test-hosts
@@ -179,7 +181,7 @@ venv: $(VENV)/stamp ## make the control environment now (every operation does wh
 lock: $(DEV)/stamp ## renew every lock from its .in file; UPGRADE=1 takes the newest versions
 	@.ci/lock
 clean: ## remove environments and caches; the deployment is not touched
-	@rm -rf $(VENV) $(DEV) $(TASKS) $(RAY) $(CLIENT) $(PEERS) $(MLFLOW) $(UV) .ansible
+	@rm -rf $(VENV) $(DEV) $(TASKS) $(RAY) $(CLIENT) $(PEERS) $(MLFLOW) $(UV) $(OLD) .ansible
 	@find . -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache -o -name .ruff_cache \
 	  -o -name .hypothesis | xargs rm -rf
 
@@ -190,6 +192,7 @@ $(DEV)/stamp: requirements-dev.txt $(call stale,$(DEV))
 $(CLIENT)/stamp: $(LOCKS)/client.lock $(call stale,$(CLIENT))
 $(PEERS)/stamp: tests/bench/peers.lock $(call stale,$(PEERS))
 $(MLFLOW)/stamp: $(LOCKS)/mlflow.lock $(call stale,$(MLFLOW))
+$(foreach v,$(OLD),$(eval $v/stamp: $(v:.venv-%=tasks_pkg/tests/clients/%.lock) $(call stale,$v)))
 $(TASKS)/stamp: $(LOCKS)/worker.lock $(LOCKS)/test.lock $(call stale,$(TASKS))
 $(RAY)/stamp: $(addprefix $(LOCKS)/,ray.lock worker.lock test.lock test_ray.lock) $(call stale,$(RAY))
 .%/stamp:

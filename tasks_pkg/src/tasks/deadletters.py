@@ -190,6 +190,15 @@ def drop(broker: Redis, letter_id: str) -> DeadLetter:
     return letter
 
 
+def count(broker: Redis) -> int:
+    """Return how many letters there are.
+
+    Raises:
+        redis.exceptions.RedisError: the broker does not answer.
+    """
+    return int(broker.hlen(DEAD))
+
+
 def refused_total(broker: Redis) -> int:
     """Return how many messages were ever refused at this broker, also those whose letters are gone.
 

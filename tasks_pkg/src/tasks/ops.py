@@ -12,7 +12,7 @@ from typing import Any
 from celery import Celery
 from pydantic import ValidationError
 
-from tasks import deployed, health, inspection, rollout
+from tasks import deadletters, deployed, health, inspection, rollout
 from tasks.remote import WorkerInfo, ask_workers
 from tasks.report import Report, markdown
 from tasks.samples import SAMPLES
@@ -62,6 +62,8 @@ def status(*, as_json: bool) -> int:
         for node, info in workers.items()
     ]
     if verdict.redis:
+        letters, refused = _dead_letters(settings)
+        lines.append(f"dead     {letters} letters  messages refused so far {refused}")
         used, most = verdict.redis.memory_used_bytes / 2**20, verdict.redis.memory_max_bytes / 2**20
         lines.append(
             f"redis    {verdict.redis.version}  {used:.1f} of {most:.0f} MiB"
@@ -82,6 +84,15 @@ def status(*, as_json: bool) -> int:
         ]
     _say("\n".join(lines))
     return int(verdict.status == "unhealthy")
+
+
+def _dead_letters(settings: Settings) -> tuple[int, int]:
+    """Count the dead letters that are there, and the messages that were ever refused."""
+    broker = inspection.connect(
+        settings.broker_url.get_secret_value(), settings.health_timeout_seconds
+    )
+    with broker:
+        return deadletters.count(broker), deadletters.refused_total(broker)
 
 
 def _codes(

@@ -96,7 +96,7 @@ def revoke(
 def pool_shrink(control: Untyped, n: int = 1, **more: Untyped) -> Untyped:
     """Take processes away; one stays, for a pool without any would keep its tasks for ever."""
     processes = control.consumer.pool.num_processes
-    if not isinstance(n, int) or not 0 < n < processes:
+    if not 0 < n < processes:
         return {"error": f"{n} of {processes} processes cannot be taken away: one must stay"}
     return celery_pool_shrink(control, n, **more)
 

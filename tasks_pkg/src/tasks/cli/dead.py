@@ -1,4 +1,4 @@
-"""``celray dead``: the tasks that were given up because whoever ran them died each time."""
+"""``celray dead``: tasks that were given up, and messages that could not be understood."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 _IDS = click.argument("letter_ids", metavar="ID...", nargs=-1, required=True)
 
 
-@click.group(short_help="Tasks that were given up: list, show, replay, drop.")
+@click.group(short_help="Tasks that were given up, messages not understood: list, show, ...")
 def dead() -> None:
-    """Look after tasks that were given up because whoever ran them died each time."""
+    """Look after what will not run.
+
+    A task is given up when whoever ran it died each time. A message that cannot be understood is
+    put aside; its letter, with its first bytes, is kept for a week.
+    """
 
 
 @contextmanager
@@ -79,11 +83,13 @@ def show(session: Session, letter_id: str) -> None:
             ("id", letter.id),
             ("task", letter.task),
             ("queue", letter.queue),
+            *([("task id", letter.task_id)] if letter.task_id not in {None, letter.id} else []),
             ("why", letter.reason),
             ("starts", letter.deliveries),
             ("given up", _when(letter)),
             ("args", letter.args),
             ("kwargs", letter.kwargs),
+            *([("bytes", letter.bytes)] if letter.bytes is not None else []),
             ("message", letter.message or letter.unreadable),
         ]
     )
