@@ -167,7 +167,7 @@ def test_site_names_a_packages_mistakes_and_changes_nothing(tmp_path: Path) -> N
     for words in (
         "nowhere does not exist on this machine",
         "queue 'imaging' of its tasks word_count.* is one that no worker consumes",
-        "schedule a has an unknown key 'every_second' (did you mean every_seconds?)",
+        "schedule a: unknown key 'every_second' (did you mean every_seconds?)",
         "from: celery_packages (your inventory; docs/extend.md)",
     ):
         assert words in played.output

@@ -2,14 +2,20 @@
 
 import json
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
 from celery import Celery
+from celery.schedules import crontab, schedule
 from celray_testing import Process, RedisServer, full, wait_for
+from redbeat import RedBeatSchedulerEntry
 from redbeat.decoder import RedBeatJSONEncoder
 
+from tasks import health
+from tasks.beat import Entry
+from tasks.cron_schedule import CronSchedule
 from tasks.inspection import beat_state
 from tasks.settings import Settings
 
@@ -20,9 +26,7 @@ SCHEDULE: list[dict[str, object]] = [
 ]
 
 
-def start_beat(
-    env: dict[str, str], log: Path, schedule: list[dict[str, object]] | None = None
-) -> Process:
+def start_beat(env: dict[str, str], log: Path, schedule: Sequence[object] | None = None) -> Process:
     env = {
         **env,
         "CELRAY_BEAT_SCHEDULE": json.dumps(schedule or SCHEDULE),
@@ -52,6 +56,78 @@ def test_beat_ticks_and_stops(
         assert "Traceback" not in process.text
     finally:
         process.kill()
+
+
+def test_wrong_entries_are_named_and_the_others_run(
+    env: dict[str, str], redis: RedisServer, tmp_path: Path, app: Celery, settings: Settings
+) -> None:
+    """Each of these ended Beat, and with it every entry."""
+    ping: dict[str, object] = {"task": "tasks.simple_tasks.ping"}
+    wrong = {
+        "61": {**ping, "cron": "61 * * * *"},
+        "never": {**ping, "cron": "0 0 31 2 *"},
+        "nan": {**ping, "every_seconds": "nan"},
+        "nobody": {**ping, "task": "tasks.simple_tasks.pong", "every_seconds": 1},
+        "nowhere": {**ping, "every_seconds": 1, "queue": "gpu"},
+    }
+    right = {
+        "sunday": {**ping, "cron": "0 3 * * 7"},
+        "daily": {**ping, "cron": "@daily"},
+        "last": {**ping, "cron": "0 3 L * *"},
+        "quarters": {**ping, "cron": "5/15 * * * *"},
+    }
+    entries: list[object] = [{"name": name, **entry} for name, entry in (wrong | right).items()]
+    process = start_beat(env, tmp_path / "beat.log", [*entries, SCHEDULE[0], "no entry"])
+    try:
+        with redis.client(0) as broker:
+            wait_for(lambda: int(str(broker.llen("default"))) >= 2)
+        state = beat_state(app, settings, 1.0)
+        assert set(state.last_runs) == {*right, "often"}
+        assert set(state.refused) == {*wrong, f"number {len(entries) + 2}"}
+        told = process.text
+        for name, why in state.refused.items():
+            assert f"schedule entry {name} does not run: {why}" in told
+        assert "61" in state.refused["61"]
+        assert "Traceback" not in told
+        assert [r.part for r in health.check(app, settings).reasons if "schedule" in r.part] == [
+            f"schedule {name}" for name in state.refused
+        ]
+    finally:
+        process.kill()
+
+
+def test_an_entry_of_ours_that_nobody_can_read_is_made_anew(
+    env: dict[str, str], redis: RedisServer, tmp_path: Path
+) -> None:
+    with redis.client(2) as client:
+        for name, definition in (
+            ("often", '{"schedule": {"__type__": "crontab", "minute": "99"}}'),
+            ("somebodys", "no json"),
+            ("lists", "[]"),
+        ):
+            client.hset(f"redbeat:{name}", "definition", definition)
+            client.zadd("redbeat::schedule", {f"redbeat:{name}": 1})
+    process = start_beat(env, tmp_path / "beat.log")
+    try:
+        with redis.client(0) as broker:
+            wait_for(lambda: int(str(broker.llen("default"))) >= 2)
+        assert "Traceback" not in process.text
+    finally:
+        process.kill()
+
+
+def test_a_version_before_reads_what_this_one_has_written(app: Celery) -> None:
+    """After a rollback an earlier Beat finds these entries: Celery's own classes, no other."""
+    for text in ("0 3 * * 7", "5/15 * * * *", "0 0 L * 1-3", "@daily"):
+        entry = Entry(
+            name="x", task="tasks.simple_tasks.ping", schedule=CronSchedule(text), app=app
+        )
+        entry.save()
+        before = RedBeatSchedulerEntry.from_key("redbeat:x", app=app)
+        assert isinstance(before.schedule, crontab)
+        assert Entry.from_key("redbeat:x", app=app).schedule == CronSchedule(text)
+    Entry(name="x", task="tasks.simple_tasks.ping", schedule=schedule(60), app=app).save()
+    assert Entry.from_key("redbeat:x", app=app).schedule == schedule(60)
 
 
 def test_an_entry_that_was_removed_is_forgotten(

@@ -269,19 +269,37 @@ def test_a_mistake_in_the_declaration_is_named(
 
 def test_the_schedule_may_name_a_packages_task(configure: Configure) -> None:
     entry = {"name": "count", "task": "word_count.one", "every_seconds": 60}
-    assert (
-        configure(packages=WORDS, beat_schedule=[entry]).beat_schedule[0].task in WORDS[0]["queues"]
-    )
+    schedule = configure(packages=WORDS, beat_schedule=[entry]).schedule
+    assert schedule.entries[0].task in WORDS[0]["queues"]
 
 
-def test_beat_refuses_a_scheduled_task_that_no_package_registers(
+def test_a_scheduled_task_that_no_package_registers_is_told_apart(
     env: dict[str, str], install: Install
 ) -> None:
     install("word-count")
-    entry = {"name": "count", "task": "word_count.two", "every_seconds": 60}
-    env["CELRAY_BEAT_SCHEDULE"] = json.dumps([entry])
-    line = refusal(env, [{"name": "word-count", "queues": "default"}], "beat")
-    assert "entry 'count' names task 'word_count.two', which no package registers" in line
+    both = [
+        {"name": "count", "task": "word_count.two", "every_seconds": 60},
+        {"name": "ping", "task": "tasks.simple_tasks.ping", "every_seconds": 60},
+    ]
+    env["CELRAY_BEAT_SCHEDULE"] = json.dumps(both)
+    env["CELRAY_PACKAGES"] = json.dumps([{"name": "word-count", "queues": "default"}])
+    code = (
+        "from tasks.app import app; from tasks import packages;"
+        "from tasks.settings import get_settings\n"
+        "app.loader.import_default_modules()\n"
+        "print(packages.unregistered(app, get_settings()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "task 'word_count.two', which no package registers" in done.stdout
+    assert "'ping'" not in done.stdout
 
 
 def test_verify_sends_a_packages_safe_sample(

@@ -92,8 +92,8 @@ def test_a_worker_that_is_not_in_the_catalogue_is_an_error(configure: Configure)
     ("entry", "words"),
     [
         ({"name": "x", "task": "tasks.simple_tasks.pong", "every_seconds": 1}, "does not exist"),
-        ({"name": "x", "task": "tasks.simple_tasks.ping"}, "exactly one of every_seconds and cron"),
-        ({"name": "x", "task": "tasks.simple_tasks.ping", "cron": "0 3"}, "five fields"),
+        ({"name": "x", "task": "tasks.simple_tasks.ping"}, "every_seconds or cron, exactly one"),
+        ({"name": "x", "task": "tasks.simple_tasks.ping", "cron": "0 3"}, "not five"),
         ({"name": "x", "task": "tasks.simple_tasks.ping", "every_second": 1}, "every_second"),
         (
             {"name": "x", "task": "tasks.simple_tasks.ping", "every_seconds": 1, "queue": "gpu"},
@@ -101,12 +101,13 @@ def test_a_worker_that_is_not_in_the_catalogue_is_an_error(configure: Configure)
         ),
     ],
 )
-def test_a_mistake_in_the_schedule_is_named(
+def test_a_mistake_in_the_schedule_is_named_and_concerns_that_entry_alone(
     configure: Configure, entry: dict[str, object], words: str
 ) -> None:
-    text = wrong(configure, beat_schedule=[entry])
-    assert words in text
-    assert "CELRAY_BEAT_SCHEDULE" in text
+    good = {"name": "good", "task": "tasks.simple_tasks.ping", "cron": "@daily"}
+    schedule = configure(beat_schedule=[entry, good]).schedule
+    assert [spec.name for spec in schedule.entries] == ["good"]
+    assert words in schedule.refused["x"]
 
 
 def test_run_folders_never_hold_the_models(configure: Configure) -> None:

@@ -7,7 +7,6 @@ value, where it came from and the way out.
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib.util
 import re
 import sys
@@ -25,8 +24,6 @@ from ansible.template import trust_as_template
 REPO = Path(__file__).resolve().parents[3]
 PACKAGES = "celery_packages (your inventory; docs/extend.md)"
 CATALOGUE = "celery_workers (roles/celray/defaults/main.yml, or your inventory)"
-SCHEDULE_KEYS = ("name", "task", "queue", "every_seconds", "cron", "missed")
-MISSED = ("run", "skip")
 WORKER_KEYS = {"name": str, "queues": list, "concurrency": int, "memory": str}
 WORKER_OPTIONS = {"autoscale": list, "replicas": int, "image": str, "packages": list}
 #: Keys of which a worker has one.
@@ -54,9 +51,23 @@ class Problem:
         return f"{self.what}\n     from: {self.source}\n     way out: {self.fix}"
 
 
+def load(path: Path) -> Any:
+    """A module of this repository that no Python path leads to."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None  # noqa: S101 - for the type checker; the file is ours
+    assert spec.loader is not None  # noqa: S101
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+#: What Beat reads too: one file says what an entry of the schedule may be.
+schedules = load(REPO / "tasks_pkg/src/tasks/schedules.py")
+
+
 def nearest(word: Any, known: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(str(word), list(known), n=1)
-    return f" (did you mean {matches[0]}?)" if matches else ""
+    return str(schedules.nearest(word, known))
 
 
 def version(text: str) -> tuple[int, ...]:
@@ -256,70 +267,61 @@ def check_placement(placed: Any, workers: list[dict[str, Any]]) -> list[Problem]
     ]
 
 
-def check_schedule(schedule: Any, routes: Mapping[str, str], queues: set[str]) -> list[Problem]:
+def check_schedule(
+    schedule: Any, routes: Mapping[str, str], queues: set[str], brought: Any = ()
+) -> list[Problem]:
+    """Every entry means something to Beat, names a task and a queue that there are, and itself.
+
+    Parameters:
+        brought: the entries that packages bring.
+    """
     source = "celery_beat_schedule (roles/celray/defaults/main.yml, or your inventory)"
     if not isinstance(schedule, list):
         return [Problem(f"the schedule is {schedule!r}, not a list", source, "list its entries")]
-    problems = []
-    for entry in schedule:
-        name = entry.get("name", "?") if isinstance(entry, Mapping) else "?"
-        if not isinstance(entry, Mapping) or not {"name", "task"} <= set(entry):
-            problems.append(
-                Problem(f"schedule entry {entry!r} lacks name or task", source, "add them")
-            )
-            continue
-        problems += [
+    problems = [
+        found
+        for entries, where in ((schedule, source), (brought, PACKAGES))
+        for entry in entries
+        for found in check_entry(entry, routes, queues, where)
+    ]
+    every = [*schedule, *brought]
+    names = [schedules.entry_name(entry) for entry in every if isinstance(entry, Mapping)]
+    return problems + [
+        Problem(f"schedule {name} is listed more than once", source, "give each its own name")
+        for name in schedules.twice(names)
+        if name != "?"
+    ]
+
+
+def check_entry(
+    entry: Any, routes: Mapping[str, str], queues: set[str], source: str
+) -> list[Problem]:
+    """One entry of the schedule."""
+    name = schedules.entry_name(entry)
+    problems = [
+        Problem(f"schedule {name}: {what}", source, fix) for what, fix in schedules.problems(entry)
+    ]
+    if not isinstance(entry, Mapping) or not {"name", "task"} <= set(entry):
+        return problems
+    if isinstance(entry["task"], str) and entry["task"] not in routes:
+        problems.append(
             Problem(
-                f"schedule {name} has an unknown key {key!r}{nearest(key, SCHEDULE_KEYS)}",
+                f"schedule {name} names task {entry['task']}, which does not exist"
+                f"{nearest(entry['task'], routes)}",
                 source,
-                f"use only {', '.join(SCHEDULE_KEYS)}",
+                "name a registered task",
             )
-            for key in entry
-            if key not in SCHEDULE_KEYS
-        ]
-        if ("every_seconds" in entry) == ("cron" in entry):
-            problems.append(
-                Problem(
-                    f"schedule {name} needs every_seconds or cron, exactly one", source, "set one"
-                )
+        )
+    queue = entry.get("queue")
+    if isinstance(queue, str) and queue not in queues:
+        problems.append(
+            Problem(
+                f"schedule {name} names queue {queue!r}, which no worker consumes",
+                source,
+                f"use one of {', '.join(sorted(queues))}",
             )
-        if entry.get("missed", "run") not in MISSED:
-            problems.append(
-                Problem(
-                    f"schedule {name}: missed is {entry['missed']!r}",
-                    source,
-                    f"use one of {', '.join(MISSED)}",
-                )
-            )
-        if str(entry["task"]) not in routes:
-            problems.append(
-                Problem(
-                    f"schedule {name} names task {entry['task']}, which does not exist"
-                    f"{nearest(entry['task'], routes)}",
-                    source,
-                    "name a registered task",
-                )
-            )
-        if "queue" in entry and str(entry["queue"]) not in queues:
-            problems.append(
-                Problem(
-                    f"schedule {name} names queue {entry['queue']!r}, which no worker consumes",
-                    source,
-                    f"use one of {', '.join(sorted(queues))}",
-                )
-            )
+        )
     return problems
-
-
-def load(path: Path) -> Any:
-    """A module of this repository that no Python path leads to."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None  # noqa: S101 - for the type checker; the file is ours
-    assert spec.loader is not None  # noqa: S101
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def known_variables(roles: Path) -> set[str]:
@@ -697,8 +699,7 @@ class ActionModule(ActionBase):
             )
             problems += [Problem(what, PACKAGES, fix) for what, fix in wrong]
             theirs = checks.tasks_of(args["packages"], args["schedule"], schedule)
-            problems += check_schedule(args["schedule"], routes | theirs, queues)
-            problems += check_schedule(schedule, routes | theirs, queues)
+            problems += check_schedule(args["schedule"], routes | theirs, queues, schedule)
             problems += check_placement(
                 self.value("celray_worker_names", task_vars), args["workers"]
             )

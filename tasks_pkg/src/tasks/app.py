@@ -7,12 +7,13 @@ from functools import lru_cache
 from typing import Any
 
 from celery import Celery, Task, signals
-from celery.schedules import crontab, schedule
+from celery.schedules import schedule
 from kombu.entity import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from tasks import duplicates, fence, packages, revocations
 from tasks.contracts import Untyped
+from tasks.cron_schedule import CronSchedule
 from tasks.deployed import CodeVersion
 from tasks.headers import PUBLISHED_AT
 from tasks.heartbeat import ConsumerHeartbeat
@@ -66,11 +67,7 @@ class CelrayTask(Task):  # type: ignore[misc]  # celery has no types
 
 
 def _schedule_entry(spec: ScheduleSpec) -> dict[str, Any]:
-    if spec.cron is None:
-        rhythm: Any = schedule(spec.every_seconds)
-    else:
-        minute, hour, day_of_month, month_of_year, day_of_week = spec.cron.split()
-        rhythm = crontab(minute, hour, day_of_week, day_of_month, month_of_year)
+    rhythm: Any = schedule(spec.every_seconds) if spec.cron is None else CronSchedule(spec.cron)
     return {
         "task": spec.task,
         "schedule": rhythm,
@@ -149,7 +146,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_send_sent_event": True,
         "worker_hijack_root_logger": True,
         # -- Beat (RedBeat): the lock lives five ticks, so that one slow tick costs no restart
-        "beat_schedule": {spec.name: _schedule_entry(spec) for spec in settings.beat_schedule},
+        "beat_schedule": {spec.name: _schedule_entry(spec) for spec in settings.schedule.entries},
         "beat_max_loop_interval": settings.beat_max_interval_seconds,
         "redbeat_redis_url": settings.redbeat_url.get_secret_value(),
         "redbeat_redis_options": {
@@ -219,7 +216,6 @@ def _load_packages(sender: Untyped, **_: object) -> None:
         sender.loader.import_task_module(module)
     try:
         packages.load(sender, settings)
-        packages.scheduled(sender, settings)
     except ConfigurationError as error:
         raise fail(error) from None
 

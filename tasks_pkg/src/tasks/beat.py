@@ -8,19 +8,22 @@ import json
 import math
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, Self
 
+from celery.schedules import crontab
 from celery.utils.log import get_logger
-from redbeat import RedBeatScheduler
-from redbeat.schedulers import get_redis
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
+from redbeat.decoder import RedBeatJSONEncoder
+from redbeat.schedulers import ensure_conf, get_redis
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tasks import deployed
+from tasks import deployed, packages
 from tasks.broker.leases import disk_full
 from tasks.contracts import Untyped
+from tasks.cron_schedule import CronSchedule
 from tasks.heartbeat import touch
 from tasks.settings import get_settings
 
@@ -32,6 +35,13 @@ LAST_TICK_KEY = "celray:beat:last_tick"
 
 #: Redis hash from entry name to what became of its last missed run (:func:`missed_run`, JSON).
 MISSED_KEY = "celray:beat:missed"
+
+#: Redis hash from the name of an entry that cannot run to what is wrong with it.
+REFUSED_KEY = "celray:beat:refused"
+
+#: Field of an entry's Redis hash: its cron expression. The definition beside it is one that every
+#: version of celray can read, so that an earlier version may come back (make rollback).
+CRON_FIELD = "cron"
 
 #: A run that is later than this, in seconds, and than three looks at the schedule, was missed.
 LATE_SECONDS = 30.0
@@ -66,12 +76,62 @@ def missed_run(
     }
 
 
+class Entry(RedBeatSchedulerEntry):  # type: ignore[misc]  # redbeat has no types
+    """RedBeat's entry in Redis, with cron expressions as :mod:`tasks.schedules` reads them."""
+
+    @classmethod
+    def from_key(cls, key: str, app: Untyped = None) -> Self:
+        """Read an entry.
+
+        Raises:
+            KeyError: there is none, or nobody can read what is there.
+        """
+        try:
+            entry: Self = super().from_key(key, app=app)
+            text = get_redis(app).hget(key, CRON_FIELD)
+            if text and isinstance(entry.schedule, crontab):
+                entry.schedule = CronSchedule(text, app=app)
+        except RedisError:
+            raise
+        except Exception as error:  # whatever stands there, the other entries go on
+            raise KeyError(key) from error
+        return entry
+
+    def save(self) -> Self:
+        """Write the entry: its definition, its last run if it has none yet, its next time."""
+        ours = self.schedule
+        cron = ours.cron.text if isinstance(ours, CronSchedule) else None
+        definition = {
+            "name": self.name,
+            "task": self.task,
+            "args": self.args,
+            "kwargs": self.kwargs,
+            "options": self.options,
+            "schedule": ours.as_crontab() if isinstance(ours, CronSchedule) else ours,
+            "enabled": self.enabled,
+        }
+        meta = json.dumps({"last_run_at": self.last_run_at}, cls=RedBeatJSONEncoder)
+        with get_redis(self.app).pipeline() as pipe:
+            pipe.hset(self.key, "definition", json.dumps(definition, cls=RedBeatJSONEncoder))
+            if cron is None:
+                pipe.hdel(self.key, CRON_FIELD)
+            else:
+                pipe.hset(self.key, CRON_FIELD, cron)
+            pipe.hsetnx(self.key, "meta", meta)
+            pipe.zadd(ensure_conf(self.app).schedule_key, {self.key: self.score})
+            pipe.execute()
+        return self
+
+
 class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
     """RedBeat that says when it last ticked, and outlives a Redis that is away or full for a while.
 
-    Losing the lock still ends the process, by RedBeat's design: another Beat has it.
+    An entry that cannot run is named in the log and under :data:`REFUSED_KEY`, and the others go
+    on. Losing the lock still ends the process, by RedBeat's design: another Beat has it.
     """
 
+    Entry = Entry
+    _refused: dict[str, str]
     #: Whether this process has said which code it runs.
     _announced = False
     #: The clock's distance to one that nobody sets, at the last tick.
@@ -86,8 +146,40 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
                 deployed.announce(broker, settings.code_version)
             self._announced = True
 
+    def setup_schedule(self) -> None:
+        """Take over the schedule but for the entries that cannot run, and say which those are."""
+        settings = get_settings()
+        unknown = packages.unregistered(self.app, settings)
+        self._refused = {**settings.schedule.refused, **unknown}
+        redis = get_redis(self.app)
+        redis.delete(REFUSED_KEY)
+        for name, why in self._refused.items():
+            logger.error("beat: schedule entry %s does not run: %s", name, why)
+            redis.hset(REFUSED_KEY, name, why)
+        conf = ensure_conf(self.app)
+        conf.schedule = {
+            name: entry for name, entry in conf.schedule.items() if name not in unknown
+        }
+        super().setup_schedule()
+
+    def _refuse(self, name: str, why: str) -> None:
+        if self._refused.get(name) != why:
+            self._refused[name] = why
+            logger.error("beat: schedule entry %s does not run: %s", name, why)
+            get_redis(self.app).hset(REFUSED_KEY, name, why)
+
     def maybe_due(self, entry: Untyped, **kwargs: Untyped) -> float | None:
-        """Send an entry that is due; decide on one that should have been sent before."""
+        """Send an entry that is due; one that cannot be judged does not stop the others."""
+        try:
+            return self._maybe_due(entry, **kwargs)
+        except RedisError:
+            raise
+        except Exception as error:
+            logger.exception("beat: schedule entry %s", entry.name)
+            self._refuse(entry.name, f"{type(error).__name__}: {error}")
+            return float(self.max_interval)
+
+    def _maybe_due(self, entry: Untyped, **kwargs: Untyped) -> float | None:
         due, pause = entry.is_due()
         if due and entry.last_run_at is not None:
             late = -entry.schedule.remaining_estimate(entry.last_run_at).total_seconds()
@@ -100,7 +192,7 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
 
     def _skips(self, entry: Untyped, late: float) -> bool:
         """Say that a run was missed; gives whether it is left out."""
-        wanted = {spec.name: spec for spec in get_settings().beat_schedule}.get(entry.name)
+        wanted = {spec.name: spec for spec in get_settings().schedule.entries}.get(entry.name)
         action = wanted.missed if wanted else "run"
         told = missed_run(late, wanted.every_seconds if wanted else None, action)
         logger.warning(
@@ -123,7 +215,7 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
         if self._distance > before - 1:
             return
         now = datetime.now(UTC)
-        for spec in get_settings().beat_schedule:
+        for spec in get_settings().schedule.entries:
             try:
                 entry = self.Entry.from_key(self.Entry.generate_key(self.app, spec.name), self.app)
             except KeyError:

@@ -161,6 +161,9 @@ def check(app: Celery, settings: Settings) -> Verdict:
     queues = asked_queues.result()
     if redis is not None:
         _judge_redis(found, "redis", redis, settings)
+        refused = found.ask("schedule", lambda: inspection.refused_entries(settings, timeout))
+        for name, why in (refused or {}).items():
+            found.add(f"schedule {name}", "degraded", f"does not run: {why}")
     if results is not None and backend.rpartition("/")[0] != broker.rpartition("/")[0]:
         _judge_redis(found, "results", results, settings)
     for name, length in (queues or {}).items():

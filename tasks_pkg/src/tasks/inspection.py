@@ -12,7 +12,7 @@ from redbeat.decoder import RedBeatJSONDecoder
 from redbeat.schedulers import ensure_conf
 from redis import Redis
 
-from tasks.beat import LAST_TICK_KEY, MISSED_KEY
+from tasks.beat import LAST_TICK_KEY, MISSED_KEY, REFUSED_KEY
 from tasks.broker.queues import SEPARATOR, STEPS
 from tasks.settings import Settings
 
@@ -167,13 +167,25 @@ def ray_state(settings: Settings, timeout: float) -> RayState:
 class BeatState(BaseModel):
     """Beat's last tick, whether it holds its lock, and when each entry last ran (ISO, UTC).
 
-    ``missed`` says of an entry what became of the last run that an outage prevented.
+    ``missed`` says of an entry what became of the last run that an outage prevented, ``refused``
+    what is wrong with one that does not run at all.
     """
 
     last_tick_seconds_ago: float | None
     lock_held: bool
     last_runs: dict[str, str | None]
     missed: dict[str, dict[str, Any]] = {}
+    refused: dict[str, str] = {}
+
+
+def refused_entries(settings: Settings, timeout: float) -> dict[str, str]:
+    """Return the schedule's entries that Beat cannot run: name, and what is wrong.
+
+    Raises:
+        redis.exceptions.RedisError: Redis does not answer.
+    """
+    with connect(settings.redbeat_url.get_secret_value(), timeout) as client:
+        return cast("dict[str, str]", client.hgetall(REFUSED_KEY))
 
 
 def beat_state(app: Celery, settings: Settings, timeout: float) -> BeatState:
@@ -193,9 +205,11 @@ def beat_state(app: Celery, settings: Settings, timeout: float) -> BeatState:
             last = meta.get("last_run_at")
             runs[key.removeprefix(conf.key_prefix)] = last.isoformat() if last else None
         missed = cast("dict[str, str]", client.hgetall(MISSED_KEY))
+        refused = cast("dict[str, str]", client.hgetall(REFUSED_KEY))
     return BeatState(
         last_tick_seconds_ago=round(time.time() - float(tick), 1) if tick else None,
         lock_held=locked,
         last_runs=runs,
         missed={name: json.loads(text) for name, text in missed.items() if name in runs},
+        refused=refused,
     )

@@ -76,19 +76,13 @@ def load(app: Celery, settings: Settings) -> dict[str, frozenset[str]]:
     return tasks
 
 
-def scheduled(app: Celery, settings: Settings) -> None:
-    """Hold the schedule against the tasks that exist, after :func:`load`.
-
-    Raises:
-        ConfigurationError: an entry names a task that nobody registered.
-    """
-    for entry in settings.beat_schedule:
-        if entry.task not in app.tasks:
-            message = (
-                f"beat_schedule: entry {entry.name!r} names task {entry.task!r}, which no package "
-                f"registers; {_WAY_OUT}"
-            )
-            raise ConfigurationError(message)
+def unregistered(app: Celery, settings: Settings) -> dict[str, str]:
+    """Return the schedule's entries whose task nobody registered, after :func:`load`: name, why."""
+    return {
+        entry.name: f"it names task {entry.task!r}, which no package registers; {_WAY_OUT}"
+        for entry in settings.schedule.entries
+        if entry.task not in app.tasks
+    }
 
 
 def samples(settings: Settings) -> dict[str, Sample]:

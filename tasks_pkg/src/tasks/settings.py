@@ -9,10 +9,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -27,6 +28,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from tasks import schedules
 from tasks.routes import ROUTES
 
 DEFAULT_SECRETS_DIR = "/run/secrets"
@@ -160,20 +162,17 @@ class ScheduleSpec(_Strict):
     name: str = Field(min_length=1)
     task: str
     queue: Name | None = None
-    every_seconds: float | None = Field(default=None, gt=0)
+    every_seconds: float | None = None
     cron: str | None = None
     missed: Literal["run", "skip"] = "run"
 
-    @model_validator(mode="after")
-    def _one_rhythm(self) -> Self:
-        if (self.every_seconds is None) == (self.cron is None):
-            message = f"entry {self.name!r}: give exactly one of every_seconds and cron"
-            raise ValueError(message)
-        fields = 5
-        if self.cron is not None and len(self.cron.split()) != fields:
-            message = f"entry {self.name!r}: cron {self.cron!r} must have five fields"
-            raise ValueError(message)
-        return self
+
+@dataclass(frozen=True)
+class Schedule:
+    """The entries that Beat runs, and those that it cannot: name and what is wrong with it."""
+
+    entries: tuple[ScheduleSpec, ...]
+    refused: Mapping[str, str]
 
 
 class Settings(BaseSettings):
@@ -210,7 +209,8 @@ class Settings(BaseSettings):
     # The node's name before the @, where it is not the worker's: a replica's, or a stand-in's.
     node_name: Name | None = None
     packages: tuple[PackageSpec, ...] = ()
-    beat_schedule: tuple[ScheduleSpec, ...] = ()
+    # As given: a wrong entry is set aside by `schedule`, and stops neither Beat nor the others.
+    beat_schedule: tuple[Any, ...] = ()
     beat_max_interval_seconds: float = Field(default=5.0, gt=0)
     heartbeat_file: Path = Path("/tmp/heartbeat")  # noqa: S108 - the container's own tmpfs
     heartbeat_seconds: float = Field(default=5.0, gt=0)
@@ -257,19 +257,6 @@ class Settings(BaseSettings):
                     f"consumes (queues: {', '.join(self.queues)})"
                 )
                 raise ValueError(message)
-        for entry in self.beat_schedule:
-            if not self.knows(entry.task):
-                message = (
-                    f"beat_schedule: entry {entry.name!r}: task {entry.task!r} does not exist; "
-                    f"there are: {', '.join(sorted(self.routes))}"
-                )
-                raise ValueError(message)
-            if entry.queue is not None and entry.queue not in self.queues:
-                message = (
-                    f"beat_schedule: entry {entry.name!r} goes to queue {entry.queue!r}, which no "
-                    f"worker consumes (queues: {', '.join(self.queues)})"
-                )
-                raise ValueError(message)
         return self
 
     def _packages_are_told_apart(self) -> None:
@@ -294,6 +281,39 @@ class Settings(BaseSettings):
             **ROUTES,
             **{task: queue for package in self.packages for task, queue in package.queues.items()},
         }
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The schedule, each entry judged by itself and by the rules that preflight reads too."""
+        entries: dict[str, ScheduleSpec] = {}
+        refused: dict[str, str] = {}
+        for number, entry in enumerate(self.beat_schedule, 1):
+            name = schedules.entry_name(entry)
+            name = f"number {number}" if name == "?" else name
+            wrong = [f"{what}; {fix}" for what, fix in schedules.problems(entry)]
+            if not wrong:
+                wrong = self._misplaced(entry)
+            if not wrong and name in entries:
+                wrong = ["another entry has that name, and runs; give each its own"]
+            if wrong:
+                refused[name if name not in entries else f"{name} (number {number})"] = wrong[0]
+                continue
+            try:
+                entries[name] = ScheduleSpec.model_validate(entry)
+            except ValidationError as error:
+                refused[name] = error.errors()[0]["msg"]
+        return Schedule(tuple(entries.values()), refused)
+
+    def _misplaced(self, entry: Mapping[str, Any]) -> list[str]:
+        """What is wrong with an entry beside the rest of the settings."""
+        if not self.knows(str(entry["task"])):
+            known = ", ".join(sorted(self.routes))
+            return [f"task {entry['task']!r} does not exist; there are: {known}"]
+        queue = entry.get("queue")
+        if queue is not None and queue not in self.queues:
+            known = ", ".join(self.queues)
+            return [f"it goes to queue {queue!r}, which no worker consumes (queues: {known})"]
+        return []
 
     def knows(self, task: str) -> bool:
         """Say whether a task is ours or declared by a package."""

@@ -14,10 +14,10 @@ from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 from pydantic import BaseModel, ConfigDict
-from redbeat.schedulers import RedBeatSchedulerEntry
 from redis.exceptions import RedisError
 
 from tasks import inspection, packages
+from tasks.beat import Entry
 from tasks.remote import WorkerInfo, ask_workers
 from tasks.report import Check, Container, Report
 from tasks.routes import ROUTES
@@ -338,6 +338,8 @@ class Verification:
         _need(state.lock_held, "nobody holds its lock")
         if ago is not None:
             _need(ago < _TICK_LIMIT, f"its last tick was {ago:.0f} s ago")
+        broken = "; ".join(f"{name}: {why}" for name, why in state.refused.items())
+        _need(not broken, f"entries that do not run: {broken}")
         late = sorted(self._overdue(state.last_runs))
         _need(not late, f"overdue: {', '.join(late)}")
         runs = ", ".join(
@@ -349,7 +351,7 @@ class Verification:
         prefix = self.app.conf.redbeat_key_prefix
         for name in names:
             with suppress(KeyError):
-                entry = RedBeatSchedulerEntry.from_key(prefix + name, app=self.app)
+                entry = Entry.from_key(prefix + name, app=self.app)
                 if entry.last_run_at is None:
                     continue
                 remaining = entry.schedule.remaining_estimate(entry.last_run_at).total_seconds()
