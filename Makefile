@@ -13,6 +13,10 @@ SSH_USER ?=
 ENV      ?= single
 WHAT     ?=
 TAIL     ?= 200
+FOLLOW   ?=
+RUN      ?=
+TO       ?=
+LOCK     ?=
 CONFIRM  ?=
 WORKER   ?=
 CONCURRENCY ?=
@@ -64,12 +68,29 @@ endif
 ifeq ($(wildcard inventory/$(ENV)/.),)
   $(error ENV="$(ENV)": there is no inventory/$(ENV); there is: $(notdir $(patsubst %/.,%,$(wildcard inventory/*/.))))
 endif
-ifneq ($(filter logs restart,$(MAKECMDGOALS)),)
-  ifneq ($(words $(WHAT))$(call odd_in,$(WHAT)),1)
+# (an empty or unknown WHAT is answered with the list of what is there)
+ifneq ($(filter logs restart shell,$(MAKECMDGOALS)),)
+  ifneq ($(filter-out 0 1,$(words $(WHAT)))$(call odd_in,$(WHAT)),)
     $(error WHAT="$(WHAT)": name one service, as in make $(firstword $(MAKECMDGOALS)) WHAT=worker-ml; make status lists them)
   endif
 endif
-ifneq ($(filter logs,$(MAKECMDGOALS)),)
+ifneq ($(filter rollback diff,$(MAKECMDGOALS)),)
+  ifneq ($(shell printf %s '$(subst ','"'"',$(TO))' | tr -d 0-9),)
+    $(error TO="$(TO)" is not the number of a version, as in make $(firstword $(MAKECMDGOALS)) TO=7; make history lists them)
+  endif
+endif
+ifneq ($(filter unlock,$(MAKECMDGOALS)),)
+  ifneq ($(filter-out 0 1,$(words $(LOCK)))$(call odd_in,$(LOCK)),)
+    $(error LOCK="$(LOCK)" is not the name of a lock; make history says which is held)
+  endif
+endif
+ifneq ($(filter-out 1 yes,$(FOLLOW)),)
+  $(error FOLLOW="$(FOLLOW)": FOLLOW=1 goes on with the log, and nothing else is known)
+endif
+ifneq ($(filter-out python,$(RUN)),)
+  $(error RUN="$(RUN)": RUN=python is Python with the app; without RUN it is a shell)
+endif
+ifneq ($(filter logs history,$(MAKECMDGOALS)),)
   ifneq ($(words $(TAIL))$(shell printf %s '$(subst ','"'"',$(TAIL))' | tr -d 0-9),1)
     $(error TAIL="$(TAIL)" is not a number of lines)
   endif
@@ -107,26 +128,31 @@ help:
 	@awk -f .ci/help.awk Makefile
 
 ##@ Deploy
-.PHONY: deploy update scale check diff
+.PHONY: deploy update scale rollback check diff
 deploy: $(VENV)/stamp ## bring the service up, or up to date; a second run changes nothing
 	@$(PLAY) site.yml
 update: $(VENV)/stamp ## deploy, worker by worker: no queue is without a worker, a broken version stays out
 	@$(PLAY) site.yml -e '{"celery_worker_rolling": true}'
 scale: $(VENV)/stamp ## set a worker's size: WORKER=data CONCURRENCY=8 REPLICAS=2; kept in the inventory
 	@$(PLAY) playbooks/scale.yml -e '{"worker": "$(WORKER)", "concurrency": "$(CONCURRENCY)", "replicas": "$(REPLICAS)"}'
+rollback: $(VENV)/stamp ## an earlier version, worker by worker, nothing built: TO=7 (default: the one before)
+	@$(PLAY) playbooks/rollback.yml -e to=$(TO)
 check: $(VENV)/stamp ## preflight and the exact difference; changes nothing on the host
 	@$(PLAY) site.yml --check --diff
-diff: $(VENV)/stamp ## the same in short: one line per container, image and file that would change
-	@CELRAY_SHORT=1 $(PLAY) site.yml --check
+diff: $(VENV)/stamp ## the same in short, one line per container, image and file; TO=7: of a rollback
+	@CELRAY_SHORT=1 $(PLAY) $(if $(TO),playbooks/rollback.yml -e to=$(TO),site.yml) --check
 
 ##@ Look
-.PHONY: status verify logs credentials
+.PHONY: status verify logs history credentials
 status: $(VENV)/stamp ## containers, health, queue lengths, workers, Ray nodes, versions
 	@$(PLAY) playbooks/status.yml
 verify: $(VENV)/stamp ## use every part for real; report in reports/<date>-<host>.{md,json}
 	@$(PLAY) playbooks/verify.yml
-logs: $(VENV)/stamp ## the last log lines of one service: WHAT=worker-ml, TAIL=200
-	@CELRAY_RAW=1 $(PLAY) playbooks/logs.yml -e what=$(WHAT) -e lines=$(TAIL)
+logs: $(VENV)/stamp ## the last log lines of one service: WHAT=worker-ml, TAIL=200; FOLLOW=1 goes on
+	@$(if $(FOLLOW),.ci/attach $(PLAY) playbooks/attach.yml -e do=follow,CELRAY_RAW=1 \
+	  $(PLAY) playbooks/logs.yml) -e what=$(WHAT) -e lines=$(TAIL)
+history: $(VENV)/stamp ## what was done, by whom, from where, with which code; versions; who holds the lock
+	@CELRAY_RAW=1 $(PLAY) playbooks/history.yml -e lines=$(TAIL)
 credentials: $(VENV)/stamp ## KEY=VALUE lines for clients, and nothing else, on standard output
 	@CELRAY_RAW=1 $(PLAY) playbooks/credentials.yml
 
@@ -140,9 +166,13 @@ $(CLIENT)/bin/celray: $(CLIENT)/stamp tasks_pkg/pyproject.toml
 	@touch $@
 
 ##@ Act
-.PHONY: restart destroy
+.PHONY: restart shell unlock destroy
 restart: $(VENV)/stamp ## restart one service, gracefully: WHAT=worker-ml
 	@$(PLAY) playbooks/restart.yml -e what=$(WHAT)
+shell: $(VENV)/stamp ## a shell in one service: WHAT=worker-ml; RUN=python: Python with the app
+	@.ci/attach $(PLAY) playbooks/attach.yml -e do=$(or $(RUN),shell) -e what=$(WHAT)
+unlock: $(VENV)/stamp ## break a lock that a run has left behind: LOCK=name, which that run's message has
+	@$(PLAY) playbooks/unlock.yml -e lock=$(LOCK)
 destroy: $(VENV)/stamp ## remove containers and images; data stays unless PURGE=yes; asks first
 	@confirm="$(CONFIRM)"; \
 	if [ "$$confirm" != yes ] && [ -t 0 ]; then \

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from parts import REPO, load
 
 PLUGIN = "roles/preflight/action_plugins/celray_preflight.py"
@@ -190,6 +192,56 @@ def test_what_scale_has_set_wins_and_replaces_bounds() -> None:
     assert catalogue.celray_overridden(5, {}) == 5
     assert catalogue.celray_overridden(["ml"], {"ml": {}}) == ["ml"]
     assert catalogue.celray_nodes([5, {"queues": []}, worker(replicas="x")]) == ["ml"]
+
+
+VALUES = st.sampled_from([1, 2, 8])
+SIZED = st.one_of(
+    VALUES.map(lambda n: {"concurrency": n}),
+    VALUES.map(lambda n: {"autoscale": [1, n]}),
+)
+COPIES: st.SearchStrategy[dict[str, int]] = st.one_of(
+    st.just({}), VALUES.map(lambda n: {"replicas": n})
+)
+
+
+WORKERS = st.tuples(SIZED, COPIES).map(lambda two: {**without("concurrency"), **two[0], **two[1]})
+CHOICES = st.fixed_dictionaries({}, optional={"concurrency": VALUES, "replicas": VALUES})
+
+
+@given(WORKERS, WORKERS, CHOICES)
+def test_scale_holds_until_the_catalogue_is_edited_and_preflight_says_which(
+    before: dict[str, Any], after: dict[str, Any], scaled: dict[str, Any]
+) -> None:
+    """Every worker as it was when it was scaled, and as it is now."""
+    was = catalogue.celray_scaled_from([before], "ml")
+    (now,) = catalogue.celray_overridden([after], {"ml": scaled}, was)
+    told = catalogue.which_hold([after], {"ml": scaled}, was)
+    expected = 0
+    for key, keys in (("concurrency", ("concurrency", "autoscale")), ("replicas", ("replicas",))):
+        given_now = {name: after[name] for name in keys if name in after}
+        if key not in scaled:
+            assert {name: now[name] for name in keys if name in now} == given_now
+            continue
+        unedited = all(before.get(name) == after.get(name) for name in keys)
+        holds = {key: scaled[key]} if unedited else given_now
+        assert {name: now[name] for name in keys if name in now} == holds
+        if given_now != {key: scaled[key]}:
+            expected += 1
+            holder = "make scale holds" if unedited else "celery_workers holds"
+            assert any(f"{key} {scaled[key]}" in line and holder in line for line in told)
+    assert len(told) == expected
+    # Scaled once more, in another key: what the edit has replaced does not come back.
+    kept = catalogue.celray_still_holding({"ml": scaled}, [after], was)
+    again = catalogue.celray_scaled_from([after], "ml")
+    assert catalogue.celray_overridden([after], kept, again) == [now]
+
+
+def test_what_scale_has_set_before_it_kept_what_it_scaled_from_goes_on_holding() -> None:
+    (scaled,) = catalogue.celray_overridden([worker()], {"ml": {"concurrency": 8}}, {})
+    assert scaled["concurrency"] == 8
+    (told,) = catalogue.which_hold([worker()], {"ml": {"concurrency": 8}}, {})
+    assert "concurrency 8 of make scale holds, not concurrency 2 of celery_workers" in told
+    assert "worker_overrides.yml" in told
 
 
 def test_a_variable_that_nothing_reads_is_a_typo() -> None:

@@ -9,16 +9,101 @@ from typing import Any
 EXCLUSIVE = ("concurrency", "autoscale")
 
 
-def celray_overridden(workers: Any, overrides: Any) -> Any:
-    """Workers with their overrides; what is malformed is left for preflight to name."""
+def celray_overridden(workers: Any, overrides: Any, scaled_from: Any = None) -> Any:
+    """Workers with the overrides that hold; what is malformed is left for preflight to name.
+
+    Parameters:
+        scaled_from: what the catalogue said when `make scale` was called, by worker: where it says
+            something else now, it was edited afterwards, and the edit holds.
+    """
     if not isinstance(workers, list) or not isinstance(overrides, Mapping):
         return workers
     return [
-        overridden(worker, overrides.get(worker.get("name")))
+        overridden(worker, holding(worker, overrides, scaled_from))
         if isinstance(worker, Mapping)
         else worker
         for worker in workers
     ]
+
+
+def group_of(key: str) -> tuple[str, ...]:
+    """The keys of the catalogue that an override of this one stands against."""
+    return EXCLUSIVE if key in EXCLUSIVE else (key,)
+
+
+def said_before(worker: Mapping[str, Any], scaled_from: Any) -> Mapping[str, Any] | None:
+    """What the catalogue said of a worker when it was scaled; None: nobody knows."""
+    found = scaled_from.get(str(worker.get("name"))) if isinstance(scaled_from, Mapping) else None
+    return found if isinstance(found, Mapping) else None
+
+
+def edited(worker: Mapping[str, Any], key: str, scaled_from: Any) -> bool:
+    """Whether the catalogue was edited after `make scale` has set a key."""
+    before = said_before(worker, scaled_from)
+    if before is None or not set(group_of(key)) <= set(before):
+        return False
+    return any(worker.get(name) != before[name] for name in group_of(key))
+
+
+def holding(worker: Mapping[str, Any], overrides: Mapping[str, Any], scaled_from: Any) -> Any:
+    """The overrides of a worker that no later edit has replaced."""
+    changes = overrides.get(str(worker.get("name")))
+    if not isinstance(changes, Mapping):
+        return changes
+    return {key: value for key, value in changes.items() if not edited(worker, key, scaled_from)}
+
+
+def celray_scaled_from(workers: Any, name: str) -> dict[str, Any]:
+    """What the catalogue says now of the keys that `make scale` sets, for `scaled_from`."""
+    keys = (*EXCLUSIVE, "replicas")
+    for worker in workers if isinstance(workers, list) else []:
+        if isinstance(worker, Mapping) and worker.get("name") == name:
+            return {name: {key: worker.get(key) for key in keys}}
+    return {}
+
+
+def celray_still_holding(overrides: Any, workers: Any, scaled_from: Any) -> Any:
+    """The overrides without those that an edit has replaced: `make scale` must not revive them."""
+    if not isinstance(workers, list) or not isinstance(overrides, Mapping):
+        return overrides
+    known = {worker.get("name"): worker for worker in workers if isinstance(worker, Mapping)}
+    return {
+        name: holding(known[name], overrides, scaled_from) if name in known else changes
+        for name, changes in overrides.items()
+    }
+
+
+def which_hold(workers: Any, overrides: Any, scaled_from: Any) -> list[str]:
+    """Say of every value that is given twice which one holds, and why."""
+    told = []
+    for worker in workers if isinstance(workers, list) else []:
+        changes = overrides.get(worker.get("name")) if isinstance(overrides, Mapping) else None
+        for key, value in (changes if isinstance(changes, Mapping) else {}).items():
+            given = {name: worker[name] for name in group_of(key) if name in worker}
+            if given == {key: value}:
+                continue
+            catalogue = ", ".join(f"{name} {what}" for name, what in given.items()) or f"no {key}"
+            scaled, label = f"{key} {value}", f"worker {worker.get('name')}"
+            before = said_before(worker, scaled_from)
+            if edited(worker, key, scaled_from):
+                was = {n: before[n] for n in group_of(key) if before and before[n] is not None}
+                then = ", ".join(f"{name} {what}" for name, what in was.items()) or f"no {key}"
+                told.append(
+                    f"{label}: {catalogue} of celery_workers holds, not {scaled} of make scale: "
+                    f"celery_workers was edited afterwards (it said {then})"
+                )
+            else:
+                why = (
+                    "celery_workers has not been edited since"
+                    if before
+                    else "when was not kept; set it by make scale again, or remove it from "
+                    "group_vars/all/worker_overrides.yml"
+                )
+                told.append(
+                    f"{label}: {scaled} of make scale holds, not {catalogue} of celery_workers: "
+                    f"{why}"
+                )
+    return told
 
 
 def overridden(worker: Mapping[str, Any], changes: Any) -> dict[str, Any]:
@@ -48,4 +133,9 @@ class FilterModule:
     """Ansible's way to find them."""
 
     def filters(self) -> dict[str, Any]:
-        return {"celray_overridden": celray_overridden, "celray_nodes": celray_nodes}
+        return {
+            "celray_overridden": celray_overridden,
+            "celray_nodes": celray_nodes,
+            "celray_scaled_from": celray_scaled_from,
+            "celray_still_holding": celray_still_holding,
+        }

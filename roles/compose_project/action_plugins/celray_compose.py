@@ -125,6 +125,25 @@ def prepare(
     return header + body, services, sorted(set(folders))
 
 
+def as_stored(
+    stored: Mapping[str, Any], kinds: dict[bool, dict[str, str]]
+) -> dict[bool, dict[str, str]]:
+    """The files of an earlier version: plain ones as they were, secret ones as they are now.
+
+    A password that was changed since stays changed.
+    """
+    lacking = sorted(set(stored["secret_files"]) - set(kinds[True]))
+    if lacking:
+        raise DefinitionError(
+            f"that version mounts {', '.join(lacking)}, which this checkout does not make: check "
+            "out its commit (make history) and make update"
+        )
+    return {
+        True: {name: kinds[True][name] for name in stored["secret_files"]},
+        False: dict(stored["files"]),
+    }
+
+
 class ActionModule(ActionBase):
     """Arguments: see roles/compose_project/tasks/main.yml."""
 
@@ -136,11 +155,27 @@ class ActionModule(ActionBase):
         kinds: dict[bool, dict[str, str]] = {True: {}, False: {}}
         for item in args.pop("files"):
             kinds[item.get("secret", True)][f"files/{item['name']}"] = item["content"]
-        files = kinds[True] | kinds[False]
         key = args.pop("digest_key")
         stand_in = args.pop("stand_in", None) or {}
+        rolling = args.pop("rolling", False)
+        stored = args.pop("stored", None) or {}
+        definition = args.pop("definition")
         try:
-            text, services, folders = prepare(args.pop("definition"), args["folder"], files, key)
+            if stored:
+                kinds = as_stored(stored, kinds)
+                definition = stored["definition"]
+                stand_in |= {"definition": stored["stand_in"]} if stand_in else {}
+            files = kinds[True] | kinds[False]
+            text, services, folders = prepare(definition, args["folder"], files, key)
+            deployed = {
+                "definition": definition,
+                "stand_in": stand_in.get("definition", ""),
+                "files": kinds[False],
+                "secret_files": sorted(kinds[True]),
+                "images": sorted({service["image"] for service in services.values()}),
+            }
+            if not rolling or not stand_in.get("definition"):
+                stand_in = {}
             if stand_in:
                 other, others, _ = prepare(stand_in.pop("definition"), args["folder"], files, key)
                 stand_in |= {"text": other, "services": others}
@@ -154,6 +189,7 @@ class ActionModule(ActionBase):
             "secret_files": kinds[True],
             "files": kinds[False],
             "stand_in": stand_in or None,
+            "deployed": json.dumps(deployed, sort_keys=True),
         }
         done: dict[str, Any] = self._execute_module(
             module_name="celray_compose", module_args=module_args, task_vars=task_vars

@@ -37,6 +37,10 @@ options:
     description: How long a changed service may take to become healthy.
     type: int
     default: 180
+  deployed:
+    description: What this was made from, without a secret, for a later rollback (roles/history).
+    type: str
+    default: ""
   stand_in:
     description:
       - Replace services one by one, each behind a stand-in. C(text) and C(services) are like those
@@ -463,7 +467,15 @@ class Project:
                 self.params["uid"],
                 self.params["gid"],
             )
+        self.keep_deployed()
         return result
+
+    def keep_deployed(self) -> None:
+        """Keep what this was made from; a rollback needs it, and nothing that runs does."""
+        path = os.path.join(self.folder, "deployed.json")
+        text = self.params["deployed"]
+        if text and not self.module.check_mode and read(path) != text:
+            write(path, text, 0o600, self.params["uid"], self.params["gid"])
 
 
 def main() -> None:
@@ -483,6 +495,7 @@ def main() -> None:
             "force": {"type": "list", "elements": "str", "default": []},
             "wait_seconds": {"type": "int", "default": 180},
             "stand_in": {"type": "dict", "default": None},
+            "deployed": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )

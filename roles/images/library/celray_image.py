@@ -34,6 +34,7 @@ options:
   build_args: {description: "build: build arguments", type: dict, default: {}}
   pull: {description: "build: an image that must be there first", type: str, default: ""}
   network: {description: "build: what its steps may use", choices: [none, host], default: none}
+  stored: {description: "tidy: files of versions whose images stay", type: list, default: []}
   target: {description: "save, load: the tar file", type: path}
 author: celray
 """
@@ -293,12 +294,23 @@ def load(params: dict[str, Any]) -> dict[str, Any]:
     return {"changed": True}
 
 
+def images_of(paths: list[str]) -> set[str]:
+    """The images of stored versions (roles/history)."""
+    found: set[str] = set()
+    for path in paths:
+        with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
+            with open(path) as handle:
+                projects = json.load(handle)["projects"]
+            found |= {image for project in projects.values() for image in project["images"]}
+    return found
+
+
 def tidy(params: dict[str, Any]) -> dict[str, Any]:
-    """Remove images of ours that are neither wanted now nor used by any container."""
+    """Remove images of ours that are not wanted, and that no container and no version uses."""
     ours = [tag for tag in list_images(params["docker"]) if tag.startswith("celray/")]
     used = call(params["docker"], "ps", "-a", "--format", "{{.Image}}").split()
     removed = []
-    for tag in sorted(set(ours) - set(params["images"]) - set(used)):
+    for tag in sorted(set(ours) - set(params["images"]) - set(used) - images_of(params["stored"])):
         done = subprocess.run([params["docker"], "rmi", tag], capture_output=True, check=False)
         removed += [tag] if done.returncode == 0 else []
     return {"changed": bool(removed), "removed": removed}
@@ -337,6 +349,7 @@ def main() -> None:
             "pull": {"type": "str", "default": ""},
             "network": {"choices": ["none", "host"], "default": "none"},
             "target": {"type": "path"},
+            "stored": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
     )

@@ -330,6 +330,8 @@ def known_variables(roles: Path) -> set[str]:
         "preflight_found",
         "images_found",
         "secrets_store",
+        "history_taken",
+        "history_version",
         "images_plan_source",
         "images_registry",
         "images_pull",
@@ -357,6 +359,7 @@ def check_variables(names: Iterable[str], known: set[str]) -> list[Problem]:
         "preflight_",
         "compose_project_",
         "secrets_",
+        "history_",
     )
     return [
         Problem(
@@ -677,12 +680,23 @@ class ActionModule(ActionBase):
         if problems:
             return result | {"failed": True, "msg": report(problems)}
         compose = choose_compose(host["compose"], args["compose"])
+        notes = self.notes(args) if args["judge"] else []
         return result | {
+            "diff": {"prepared": "".join(f"  {note}\n" for note in notes)} if notes else {},
             "changed": False,
             "host": host,
             "compose": compose,
             "skew_seconds": round(skew, 1),
         }
+
+    @staticmethod
+    def notes(args: dict[str, Any]) -> list[str]:
+        """What is no problem, and still worth a word: which of two sizes of a worker holds."""
+        sizes = load(REPO / "roles/celray/filter_plugins/celray_catalogue.py")
+        told: list[str] = sizes.which_hold(
+            args["catalogue"], args["overrides"], args["scaled_from"]
+        )
+        return told
 
     def of_inventory(self, args: dict[str, Any], task_vars: dict[str, Any]) -> list[Problem]:
         """What can be said without having seen the host."""

@@ -1,0 +1,156 @@
+"""What this run has changed, kept for the record; and an end for a run that fails.
+
+The record's action plugin reads the journal that is written here (`CELRAY_RUN`). A run that took a
+deployment's lock and ends without giving it back, by an error, a lost host or Ctrl-C, is written
+down as failed and its lock given back by a second, short run (playbooks/failed.yml).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.plugins.callback import CallbackBase
+
+DOCUMENTATION = r"""
+name: celray_run
+type: aggregate
+short_description: A journal of what a run changes, and an end for one that fails
+"""
+
+REPO = Path(__file__).resolve().parents[3]
+JOURNAL = "CELRAY_RUN"
+PROCESS = "CELRAY_RUN_PROCESS"
+#: Set for the run that ends a failed one: the failed one's journal.
+FAILED = "CELRAY_RUN_FAILED"
+SECONDS = 120
+#: Options that make Ansible ask for a password: a second run must not.
+ASKS = ("ask_pass", "become_ask_pass", "ask_vault_pass")
+LONGEST = 300
+
+
+def note(path: str, **entry: Any) -> None:
+    """Add to a run's journal."""
+    with open(path, "a") as journal:
+        journal.write(json.dumps(entry) + "\n")
+
+
+def read(path: str) -> list[dict[str, Any]]:
+    """A run's journal."""
+    with contextlib.suppress(OSError):
+        return [json.loads(row) for row in Path(path).read_text().splitlines()]
+    return []
+
+
+def lock_of(journal: list[dict[str, Any]]) -> dict[str, Any]:
+    """The lock that a run has taken and not given back."""
+    held: dict[str, Any] = {}
+    for entry in journal:
+        held = entry.get("taken", {} if "finished" in entry else held)
+    return held
+
+
+def changes_of(data: dict[str, Any], name: str) -> tuple[list[str], bool]:
+    """What a result says was changed; whether what is deployed is another version for it."""
+    actions = data.get("actions")
+    if isinstance(actions, dict) and actions:
+        changes = [f"{verb} {service} ({why})" for service, (verb, why) in actions.items()]
+        return changes, any(
+            verb in ("create", "remove") or (verb == "recreate" and why != "asked for")
+            for verb, why in actions.values()
+        )
+    return [name], isinstance(actions, dict)
+
+
+class CallbackModule(CallbackBase):
+    """Writes the journal, and reads it at the end."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "celray_run"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        handle, self.path = tempfile.mkstemp(prefix="celray-run-")
+        os.close(handle)
+        self.process = os.getpid()
+        os.environ[JOURNAL] = self.path
+        os.environ[PROCESS] = str(self.process)
+        atexit.register(self.end)
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        data = result.result
+        if not data.get("changed") or result.task.check_mode or "celray_history" in data:
+            return
+        name = result.task.get_name().split(" : ")[-1]
+        changes, defines = changes_of(data, name)
+        hosts = len(result.task.play.hosts or [])
+        where = f"{result.host.get_name()}: " if hosts > 1 else ""
+        note(self.path, changed=[where + change for change in changes], defines=defines)
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            words = str(result.result.get("msg", "failed")).strip() or "failed"
+            name = result.task.get_name().split(" : ")[-1]
+            first = (
+                words.removeprefix("Task failed: ").removeprefix("Module failed: ").splitlines()[0]
+            )
+            note(self.path, failed=f"{result.host.get_name()}: {name}: {first}"[:LONGEST])
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        note(self.path, failed=f"{result.host.get_name()} cannot be reached")
+
+    def end(self) -> None:
+        """At the process's end, whatever brought it about."""
+        if os.getpid() != self.process:
+            return
+        try:
+            lock = lock_of(read(self.path))
+            if lock and FAILED not in os.environ:
+                self.give_back(lock)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+
+    def give_back(self, lock: dict[str, Any]) -> None:
+        """Have the failed run written down and its lock given back."""
+        why = "Ansible would ask for a password again"
+        if not any(context.CLIARGS.get(option) for option in ASKS):
+            playbooks = set(context.CLIARGS.get("args") or [])
+            arguments = [word for word in sys.argv[1:] if word not in playbooks]
+            try:
+                done = subprocess.run(
+                    [sys.executable, sys.argv[0], *arguments, str(REPO / "playbooks/failed.yml")],
+                    env={**os.environ, FAILED: self.path, "CELRAY_RAW": "1"},
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    timeout=SECONDS,
+                    check=False,
+                )
+            except (OSError, subprocess.TimeoutExpired, KeyboardInterrupt) as error:
+                why = type(error).__name__
+            else:
+                said = done.stderr.strip() or done.stdout.strip()
+                if done.returncode == 0:
+                    self._say(
+                        f"celray: the {lock['operation']} is recorded as failed (make history)"
+                    )
+                    return
+                why = said.splitlines()[-1] if said else f"exit {done.returncode}"
+        self._say(
+            f"celray: lock {lock['name']} stays ({why}); the next operation from this machine "
+            f"takes it over; from elsewhere: make unlock LOCK={lock['name']}"
+        )
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(text, file=sys.stderr)  # Ansible's own display has ended

@@ -1,0 +1,355 @@
+"""Who runs this, from where, with which code; the hooks; and what goes into a deployment's record.
+
+The control node's part of the module of the same name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import importlib.util
+import os
+import secrets
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+REPO = Path(__file__).resolve().parents[3]
+HOOKS = ("before-deploy", "after-deploy", "failed")
+FIELDS = ("operation", "user", "host", "commit", "dirty")
+LAST_LINES = 15
+
+
+def load_journal() -> Any:
+    """The callback plugin that keeps this run's journal."""
+    path = REPO / "roles/celray/callback_plugins/celray_run.py"
+    spec = importlib.util.spec_from_file_location("celray_run_journal", path)
+    assert spec is not None  # noqa: S101 - for the type checker; the file is ours
+    assert spec.loader is not None  # noqa: S101
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+journals = load_journal()
+
+
+class HookError(Exception):
+    """A hook that did not work; the message is for the operator."""
+
+
+# --- this machine ---------------------------------------------------------------------------------
+
+
+def said(*argv: str) -> str:
+    """What a program answers; nothing where it cannot."""
+    with contextlib.suppress(OSError):
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    return ""
+
+
+def machine() -> str:
+    """A name for this machine that another one does not have."""
+    with contextlib.suppress(OSError):
+        return f"{socket.gethostname()} {Path('/etc/machine-id').read_text().strip()}"
+    return socket.gethostname()
+
+
+def started(pid: int) -> str:
+    """When a process of this machine started, by `ps`; empty: there is none."""
+    return said("ps", "-o", "lstart=", "-p", str(pid))
+
+
+def who() -> dict[str, Any]:
+    """The record's fields that the control node knows."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user that no file knows
+        user = f"uid {os.getuid()}"
+    git = ("git", "-C", str(REPO))
+    return {
+        "user": os.environ.get("SUDO_USER") or user,
+        "host": socket.gethostname(),
+        "commit": said(*git, "rev-parse", "--short=12", "HEAD") or "unknown",
+        "dirty": bool(said(*git, "status", "--porcelain")),
+    }
+
+
+def process() -> dict[str, Any]:
+    """The process that holds a lock: ansible-playbook's, not this worker's."""
+    pid = int(os.environ.get(journals.PROCESS) or os.getppid())
+    return {"machine": machine(), "pid": pid, "started": started(pid)}
+
+
+def is_stale(holder: Mapping[str, Any]) -> bool:
+    """Whether the process that took a lock was on this machine and is gone."""
+    held = holder.get("process")
+    if not isinstance(held, Mapping) or held.get("machine") != machine() or not held.get("started"):
+        return False
+    return bool(started(os.getpid())) and started(int(held["pid"])) != held["started"]
+
+
+def refusal(holder: Mapping[str, Any]) -> str:
+    """Why an operation cannot begin: who has the lock, from where, since when, the way out."""
+    name = holder.get("name", "unreadable")
+    held = holder.get("process") or {}
+    return (
+        f"this deployment is locked: {holder.get('user', 'somebody')} on "
+        f"{holder.get('host', 'an unknown machine')} began a {holder.get('operation', 'run')} at "
+        f"{holder.get('since', 'an unknown time')} (process {held.get('pid', 'unknown')} there). "
+        "Nothing has been changed.\n"
+        "way out: wait until it has ended; if that process is gone, make unlock "
+        f"LOCK={name}"
+    )
+
+
+# --- hooks ----------------------------------------------------------------------------------------
+
+
+def run_hook(name: str, folder: Path, fields: Mapping[str, Any]) -> str:
+    """Run a hook if there is one; gives what it said.
+
+    Raises:
+        HookError: it is not executable, or ended with another status than 0.
+    """
+    hook = folder / "hooks" / name
+    if not hook.exists():
+        return ""
+    if not os.access(hook, os.X_OK):
+        raise HookError(f"{hook} is not executable: chmod +x {hook}, or remove it")
+    texts = {
+        key: "yes" if value is True else "no" if value is False else value
+        for key, value in fields.items()
+        if value is not None
+    }
+    environment = {
+        f"CELRAY_{key.upper()}": "\n".join(value) if isinstance(value, list) else str(value)
+        for key, value in texts.items()
+    }
+    try:
+        done = subprocess.run(
+            [str(hook)],
+            cwd=folder,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise HookError(f"{hook} cannot be run: {error.strerror} (has it a #! line?)") from error
+    words = "\n".join(done.stdout.strip().splitlines()[-LAST_LINES:])
+    if done.returncode:
+        raise HookError(f"{hook} ended with {done.returncode}:\n{words}".strip())
+    return words
+
+
+def check_hooks(folder: Path) -> None:
+    """Every hook can be run, and none is misnamed.
+
+    Raises:
+        HookError: naming the file.
+    """
+    with contextlib.suppress(OSError):
+        for path in sorted((folder / "hooks").iterdir()):
+            if path.name in HOOKS and not os.access(path, os.X_OK):
+                raise HookError(f"{path} is not executable: chmod +x {path}, or remove it")
+            if path.name not in HOOKS and os.access(path, os.X_OK) and path.is_file():
+                raise HookError(f"{path}: there is no such hook; there is {', '.join(HOOKS)}")
+
+
+# --- the steps ------------------------------------------------------------------------------------
+
+
+class ActionModule(ActionBase):
+    """Arguments: see roles/history/tasks/."""
+
+    _requires_connection = True
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        self.vars = task_vars or {}
+        self.journal = os.environ.get(journals.JOURNAL, os.devnull)
+        args = dict(self._task.args)
+        step = getattr(self, args["do"])
+        return {**result, "celray_history": True, **step(args)}
+
+    def on_host(self, **args: Any) -> dict[str, Any]:
+        """Run the module."""
+        done: dict[str, Any] = self._execute_module(
+            module_name="celray_history", module_args=args, task_vars=self.vars
+        )
+        done.pop("invocation", None)
+        return done
+
+    @property
+    def inventory(self) -> Path:
+        """The directory of the host's inventory, beside which the hooks lie."""
+        return Path(str(self.vars.get("inventory_dir") or REPO))
+
+    def take(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Take the lock, then have the hook agree: nothing has changed yet."""
+        fields = {"operation": args["operation"], **who()}
+        holder = {"name": secrets.token_hex(3), **fields, "process": process()}
+        check = bool(self._task.check_mode)
+        module_args = {
+            "do": "take",
+            "folder": args["folder"],
+            "holder": holder,
+            "looked_at": args["looked_at"],
+            "models": args["models"],
+        }
+        try:
+            check_hooks(self.inventory)
+        except HookError as error:
+            return {"failed": True, "msg": f"{error}\nNothing has been changed."}
+        told = []
+        done = self.on_host(**module_args)
+        if done.get("held") and is_stale(done["holder"]):
+            name = done["holder"]["name"]
+            told.append(f"lock {name} was left by a process that has ended; taken over\n")
+            done = self.on_host(**module_args, stale=name)
+        if done.get("failed"):
+            return done
+        if done.get("held"):
+            return {"failed": True, "msg": refusal(done["holder"])}
+        if check:
+            other = done.get("holder")
+            return {"changed": False, "number": 0, "used": [], "holder": other}
+        lock = {**holder, "folder": args["folder"], "number": done["number"]}
+        journals.note(self.journal, taken={**lock, "inventory": str(self.inventory), **done})
+        try:
+            words = run_hook("before-deploy", self.inventory, fields)
+        except HookError as error:
+            # The lock is given back, and the line written, where every failed run ends.
+            journals.note(self.journal, failed=f"before-deploy: {error}"[:300])
+            return {"failed": True, "msg": f"{error}\nNothing has been changed."}
+        told += [f"  {line}\n" for line in words.splitlines()]
+        return {**done, "changed": False, "diff": {"prepared": "".join(told)} if told else {}}
+
+    def finish(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Write down what was done, store the version, give the lock back."""
+        journal = journals.read(self.journal)
+        # The hosts do this side by side, and the first one gives the lock back.
+        taken = [entry["taken"] for entry in journal if "taken" in entry]
+        lock = journals.lock_of(journal) if args["first"] else (taken or [{}])[-1]
+        if not lock or self._task.check_mode:
+            return {"changed": False}
+        changed = [change for entry in journal for change in entry.get("changed", [])]
+        new = any(entry.get("defines") for entry in journal) or not lock.get("stored")
+        versioned = args.get("version") is None and lock["operation"] != "restart"
+        store = lock["number"] if versioned and new and args.get("projects") else None
+        number = store if args.get("version") is None else args["version"]
+        line = {
+            **{key: lock[key] for key in FIELDS},
+            "what": changed,
+            "result": "ok",
+            "version": lock.get("current") if number is None else number,
+        }
+        done = self.on_host(
+            do="finish",
+            folder=args["folder"],
+            projects=args.get("projects"),
+            first=args["first"],
+            name=lock["name"],
+            # What changed nothing is not written down; the first version always is.
+            line=line if changed or store is not None else {},
+            store=store,
+            meta={**{key: lock[key] for key in FIELDS}, **args.get("meta", {})},
+        )
+        if done.get("failed") or not args["first"]:
+            return done
+        journals.note(self.journal, finished=True)
+        try:
+            words = run_hook("after-deploy", self.inventory, line)
+        except HookError as error:
+            return {"failed": True, "msg": f"the {lock['operation']} is done and recorded; {error}"}
+        told = [f"  {row}\n" for row in words.splitlines()]
+        if done.get("broken"):
+            told.append("  the lock of this run was broken meanwhile: see make history\n")
+        return {
+            **done,
+            "version": line["version"],
+            "new": store is not None,
+            "diff": {"prepared": "".join(told)} if told else {},
+        }
+
+    def failed(self, _: dict[str, Any]) -> dict[str, Any]:
+        """End a run that has failed: its line, its lock, its hook."""
+        journal = journals.read(os.environ.get(journals.FAILED, os.devnull))
+        lock = journals.lock_of(journal)
+        if not lock:
+            return {"changed": False}
+        reasons = [entry["failed"] for entry in journal if "failed" in entry]
+        line = {
+            **{key: lock[key] for key in FIELDS},
+            "what": [change for entry in journal for change in entry.get("changed", [])],
+            "result": f"failed: {reasons[-1] if reasons else 'interrupted'}",
+        }
+        done = self.on_host(do="finish", folder=lock["folder"], name=lock["name"], line=line)
+        try:
+            run_hook("failed", Path(lock["inventory"]), line)
+        except HookError as error:
+            return {"failed": True, "msg": str(error)} if not done.get("failed") else done
+        return done
+
+    def read(self, args: dict[str, Any]) -> dict[str, Any]:
+        """The record, as lines for a person."""
+        done = self.on_host(do="read", folder=args["folder"])
+        if done.get("failed"):
+            return done
+        return {**done, "told": table(done, int(args["most"]), args["kept"])}
+
+    def unlock(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Break a lock by its name."""
+        line = {"operation": "unlock", **who(), "what": [f"lock {args['name']}"], "result": "ok"}
+        done = self.on_host(do="unlock", folder=args["folder"], name=args["name"], line=line)
+        holder = done.get("holder")
+        if done.get("failed") or done.get("broken"):
+            return {**done, "told": f"lock {args['name']} is broken" if done.get("broken") else ""}
+        if not holder:
+            return {"changed": False, "told": "no lock is held"}
+        return {"failed": True, "msg": refusal(holder)}
+
+    def version(self, args: dict[str, Any]) -> dict[str, Any]:
+        """What a version was made from on this host."""
+        names = ("folder", "projects", "first")
+        return self.on_host(
+            do="version", to=str(args["to"]), **{name: args[name] for name in names}
+        )
+
+
+def table(found: Mapping[str, Any], most: int, kept: int) -> list[str]:
+    """The record for a person, the newest last."""
+    lines = found["lines"][-most:]
+    told = []
+    for line in lines:
+        number = line.get("version")
+        commit = f"{line.get('commit', '')}{' +changes' if line.get('dirty') else ''}"
+        told.append(
+            f"{line.get('time', ''):<21}{line.get('operation', ''):<9}"
+            f"{'' if number is None else 'version ' + str(number):<12}{commit:<22}"
+            f"{line.get('user', '')} on {line.get('host', '')}  {line.get('result', '')}"
+        )
+        told += [f"    {what}" for what in line.get("what", [])]
+        told += [f"    {line['note']}"] if line.get("note") else []
+    if not told:
+        told = ["nothing is recorded yet"]
+    used = found["used"]
+    if used:
+        told += [
+            "",
+            f"version {used[0]} runs; images are kept of {', '.join(map(str, used[:kept]))}",
+        ]
+    holder = found.get("holder")
+    if holder:
+        told.append(refusal(holder).replace(" Nothing has been changed.", ""))
+    return told
