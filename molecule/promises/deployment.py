@@ -181,21 +181,38 @@ class Deployment:
         path = self.state / "operator" / "group_vars" / "all" / f"{name}.yml"
         path.write_text(yaml.safe_dump(variables))
 
-    def make(self, target: str, *arguments: str, logged: bool = True) -> Run:
-        """Run a make target against the host as somebody who has nothing but its address.
-
-        What is meant to print secrets is not `logged`: the logs are searched for them.
-        """
+    def made(self, target: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+        """Return the command and the variables of somebody who has nothing but the address."""
         ssh = f"-o UserKnownHostsFile={self.state / 'known_hosts'} -o IdentitiesOnly=yes"
         environment = {
             "ANSIBLE_SSH_COMMON_ARGS": ssh,
             "ANSIBLE_PRIVATE_KEY_FILE": str(self.state / "id_ed25519"),
             "MAKEFLAGS": "",
-            **({} if logged else {"ANSIBLE_LOG_PATH": os.devnull}),
         }
         where = (f"HOST={self.address}", f"SSH_USER={USER}")
-        argv = ("make", target, *where, *arguments)
-        return self.command(*argv, environment=environment, logged=logged)
+        return ["make", target, *where, *arguments], {**os.environ, **environment}
+
+    def make(
+        self,
+        target: str,
+        *arguments: str,
+        logged: bool = True,
+        code: int | None = 0,
+        seconds: int = 0,
+    ) -> Run:
+        """Run a make target against the host as somebody who has nothing but its address.
+
+        Parameters:
+            logged: what is meant to print secrets is not: the logs are searched for them.
+            code: the exit code that is expected; None takes any.
+            seconds: end it after so long, for what goes on by itself; 0: wait for its end.
+        """
+        argv, environment = self.made(target, *arguments)
+        if not logged:
+            environment["ANSIBLE_LOG_PATH"] = os.devnull
+        if seconds:
+            argv, code = ["timeout", "--signal=INT", str(seconds), *argv], None
+        return self.command(*argv, environment=environment, logged=logged, code=code)
 
 
 def eventually(test: Callable[[], bool], seconds: float, what: str) -> None:

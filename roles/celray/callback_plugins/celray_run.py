@@ -123,7 +123,8 @@ class CallbackModule(CallbackBase):
     def give_back(self, lock: dict[str, Any]) -> None:
         """Have the failed run written down and its lock given back."""
         why = "Ansible would ask for a password again"
-        if not any(context.CLIARGS.get(option) for option in ASKS):
+        prompts = [word for word in context.CLIARGS.get("vault_ids") or [] if "prompt" in word]
+        if not prompts and not any(context.CLIARGS.get(option) for option in ASKS):
             playbooks = set(context.CLIARGS.get("args") or [])
             arguments = [word for word in sys.argv[1:] if word not in playbooks]
             try:

@@ -273,11 +273,13 @@ class ActionModule(ActionBase):
         except HookError as error:
             return {"failed": True, "msg": f"the {lock['operation']} is done and recorded; {error}"}
         told = [f"  {row}\n" for row in words.splitlines()]
+        used = [line["version"], *(one for one in lock["used"] if one != line["version"])]
         if done.get("broken"):
             told.append("  the lock of this run was broken meanwhile: see make history\n")
         return {
             **done,
             "version": line["version"],
+            "kept": kept(used[: int(args["kept"])]),
             "new": store is not None,
             "diff": {"prepared": "".join(told)} if told else {},
         }
@@ -327,7 +329,14 @@ class ActionModule(ActionBase):
         )
 
 
-def table(found: Mapping[str, Any], most: int, kept: int) -> list[str]:
+def kept(numbers: list[int]) -> str:
+    """Which versions can come back, for a person."""
+    if not numbers[1:]:
+        return "images are kept of the last versions, for make rollback"
+    return f"images are kept of {', '.join(map(str, numbers))}; make rollback TO={numbers[1]}"
+
+
+def table(found: Mapping[str, Any], most: int, most_kept: int) -> list[str]:
     """The record for a person, the newest last."""
     lines = found["lines"][-most:]
     told = []
@@ -345,10 +354,7 @@ def table(found: Mapping[str, Any], most: int, kept: int) -> list[str]:
         told = ["nothing is recorded yet"]
     used = found["used"]
     if used:
-        told += [
-            "",
-            f"version {used[0]} runs; images are kept of {', '.join(map(str, used[:kept]))}",
-        ]
+        told += ["", f"version {used[0]} runs; {kept(used[:most_kept])}"]
     holder = found.get("holder")
     if holder:
         told.append(refusal(holder).replace(" Nothing has been changed.", ""))

@@ -106,8 +106,10 @@ class History:
 
     def make(self) -> None:
         """Make the directory; readable by its owner alone, since it tells what was deployed."""
-        os.makedirs(self.versions_folder, mode=0o700, exist_ok=True)
-        os.chmod(self.folder, 0o700)
+        if not os.path.isdir(self.versions_folder):
+            os.makedirs(os.path.dirname(self.folder), mode=0o750, exist_ok=True)
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
+            os.makedirs(self.versions_folder, mode=0o700, exist_ok=True)
 
     def holder(self) -> dict[str, Any] | None:
         """Who holds the lock."""

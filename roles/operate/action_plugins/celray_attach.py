@@ -22,6 +22,8 @@ class ActionModule(ActionBase):
             connection: Any = self._connection
             ssh = connection.get_option("ssh_executable")
             built = connection._build_command(ssh, "ssh", "-t", connection.host, shlex.join(argv))
+            # A connection of its own: the shared one would go on holding this terminal's output.
+            built[1:1] = ["-o", "ControlMaster=no", "-o", "ControlPath=none"]
             argv = [word.decode() if isinstance(word, bytes) else str(word) for word in built]
         elif self._connection.transport != "local":
             why = f"a {self._connection.transport} connection cannot be attached to"
