@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -171,3 +172,36 @@ def test_a_text_that_looks_like_a_number_stays_a_text(generation: str, tmp_path:
     for kind in ("environment", "labels"):
         values = {key.lower(): str(value) for key, value in read[kind].items()}
         assert [values[f"v{number}"] for number in range(len(LIKE_NUMBERS))] == [*LIKE_NUMBERS]
+
+
+@given(project=projects(), data=st.data())
+def test_what_is_stored_for_a_rollback_gives_the_same_digests_and_holds_no_secret(
+    project: tuple[dict[str, Any], dict[str, str]], data: st.DataObject
+) -> None:
+    """Any split of the files into plain and secret ones, and files that came later."""
+    definition, files = project
+    secret = {n: data.draw(st.booleans()) for n in files}
+    files = {n: f"canary-{n}-{text}" if secret[n] else text for n, text in files.items()}
+    action = load(ACTION)
+    kinds = {kind: {n: files[n] for n in files if secret[n] is kind} for kind in (True, False)}
+    text = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True)
+    _, services, _ = action.prepare(text, FOLDER, files, KEY)
+    stored = json.loads(json.dumps(action.to_store(text, "", kinds, services)))
+    assert "canary-" not in json.dumps(stored)
+    assert stored["images"] == ["celray/example:1"]
+
+    now = {True: {**kinds[True], "files/came-later": "x"}, False: {"files/plain": "y"}}
+    again = action.as_stored(stored, now)
+    _, back, _ = action.prepare(stored["definition"], FOLDER, again[True] | again[False], KEY)
+    assert {n: one["digest"] for n, one in back.items()} == digests(definition, files)
+
+
+def test_a_rotated_secret_stays_rotated_and_one_that_is_gone_stops_the_rollback() -> None:
+    action = load(ACTION)
+    stored = {"files": {}, "secret_files": ["files/password"]}
+    assert action.as_stored(stored, {True: {"files/password": "new"}, False: {}}) == {
+        True: {"files/password": "new"},
+        False: {},
+    }
+    with pytest.raises(action.DefinitionError, match="files/password, which this checkout"):
+        action.as_stored(stored, {True: {"files/token": "x"}, False: {}})

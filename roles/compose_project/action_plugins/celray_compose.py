@@ -125,6 +125,22 @@ def prepare(
     return header + body, services, sorted(set(folders))
 
 
+def to_store(
+    definition: str,
+    stand_in: str,
+    kinds: Mapping[bool, Mapping[str, str]],
+    services: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What a rollback needs to do this again: of secret files the names alone."""
+    return {
+        "definition": definition,
+        "stand_in": stand_in,
+        "files": dict(kinds[False]),
+        "secret_files": sorted(kinds[True]),
+        "images": sorted({service["image"] for service in services.values()}),
+    }
+
+
 def as_stored(
     stored: Mapping[str, Any], kinds: dict[bool, dict[str, str]]
 ) -> dict[bool, dict[str, str]]:
@@ -167,13 +183,7 @@ class ActionModule(ActionBase):
                 stand_in |= {"definition": stored["stand_in"]} if stand_in else {}
             files = kinds[True] | kinds[False]
             text, services, folders = prepare(definition, args["folder"], files, key)
-            deployed = {
-                "definition": definition,
-                "stand_in": stand_in.get("definition", ""),
-                "files": kinds[False],
-                "secret_files": sorted(kinds[True]),
-                "images": sorted({service["image"] for service in services.values()}),
-            }
+            deployed = to_store(definition, stand_in.get("definition", ""), kinds, services)
             if not rolling or not stand_in.get("definition"):
                 stand_in = {}
             if stand_in:
