@@ -20,6 +20,8 @@ from ansible.plugins.action import ActionBase
 
 REPO = Path(__file__).resolve().parents[3]
 HOOKS = ("before-deploy", "after-deploy", "failed")
+#: Operations that make a version.
+DEPLOYS = ("deploy", "update", "scale")
 FIELDS = ("operation", "user", "host", "commit", "dirty")
 LAST_LINES = 15
 
@@ -95,18 +97,25 @@ def is_stale(holder: Mapping[str, Any]) -> bool:
     return bool(started(os.getpid())) and started(int(held["pid"])) != held["started"]
 
 
-def refusal(holder: Mapping[str, Any]) -> str:
-    """Why an operation cannot begin: who has the lock, from where, since when, the way out."""
-    name = holder.get("name", "unreadable")
+def begun(holder: Mapping[str, Any]) -> str:
+    """Who has the lock, from where, since when."""
     held = holder.get("process") or {}
     return (
         f"this deployment is locked: {holder.get('user', 'somebody')} on "
-        f"{holder.get('host', 'an unknown machine')} began a {holder.get('operation', 'run')} at "
-        f"{holder.get('since', 'an unknown time')} (process {held.get('pid', 'unknown')} there). "
-        "Nothing has been changed.\n"
-        "way out: wait until it has ended; if that process is gone, make unlock "
-        f"LOCK={name}"
+        f"{holder.get('host', 'an unknown machine')} began: {holder.get('operation', 'a run')}, at "
+        f"{holder.get('since', 'an unknown time')} (process {held.get('pid', 'unknown')} there)"
     )
+
+
+def refusal(holder: Mapping[str, Any]) -> str:
+    """Why an operation cannot begin, and the way out."""
+    return f"{begun(holder)}. Nothing has been changed.\n{way_out(holder)}"
+
+
+def way_out(holder: Mapping[str, Any]) -> str:
+    """What to do about a lock."""
+    name = holder.get("name", "unreadable")
+    return f"way out: wait until it has ended; if that process is gone, make unlock LOCK={name}"
 
 
 # --- hooks ----------------------------------------------------------------------------------------
@@ -222,8 +231,8 @@ class ActionModule(ActionBase):
         if done.get("held"):
             return {"failed": True, "msg": refusal(done["holder"])}
         if check:
-            other = done.get("holder")
-            return {"changed": False, "number": 0, "used": [], "holder": other}
+            told += ["  " + begun(done["holder"]) + "\n"] if done.get("holder") else []
+            return {"changed": False, "diff": {"prepared": "".join(told)} if told else {}}
         lock = {**holder, "folder": args["folder"], "number": done["number"]}
         journals.note(self.journal, taken={**lock, "inventory": str(self.inventory), **done})
         try:
@@ -245,7 +254,7 @@ class ActionModule(ActionBase):
             return {"changed": False}
         changed = [change for entry in journal for change in entry.get("changed", [])]
         new = any(entry.get("defines") for entry in journal) or not lock.get("stored")
-        versioned = args.get("version") is None and lock["operation"] != "restart"
+        versioned = args.get("version") is None and lock["operation"] in DEPLOYS
         store = lock["number"] if versioned and new and args.get("projects") else None
         number = store if args.get("version") is None else args["version"]
         line = {
@@ -357,5 +366,5 @@ def table(found: Mapping[str, Any], most: int, most_kept: int) -> list[str]:
         told += ["", f"version {used[0]} runs; {kept(used[:most_kept])}"]
     holder = found.get("holder")
     if holder:
-        told.append(refusal(holder).replace(" Nothing has been changed.", ""))
+        told += ["", begun(holder), way_out(holder)]
     return told
