@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -27,7 +28,8 @@ from tasks.broker.envelope import MOST_BYTES, Refused, payload_of, read, record_
 from tasks.broker.leases import all_leases
 from tasks.broker.refusals import MOST_LETTERS, put_aside
 from tasks.broker.scripts import COUNTS, DEAD, HELD, LEASES, REFUSED
-from tasks.keeper import Sweeper
+from tasks.client import Client
+from tasks.keeper import Sweeper, is_due_later
 from tasks.task_message import check, identity
 
 FUZZ_SECONDS = float(os.environ.get("CELRAY_FUZZ_SECONDS", "6"))
@@ -152,6 +154,19 @@ def test_a_chord_with_a_part_that_cannot_be_decoded_ends(
     assert joined.state == "FAILURE"
 
 
+def test_a_date_without_a_time_zone_is_taken_as_utc_and_said_to_be(
+    start_worker: StartWorker, client: Celery
+) -> None:
+    worker = start_worker()
+    past = datetime(2020, 1, 1, 12)  # noqa: DTZ001 - what is tested
+    sent = client.send_task(PING, queue="default", eta=past)
+    assert sent.get(timeout=30)["status"] == "pong"
+    worker.says("its eta 2020-01-01T12:00:00 has no time zone and is taken as UTC")
+    aware = client.send_task(PING, queue="default", countdown=0.1)
+    assert aware.get(timeout=30)["status"] == "pong"
+    assert worker.text.count("has no time zone") == 1
+
+
 # -- any bytes
 
 
@@ -170,6 +185,7 @@ def test_the_readers_refuse_or_return_whatever_they_are_given() -> None:
     assert min(verdicts.values()) > 100, verdicts
 
 
+@pytest.mark.timeout(FUZZ_SECONDS + 120)
 def test_no_message_stops_a_worker(
     start_worker: StartWorker, client: Celery, redis: RedisServer
 ) -> None:
@@ -186,11 +202,18 @@ def test_no_message_stops_a_worker(
             broker.rpush("default", json.dumps(protocol_2()))
             wait_for(lambda: not broker.exists("default"), 60)
             assert worker.popen.poll() is None, worker.text[-5000:]
+            redis.client(1).flushdb()  # an hour's results are more than this Redis may hold
     assert worker.popen.pid == pid
     still_works(client, worker)
     # What waits for a date in the future is held; everything else has been dealt with.
-    with redis.client(0) as broker:
-        wait_for(lambda: all("eta" in str(one) for one in broker.hvals(HELD)))
+    with deadletters.connect(redis.url(0)) as broker:
+
+        def waits(record: str) -> bool:
+            with suppress(Refused):  # one that is just being put aside
+                return is_due_later(read(record_of(record)[0].encode(), "tag"))
+            return False
+
+        wait_for(lambda: all(waits(str(one)) for one in broker.hvals(HELD)))
 
 
 @pytest.mark.parametrize("megabytes", [8, 15, 17])
@@ -238,6 +261,21 @@ def test_a_key_that_is_no_list_is_put_out_of_the_way(
         assert broker.exists("celray:aside:default")
         assert broker.ttl("celray:aside:default") > 0
     still_works(client, worker)
+
+
+def test_a_client_finds_and_cancels_beside_any_bytes(client: Celery, redis: RedisServer) -> None:
+    rng = random.Random(17)  # noqa: S311 - a seed, not a secret
+    ours = Client(broker=redis.url(0), backend=redis.url(1))
+    with raw(redis) as broker:
+        for _ in range(100):
+            broker.lpush("default", mutated(rng))
+            broker.hset(HELD, rng.randbytes(4), b"[" + mutated(rng) + b',"","default"]')
+            broker.hset("unacked", rng.randbytes(4), mutated(rng))
+        sent = client.send_task(PING, queue="default")
+        assert ours.task(sent.id).status().position == 101
+        assert ours.queues()["default"]["waiting"] == 101
+        assert ours.task(sent.id).cancel().cancelled
+        assert broker.llen("default") == 100
 
 
 # -- what is held by a worker that has died

@@ -19,7 +19,7 @@ from tasks.broker.leases import all_leases
 from tasks.contracts import Untyped
 from tasks.headers import PASSED_ON
 from tasks.settings import get_settings
-from tasks.task_message import check
+from tasks.task_message import check, is_naive
 
 logger = get_logger(__name__)
 
@@ -81,7 +81,9 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
 
         def on_task_received(message: Untyped) -> None:
             try:
-                check(message.headers, _payload(message))
+                payload = _payload(message)
+                check(message.headers, payload)
+                _warn_of_local_times(message.headers, payload)
                 handle(message)
             except Refused as refused:
                 refused.task_id = refused.task_id or _known(message)[0]
@@ -194,6 +196,23 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         for request in going_on:
             state.requests[request.id] = request
             state.reserved_requests.add(request)
+
+
+def _warn_of_local_times(headers: dict[str, Any], payload: object) -> None:
+    """Say that a date has no time zone: its sender may have meant local time."""
+    for fields in (headers, payload):
+        if not isinstance(fields, dict):
+            continue
+        for name in ("eta", "expires"):
+            if fields.get(name) is not None and is_naive(fields[name]):
+                logger.warning(
+                    "%s[%s]: its %s %s has no time zone and is taken as UTC; a client should have "
+                    "enable_utc on (docs/submit.md)",
+                    fields.get("task"),
+                    fields.get("id"),
+                    name,
+                    fields[name],
+                )
 
 
 def _payload(message: Untyped) -> object:

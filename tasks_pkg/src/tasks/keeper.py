@@ -166,7 +166,7 @@ class Sweeper:
         Raises:
             redis.exceptions.RedisError: the result store does not answer.
         """
-        if _is_due_later(message):
+        if is_due_later(message):
             return None
         task_id, name = identity(message)
         task = self._app.tasks.get(name)
@@ -234,7 +234,7 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def _is_due_later(message: dict[str, Any]) -> bool:
+def is_due_later(message: dict[str, Any]) -> bool:
     """Tell whether a task has an ETA that is still to come."""
     eta = message["headers"].get("eta")
     if "task" not in message["headers"]:

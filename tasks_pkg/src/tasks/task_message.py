@@ -37,6 +37,11 @@ def _is_date(value: object) -> bool:
     return isinstance(moment, datetime)
 
 
+def is_naive(value: object) -> bool:
+    """Tell whether a date that has been checked says no time zone."""
+    return isinstance(value, str | datetime) and maybe_iso8601(value).tzinfo is None
+
+
 def _is_limits(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(_is_seconds, value))  # noqa: PLR2004
 

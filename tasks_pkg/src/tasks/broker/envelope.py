@@ -263,10 +263,17 @@ def record_of(stored: str) -> tuple[str, str]:
 
     Args:
         stored: the record; bytes that are not UTF-8 stand in it as surrogates.
+
+    Raises:
+        ValueError: it is no record.
     """
     end = stored.rfind(',"",')
-    if not stored.startswith("[") or not stored.endswith("]") or end < 0:
-        # Written by another program, with white space in it.
-        message, _, queue = loads(stored)
-        return dumps(message), str(queue)
-    return stored[1:end], str(loads(stored[end + 4 : -1]))
+    try:
+        if not stored.startswith("[") or not stored.endswith("]") or end < 0:
+            # Written by another program, with white space in it.
+            message, _, queue = loads(stored)
+            return dumps(message), str(queue)
+        return stored[1:end], str(loads(stored[end + 4 : -1]))
+    except Exception as error:  # noqa: BLE001 - kombu's decoders raise what they like
+        reason = f"no record of a message: {str(error)[:200]}"
+        raise ValueError(reason) from None

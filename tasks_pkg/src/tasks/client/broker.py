@@ -142,7 +142,7 @@ class Broker:
             for stored in cast("list[str]", self._client.hvals(key)):
                 try:
                     yield record_of(stored)
-                except (ValueError, TypeError):  # anybody may have written it
+                except ValueError:  # anybody may have written it
                     continue
 
 
