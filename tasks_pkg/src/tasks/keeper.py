@@ -155,7 +155,8 @@ class Sweeper:
         keys = [HELD, LEASES, list_of(queue, message)]
         # A fetch makes a new tag: a holder that comes back sees that it is no longer the holder.
         if self._restore(keys=keys, args=[tag, dumps(message), "right", f"{score:.6f}"]):
-            logger.warning("%s: its worker is gone, delivered again", what)
+            count = f"{deliveries + 1} of {most}" if began else "it had not begun"
+            logger.warning("%s: its worker is gone, delivered again (%s)", what, count)
 
     def _began(self, tag: str, message: dict[str, Any]) -> bool | None:
         """Tell whether a task has begun in the delivery that has lapsed; None: it was not due yet.
