@@ -20,7 +20,14 @@ from redis.exceptions import OutOfMemoryError
 
 from tasks import duplicates, outcomes, revocations
 from tasks.broker.leases import disk_full
-from tasks.broker.scripts import STATE, STATE_WITHIN_RESERVE, STORE, SUCCEEDED, within_reserve
+from tasks.broker.scripts import (
+    CHORD,
+    STATE,
+    STATE_WITHIN_RESERVE,
+    STORE,
+    SUCCEEDED,
+    within_reserve,
+)
 from tasks.contracts import Untyped
 
 #: What the script says of a start that it has not stored.
@@ -131,13 +138,18 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
         group, chord = getattr(request, "group", None), getattr(request, "chord", None)
         if group and chord:
             size = chord.get("chord_size")
-            with self.client.pipeline(transaction=False) as pipe:
-                body = {"ex": self.chord_expires or None, "nx": True}
-                pipe.set(self._body_key(group), self.encode(dict(chord)), **body)
-                if isinstance(size, int) and size > 0:
-                    pipe.set(self.get_key_for_group(group, ".s"), size, **body)
-                self.ensure(pipe.execute, ())
+            keys = [self._body_key(group), self.get_key_for_group(group, ".s")]
+            known = size if isinstance(size, int) else 0
+            arguments = [self.encode(dict(chord)), known, int(self.chord_expires or 0)]
+            self.ensure(self._leave_body, (keys, arguments))
         super().on_chord_part_return(request, state, result, propagate=propagate, **kwargs)
+
+    def _leave_body(self, keys: list[Untyped], arguments: list[Untyped]) -> None:
+        self._chord_script(keys=keys, args=arguments, client=self.client)
+
+    @cached_property
+    def _chord_script(self) -> Untyped:
+        return self.client.register_script(within_reserve(CHORD))
 
     def body_of(self, group: str) -> dict[str, Untyped] | None:
         """Return the body of a chord of which a part has ended already."""

@@ -223,6 +223,17 @@ return redis.call('PUBLISH', KEYS[1], ARGV[2])
 """
 )
 
+#: KEYS a chord's body, its size; ARGV body, size (0: not known), seconds to keep them (0: for
+#: ever). What is there stays.
+CHORD: Final = """
+local values = {ARGV[1], tonumber(ARGV[2]) > 0 and ARGV[2] or nil}
+for i, value in ipairs(values) do
+  if redis.call('SETNX', KEYS[i], value) == 1 and tonumber(ARGV[3]) > 0 then
+    redis.call('EXPIRE', KEYS[i], ARGV[3])
+  end
+end
+"""
+
 #: How a stored success begins: Celery writes the state first (``tests/test_ahead.py``).
 SUCCEEDED: Final = '{"status": "SUCCESS",'
 
