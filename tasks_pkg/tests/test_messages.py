@@ -305,6 +305,21 @@ def test_the_keeper_deals_with_each_record_by_itself(app: Celery, redis: RedisSe
     assert leases in all_leases()
 
 
+def test_putting_aside_never_looks_like_a_lease_that_another_took(
+    app: Celery, redis: RedisServer
+) -> None:
+    with app.connection_for_read() as connection, redis.client(0) as broker:
+        channel = connection.default_channel
+        for number in range(500):
+            broker.lpush("default", f"not JSON {number}")
+        assert channel.basic_get("default") is None
+        leases = channel.leases
+        while leases.held:
+            assert leases.renew() == set()
+        wait_for(settled(redis, "default"))
+        assert broker.zcard(REFUSED) == 500
+
+
 def test_a_record_is_read_back_whatever_the_message_is() -> None:
     rng = random.Random(3)  # noqa: S311 - a seed, not a secret
     for _ in range(500):

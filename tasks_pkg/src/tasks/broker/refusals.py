@@ -81,7 +81,7 @@ class Refusals:
 
     Args:
         broker: a client of the broker's database, with short time limits.
-        done: called with a delivery tag when its message is put aside.
+        done: called with a delivery tag when this process no longer holds its message.
     """
 
     def __init__(self, broker: Redis, done: Callable[[str], Any]) -> None:
@@ -113,6 +113,9 @@ class Refusals:
                     _answer[0](refused)
                 except Exception:
                     logger.exception("task %s cannot be told that it was refused", refused.task_id)
+            # First: a lease that is gone from Redis while it is still held here ends the worker. If
+            # it lapses before Redis answers, whoever finds it puts the same letter aside.
+            self._done(tag)
             while True:
                 try:
                     put_aside(self._broker, tag, queue_name, item, refused)
@@ -120,4 +123,3 @@ class Refusals:
                 except (RedisError, OSError) as error:
                     logger.warning("a refused message waits to be put aside: %s", error)
                     time.sleep(_TRY_AGAIN)
-            self._done(tag)
