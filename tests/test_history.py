@@ -268,7 +268,8 @@ def test_the_images_of_the_last_three_versions_stay(
         {
             "docker": "true",
             "images": ["celray/worker:6"],
-            "stored": [str(tmp_path / f"versions/{number}.json") for number in [*used, 99]],
+            "history": str(tmp_path),
+            "stored": [*used, 99],
         }
     )
     assert done["removed"] == [f"celray/worker:{number}" for number in (1, 2, 3)]

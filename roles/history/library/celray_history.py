@@ -110,6 +110,7 @@ class History:
             os.makedirs(os.path.dirname(self.folder), mode=0o750, exist_ok=True)
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
             os.makedirs(self.versions_folder, mode=0o700, exist_ok=True)
+            os.chmod(self.folder, 0o700)  # it may have been there
 
     def holder(self) -> dict[str, Any] | None:
         """Who holds the lock."""

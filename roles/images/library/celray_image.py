@@ -34,7 +34,8 @@ options:
   build_args: {description: "build: build arguments", type: dict, default: {}}
   pull: {description: "build: an image that must be there first", type: str, default: ""}
   network: {description: "build: what its steps may use", choices: [none, host], default: none}
-  stored: {description: "tidy: files of versions whose images stay", type: list, default: []}
+  stored: {description: "tidy: versions whose images stay", type: list, elements: int, default: []}
+  history: {description: "tidy: the directory that the versions are in (roles/history)", type: path}
   target: {description: "save, load: the tar file", type: path}
 author: celray
 """
@@ -294,12 +295,13 @@ def load(params: dict[str, Any]) -> dict[str, Any]:
     return {"changed": True}
 
 
-def images_of(paths: list[str]) -> set[str]:
+def images_of(history: str, versions: list[int]) -> set[str]:
     """The images of stored versions (roles/history)."""
     found: set[str] = set()
-    for path in paths:
-        with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
-            with open(path) as handle:
+    for number in versions:
+        # A version that this host had no part in has no file here.
+        with contextlib.suppress(FileNotFoundError):
+            with open(os.path.join(history, "versions", f"{number}.json")) as handle:
                 projects = json.load(handle)["projects"]
             found |= {image for project in projects.values() for image in project["images"]}
     return found
@@ -310,7 +312,12 @@ def tidy(params: dict[str, Any]) -> dict[str, Any]:
     ours = [tag for tag in list_images(params["docker"]) if tag.startswith("celray/")]
     used = call(params["docker"], "ps", "-a", "--format", "{{.Image}}").split()
     removed = []
-    for tag in sorted(set(ours) - set(params["images"]) - set(used) - images_of(params["stored"])):
+    for tag in sorted(
+        set(ours)
+        - set(params["images"])
+        - set(used)
+        - images_of(params["history"], params["stored"])
+    ):
         done = subprocess.run([params["docker"], "rmi", tag], capture_output=True, check=False)
         removed += [tag] if done.returncode == 0 else []
     return {"changed": bool(removed), "removed": removed}
@@ -349,7 +356,8 @@ def main() -> None:
             "pull": {"type": "str", "default": ""},
             "network": {"choices": ["none", "host"], "default": "none"},
             "target": {"type": "path"},
-            "stored": {"type": "list", "elements": "path", "default": []},
+            "stored": {"type": "list", "elements": "int", "default": []},
+            "history": {"type": "path"},
         },
         supports_check_mode=True,
     )
