@@ -223,6 +223,17 @@ def test_a_rollback_goes_to_the_version_before_and_a_rollback_of_it_comes_back(
     assert deploy(tmp_path, "a:4") == 4
 
 
+def test_nothing_from_before_a_destroy_is_offered(tmp_path: Path) -> None:
+    deploy(tmp_path, "a:1")
+    deploy(tmp_path, "a:2")
+    take(tmp_path)
+    finish(tmp_path, line={"operation": "destroy", "version": None})
+    assert step(tmp_path, "read")["used"] == []
+    assert deploy(tmp_path, "a:3") == 3
+    refused = step(tmp_path, "version", projects=str(tmp_path / "projects"))
+    assert "no version before" in refused["msg"]
+
+
 def test_after_a_failed_deploy_a_rollback_goes_to_what_ran_before_it(tmp_path: Path) -> None:
     deploy(tmp_path, "a:1")
     deploy(tmp_path, "a:2")
@@ -384,6 +395,14 @@ def test_a_run_that_fails_is_recorded_and_gives_its_lock_back(place: _Place) -> 
     assert "version" not in line
     assert not place.locked
     assert place.told("failed")["CELRAY_RESULT"] == line["result"]
+
+
+@pytest.mark.parametrize("loop", [[], ["one", "two"]])
+def test_the_reason_is_what_the_program_said(place: _Place, loop: list[str]) -> None:
+    task = {"shell": "echo the cause >&2; exit 3", **({"loop": loop} if loop else {})}
+    assert place.run(task).code == 2
+    (line,) = place.lines()
+    assert line["result"] == "failed: here: Work: non-zero return code: the cause"
 
 
 def test_an_interrupted_run_is_recorded_and_gives_its_lock_back(place: _Place) -> None:

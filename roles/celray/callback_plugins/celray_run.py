@@ -70,6 +70,15 @@ def changes_of(data: dict[str, Any], name: str) -> tuple[list[str], bool]:
     return [name], isinstance(actions, dict)
 
 
+def reason(result: Any) -> str:
+    """Why a task failed, in one line."""
+    words = str(result.result.get("msg", "failed")).strip() or "failed"
+    words = words.removeprefix("Task failed: ").removeprefix("Module failed: ")
+    last = str(result.result.get("stderr") or "").strip().splitlines()[-1:]
+    said = ": ".join([words.splitlines()[0], *last])
+    return f"{result.host.get_name()}: {result.task.get_name().split(' : ')[-1]}: {said}"[:LONGEST]
+
+
 class CallbackModule(CallbackBase):
     """Writes the journal, and reads it at the end."""
 
@@ -97,13 +106,12 @@ class CallbackModule(CallbackBase):
         note(self.path, changed=[where + change for change in changes], defines=defines)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        if not ignore_errors:
-            words = str(result.result.get("msg", "failed")).strip() or "failed"
-            name = result.task.get_name().split(" : ")[-1]
-            first = (
-                words.removeprefix("Task failed: ").removeprefix("Module failed: ").splitlines()[0]
-            )
-            note(self.path, failed=f"{result.host.get_name()}: {name}: {first}"[:LONGEST])
+        # Of a loop, the items have said it.
+        if not ignore_errors and "results" not in result.result:
+            note(self.path, failed=reason(result))
+
+    def v2_runner_item_on_failed(self, result: Any) -> None:
+        note(self.path, failed=reason(result))
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         note(self.path, failed=f"{result.host.get_name()} cannot be reached")

@@ -263,6 +263,8 @@ class ActionModule(ActionBase):
             "result": "ok",
             "version": lock.get("current") if number is None else number,
         }
+        if lock["operation"] == "destroy":
+            line["version"] = None
         done = self.on_host(
             do="finish",
             folder=args["folder"],
@@ -364,6 +366,8 @@ def table(found: Mapping[str, Any], most: int, most_kept: int) -> list[str]:
     used = found["used"]
     if used:
         told += ["", f"version {used[0]} runs; {kept(used[:most_kept])}"]
+    elif lines:
+        told += ["", "nothing that a rollback could go back to has run"]
     holder = found.get("holder")
     if holder:
         told += ["", begun(holder), way_out(holder)]

@@ -179,11 +179,18 @@ class History:
         return int(max([0, *self.numbers(), *recorded])) + 1
 
     def used(self) -> list[int]:
-        """The versions that have run, the last one first, each once."""
+        """The versions that have run, the last one first, each once.
+
+        What ran before a destroy has no images any more.
+        """
         found: list[int] = []
         for line in reversed(self.lines()):
             number = line.get("version")
-            if line.get("result") == "ok" and isinstance(number, int) and number not in found:
+            if line.get("result") != "ok":
+                continue
+            if line.get("operation") == "destroy":
+                break
+            if isinstance(number, int) and number not in found:
                 found.append(number)
         return found
 
