@@ -394,7 +394,9 @@ def test_a_run_that_fails_is_recorded_and_gives_its_lock_back(place: _Place) -> 
     assert line["what"] == ["Work"]
     assert "version" not in line
     assert not place.locked
-    assert place.told("failed")["CELRAY_RESULT"] == line["result"]
+    told = place.told("failed")
+    assert told["CELRAY_RESULT"] == line["result"]
+    assert not [name for name in told if name.startswith("CELRAY_RUN")], "it may call make itself"
 
 
 @pytest.mark.parametrize("loop", [[], ["one", "two"]])
@@ -439,6 +441,17 @@ def test_a_run_that_was_killed_leaves_a_lock_that_the_next_one_takes_over(place:
     (place.history / "lock.json").write_text(json.dumps(holder))
     assert place.run(CHANGE).code == 0
     assert [line["operation"] for line in place.lines()] == ["update", "deploy"]
+
+
+def test_a_run_under_settings_of_somebody_elses_is_recorded_all_the_same(place: _Place) -> None:
+    """The journal's plugin comes with the role, whatever ansible.cfg says."""
+    empty = str(place.folder)
+    settings = {"ANSIBLE_CALLBACK_PLUGINS": empty, "ANSIBLE_STDOUT_CALLBACK": "default"}
+    assert place.run(CHANGE, STOP, **settings).code == 2
+    (line,) = place.lines()
+    assert line["what"] == ["Work"]
+    assert line["result"].endswith("the disk is full")
+    assert not place.locked
 
 
 def test_another_ones_lock_stops_a_run_before_it_changes_anything(place: _Place) -> None:

@@ -31,7 +31,8 @@ JOURNAL = "CELRAY_RUN"
 PROCESS = "CELRAY_RUN_PROCESS"
 #: Set for the run that ends a failed one: the failed one's journal.
 FAILED = "CELRAY_RUN_FAILED"
-SECONDS = 120
+#: For that run, with the operator's hook in it.
+SECONDS = 1800
 #: Options that make Ansible ask for a password: a second run must not.
 ASKS = ("ask_pass", "become_ask_pass", "ask_vault_pass")
 LONGEST = 300

@@ -121,6 +121,12 @@ def way_out(holder: Mapping[str, Any]) -> str:
 # --- hooks ----------------------------------------------------------------------------------------
 
 
+def outside() -> dict[str, str]:
+    """The environment without what this run keeps there: a hook may call make, as in a rollback."""
+    ours = (journals.JOURNAL, journals.PROCESS, journals.FAILED, "CELRAY_RAW", "CELRAY_SHORT")
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
 def run_hook(name: str, folder: Path, fields: Mapping[str, Any]) -> str:
     """Run a hook if there is one; gives what it said.
 
@@ -145,7 +151,7 @@ def run_hook(name: str, folder: Path, fields: Mapping[str, Any]) -> str:
         done = subprocess.run(
             [str(hook)],
             cwd=folder,
-            env={**os.environ, **environment},
+            env={**outside(), **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
