@@ -26,10 +26,21 @@ HOST: dict[str, Any] = {
     "user": "op",
     "hostname": "gpu-7",
     "sudo": True,
-    "os": {"id": "debian", "id_like": ""},
+    "os": {"id": "debian", "id_like": "", "version_id": "12"},
     "memory_mb": 16_000,
     "engine": {
         "path": "/usr/bin/docker",
+        "clients": [{"path": "/usr/bin/docker", "kind": "docker"}],
+        "clients_failed": [],
+        "daemon": "/usr/sbin/dockerd",
+        "package": "docker.io",
+        "kind": "docker",
+        "rootless": False,
+        "name": "gpu-7",
+        "endpoint": [],
+        "units": {},
+        "last_lines": [],
+        "socket": "/var/run/docker.sock",
         "snap": False,
         "access": "direct",
         "error": "",
@@ -68,12 +79,12 @@ def put(*path: str | int, **values: Any) -> Callable[[dict[str, Any]], None]:
 
 def absent_without_sudo(host: dict[str, Any]) -> None:
     host.update(sudo=False, compose={})
-    host["engine"].update(path="", access="absent")
+    host["engine"].update(path="", clients=[], kind="", access="absent")
 
 
 def unknown_system(host: dict[str, Any]) -> None:
     host.update(os={"id": "alpine", "id_like": ""}, compose={})
-    host["engine"].update(path="", access="absent")
+    host["engine"].update(path="", clients=[], kind="", access="absent")
 
 
 def somebody_elses_redis(host: dict[str, Any]) -> None:
@@ -170,15 +181,16 @@ def test_asking_for_a_generation_that_is_not_there_is_named() -> None:
 
 def test_v2_is_taken_where_both_are_there_and_v1_where_it_is_asked_for() -> None:
     both = {**HOST["compose"], "v2": {"command": ["docker", "compose"], "version": "2.26.1"}}
-    assert preflight.choose_compose(both, "auto")["generation"] == "v2"
-    assert preflight.choose_compose(both, "v1")["command"] == ["docker-compose"]
-    assert preflight.choose_compose({}, "auto") is None
+    rules = preflight.engine_checks()
+    assert rules.choose_compose(both, "auto")["generation"] == "v2"
+    assert rules.choose_compose(both, "v1")["command"] == ["docker-compose"]
+    assert rules.choose_compose({}, "auto") is None
 
 
 def test_what_can_be_installed_here_is_no_problem() -> None:
     host = copy.deepcopy(HOST)
     host.update(compose={})
-    host["engine"].update(path="", access="absent")
+    host["engine"].update(path="", clients=[], kind="", access="absent")
     assert problems_of(host) == []
 
 

@@ -15,9 +15,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import ansible.module_utils
 from ansible.module_utils.testing import patch_module_args
 
 REPO = Path(__file__).resolve().parents[2]
+# As Ansible does for the roles of a play.
+ansible.module_utils.__path__.extend(
+    str(path) for path in sorted((REPO / "roles").glob("*/module_utils"))
+)
 ROLES = sorted(path for path in (REPO / "roles").iterdir() if path.is_dir())
 
 

@@ -207,6 +207,18 @@ def choose(
     return ""
 
 
+def engine_here() -> bool:
+    """Whether `docker` talks to an engine of this machine, not to one that a setting points at."""
+    docker = shutil.which("docker")
+    if not docker:
+        return False
+    endpoint = (docker, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+    asked = subprocess.run(endpoint, capture_output=True, text=True, check=False)
+    if asked.returncode == 0 and not asked.stdout.startswith("unix://"):
+        return False
+    return subprocess.run([docker, "version"], capture_output=True, check=False).returncode == 0
+
+
 class ActionModule(ActionBase):
     """Arguments: see roles/images/tasks/main.yml. Result: source, images, missing, build_host."""
 
@@ -270,10 +282,4 @@ class ActionModule(ActionBase):
         """This machine when it has an engine (built once, shipped to all), else the host itself."""
         if self._connection.transport == "local":
             return str(task_vars["inventory_hostname"])
-        docker = shutil.which("docker")
-        answers = (
-            docker
-            and subprocess.run([docker, "version"], capture_output=True, check=False).returncode
-            == 0
-        )
-        return "localhost" if answers else str(task_vars["inventory_hostname"])
+        return "localhost" if engine_here() else str(task_vars["inventory_hostname"])

@@ -10,6 +10,10 @@ description:
   - Only what carries the project's label or name goes. Queued work is in the Redis directory and
     stays unless that directory is named.
 options:
+  docker:
+    description: The engine's client; empty on a host without an engine.
+    type: str
+    default: docker
   folders: {description: Directories to remove, type: list, elements: path, required: true}
   parents:
     description:
@@ -41,9 +45,10 @@ from ansible.module_utils.basic import AnsibleModule
 
 def docker(module: AnsibleModule, *argv: str) -> list[str]:
     """Lines of a docker command; on a host without an engine there is nothing to remove."""
-    if not shutil.which("docker"):
+    client = module.params["docker"]
+    if not client or not shutil.which(client):
         return []
-    rc, out, err = module.run_command(["docker", *argv])
+    rc, out, err = module.run_command([client, *argv])
     if rc:
         module.fail_json(msg=f"docker {argv[0]}: {err.strip()}")
     return [line for line in out.splitlines() if line]
@@ -52,6 +57,7 @@ def docker(module: AnsibleModule, *argv: str) -> list[str]:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
+            "docker": {"type": "str", "default": "docker"},
             "folders": {"type": "list", "elements": "path", "required": True},
             "parents": {"type": "list", "elements": "path", "default": []},
         },

@@ -32,11 +32,8 @@ OVERRIDES = "celray_worker_overrides (make scale, or group_vars/all/worker_overr
 WORDS = {str: "a text", list: "a list", int: "a whole number"}
 DEBIAN = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 SIZE = re.compile(r"^[1-9][0-9]*[bkmg]$")
-# docker-compose 1.29.2 never asks for a newer API than this.
-COMPOSE_V1_API = (1, 38)
 CLOCK_TOLERANCE_SECONDS = 30
 PORTS = range(1, 65536)
-INSTALLABLE = ("debian", "ubuntu")
 
 
 @dataclass(frozen=True)
@@ -68,10 +65,6 @@ schedules = load(REPO / "tasks_pkg/src/tasks/schedules.py")
 
 def nearest(word: Any, known: Iterable[str]) -> str:
     return str(schedules.nearest(word, known))
-
-
-def version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", text)[:2])
 
 
 # --- the catalogue and what refers to it ----------------------------------------------------------
@@ -375,84 +368,12 @@ def check_variables(names: Iterable[str], known: set[str]) -> list[Problem]:
 # --- the host -------------------------------------------------------------------------------------
 
 
-def choose_compose(compose: Mapping[str, Any], wanted: str) -> dict[str, Any] | None:
-    order = ("v2", "v1") if wanted == "auto" else (wanted,)
-    for generation in order:
-        if generation in compose:
-            return {"generation": generation, **compose[generation]}
-    return None
+def engine_checks() -> Any:
+    return load(REPO / "roles/preflight/action_plugins/celray_preflight_engine.py")
 
 
 def check_engine(host: Mapping[str, Any], wanted: str) -> list[Problem]:
-    engine, compose = host["engine"], choose_compose(host["compose"], wanted)
-    who = f"{host['user']}@{host['hostname']}"
-    installable = {host["os"]["id"], *host["os"]["id_like"].split()} & set(INSTALLABLE)
-    problems = []
-    if engine["snap"]:
-        problems.append(
-            Problem(
-                f"Docker at {engine['path']} is packaged as a snap, which cannot run containers "
-                "under no-new-privileges ('operation not permitted') and sees /opt read-only",
-                "the host's packages",
-                "snap remove docker, then install docker.io from the distribution",
-            )
-        )
-    if engine["access"] == "denied":
-        problems.append(
-            Problem(
-                f"{who} may not talk to the container engine: {engine['error']}",
-                "the host's groups and sudoers",
-                f"usermod -aG docker {host['user']}, or give {host['user']} sudo without a "
-                "password",
-            )
-        )
-    if engine["access"] in ("absent", "stopped") and not host["sudo"]:
-        state = (
-            "is not installed"
-            if engine["access"] == "absent"
-            else f"does not answer ({engine['error']})"
-        )
-        problems.append(
-            Problem(
-                f"the container engine {state} and {who} has no privilege to change that",
-                "the host",
-                f"install and start Docker yourself, or give {host['user']} sudo without a "
-                "password",
-            )
-        )
-    elif (engine["access"] == "absent" or not compose) and not installable:
-        missing = "a container engine" if engine["access"] == "absent" else "compose"
-        problems.append(
-            Problem(
-                f"{missing} is missing and {host['os']['id'] or 'this system'} is not one where it "
-                "can be installed here",
-                "the host",
-                "install Docker and compose yourself, then deploy again",
-            )
-        )
-    if wanted != "auto" and not compose and host["compose"]:
-        problems.append(
-            Problem(
-                f"compose {wanted} is asked for, but only {', '.join(host['compose'])} is there",
-                "celray_compose",
-                "set celray_compose: auto, or install the other generation",
-            )
-        )
-    if (
-        compose
-        and compose["generation"] == "v1"
-        and version(engine.get("min_api", "1.0")) > COMPOSE_V1_API
-    ):
-        problems.append(
-            Problem(
-                f"docker-compose {compose['version']} cannot talk to engine {engine['version']}, "
-                f"whose oldest API is {engine['min_api']} (v1 speaks "
-                f"{'.'.join(map(str, COMPOSE_V1_API))})",
-                "the host's packages",
-                "install Compose v2: apt-get install docker-compose-v2 or docker-compose-plugin",
-            )
-        )
-    return problems
+    return [Problem(*found) for found in engine_checks().check(host, wanted)]
 
 
 def check_ports(
@@ -677,9 +598,12 @@ class ActionModule(ActionBase):
             problems += self.of_host(args, host, ports, paths)
             problems += self.of_ray(args, host, task_vars)
             problems += check_size(host, args["min_memory_mb"], skew)
+        else:
+            # Whatever the operation is, it is never done on another machine.
+            problems = [Problem(*found) for found in engine_checks().wrong_machine(host)]
         if problems:
             return result | {"failed": True, "msg": report(problems)}
-        compose = choose_compose(host["compose"], args["compose"])
+        compose = engine_checks().choose_compose(host["compose"], args["compose"])
         notes = self.notes(args) if args["judge"] else []
         return result | {
             "diff": {"prepared": "".join(f"  {note}\n" for note in notes)} if notes else {},

@@ -29,6 +29,7 @@ RETURN = r"""
 host: {description: what was found, returned: always, type: dict}
 """
 
+import functools
 import grp
 import json
 import os
@@ -40,6 +41,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ansible.module_utils import celray_engine  # type: ignore[attr-defined]  # our own
 from ansible.module_utils.basic import AnsibleModule
 
 # Runs as a program of its own too: under sudo, where the owner of a socket is another user.
@@ -158,60 +160,33 @@ def has_sudo(module: AnsibleModule) -> bool:
     )
 
 
-def look_at_engine(module: AnsibleModule, sudo: bool) -> dict[str, Any]:
-    """The engine's version and how the deploying user reaches it: direct, sudo, stopped, absent."""
-    path = shutil.which("docker") or ""
-    engine: dict[str, Any] = {
-        "path": path,
-        "daemon": shutil.which("dockerd") or "",
-        "snap": os.path.realpath(path).startswith("/snap/") or path.startswith("/snap/"),
-        "access": "absent",
-        "error": "",
-    }
-    if not path:
-        return engine
-    engine["access"] = "stopped"
-    ways: dict[str, list[str]] = {"direct": []}
-    if sudo and os.getuid():
-        ways["sudo"] = ["sudo", "-n"]
-    for access, prefix in ways.items():
-        rc, out, err = run(module, *prefix, path, "version", "--format", "{{json .Server}}")
-        if rc == 0 and out not in ("", "null"):
-            server = json.loads(out)
-            # Engine and API numbers are what v1 is held against; both are strings such as 1.41.
-            engine |= {
-                "access": access,
-                "version": server["Version"],
-                "api": server["ApiVersion"],
-                "min_api": server.get("MinAPIVersion", "1.12"),
-                "error": "",
-            }
-            return engine
-        engine["error"] = (err or out).splitlines()[-1] if err or out else f"exit {rc}"
-        if "permission denied" in err.lower():
-            engine["access"] = "denied"
-    return engine
-
-
-def look_at_compose(module: AnsibleModule, docker: str) -> dict[str, Any]:
-    """Which generations are there: {"v2": {command, version}, "v1": ...}, without the missing."""
+def look_at_standalone_compose(module: AnsibleModule, environ: dict[str, str]) -> dict[str, Any]:
+    """Every docker-compose that is a program of its own, by generation."""
     found: dict[str, Any] = {}
-    if docker:
-        rc, out, _ = run(module, docker, "compose", "version", "--short")
-        if rc == 0:
-            found["v2"] = {"command": [docker, "compose"], "version": out.lstrip("v")}
-    standalone = shutil.which("docker-compose")
-    if standalone:
-        rc, out, _ = run(module, standalone, "version", "--short")
-        if rc == 0:
-            generation = "v1" if out.lstrip("v").startswith("1.") else "v2"
-            found.setdefault(generation, {"command": [standalone], "version": out.lstrip("v")})
+    for path in celray_engine.programs("docker-compose", environ):
+        rc, out, _ = run(module, path, "version", "--short")
+        version = out.splitlines()[-1].lstrip("v") if rc == 0 and out else ""
+        if version:
+            generation = "v1" if version.startswith("1.") else "v2"
+            found.setdefault(generation, {"command": [path], "version": version})
     return found
+
+
+def look_at_plugin(module: AnsibleModule, engine: dict[str, Any]) -> dict[str, Any]:
+    """Compose as the client's plugin, for the user whom the deploy's commands run as."""
+    if not engine["path"]:
+        return {}
+    prefix = ["sudo", "-n"] if engine["access"] == "sudo" else []
+    rc, out, _ = run(module, *prefix, engine["path"], "compose", "version", "--short")
+    if rc != 0 or not out:
+        return {}
+    version = out.splitlines()[-1].lstrip("v")
+    return {"v2": {"command": [engine["path"], "compose"], "version": version}}
 
 
 def look_at_containers(module: AnsibleModule, engine: dict[str, Any]) -> list[dict[str, str]]:
     """Every container with our project label (empty for somebody else's), state and id."""
-    if engine["access"] not in ("direct", "sudo"):
+    if engine["access"] not in ("direct", "sudo") or not engine["path"]:
         return []
     prefix = ["sudo", "-n"] if engine["access"] == "sudo" else []
     form = '{{.Names}}\t{{.Label "celray.project"}}\t{{.State}}\t{{.ID}}'
@@ -238,12 +213,16 @@ def look_at_ports(module: AnsibleModule, wanted: list[int], sudo: bool) -> dict[
 def look(module: AnsibleModule) -> dict[str, Any]:
     me = pwd.getpwuid(os.getuid())
     sudo = has_sudo(module)
+    environ = dict(os.environ)
     with ThreadPoolExecutor() as pool:
         # Compose v1 takes half a second to say its version; the engine is asked meanwhile.
-        compose = pool.submit(look_at_compose, module, shutil.which("docker") or "")
-        engine = look_at_engine(module, sudo)
+        standalone = pool.submit(look_at_standalone_compose, module, environ)
+        engine = celray_engine.look(
+            functools.partial(run, module), sudo=sudo and os.getuid() != 0, environ=environ
+        )
+        plugin = look_at_plugin(module, engine)
     total, available = memory_mb()
-    docker_root = "/var/lib/docker"
+    docker_root = engine.get("root") or "/var/lib/docker"
     home = os.environ.get("HOME") if os.getuid() == 0 else None
     return {
         "user": me.pw_name,
@@ -264,7 +243,8 @@ def look(module: AnsibleModule) -> dict[str, Any]:
         "uplink_mtu": uplink_mtu(),
         "epoch": time.time(),
         "engine": engine,
-        "compose": compose.result(),
+        # The plugin first: it is the client's own.
+        "compose": {**standalone.result(), **plugin},
         "containers": look_at_containers(module, engine),
         "ports": look_at_ports(module, module.params["ports"], sudo),
         "paths": [look_at_path(os.path.expanduser(path)) for path in module.params["paths"]],
