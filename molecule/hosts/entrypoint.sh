@@ -31,6 +31,11 @@ open_cgroups
 if [ -s /run/machine-ca.crt ]; then
   cp /run/machine-ca.crt /etc/ssl/certs/ca-certificates.crt
 fi
+if [ ! -x /usr/sbin/sshd ]; then
+  # A new machine: nothing runs on it yet. Engines of its own come and go.
+  touch /run/ready
+  exec sleep infinity
+fi
 ssh-keygen -A > /dev/null
 mkdir -p /run/sshd
 if command -v dockerd > /dev/null; then

@@ -3,8 +3,9 @@
 
 A test host is a container that behaves like a small server: Debian from the
 machine's own package mirror, sshd, a non-root user with password-less sudo,
-and (except for the bare ones) its own container engine. Deployments reach it by
-IP address, like any other server.
+and its own container engine. Deployments reach it by IP address, like any other
+server. The new ones (debian12-new, debian13-new) have neither sshd nor an
+engine: what the README asks of a machine, and nothing else.
 
     testhosts.py build DISTRIBUTION...       make the images that are missing
     testhosts.py up --state DIR --scenario NAME HOST=DISTRIBUTION...
@@ -49,6 +50,9 @@ SERVER_PACKAGES = (
     "python3",
     "sudo",
 )
+#: What the README asks of a new machine, and nothing else. The certificates are this network's, and
+#: sudo is how a user of it is no root.
+NEW_PACKAGES = ("ca-certificates", "git", "make", "python3", "python3-venv", "sudo")
 #: Every capability that engine 20.10 knows, less SYS_RESOURCE: some virtual
 #: machines withhold that one, and with it `--privileged`.
 CAPABILITIES = (
@@ -127,7 +131,8 @@ DISTRIBUTIONS = {
     "debian13": Distribution(
         "trixie", (*SERVER_PACKAGES, "docker-cli", "docker-compose", "docker.io")
     ),
-    "debian13-bare": Distribution("trixie", SERVER_PACKAGES),
+    "debian12-new": Distribution("bookworm", NEW_PACKAGES),
+    "debian13-new": Distribution("trixie", NEW_PACKAGES),
 }
 
 
@@ -293,6 +298,21 @@ def make_key(state: Path) -> Path:
 def start(host: str, image: str, scenario: str, network: str, key: Path) -> str:
     """Start one host, let the key in, wait for SSH and the engine; return its address."""
     container = f"{network}-{host}"
+    create(container, host, image, scenario, network)
+    home = f"/home/{USER}/.ssh"
+    docker(
+        *("exec", "--interactive", container, "sh", "-c"),
+        f"cat > {home}/authorized_keys && chown -R {USER}: {home} && chmod -R go= {home}",
+        stdin=key.with_suffix(".pub").read_text(),
+    )
+    wait_for(container, "sshd", "ss -Hltn 'sport = :22' | grep -q .")
+    wait_for(container, "the engine", "! command -v dockerd >/dev/null || docker info >/dev/null")
+    form = f"{{{{(index .NetworkSettings.Networks {json.dumps(network)}).IPAddress}}}}"
+    return docker("inspect", "--format", form, container).strip()
+
+
+def create(container: str, host: str, image: str, scenario: str, network: str) -> None:
+    """Start a host's container, which may do what a machine may (see CAPABILITIES)."""
     capabilities = [f"--cap-add={name}" for name in CAPABILITIES]
     bundle = [f"--volume={CA_BUNDLE}:/run/machine-ca.crt:ro"] if CA_BUNDLE.exists() else []
     docker(
@@ -308,16 +328,27 @@ def start(host: str, image: str, scenario: str, network: str, key: Path) -> str:
         image,
     )
     docker("start", container)
-    home = f"/home/{USER}/.ssh"
+
+
+def make_network(scenario: str) -> str:
+    """A scenario's own network, with packets that leave this machine whole; its name."""
+    network = f"celray-{scenario}".replace("_", "-")
     docker(
-        *("exec", "--interactive", container, "sh", "-c"),
-        f"cat > {home}/authorized_keys && chown -R {USER}: {home} && chmod -R go= {home}",
-        stdin=key.with_suffix(".pub").read_text(),
+        *("network", "create", "--label", f"{LABEL}={scenario}"),
+        *("--opt", f"com.docker.network.driver.mtu={uplink_mtu()}", network),
     )
-    wait_for(container, "sshd", "ss -Hltn 'sport = :22' | grep -q .")
-    wait_for(container, "the engine", "! command -v dockerd >/dev/null || docker info >/dev/null")
-    form = f"{{{{(index .NetworkSettings.Networks {json.dumps(network)}).IPAddress}}}}"
-    return docker("inspect", "--format", form, container).strip()
+    return network
+
+
+def up_new(name: str, scenario: str) -> str:
+    """Bring one new machine up, which is reached by `docker exec` alone; its container."""
+    image = build(name)
+    down(scenario)
+    network = make_network(scenario)
+    container = f"{network}-{name}"
+    create(container, name, image, scenario, network)
+    wait_for(container, "its first process", "test -e /run/ready")
+    return container
 
 
 def wait_for(container: str, what: str, test: str, seconds: float = 60) -> None:
@@ -348,11 +379,7 @@ def up(state: Path, scenario: str, wanted: dict[str, str]) -> None:
     down(scenario)
     state.mkdir(parents=True, exist_ok=True)
     key = make_key(state)
-    network = f"celray-{scenario}".replace("_", "-")
-    docker(
-        *("network", "create", "--label", f"{LABEL}={scenario}"),
-        *("--opt", f"com.docker.network.driver.mtu={uplink_mtu()}", network),
-    )
+    network = make_network(scenario)
     instances, ssh_config, known = [], [], []
     for host, image in images.items():
         address = start(host, image, scenario, network, key)

@@ -247,6 +247,19 @@ def link_tree(source: str, target: str) -> None:
         shutil.copytree(source, target)
 
 
+def open_modes(folder: str, *, leave: str) -> None:
+    """Make a build context readable by the images' user, whatever umask or clone it came from.
+
+    Parameters:
+        leave: a folder of it that only the build reads; its files are links to a cache.
+    """
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name != leave]
+        os.chmod(place, 0o755)
+        for name in files:
+            os.chmod(os.path.join(place, name), 0o644)
+
+
 def build(params: dict[str, Any]) -> dict[str, Any]:
     if params["image"] in list_images(params["docker"]):
         return {"changed": False}
@@ -263,6 +276,7 @@ def build(params: dict[str, Any]) -> dict[str, Any]:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "wb") as binary:
                 binary.write(base64.b64decode(text))
+        open_modes(context, leave="wheelhouse")
         if params["wheels"]:
             link_tree(params["wheels"], os.path.join(context, "wheelhouse"))
         if params["wheels_archive"]:

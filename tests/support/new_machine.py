@@ -1,0 +1,114 @@
+"""A machine with what the README asks for and nothing else: a container, reached by `docker exec`.
+
+Handed in are the network's certificates and pip's settings, which a new machine in the same network
+has too.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parts import REPO, load
+
+CLONE = "celray"
+#: What a network tells its machines; passed on as it is here.
+PIP_SETTINGS = Path("/etc/pip.conf")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command answered."""
+
+    code: int
+    output: str
+    errors: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One new machine.
+
+    Parameters:
+        container: its name.
+        user: who works on it: root, or the user with sudo.
+    """
+
+    container: str
+    user: str
+
+    @property
+    def home(self) -> str:
+        """The user's home."""
+        return "/root" if self.user == "root" else f"/home/{self.user}"
+
+    def run(self, command: str, *, user: str = "", seconds: int = 600) -> Said:
+        """Run a command line as a login shell in the clone would."""
+        line = f"cd {self.home}/{CLONE} 2>/dev/null; {command}"
+        done = subprocess.run(
+            [
+                *("docker", "exec", "--user", user or self.user, self.container),
+                *("timeout", str(seconds), "bash", "--login", "-c", line),
+            ],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    def root(self, command: str) -> str:
+        """Run something as root that must work."""
+        said = self.run(command, user="root")
+        assert said.code == 0, said.errors
+        return said.output
+
+    def put(self, source: Path, target: str) -> None:
+        """Copy a file or a folder there, for this user."""
+        subprocess.run(["docker", "cp", str(source), f"{self.container}:{target}"], check=True)
+        self.root(f"chown -R {self.user}: {target}")
+
+    def put_program(self, source: str, target: str) -> None:
+        """Copy a program there, for everybody."""
+        subprocess.run(["docker", "cp", "-L", source, f"{self.container}:{target}"], check=True)
+        self.root(f"chmod 755 {target}")
+
+
+@contextmanager
+def new_machine(distribution: str, user: str) -> Iterator[Machine]:
+    """A machine with a clean clone of this repository in the user's home."""
+    hosts: Any = load("molecule/hosts/testhosts.py")
+    scenario = f"new-{distribution}-{user}"
+    container = hosts.up_new(f"{distribution}-new", scenario)
+    machine = Machine(container, user if user == "root" else hosts.USER)
+    try:
+        if PIP_SETTINGS.exists():
+            machine.put(PIP_SETTINGS, "/etc/pip.conf")
+        with tempfile.TemporaryDirectory() as folder:
+            clone = Path(folder) / CLONE
+            subprocess.run(["git", "clone", "--quiet", "--no-local", str(REPO), clone], check=True)
+            overlay(clone)
+            machine.put(clone, f"{machine.home}/{CLONE}")
+        yield machine
+    finally:
+        hosts.down(scenario)
+
+
+def overlay(clone: Path) -> None:
+    """Lay over a clone what is not committed yet: on a developer's machine, what is tested."""
+    git = ["git", "-C", str(REPO)]
+    listed = [*git, "ls-files", "-z", "--modified", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        source, target = REPO / name, clone / name
+        if not source.exists():
+            target.unlink(missing_ok=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+        target.chmod(source.stat().st_mode)
