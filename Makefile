@@ -27,6 +27,8 @@ BENCH    ?=
 CHAOS    ?=
 NAME     ?=
 DEST     ?= ../$(NAME)
+# Paths reach the shell in its environment, so that they may hold spaces, brackets and quotes.
+export DEST
 export HOST SSH_USER ENV
 
 # --- environments, each made from its locks when they change, never by hand
@@ -110,11 +112,8 @@ ifneq ($(filter new-tasks,$(MAKECMDGOALS)),)
   ifneq ($(words $(NAME))$(call odd_in,$(NAME)),1)
     $(error NAME="$(NAME)": name the package, as in make new-tasks NAME=word-count)
   endif
-  ifneq ($(words $(DEST))$(call odd_in,$(DEST)),1)
+  ifeq ($(strip $(DEST)),)
     $(error DEST="$(DEST)" is not one directory, as in DEST=../word-count)
-  endif
-  ifneq ($(wildcard $(DEST)/*),)
-    $(error DEST=$(DEST) is there already; name a directory that is not)
   endif
 endif
 ifneq ($(HOST),)
@@ -159,7 +158,7 @@ credentials: $(VENV)/stamp ## KEY=VALUE lines for clients, and nothing else, on 
 ##@ Use
 .PHONY: client
 client: $(VENV)/stamp $(CLIENT)/bin/celray ## the command line `celray` and your credentials, mode 0600
-	@CELRAY_RAW=1 .ci/client $(CURDIR)/$(CLIENT)/bin/celray $(PLAY) playbooks/credentials.yml
+	@CELRAY_RAW=1 .ci/client "$$PWD/$(CLIENT)/bin/celray" $(PLAY) playbooks/credentials.yml
 $(CLIENT)/bin/celray: $(CLIENT)/stamp tasks_pkg/pyproject.toml
 	@$(CLIENT)/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
 	  --no-build-isolation --editable tasks_pkg
@@ -199,10 +198,13 @@ bench: $(VENV)/stamp $(DEV)/stamp $(TASKS)/stamp $(PEERS)/stamp ## measure deplo
 ##@ Extend
 .PHONY: new-tasks
 new-tasks: $(DEV)/stamp ## a task package of your own: NAME=word-count, DEST=../word-count
-	@said=$$($(DEV)/bin/copier copy --quiet --defaults --data name=$(NAME) --data celray=$(CURDIR) \
-	  tasks_pkg/template $(abspath $(DEST)) 2>&1) || \
+	@dest=$$(realpath -m -- "$$DEST"); \
+	if [ -n "$$(ls -A -- "$$dest" 2>/dev/null)" ] || [ -f "$$dest" ]; then \
+	  printf 'celray: DEST=%s is there already; name a directory that is not\n' "$$DEST" >&2; exit 2; fi; \
+	said=$$($(DEV)/bin/copier copy --quiet --defaults --data name=$(NAME) --data "celray=$$PWD" \
+	  tasks_pkg/template "$$dest" 2>&1) || \
 	{ printf 'celray: %s\n' "$$(printf '%s\n' "$$said" | tail -n 1 | sed 's/^[A-Za-z]*Error: //')" >&2; exit 2; }
-	@echo '==> $(NAME) is in $(DEST): its README.md says what to add to the inventory; make test (there) runs its tests'
+	@printf '==> $(NAME) is in %s: its README.md says what to add to the inventory; make test (there) runs its tests\n' "$$DEST"
 
 ##@ Environments
 .PHONY: venv lock clean
@@ -216,7 +218,8 @@ clean: ## remove environments and caches; the deployment is not touched
 	  -o -name .hypothesis | xargs rm -rf
 
 # A stamp names the clone that it was made in: an environment that was moved is made anew.
-stale = $(if $(filter $(CURDIR),$(file <$1/stamp)),,FORCE)
+# (as one text: a path may hold spaces, and words in any order are another path)
+stale = $(if $(subst x$(CURDIR)x,,x$(file <$1/stamp)x),FORCE)
 $(VENV)/stamp: requirements.txt $(call stale,$(VENV))
 $(DEV)/stamp: requirements-dev.txt $(call stale,$(DEV))
 $(CLIENT)/stamp: $(LOCKS)/client.lock $(call stale,$(CLIENT))

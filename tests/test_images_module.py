@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socketserver
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from parts import load, run_module
 
 MODULE = "roles/images/library/celray_image.py"
@@ -172,3 +178,52 @@ def test_check_mode_makes_nothing(tmp_path: Path) -> None:
     }
     assert run_module(MODULE, args, check=True)["changed"] is True
     assert not (tmp_path / "c").exists()
+
+
+NAMES = st.text(
+    st.characters(categories=["L", "N", "S"], include_characters=" ()[]{}&'$#-_."),
+    min_size=1,
+    max_size=12,
+).filter(lambda name: name.strip(". ") == name)
+UMASKS = st.sampled_from([0o000, 0o002, 0o022, 0o027, 0o077, 0o177, 0o777]) | st.integers(0, 0o777)
+
+
+@given(umask=UMASKS, names=st.lists(NAMES, min_size=1, max_size=3), home=NAMES)
+@settings(max_examples=30)
+def test_an_image_can_be_read_by_its_user_under_every_umask_and_path(
+    umask: int, names: list[str], home: str
+) -> None:
+    """What reaches the engine, by a client that keeps the modes of the context it is given."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        client = root / "docker"
+        client.write_text(
+            f"#!{sys.executable}\n"
+            "import json, os, sys\n"
+            "if sys.argv[1] == 'build':\n"
+            "    modes = {os.path.join(p, n): os.stat(os.path.join(p, n)).st_mode & 0o777\n"
+            "             for p, ds, fs in os.walk(sys.argv[-1]) for n in ['.', *fs]}\n"
+            f"    json.dump(modes, open({str(root / 'modes')!r}, 'w'))\n"
+        )
+        client.chmod(0o755)
+        cache = root / home
+        cache.mkdir()
+        inside = "/".join(names)
+        params = {
+            "docker": str(client),
+            "do": "build",
+            "image": "celray/worker:1",
+            "cache": str(cache),
+            "context": {"Dockerfile": "FROM x", f"tasks/{inside}/a.py": "1"},
+            "binaries": {f"packages/{inside}/b": "AAAA"},
+        }
+        before = os.umask(umask)
+        try:
+            result = run_module(MODULE, params)
+        finally:
+            os.umask(before)
+        assert result["changed"], result
+        modes = json.loads((root / "modes").read_text())
+        assert sum(path.endswith(("a.py", "/b")) for path in modes) == 2
+        for path, mode in modes.items():
+            assert mode == (0o755 if path.endswith("/.") else 0o644), (path, oct(mode))

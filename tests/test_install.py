@@ -26,9 +26,7 @@ EXTRAS = tuple(METADATA["optional-dependencies"])
 UV = REPO / ".venv-uv"
 
 
-def run(
-    *command: str | Path, code: int = 0, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program without what this shell tells Python and Celery."""
     kept = {
         name: value
@@ -43,7 +41,7 @@ def run(
         text=True,
         check=False,
     )
-    assert done.returncode == code, f"{command}: {done.stdout}\n{done.stderr}"
+    assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
     return done
 
 

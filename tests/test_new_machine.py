@@ -1,7 +1,8 @@
 """The README's two set-up paths, for real, on a machine that has nothing.
 
-The machine that runs the tests is never new. These are: git, make, Python with venv, and the network's
-certificates. Each takes minutes, so `make test` runs the first; NEW_MACHINES=all runs both.
+The machine that runs the tests is never new. These are: they have git, make, Python with venv, and
+the network's certificates. Each takes minutes, so `make test` runs the first; NEW_MACHINES=all runs
+both.
 """
 
 from __future__ import annotations
@@ -47,8 +48,7 @@ def put_stray_client(machine: Machine) -> None:
 
 
 def test_the_machine_has_nothing_else(machine: Machine) -> None:
-    absent = "dockerd docker-compose redis-server pip pip3 ssh curl"
-    assert machine.run(f"! command -v {' '.join(absent.split())}").output == ""
+    assert machine.run("command -v dockerd docker-compose redis-server pip ssh curl").output == ""
 
 
 def test_make_deploy_ends_with_a_running_service(machine: Machine) -> None:
@@ -61,7 +61,7 @@ def test_make_deploy_ends_with_a_running_service(machine: Machine) -> None:
 def test_make_client_sends_a_task_that_comes_back(machine: Machine) -> None:
     made = machine.run("make client")
     assert made.code == 0, made.output + made.errors
-    (command,) = re.findall(r"^  (\S*celray submit ping --watch)$", made.output, re.MULTILINE)
+    (command,) = re.findall(r"^  (.*celray submit ping --watch)$", made.output, re.MULTILINE)
     answered = machine.run(command, seconds=60)
     assert answered.code == 0, answered.errors
     assert json.loads(answered.output)["status"] == "pong"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from new_machine import clean_clone
 from parts import REPO, load
 
 preflight: Any = load("roles/preflight/action_plugins/celray_preflight.py")
@@ -96,3 +97,38 @@ def test_no_keyword_and_no_module_of_this_python_is_left_out() -> None:
     names = {*keyword.kwlist, *sys.stdlib_module_names}
     possible = {name for name in names if re.fullmatch("[a-z][a-z0-9_]*", name)}
     assert possible <= set(questions["reserved"]["default"])
+
+
+PLACES = ("my projects (2)", "[brackets] {braces} prójekty 研究 it's $HOME #1 & co")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_make_new_tasks_works_in_every_folder(place: str, tmp_path: Path) -> None:
+    """From a clone in such a folder into another one; then the package's own tests."""
+    clone, target = tmp_path / place / "celray", tmp_path / place / "of mine" / "sky maps"
+    clean_clone(clone)
+    for name in (".venv-dev", ".venv-tasks"):
+        # The environments of this clone: what takes time, and what the target would make.
+        (clone / name).mkdir()
+        for part in (REPO / name).iterdir():
+            if part.name != "stamp":
+                (clone / name / part.name).symlink_to(part)
+        (clone / name / "stamp").write_text(f"{clone}\n")
+    make = [
+        "make",
+        "-C",
+        str(clone),
+        "new-tasks",
+        "NAME=sky-maps",
+        f"DEST={target}".replace("$", "$$"),
+    ]
+    done = subprocess.run(make, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"sky-maps is in {target}" in done.stdout
+    tested = subprocess.run(
+        ["make", "-C", str(target), "test"], capture_output=True, text=True, check=False
+    )
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    again = subprocess.run(make, capture_output=True, text=True, check=False)
+    assert again.returncode != 0
+    assert "is there already; name a directory that is not" in again.stderr

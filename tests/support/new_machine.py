@@ -6,6 +6,7 @@ has too.
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from typing import Any
 
 from parts import REPO, load
 
-CLONE = "celray"
+#: People keep clones in folders with names.
+CLONE = "my projects (2)/celray"
 #: What a network tells its machines; passed on as it is here.
 PIP_SETTINGS = Path("/etc/pip.conf")
 
@@ -47,9 +49,14 @@ class Machine:
         """The user's home."""
         return "/root" if self.user == "root" else f"/home/{self.user}"
 
+    @property
+    def clone(self) -> str:
+        """Where the clone lies."""
+        return f"{self.home}/{CLONE}"
+
     def run(self, command: str, *, user: str = "", seconds: int = 600) -> Said:
         """Run a command line as a login shell in the clone would."""
-        line = f"cd {self.home}/{CLONE} 2>/dev/null; {command}"
+        line = f"cd {shlex.quote(self.clone)} 2>/dev/null; {command}"
         done = subprocess.run(
             [
                 *("docker", "exec", "--user", user or self.user, self.container),
@@ -71,7 +78,7 @@ class Machine:
     def put(self, source: Path, target: str) -> None:
         """Copy a file or a folder there, for this user."""
         subprocess.run(["docker", "cp", str(source), f"{self.container}:{target}"], check=True)
-        self.root(f"chown -R {self.user}: {target}")
+        self.root(f"chown -R {self.user}: {shlex.quote(target)}")
 
     def put_program(self, source: str, target: str) -> None:
         """Copy a program there, for everybody."""
@@ -90,17 +97,19 @@ def new_machine(distribution: str, user: str) -> Iterator[Machine]:
         if PIP_SETTINGS.exists():
             machine.put(PIP_SETTINGS, "/etc/pip.conf")
         with tempfile.TemporaryDirectory() as folder:
-            clone = Path(folder) / CLONE
-            subprocess.run(["git", "clone", "--quiet", "--no-local", str(REPO), clone], check=True)
-            overlay(clone)
-            machine.put(clone, f"{machine.home}/{CLONE}")
+            clone = Path(folder) / "clone"
+            clean_clone(clone)
+            machine.root(f"mkdir -p {shlex.quote(str(Path(machine.clone).parent))}")
+            machine.put(clone, machine.clone)
         yield machine
     finally:
         hosts.down(scenario)
 
 
-def overlay(clone: Path) -> None:
-    """Lay over a clone what is not committed yet: on a developer's machine, what is tested."""
+def clean_clone(clone: Path) -> None:
+    """A clone of this repository, with what is not committed yet laid over it."""
+    command = ["git", "clone", "--quiet", "--no-local", "--depth=1", f"file://{REPO}", str(clone)]
+    subprocess.run(command, check=True)
     git = ["git", "-C", str(REPO)]
     listed = [*git, "ls-files", "-z", "--modified", "--others", "--exclude-standard"]
     names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout

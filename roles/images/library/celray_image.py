@@ -255,7 +255,7 @@ def open_modes(folder: str, *, leave: str) -> None:
     """
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name != leave]
-        os.chmod(place, 0o755)
+        os.chmod(place, 0o755)  # noqa: S103 - what the image's user has to enter
         for name in files:
             os.chmod(os.path.join(place, name), 0o644)
 
@@ -385,6 +385,8 @@ def main() -> None:
         "load": load,
         "tidy": tidy,
     }
+    # What is made here is for others to read: images, and a cache without secrets.
+    os.umask(0o022)
     do = module.params["do"]
     if module.check_mode and do not in ("list", "probe"):
         module.exit_json(changed=True)
