@@ -67,6 +67,9 @@ endif
 ifneq ($(filter-out 0 1,$(words $(SSH_USER)))$(call odd_in,$(SSH_USER)),)
   $(error SSH_USER="$(SSH_USER)" is not one user name, as in SSH_USER=deploy)
 endif
+ifeq ($(strip $(ENV)),)
+  $(error ENV= is empty, and would mean all inventories together: name one of $(notdir $(patsubst %/.,%,$(wildcard inventory/*/.))), or leave ENV out for inventory/single)
+endif
 ifeq ($(wildcard inventory/$(ENV)/.),)
   $(error ENV="$(ENV)": there is no inventory/$(ENV); there is: $(notdir $(patsubst %/.,%,$(wildcard inventory/*/.))))
 endif

@@ -77,7 +77,18 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         port = taken.getsockname()[1]
     folder = tmp_path_factory.mktemp("redis")
     server = subprocess.Popen(
-        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder],
+        [
+            "redis-server",
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "::1",
+            "--save",
+            "",
+            "--dir",
+            folder,
+        ],
         stdout=subprocess.DEVNULL,
     )
     try:
@@ -112,7 +123,8 @@ def test_a_client_needs_no_extra() -> None:
 def test_a_worker_answers_from_an_empty_environment(
     installed: Installed, redis: dict[str, str], tmp_path: Path
 ) -> None:
-    # As the images start it; Ray is not needed for a ping.
+    # Over IPv6, whose addresses hold colons; as the images start it; no Ray is needed for a ping.
+    redis = {name: url.replace("127.0.0.1", "[::1]") for name, url in redis.items()}
     settings = {
         "CELRAY_BROKER_URL": redis["CELERY_BROKER_URL"],
         "CELRAY_RESULT_BACKEND_URL": redis["CELERY_RESULT_BACKEND"],

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -47,11 +49,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "local": ("127.0.0.1", {}),
     "remote": ("10.0.0.84", REMOTE),
     "ray elsewhere": ("10.0.0.84", ELSEWHERE),
+    "ipv6": ("fd00::5", {}),
 }
 #: Every inventory on this machine and remotely; Ray elsewhere is the same for all of them.
 CASES = [
     *((inventory, variant) for inventory in INVENTORIES for variant in ("local", "remote")),
     ("single", "ray elsewhere"),
+    ("single", "ipv6"),
 ]
 #: Keys that one of the generations refuses, wherever they stand (shared design), and published
 #: ports, which host networking has no use for.
@@ -106,6 +110,22 @@ def test_no_key_that_a_generation_refuses(rendered: Rendered) -> None:
         # A label or a variable may have any name.
         free = {key: service[key] for key in service if key not in ("labels", "environment")}
         assert not REFUSED & set(keys(free)), name
+
+
+def test_an_address_is_bracketed_in_every_url_and_nowhere_else(rendered: Rendered) -> None:
+    """`redis://…@::1:6380` was a whole deploy in vain: IPv6 is one host in every file."""
+    ipv6 = "fd00::5"
+    found = 0
+    for file in filter(Path.is_file, rendered.home.glob("*/**/*")):
+        text = file.read_text()
+        found += text.count(ipv6)
+        assert not re.search(rf"(?<!\[){ipv6}[:/]\d|//\S*(?<!\[){ipv6}", text), file
+        assert not re.search(rf"\[{ipv6}\](?!:\d)", text), file
+        for url in re.findall(r"\b(?:redis|https?)://[^\s\"']+", text):
+            assert urlsplit(url).hostname, (file, url)
+            assert urlsplit(url).port != 0, (file, url)
+    if rendered.services and "fd00" in str(rendered.services):
+        assert found >= 6
 
 
 def test_every_catalogue_worker_is_a_service_with_its_queues(rendered: Rendered) -> None:
@@ -170,7 +190,8 @@ def test_redis_listens_on_loopback_and_the_hosts_address(rendered: Rendered) -> 
     for settings in rendered.home.glob("*/projects/redis/files/redis.conf"):
         bind = next(row for row in settings.read_text().splitlines() if row.startswith("bind "))
         addresses = bind.split()[1:]
-        assert addresses in (["127.0.0.1"], ["127.0.0.1", "10.0.0.84"])
+        assert addresses[0] == "127.0.0.1"
+        assert addresses[1:] in ([], ["10.0.0.84"], ["fd00::5"])
         assert settings.read_text().count("\nmaxmemory-policy noeviction\n") == 1
 
 
@@ -182,7 +203,7 @@ def test_flowers_configuration_is_python_with_the_password(rendered: Rendered) -
             if isinstance(node, ast.Assign)
         }
         assert values["basic_auth"] == [f"admin:{rendered.secret['flower_password']}"]
-        assert values["address"] in ("127.0.0.1", "10.0.0.84")
+        assert values["address"] in ("127.0.0.1", "10.0.0.84", "fd00::5")
         assert values["port"] == 5555
 
 

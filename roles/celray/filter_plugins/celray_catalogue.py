@@ -129,6 +129,12 @@ def replicas(worker: Mapping[str, Any]) -> int:
     return count if isinstance(count, int) else 1
 
 
+def celray_url_host(address: Any) -> str:
+    """An address as it stands in a URL: IPv6 in brackets, a zone's percent sign escaped."""
+    text = str(address)
+    return f"[{text.replace('%', '%25')}]" if ":" in text and not text.startswith("[") else text
+
+
 class FilterModule:
     """Ansible's way to find them."""
 
@@ -138,4 +144,5 @@ class FilterModule:
             "celray_nodes": celray_nodes,
             "celray_scaled_from": celray_scaled_from,
             "celray_still_holding": celray_still_holding,
+            "celray_url_host": celray_url_host,
         }
