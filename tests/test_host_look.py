@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -116,3 +117,47 @@ def test_the_uplinks_mtu_is_that_of_the_default_route(monkeypatch: pytest.Monkey
     assert celray_host.uplink_mtu() == 1450
     files["/proc/net/route"] = ""
     assert celray_host.uplink_mtu() == 1500
+
+
+@pytest.fixture
+def accounts(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
+    """Who has an account here; a test adds some."""
+    there: dict[int, str] = {}
+
+    def find(number: int) -> Any:
+        return SimpleNamespace(pw_name=there[number], gr_name=there[number])
+
+    monkeypatch.setattr(celray_host.pwd, "getpwuid", find)
+    monkeypatch.setattr(celray_host.grp, "getgrgid", find)
+    monkeypatch.setattr(celray_host, "read_first", lambda *_: "bob:10002:2\nno line\na:b:c")
+    return there
+
+
+def test_the_services_number_is_the_first_that_is_nobodys(accounts: dict[int, str]) -> None:
+    assert celray_host.look_at_identity([], {})["service"] == {"uid": 10001, "gid": 10001}
+    accounts.update({10001: "bob", 10004: "eve"})
+    # 10002 and 10003 are numbers that bob hands to containers.
+    found = celray_host.look_at_identity(["/nowhere"], {"uid": -1, "gid": -1})
+    assert found["service"] == {"uid": 10005, "gid": 10005}
+    assert found["owners"] == {"uid": "", "gid": ""}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="gives a directory away")
+def test_the_services_number_is_kept(accounts: dict[int, str], tmp_path: Path) -> None:
+    """Also when it has become somebody's: that is for a person to decide."""
+    ours, roots = tmp_path / "redis", tmp_path / "projects"
+    for path in (ours, roots):
+        path.mkdir()
+    os.chown(ours, 10001, 10009)
+    kept = [str(roots), str(ours)]
+    assert celray_host.look_at_identity(kept, {})["service"] == {"uid": 10001, "gid": 10009}
+    accounts[10001] = "bob"
+    found = celray_host.look_at_identity(kept, {"uid": -1})
+    assert found["service"] == {"uid": 10001, "gid": 10009}
+    assert found["owners"] == {"uid": "bob", "gid": ""}
+    assert found["free_id"] == 10004
+
+
+def test_an_account_that_the_inventory_asks_for_is_named(accounts: dict[int, str]) -> None:
+    accounts[7000] = "celray"
+    assert celray_host.look_at_identity([], {"uid": 7000})["owners"]["uid"] == "celray"

@@ -24,6 +24,11 @@ PLACE = {
 }
 HOST: dict[str, Any] = {
     "user": "op",
+    "uid": 1000,
+    "gid": 1000,
+    "service": {"uid": 10001, "gid": 10001},
+    "free_id": 10003,
+    "owners": {"uid": "", "gid": ""},
     "hostname": "gpu-7",
     "sudo": True,
     "os": {"id": "debian", "id_like": "", "version_id": "12"},
@@ -262,3 +267,36 @@ def test_a_host_that_cannot_be_reached_is_named_with_the_reason(answer: str) -> 
     problem = str(preflight.connection_problem(error, "10.0.0.84", "op"))
     for word in words:
         assert word in problem
+
+
+UNASKED = {"uid": -1, "gid": -1}
+
+
+@pytest.mark.parametrize("deployer", [0, 1000])
+@pytest.mark.parametrize("asked", [-1, 0, 1000, 10001, 10002, "x", True, None, "10002"])
+@pytest.mark.parametrize("owner", ["", "bob", "celray"])
+def test_the_containers_user_is_nobody_elses(deployer: int, asked: Any, owner: str) -> None:
+    """Every deployer with every wish and every owner: it is fine, or one problem that names it."""
+    host = {**HOST, "uid": deployer, "gid": deployer, "owners": {"uid": owner, "gid": ""}}
+    found = [str(p) for p in preflight.check_identity(host, {**UNASKED, "uid": asked})]
+    number = (deployer or 10001) if asked == -1 else asked
+    if isinstance(asked, bool) or asked in ("x", None):
+        assert "not a number" in found[0]
+    elif number == 0:
+        assert "would run as root" in found[0]
+    elif int(number) == deployer or owner in ("", "celray"):
+        assert found == []
+    else:
+        assert f"uid {number}, as which the containers would run, is bob's on gpu-7" in found[0]
+        assert "set celray_uid and celray_gid to 10003" in found[0]
+        assert ("kept from an earlier deploy" in found[0]) == (asked == -1)
+    assert len(found) <= 1
+
+
+def test_a_group_may_be_shared_on_purpose_and_is_never_roots() -> None:
+    host = {**HOST, "uid": 0, "gid": 0, "owners": {"uid": "", "gid": "staff"}}
+    assert preflight.check_identity(host, {"uid": 10003, "gid": 50}) == []
+    (problem,) = preflight.check_identity(host, {"uid": 10003, "gid": 0})
+    assert "celray_gid is 0" in str(problem)
+    (problem,) = preflight.check_identity(host, UNASKED)
+    assert "gid 10001, as which the containers would run, is staff's" in str(problem)

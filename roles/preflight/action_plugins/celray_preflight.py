@@ -34,6 +34,8 @@ DEBIAN = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 SIZE = re.compile(r"^[1-9][0-9]*[bkmg]$")
 CLOCK_TOLERANCE_SECONDS = 30
 PORTS = range(1, 65536)
+#: Stands for a uid or gid that the inventory leaves to the host.
+UNASKED = -1
 
 
 @dataclass(frozen=True)
@@ -492,6 +494,62 @@ def check_paths(
     return problems
 
 
+def numbers(wanted: Mapping[str, Any]) -> dict[str, int]:
+    """Those of the wanted uid and gid that are numbers."""
+    return {kind: int(value) for kind, value in wanted.items() if is_number(value)}
+
+
+def is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and re.fullmatch(r"-1|\d{1,9}", str(value)) is not None
+
+
+def check_identity(host: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Problem]:
+    """A number for the containers' user that is somebody else's, root's, or none.
+
+    Parameters:
+        wanted: `uid` and `gid` of the inventory, UNASKED where it leaves them to the host.
+    """
+    found = [*identity_problem(host, "uid", wanted["uid"])]
+    # A group may be shared on purpose, to reach files that belong to it.
+    if wanted["gid"] == UNASKED or not is_number(wanted["gid"]) or int(wanted["gid"]) == 0:
+        found += identity_problem(host, "gid", wanted["gid"])
+    return found[:1]
+
+
+def identity_problem(host: Mapping[str, Any], kind: str, asked: Any) -> list[Problem]:
+    free = host["free_id"]
+    source = f"celray_{kind} (your inventory)"
+    if not is_number(asked):
+        return [
+            Problem(f"celray_{kind} is {asked!r}, not a number", source, f"use a number, as {free}")
+        ]
+    unasked = int(asked) == UNASKED
+    number = (host[kind] or host["service"][kind]) if unasked else int(asked)
+    if number == 0:
+        return [
+            Problem(
+                f"celray_{kind} is 0: the containers would run as root",
+                source,
+                f"leave it out, or set it to a number that is nobody's, as {free}",
+            )
+        ]
+    owner = host["owners"][kind]
+    # The deploying user's own is no stranger's, nor is an account that was made for this service.
+    if number == host[kind] or owner in ("", "celray"):
+        return []
+    if unasked:
+        source = f"celray_{kind} (kept from an earlier deploy: its files have that number)"
+    return [
+        Problem(
+            f"{kind} {number}, as which the containers would run, is {owner}'s on "
+            f"{host['hostname']}: each could read the other's files",
+            source,
+            f"set celray_uid and celray_gid to {free}, which is free, and chown -R {free}:{free} "
+            "what lies below celray_home; an account made for this service is named celray",
+        )
+    ]
+
+
 def check_size(host: Mapping[str, Any], min_memory_mb: int, skew: float) -> list[Problem]:
     problems = []
     if host["memory_mb"] < min_memory_mb:
@@ -557,6 +615,7 @@ class ActionModule(ActionBase):
                 "home": home or "~",
                 "uid": 0,
                 "gid": 0,
+                "service": {"uid": UNASKED, "gid": UNASKED},
                 "address": "",
                 "engine": {"access": ""},
             }
@@ -577,6 +636,8 @@ class ActionModule(ActionBase):
                 module_args={
                     "ports": [port for port in ports.values() if port in PORTS],
                     "paths": list(paths.values()),
+                    "kept": [self.value(name, task_vars) for name in args["kept_variables"]],
+                    "wanted": numbers(self.wanted_identity(task_vars)),
                 },
                 task_vars=task_vars,
             )
@@ -597,6 +658,7 @@ class ActionModule(ActionBase):
             problems += check_port_range(ports, limits)
             problems += self.of_host(args, host, ports, paths)
             problems += self.of_ray(args, host, task_vars)
+            problems += check_identity(host, self.wanted_identity(task_vars))
             problems += check_size(host, args["min_memory_mb"], skew)
         else:
             # Whatever the operation is, it is never done on another machine.
@@ -621,6 +683,10 @@ class ActionModule(ActionBase):
             args["catalogue"], args["overrides"], args["scaled_from"]
         )
         return told
+
+    def wanted_identity(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """The numbers that the inventory asks for; what is none is for check_identity to name."""
+        return {kind: self.value(f"celray_{kind}", task_vars) for kind in ("uid", "gid")}
 
     def of_inventory(self, args: dict[str, Any], task_vars: dict[str, Any]) -> list[Problem]:
         """What can be said without having seen the host."""

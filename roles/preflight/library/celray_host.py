@@ -16,6 +16,15 @@ options:
     type: list
     elements: str
     default: []
+  kept:
+    description: Directories whose owner is the service's, where an earlier deploy has made them.
+    type: list
+    elements: str
+    default: []
+  wanted:
+    description: The uid and gid that the inventory asks for; -1 where it asks for none.
+    type: dict
+    default: {}
 author: celray
 """
 
@@ -154,6 +163,57 @@ def look_at_path(path: str) -> dict[str, Any]:
     }
 
 
+#: Where a number for the service is looked for on a host that root deploys to.
+FIRST_ID = 10001
+
+
+def name_of(kind: str, number: int) -> str:
+    """Whose a number is: a user's or group's name, "" where it is nobody's."""
+    try:
+        return pwd.getpwuid(number).pw_name if kind == "uid" else grp.getgrgid(number).gr_name
+    except KeyError:
+        return ""
+
+
+def subordinate(number: int) -> bool:
+    """Whether a number is one of those that a user may hand to containers of their own."""
+    for path in ("/etc/subuid", "/etc/subgid"):
+        for line in read_first(path).splitlines():
+            _, *cells = line.split(":")
+            if [cell.isdigit() for cell in cells] == [True, True]:
+                first, count = map(int, cells)
+                if first <= number < first + count:
+                    return True
+    return False
+
+
+def look_at_identity(kept: list[str], wanted: dict[str, int]) -> dict[str, Any]:
+    """Who the containers may run as, where the deploying user is root.
+
+    An earlier deploy's number is kept; a first one gets the first that is nobody's.
+
+    Parameters:
+        kept: directories of the service; the first that is there and not root's has its owner.
+        wanted: `uid` and `gid` of the inventory, -1 for none.
+    """
+    free = FIRST_ID
+    while name_of("uid", free) or name_of("gid", free) or subordinate(free):
+        free += 1
+    found = {"uid": free, "gid": free}
+    for path in kept:
+        stats = os.stat(path) if os.path.isdir(path) else None
+        if stats is not None and stats.st_uid:
+            found = {"uid": stats.st_uid, "gid": stats.st_gid}
+            break
+    asked = {kind: int(wanted.get(kind, -1)) for kind in found}
+    chosen = {kind: asked[kind] if asked[kind] >= 0 else found[kind] for kind in found}
+    return {
+        "service": found,
+        "free_id": free,
+        "owners": {kind: name_of(kind, number) for kind, number in chosen.items()},
+    }
+
+
 def has_sudo(module: AnsibleModule) -> bool:
     return os.getuid() == 0 or (
         shutil.which("sudo") is not None and run(module, "sudo", "-n", "true")[0] == 0
@@ -242,6 +302,9 @@ def look(module: AnsibleModule) -> dict[str, Any]:
         "address": [*os.environ.get("SSH_CONNECTION", "").split(), "", "", ""][2] or "127.0.0.1",
         "uplink_mtu": uplink_mtu(),
         "epoch": time.time(),
+        **look_at_identity(
+            [os.path.expanduser(path) for path in module.params["kept"]], module.params["wanted"]
+        ),
         "engine": engine,
         # The plugin first: it is the client's own.
         "compose": {**standalone.result(), **plugin},
@@ -257,6 +320,8 @@ def main() -> None:
         argument_spec={
             "ports": {"type": "list", "elements": "int", "default": []},
             "paths": {"type": "list", "elements": "str", "default": []},
+            "kept": {"type": "list", "elements": "str", "default": []},
+            "wanted": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
