@@ -604,7 +604,7 @@ def report(problems: list[Problem]) -> str:
 
 
 class ActionModule(ActionBase):
-    """Arguments: see roles/preflight/tasks/main.yml. Result: host, compose, skew_seconds."""
+    """Arguments: see roles/preflight/tasks/main.yml. Result: host, wanted, compose, skew_seconds."""
 
     _requires_connection = True
 
@@ -671,6 +671,8 @@ class ActionModule(ActionBase):
             "diff": {"prepared": "".join(f"  {note}\n" for note in notes)} if notes else {},
             "changed": False,
             "host": host,
+            # What this host's part of the deployment consists of, whether it is there or not.
+            "wanted": args["containers"],
             "compose": compose,
             "skew_seconds": round(skew, 1),
         }
