@@ -27,7 +27,7 @@ esac
 PLAYBOOK = """
 - hosts: all
   gather_facts: false
-  roles: [{{role: operate, operate_do: {do}}}]
+  roles:
 """
 
 
@@ -41,8 +41,8 @@ class Host:
         self.status = dict.fromkeys(WANTED, "Up 2 hours (healthy)")
         self.code = 0
 
-    def operate(self, do: str, what: str = "") -> Played:
-        """Run one operation there."""
+    def operate(self, *steps: str, what: str = "") -> Played:
+        """Run an operation there, in its steps."""
         engine = self.folder / "docker"
         engine.write_text(ENGINE.format(folder=self.folder, code=self.code))
         engine.chmod(0o755)
@@ -66,8 +66,9 @@ class Host:
         }
         facts = {"preflight_found": found, "ansible_python_interpreter": sys.executable}
         (self.folder / "facts.json").write_text(json.dumps({**facts, "what": what}))
-        playbook = self.folder / f"{do}.yml"
-        playbook.write_text(PLAYBOOK.format(do=do))
+        playbook = self.folder / "play.yml"
+        roles = [f"    - {{role: operate, operate_do: {step}}}\n" for step in steps]
+        playbook.write_text(PLAYBOOK + "".join(roles))
         return play(
             str(playbook), "-i", "inventory/single", "-e", f"@{self.folder}/facts.json", HOST=""
         )
@@ -127,7 +128,7 @@ def test_an_answer_that_something_is_wrong_is_a_failure(host: Host) -> None:
 def test_restarting_what_is_gone_names_the_command_that_repairs_it(what: str, host: Host) -> None:
     name = {"flower": "flower", "worker-ml": "celery-worker-ml"}[what]
     del host.states[name]
-    played = host.operate("restart", what)
+    played = host.operate("known", "restart", what=what)
     said = " ".join(played.output.split())
     assert played.code != 0
     assert f"WHAT={what}: {name} belongs to this deployment and is not there" in said
@@ -136,6 +137,6 @@ def test_restarting_what_is_gone_names_the_command_that_repairs_it(what: str, ho
 
 
 def test_restarting_what_is_there_restarts_it(host: Host) -> None:
-    played = host.operate("restart", "flower")
+    played = host.operate("known", "restart", what="flower")
     assert played.code == 0, played.output
     assert "restart flower" in (host.folder / "did").read_text()

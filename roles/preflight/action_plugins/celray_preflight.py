@@ -604,7 +604,7 @@ def report(problems: list[Problem]) -> str:
 
 
 class ActionModule(ActionBase):
-    """Arguments: see roles/preflight/tasks/main.yml. Result: host, wanted, compose, skew_seconds."""
+    """Arguments: see roles/preflight/tasks/main.yml. Gives host, wanted, compose, skew_seconds."""
 
     _requires_connection = True
 
