@@ -46,7 +46,8 @@ def tracked() -> list[Path]:
 
 def python_parts(text: str) -> tuple[str, str]:
     """Comments and docstrings of a Python file, and the rest."""
-    prose, code = [], []
+    prose: list[str] = []
+    code: list[str] = []
     docstrings = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

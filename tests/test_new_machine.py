@@ -71,3 +71,11 @@ def test_make_verify_finds_every_part_in_use(machine: Machine) -> None:
     verified = machine.run("make verify")
     assert verified.code == 0, verified.output[-5000:]
     assert "Everything holds" in verified.output
+
+
+def test_a_container_that_was_removed_by_hand_is_told(machine: Machine) -> None:
+    machine.root("docker rm --force flower")
+    status = machine.run("make status")
+    assert status.code != 0
+    assert "flower   NOT THERE" in status.output
+    assert "make deploy brings it back" in " ".join(status.output.split())
