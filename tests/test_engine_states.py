@@ -411,6 +411,22 @@ def test_an_endpoint_that_is_this_engine_is_fine(
     assert judged(made.look()) == []
 
 
+@pytest.mark.parametrize("state", ["absent", "docker", "podman"])
+@pytest.mark.parametrize("path", ["/run/podman/podman.sock", "/run/user/1000/podman/podman.sock"])
+def test_what_podmans_package_sets_for_every_login_is_named_as_podman(
+    state: str, path: str, host: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen on Debian 13: podman-docker brings /etc/profile.d/podman-docker.sh."""
+    made = host(state)
+    made.client("podman", "usr/bin/docker")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+    ((what, source, fix),) = judged(made.look())
+    assert f"is podman (unix://{path})" in what
+    assert source == "DOCKER_HOST in the environment"
+    assert "apt-get remove podman-docker" in fix
+    assert "log in again" in fix
+
+
 def test_a_rootless_endpoint_is_named_as_that(
     host: Callable[..., Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,9 @@ def wrong_machine(host: Mapping[str, Any]) -> list[Found]:
     who = f"{host['user']}@{host['hostname']}"
     if engine["endpoint"]:
         address, source = engine["endpoint"]
+        if address.startswith("unix://") and "podman" in address:
+            # Debian's podman-docker sets it for every login.
+            return [podman_problem(host, address, source)]
         if "rootless" in source or re.match(r"unix://(/var)?/run/user/\d+/", address):
             return [rootless(f"docker of {who} uses {address}", source)]
         variable = re.search(r"\bDOCKER_(HOST|CONTEXT)\b", source)
@@ -78,6 +81,20 @@ def wrong_machine(host: Mapping[str, Any]) -> list[Found]:
     return []
 
 
+def podman_problem(host: Mapping[str, Any], where: str, source: str) -> Found:
+    return (
+        (
+            f"docker on {host['hostname']} is podman ({where}), which runs neither these "
+            "images' restart policy nor compose as Docker does"
+        ),
+        source,
+        (
+            "apt-get remove podman-docker and rm -f /run/docker.sock (podman itself may stay), then "
+            "log in again, because it sets DOCKER_HOST; deploying then installs docker.io"
+        ),
+    )
+
+
 def rootless(what: str, source: str) -> Found:
     return (
         (
@@ -100,20 +117,7 @@ def wrong_engine(host: Mapping[str, Any]) -> list[Found]:
     podman = [client["path"] for client in engine["clients"] if client["kind"] == "podman"]
     if engine["kind"] == "podman" or (podman and engine["access"] == "absent"):
         where = engine["socket"] if engine["kind"] == "podman" else podman[0]
-        return [
-            (
-                (
-                    f"docker on {host['hostname']} is podman ({where}), which runs neither these "
-                    "images' restart policy nor compose as Docker does"
-                ),
-                "the host's packages",
-                (
-                    "apt-get remove podman-docker and rm -f /run/docker.sock (podman itself "
-                    "may stay); "
-                    "deploying then installs docker.io"
-                ),
-            )
-        ]
+        return [podman_problem(host, where, "the host's packages")]
     if engine["rootless"]:
         return [rootless(f"the engine at {engine['socket']}", "the host's engine")]
     if engine["snap"]:
