@@ -89,8 +89,8 @@ def podman_problem(host: Mapping[str, Any], where: str, source: str) -> Found:
         ),
         source,
         (
-            "apt-get remove podman-docker and rm -f /run/docker.sock (podman itself may stay), then "
-            "log in again, because it sets DOCKER_HOST; deploying then installs docker.io"
+            "apt-get remove podman-docker and rm -f /run/docker.sock (podman itself may stay), "
+            "then log in again, because it sets DOCKER_HOST; deploying then installs docker.io"
         ),
     )
 
