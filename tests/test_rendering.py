@@ -121,7 +121,7 @@ def test_an_address_is_bracketed_in_every_url_and_nowhere_else(rendered: Rendere
         found += text.count(ipv6)
         assert not re.search(rf"(?<!\[){ipv6}[:/]\d|//\S*(?<!\[){ipv6}", text), file
         assert not re.search(rf"\[{ipv6}\](?!:\d)", text), file
-        for url in re.findall(r"\b(?:redis|https?)://[^\s\"']+", text):
+        for url in re.findall(r"\b(?:redis|https?)://[^\s\"'\\]+", text):
             assert urlsplit(url).hostname, (file, url)
             assert urlsplit(url).port != 0, (file, url)
     if rendered.services and "fd00" in str(rendered.services):
