@@ -20,6 +20,7 @@ from tasks.heartbeat import ConsumerHeartbeat
 from tasks.keeper import KeeperStep
 from tasks.outcomes import OutcomesStep
 from tasks.routes import ROUTES
+from tasks.schedule_store import keep_schedule
 from tasks.settings import ConfigurationError, ScheduleSpec, Settings, get_settings
 from tasks.shutdown import drain_on_sigterm, end_on_sigterm
 
@@ -148,7 +149,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         # -- Beat (RedBeat): the lock lives five ticks, so that one slow tick costs no restart
         "beat_schedule": {spec.name: _schedule_entry(spec) for spec in settings.schedule.entries},
         "beat_max_loop_interval": settings.beat_max_interval_seconds,
-        "redbeat_redis_url": settings.redbeat_url.get_secret_value(),
+        # Its URL holds a password, and stays in the settings (tasks.schedule_store).
         "redbeat_redis_options": {
             "socket_timeout": 30,
             "socket_connect_timeout": 5,
@@ -163,6 +164,7 @@ def create_app(settings: Settings) -> Celery:
     """Build the app for ``settings``; registers the consumer's heartbeat."""
     celery = Celery("tasks", task_cls=CelrayTask)
     celery.conf.update(configuration(settings))
+    keep_schedule(celery, settings)
     celery.loader.override_backends = dict.fromkeys(
         ("redis", "rediss"), "tasks.results:ResultStore"
     )
