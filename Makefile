@@ -23,6 +23,7 @@ CONCURRENCY ?=
 REPLICAS ?=
 PURGE    ?=
 ARGS     ?=
+FOR      ?=
 BENCH    ?=
 CHAOS    ?=
 NAME     ?=
@@ -111,6 +112,9 @@ endif
 ifneq ($(filter-out yes no,$(CONFIRM) $(PURGE)),)
   $(error CONFIRM and PURGE take yes or no, not "$(filter-out yes no,$(CONFIRM) $(PURGE))")
 endif
+ifneq ($(filter-out operator submitter,$(FOR)),)
+  $(error FOR="$(FOR)": make credentials takes FOR=operator or FOR=submitter)
+endif
 ifneq ($(filter new-tasks,$(MAKECMDGOALS)),)
   ifneq ($(words $(NAME))$(call odd_in,$(NAME)),1)
     $(error NAME="$(NAME)": name the package, as in make new-tasks NAME=word-count)
@@ -155,8 +159,8 @@ logs: $(VENV)/stamp ## the last log lines of one service: WHAT=worker-ml, TAIL=2
 	  $(PLAY) playbooks/logs.yml) -e what=$(WHAT) -e lines=$(TAIL)
 history: $(VENV)/stamp ## what was done, by whom, from where, with which code; versions; who holds the lock
 	@CELRAY_RAW=1 $(PLAY) playbooks/history.yml -e lines=$(TAIL)
-credentials: $(VENV)/stamp ## KEY=VALUE lines for clients, and nothing else, on standard output
-	@CELRAY_RAW=1 $(PLAY) playbooks/credentials.yml
+credentials: $(VENV)/stamp ## KEY=VALUE lines and nothing else; FOR=submitter: those to hand on to who only sends tasks
+	@CELRAY_RAW=1 $(PLAY) playbooks/credentials.yml$(if $(FOR), -e credentials_for=$(FOR))
 
 ##@ Use
 .PHONY: client

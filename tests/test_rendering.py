@@ -17,12 +17,15 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from generations import compose_v1, compose_v2
+from parts import REPO
 from rendering import INVENTORIES, Rendered, render
 from understood import normal, understood
 
 ODD = "a $HOME ${HOME} $$ \"quoted\" 'single' # %d {x} \\ : é"
+DEFAULTS = yaml.safe_load((REPO / "roles/celray/defaults/main.yml").read_text())
 REMOTE = {
     "celray_worker_names": ["gpu-1", "data"],
+    "redis_default_user": "full",
     "celray_task_settings": {"environment_name": ODD},
     "celery_packages": [
         {
@@ -183,7 +186,22 @@ def test_every_file_of_ours_that_is_mounted_was_written(rendered: Rendered) -> N
 def test_redis_knows_passwords_by_their_hashes_alone(rendered: Rendered) -> None:
     for rules in rendered.home.glob("*/projects/redis/files/users.acl"):
         assert not [value for value in rendered.secret.values() if value in rules.read_text()]
-        assert rules.read_text().count(" #") == 3
+        assert rules.read_text().count(" #") == 4
+
+
+def test_who_only_sends_tasks_may_add_to_the_catalogues_queues_and_read_none(
+    rendered: Rendered,
+) -> None:
+    for rules in rendered.home.glob("*/projects/redis/files/users.acl"):
+        users = {row.split(" ")[1]: row for row in rules.read_text().splitlines() if row}
+        assert users.keys() == {"default", "operator", "celray", "admin", "health"}
+        full = rendered.settings.get("redis_default_user") == "full"
+        assert (" ~* " in users["default"]) == full
+        assert (" +evalsha" in users["default"]) == full
+        workers = rendered.settings.get("celery_workers", DEFAULTS["celery_workers"])
+        queues = {queue for worker in workers for queue in worker["queues"]}
+        wanted = {f"%W~{name}{end}" for name in queues for end in ("", "\x06\x163", "\x06\x169")}
+        assert full or wanted <= set(users["default"].split(" "))
 
 
 def test_redis_listens_on_loopback_and_the_hosts_address(rendered: Rendered) -> None:

@@ -21,7 +21,12 @@ from pathlib import Path
 
 ALPHABET = string.ascii_letters + string.digits
 #: Name and length of what is overridden; see celray_secrets in roles/celray/defaults/main.yml.
-PLANTED = {"redis_password": 32, "flower_password": 32, "ray_auth_token": 64}
+PLANTED = {
+    "redis_password": 32,
+    "redis_operator_password": 32,
+    "flower_password": 32,
+    "ray_auth_token": 64,
+}
 #: A notification channel, whose address holds a token of this length.
 CHANNEL_TOKEN = 32
 

@@ -40,6 +40,26 @@ def redis(broker_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture(scope="session")
+def operator_url(deployment: Deployment) -> str:
+    """What an operator has: the same, by a user of his own."""
+    password = deployment.canaries["redis_operator_password"]
+    return f"redis://operator:{password}@{deployment.address}:6380"
+
+
+@pytest.fixture
+def operators_redis(operator_url: str) -> Iterator[Redis]:
+    with Redis.from_url(f"{operator_url}/0", socket_timeout=10) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def operator(operator_url: str) -> Iterator[Celery]:
+    """A stock Celery client with an operator's credentials."""
+    with Celery("desk", broker=f"{operator_url}/0", backend=f"{operator_url}/1") as app:
+        yield app
+
+
+@pytest.fixture(scope="session")
 def client(broker_url: str) -> Iterator[Celery]:
     """A stock Celery client without any configuration of ours."""
     with Celery("somebody", broker=f"{broker_url}/0", backend=f"{broker_url}/1") as app:

@@ -39,14 +39,14 @@ def test_concurrency_of_one_worker_recreates_that_container_alone(deployment: De
 
 
 def test_changed_mounted_file_recreates_what_mounts_it_alone(
-    deployment: Deployment, redis: Redis, client: Celery
+    deployment: Deployment, operators_redis: Redis, operator: Celery, client: Celery
 ) -> None:
     """The broker's own file: queued work is there afterwards, and running workers come back."""
-    client.send_task("somebody.elses", queue="parked")
+    operator.send_task("somebody.elses", queue="parked")
     deployment.configure("redis", redis_maxmemory="1gb")
     check_then_deploy(deployment, {"redis-celery": "recreate"})
-    assert redis.llen("parked") == 1
-    redis.delete("parked")
+    assert operators_redis.llen("parked") == 1
+    operators_redis.delete("parked")
     assert client.send_task("tasks.simple_tasks.ping").get(timeout=60)["status"] == "pong"
 
 

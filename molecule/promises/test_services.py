@@ -66,6 +66,10 @@ def test_every_queue_is_served_by_its_own_worker(client: Celery, queue: str) -> 
         "MODULE LIST",
         "SCRIPT FLUSH",
         "CLIENT KILL TYPE normal",
+        "RPOP ml",
+        "LRANGE ml 0 -1",
+        "SCRIPT LOAD return",
+        "PUBLISH /0.celery.pidbox x",
     ],
 )
 def test_default_user_may_not_do_what_is_dangerous(redis: Redis, command: str) -> None:
@@ -158,13 +162,15 @@ def test_killed_worker_comes_back_by_itself(deployment: Deployment, client: Cele
     os.environ.get("MOLECULE_SCENARIO_NAME") != "default",
     reason="the same image and health check in every scenario; takes a minute",
 )
-def test_worker_that_does_not_consume_is_unhealthy(deployment: Deployment, client: Celery) -> None:
+def test_worker_that_does_not_consume_is_unhealthy(
+    deployment: Deployment, operator: Celery
+) -> None:
     def health() -> str:
         box = deployment.look().containers["celery-worker-ml"]
         return str(box["State"]["Health"]["Status"])
 
     eventually(lambda: health() == "healthy", 60, "the worker is healthy at first")
-    client.control.cancel_consumer("ml", reply=True, timeout=5)
+    operator.control.cancel_consumer("ml", reply=True, timeout=5)
     eventually(lambda: health() == "unhealthy", 120, "a worker without its queue is unhealthy")
-    client.control.add_consumer("ml", reply=True, timeout=5)
+    operator.control.add_consumer("ml", reply=True, timeout=5)
     eventually(lambda: health() == "healthy", 60, "with its queue it is healthy again")

@@ -26,7 +26,13 @@ case $1 in
     echo ']' ;;
 esac
 """
-SECRETS = ("redis_password", "redis_celray_password", "redis_admin_password", "flower_password")
+SECRETS = (
+    "redis_password",
+    "redis_operator_password",
+    "redis_celray_password",
+    "redis_admin_password",
+    "flower_password",
+)
 INVENTORIES = sorted(path.parent.name for path in REPO.glob("inventory/*/hosts.yml"))
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 #: A worker has one of them: setting the one takes the other away.
 EXCLUSIVE = ("concurrency", "autoscale")
+#: What kombu appends to a queue's name for each priority step (tasks.broker.queues).
+PRIORITY_SUFFIXES = ("", *(f"\x06\x16{step}" for step in (3, 6, 9)))
 
 
 def celray_overridden(workers: Any, overrides: Any, scaled_from: Any = None) -> Any:
@@ -135,6 +137,25 @@ def celray_url_host(address: Any) -> str:
     return f"[{text.replace('%', '%25')}]" if ":" in text and not text.startswith("[") else text
 
 
+def celray_submitters_keys(workers: Any) -> str:
+    """Keys and channels, as Redis's ACL rules, of who sends tasks to the workers' queues.
+
+    A queue is one list for each of kombu's priority steps, and two sets in which clients note it.
+    Queues can be added to and not read; results can be read by whoever knows the task's id.
+    """
+    queues = {
+        str(queue)
+        for worker in (workers if isinstance(workers, list) else [])
+        if isinstance(worker, Mapping)
+        for queue in worker.get("queues", [])
+    }
+    rules = ["resetkeys", "resetchannels", "&celery-task-meta-*", "%R~celery-task-meta-*"]
+    for queue in sorted(queues):
+        rules += [f"%RW~_kombu.{kind}.{queue}" for kind in ("binding", "binding_permanent")]
+        rules += [f"%W~{queue}{suffix}" for suffix in PRIORITY_SUFFIXES]
+    return " ".join(rules)
+
+
 class FilterModule:
     """Ansible's way to find them."""
 
@@ -145,4 +166,5 @@ class FilterModule:
             "celray_scaled_from": celray_scaled_from,
             "celray_still_holding": celray_still_holding,
             "celray_url_host": celray_url_host,
+            "celray_submitters_keys": celray_submitters_keys,
         }

@@ -495,6 +495,11 @@ CLIENT_NAMES = {
     "ray_address": "RAY_ADDRESS",
     "ray_auth_token": "RAY_AUTH_TOKEN",
 }
+#: An operator's in place of them, where there are any: they may also cancel and inspect.
+OPERATOR_NAMES = {
+    "broker_url": f"{PREFIX}OPERATOR_BROKER_URL",
+    "result_backend_url": f"{PREFIX}OPERATOR_RESULT_BACKEND",
+}
 CREDENTIALS_VARIABLE = f"{PREFIX}CREDENTIALS"
 
 
@@ -544,12 +549,15 @@ def load_client_settings(file: Path | None = None) -> ClientSettings:
 
 
 def _client_settings(values: dict[str, str], origin: str) -> ClientSettings:
-    given = {field: values[name] for field, name in CLIENT_NAMES.items() if values.get(name)}
+    names = CLIENT_NAMES
+    if all(values.get(name) for name in OPERATOR_NAMES.values()):
+        names = CLIENT_NAMES | OPERATOR_NAMES
+    given = {field: values[name] for field, name in names.items() if values.get(name)}
     try:
         return ClientSettings.model_validate({**given, "origin": origin})
     except ValidationError as error:
         found = "; ".join(
-            f"{CLIENT_NAMES[str(e['loc'][0])]}: "
+            f"{names[str(e['loc'][0])]}: "
             + ("is missing" if e["type"] == "missing" else e["msg"].removeprefix("Value error, "))
             for e in error.errors()
         )

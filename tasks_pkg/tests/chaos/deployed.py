@@ -112,7 +112,9 @@ class Deployed(Front):
         self.deployment, self.host = deployment, deployment.host
         self.host.sh(f"install -o {USER} -g {USER} -m 0644 /dev/null {LEDGER}")
         self._follower = Follower(folder / "ledger")
-        broker, results = (deployment.url("default", "redis_password", db) for db in (0, 1))
+        # Chords are sent, and tasks revoked, by operators alone (ADR 0028).
+        user = ("operator", "redis_operator_password")
+        broker, results = (deployment.url(*user, db) for db in (0, 1))
         super().__init__(broker, results, folder / "ledger", deployment.lease, prefix)
         self.client.conf.update(CALLERS_SETTINGS)
 

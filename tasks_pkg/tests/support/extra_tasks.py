@@ -31,6 +31,11 @@ def nap(number: int, seconds: float) -> int:
     return number
 
 
+@app.task(name="extra.summed")  # type: ignore[untyped-decorator]
+def summed(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
 @app.task(name="extra.counting", bind=True)  # type: ignore[untyped-decorator]
 def counting(self: Any) -> None:  # noqa: ANN401 - a Celery task
     """Tell of progress as Celery's own documentation does, until it is cancelled."""

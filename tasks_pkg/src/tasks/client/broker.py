@@ -48,6 +48,10 @@ class Broker:
         """Close the connection."""
         self._client.close()
 
+    def ping(self) -> None:
+        """Ask for an answer, which everybody gets who may log in."""
+        self._client.ping()
+
     def queues(self) -> list[str]:
         """Give every queue that is routed to, or that anybody has declared."""
         found = {*ROUTES.values(), "celery"}

@@ -12,10 +12,10 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tasks.app import SERIALIZATION
-from tasks.client.errors import ServiceUnavailableError
+from tasks.client.errors import NotPermittedError, ServiceUnavailableError
 from tasks.headers import PUBLISHED_AT
 from tasks.routes import ROUTES
-from tasks.settings import ClientSettings
+from tasks.settings import OPERATOR_NAMES, ClientSettings
 
 #: How long a client waits for a connection or an answer, in seconds: a person sits before it.
 PATIENCE = 5.0
@@ -46,7 +46,8 @@ def application(settings: ClientSettings) -> Celery:
             "task_routes": dict(ROUTES),
             "task_default_queue": "default",
             "task_default_exchange_type": "direct",
-            "task_send_sent_event": True,
+            # An event more, which who only sends tasks may not send; workers report its arrival.
+            "task_send_sent_event": False,
             "result_extended": True,
             "imports": (),
         }
@@ -65,16 +66,29 @@ def answering(settings: ClientSettings) -> Iterator[None]:
     where = place(settings.broker_url.get_secret_value())
     try:
         yield
-    except (AuthenticationError, NoPermissionError) as error:
+    except NoPermissionError as error:
+        raise _not_permitted(settings, error) from None
+    except AuthenticationError as error:
         message = f"Redis at {where} refuses this user ({error}); credentials: {settings.origin}"
         raise ServiceUnavailableError(message) from None
     except (OperationalError, RedisConnectionError, RedisError, OSError) as error:
+        if "no permissions" in str(error):  # kombu's words for all errors are its own
+            raise _not_permitted(settings, error) from None
         if "WRONGPASS" in str(error) or "NOAUTH" in str(error):
             why = "refuses the password"
         else:
             why = f"does not answer ({_one_line(error)})"
         message = f"Redis at {where} {why}; credentials: {settings.origin}"
         raise ServiceUnavailableError(message) from None
+
+
+def _not_permitted(settings: ClientSettings, error: Exception) -> NotPermittedError:
+    names = " and ".join(OPERATOR_NAMES.values())
+    return NotPermittedError(
+        f"Redis at {place(settings.broker_url.get_secret_value())} does not let this user do that "
+        f"({_one_line(error)}); credentials: {settings.origin}. An operator's may: {names} of "
+        "`make credentials`"
+    )
 
 
 def place(url: str) -> str:

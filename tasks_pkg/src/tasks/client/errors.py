@@ -55,3 +55,9 @@ class ServiceUnavailableError(ClientError):
     """Redis, the workers or Ray do not answer."""
 
     exit_status = 69
+
+
+class NotPermittedError(ServiceUnavailableError):
+    """Redis does not let this user do that; an operator's credentials may."""
+
+    exit_status = 77

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
+from redis.exceptions import NoPermissionError
 
 from tasks import revocations
 from tasks.client import trace as tracing
@@ -37,7 +38,8 @@ class Status:
     Attributes:
         id: the Celery task's id.
         state: WAITING (in its queue), DELIVERED (a worker has it), STARTED, PROGRESS, RETRY,
-            SUCCESS, FAILURE, REVOKED, or UNKNOWN.
+            SUCCESS, FAILURE, REVOKED, or UNKNOWN. Who may not look into queues gets Celery's
+            PENDING in place of WAITING, DELIVERED and UNKNOWN.
         name: the task's name, once known.
         queue: its queue.
         position: in the queue, 1 is next; None once a worker has it.
@@ -169,10 +171,16 @@ class SubmittedTask:
             found = read(self.client.app, self.id)
             if found is not None:
                 return found
-            waiting = self.client.broker.find(self.id, everywhere=everywhere)
+            nowhere = "UNKNOWN"
+            try:
+                waiting = self.client.broker.find(self.id, everywhere=everywhere)
+            except NoPermissionError:
+                if everywhere:
+                    raise
+                waiting, nowhere = None, "PENDING"  # who only sends tasks may not look there
             if waiting is None:
                 # It may have ended between the two looks.
-                return read(self.client.app, self.id) or Status(self.id, "UNKNOWN", self.name)
+                return read(self.client.app, self.id) or Status(self.id, nowhere, self.name)
         return _waits(self.id, waiting)
 
     def require_known(self, *, everywhere: bool = False) -> Status:

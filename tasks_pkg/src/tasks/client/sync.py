@@ -13,7 +13,11 @@ from pydantic import SecretStr, ValidationError
 from tasks.client import catalogue
 from tasks.client.broker import Broker
 from tasks.client.connection import PATIENCE, answering, application, stamped
-from tasks.client.errors import ServiceUnavailableError, UnknownTaskError
+from tasks.client.errors import (
+    NotPermittedError,
+    ServiceUnavailableError,
+    UnknownTaskError,
+)
 from tasks.client.handle import SubmittedTask, read
 from tasks.client.jobs import Jobs
 from tasks.contracts import InvalidArgumentsError, require_task_id
@@ -95,9 +99,13 @@ class Client:
         try:
             return installed[catalogue.resolve(name, installed)]
         except UnknownTaskError:
+            try:
+                workers = self.workers()
+            except NotPermittedError:  # and the task is not known here
+                workers = {}
             elsewhere = {
                 task: queue
-                for info in self.workers().values()
+                for info in workers.values()
                 for task, queue in (info.get("routes") or {}).items()
                 if task not in installed
             }
@@ -167,14 +175,19 @@ class Client:
         with answering(self.settings):
             if task_id is not None and self._is_done(task_id, task.name, arguments):
                 return SubmittedTask(self, task_id, task.name, queue)
-            sent = self.app.send_task(
-                task.name,
-                kwargs=arguments,
-                queue=queue,
-                task_id=task_id,
-                countdown=countdown,
-                headers=stamped(),
-            )
+        try:
+            with answering(self.settings):
+                sent = self.app.send_task(
+                    task.name,
+                    kwargs=arguments,
+                    queue=queue,
+                    task_id=task_id,
+                    countdown=countdown,
+                    headers=stamped(),
+                )
+        except NotPermittedError as error:
+            message = f"queue {queue!r}: the service has no such queue, or keeps it closed; {error}"
+            raise InvalidArgumentsError(message) from None
         return SubmittedTask(self, sent.id, task.name, queue)
 
     def _is_done(self, task_id: str, name: str, arguments: dict[str, Any]) -> bool:
@@ -202,7 +215,11 @@ class Client:
         """Refuse a queue that the service does not have, where a worker says which it has."""
         if queue in self._known_queues:
             return
-        for info in self.workers().values():
+        try:
+            workers = self.workers()
+        except NotPermittedError:  # then Redis itself refuses a queue that is not there
+            return
+        for info in workers.values():
             self._known_queues.update(info.get("all_queues") or ())
         if self._known_queues and queue not in self._known_queues:
             there = ", ".join(sorted(self._known_queues))
@@ -211,7 +228,12 @@ class Client:
 
     def _queue_of(self, name: str) -> str:
         """Ask the workers for the queue of a package's task."""
-        for info in self.workers().values():
+        try:
+            workers = self.workers()
+        except NotPermittedError as error:
+            message = f"the queue of task {name} is not known here: name it; {error}"
+            raise UnknownTaskError(message) from None
+        for info in workers.values():
             if name in (info.get("routes") or {}):
                 return str(info["routes"][name])
         message = f"no worker that answers has task {name}; name its queue if you know it"
@@ -276,7 +298,7 @@ class Client:
     def require_answer(self) -> None:
         """Raise :class:`ServiceUnavailableError` unless the broker answers."""
         with answering(self.settings):
-            self.broker.lengths(["default"])
+            self.broker.ping()
 
 
 def _in_order(arguments: dict[str, Any]) -> str:
