@@ -12,6 +12,7 @@ from kombu.entity import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
 from tasks import duplicates, fence, packages, revocations
+from tasks.broker import busy
 from tasks.contracts import Untyped
 from tasks.cron_schedule import CronSchedule
 from tasks.deployed import CodeVersion
@@ -162,6 +163,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
 
 def create_app(settings: Settings) -> Celery:
     """Build the app for ``settings``; registers the consumer's heartbeat."""
+    busy.count_busy_as_away()
     celery = Celery("tasks", task_cls=CelrayTask)
     celery.conf.update(configuration(settings))
     keep_schedule(celery, settings)

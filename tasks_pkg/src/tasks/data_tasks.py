@@ -38,7 +38,7 @@ def process_large_csv(
         self: the bound task.
         file_path: a ``.csv``, ``.tsv`` or ``.txt`` file, also with ``.gz`` or ``.zst`` behind it,
             under the datasets or the models folder, relative to the former.
-        output_path: what to write, ``.parquet`` or ``.csv``, in the same folders.
+        output_path: what to write, ``.parquet`` or ``.csv``, under the datasets folder.
         transformations: see :class:`tasks.schemas_data.Transformations`.
 
     Returns:

@@ -49,7 +49,7 @@ def check_csv(parameters: dict[str, Any], settings: Settings) -> None:
     with _told(settings):
         formulas = csv_files.filters(parameters["filter"])
         derived = csv_files.derived(parameters["new_columns"])
-        target = csv_files.output_file(parameters["output_path"], "output_path", roots)
+        target = csv_files.output_file(parameters["output_path"], "output_path", *roots)
         path = csv_files.input_file(parameters["file_path"], "file_path", roots)
         csv_files.require_output_apart(path, target)
         compression = csv_files.compression_of(path, "file_path")
@@ -83,7 +83,7 @@ def check_sources(parameters: dict[str, Any], settings: Settings) -> None:
     needed = dict.fromkeys(parameters["group_by"], "group_by")
     needed |= dict.fromkeys(parameters["aggregations"] or (), "aggregations")
     with _told(settings):
-        target = csv_files.output_file(parameters["output_path"], "output_path", roots)
+        target = csv_files.output_file(parameters["output_path"], "output_path", *roots)
         for name in parameters["data_sources"]:
             source = sources.resolve(name, roots, "data_sources", csv_files.FORMATS)
             for file in source.files:

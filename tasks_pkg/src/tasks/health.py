@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 
 from tasks import inspection
+from tasks.broker.busy import BusyScriptError
 from tasks.inspection import RayState, RedisState
 from tasks.settings import ConfigurationError, Settings
 
@@ -91,6 +92,8 @@ def _said(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, requests.ConnectionError):
         return "connection refused or lost"
+    if isinstance(error, BusyScriptError):
+        return str(error)
     return f"{type(error).__name__}: {error}"
 
 

@@ -12,6 +12,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tasks.app import SERIALIZATION
+from tasks.broker import busy
 from tasks.client.errors import NotPermittedError, ServiceUnavailableError
 from tasks.headers import PUBLISHED_AT
 from tasks.routes import ROUTES
@@ -23,6 +24,7 @@ PATIENCE = 5.0
 
 def application(settings: ClientSettings) -> Celery:
     """Build the app; nothing is connected yet."""
+    busy.count_busy_as_away()
     app = Celery("celray-client", set_as_current=False)
     sockets: dict[str, Any] = {
         "socket_timeout": PATIENCE,

@@ -365,7 +365,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     parameters = request.parameters
     reporter.progress("reading", 0, 1, "looking at the sources")
     roots = (request.datasets_dir, request.models_dir)
-    target = csv_files.output_file(parameters["output_path"], "output_path", roots)
+    target = csv_files.output_file(parameters["output_path"], "output_path", *roots)
     found = {
         name: resolve(name, roots, "data_sources", FORMATS) for name in parameters["data_sources"]
     }

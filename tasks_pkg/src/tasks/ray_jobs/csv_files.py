@@ -19,7 +19,7 @@ from typing import Literal
 
 from . import sources
 from .expressions import Formula, parse
-from .paths import inside
+from .paths import inside, require_apart
 from .protocol import InputProblemError
 from .sources import require_distinct
 
@@ -90,13 +90,18 @@ def input_file(path_text: str, parameter: str, roots: Sequence[str]) -> Path:
     return path
 
 
-def output_file(path_text: str, parameter: str, roots: Sequence[str]) -> Path:
-    """Find where a result goes.
+def output_file(path_text: str, parameter: str, datasets_dir: str, models_dir: str) -> Path:
+    """Find where a result goes: below the datasets alone.
+
+    Below the models lies what training trusts: held-out rows, manifests, what is live. Whoever
+    sends a task must not be able to replace it.
 
     Raises:
-        InputProblemError: it is outside the roots, a folder, or neither ``.csv`` nor ``.parquet``.
+        InputProblemError: it is outside the datasets or below the models, a folder, or neither
+            ``.csv`` nor ``.parquet``.
     """
-    path = inside(path_text, parameter, roots)
+    path = inside(path_text, parameter, [datasets_dir])
+    require_apart(path, f"{parameter} {path_text!r}", models_dir)
     if path.suffix.lower() not in {".csv", ".parquet"}:
         raise InputProblemError(
             "output_format",

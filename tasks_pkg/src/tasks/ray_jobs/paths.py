@@ -72,3 +72,32 @@ def require_inside(path: Path, shown: str, roots: Sequence[str]) -> None:
             f"{shown} leads to {real}, which is outside {' and '.join(roots)}.",
             "Copy the data there; a link that leads out is not followed.",
         )
+
+
+def require_apart(path: Path, shown: str, folder: str) -> None:
+    """Refuse a path below a folder, by whichever name, link or mount it leads there.
+
+    Args:
+        path: the path.
+        shown: what errors call it.
+        folder: the folder.
+
+    Raises:
+        InputProblemError: it leads there.
+    """
+    real = Path(os.path.realpath(path))
+    try:
+        kept = Path(folder).stat()
+    except OSError:  # where it is not, nothing is below it
+        return
+    for parent in (real, *real.parents):
+        try:
+            found = parent.stat()
+        except OSError:
+            continue
+        if os.path.samestat(found, kept):
+            raise InputProblemError(
+                "path_outside_roots",
+                f"{shown} leads below {folder}, where models and what they are judged by are kept.",
+                "Give a place among the datasets that is not below it.",
+            )

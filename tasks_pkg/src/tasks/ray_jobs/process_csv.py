@@ -151,7 +151,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     parameters = request.parameters
     roots = (request.datasets_dir, request.models_dir)
     path = csv_files.input_file(parameters["file_path"], "file_path", roots)
-    target = csv_files.output_file(parameters["output_path"], "output_path", roots)
+    target = csv_files.output_file(parameters["output_path"], "output_path", *roots)
     taken = csv_plan.fingerprint(path)
     output = Output(target, request, [json.dumps(taken)])
     output.require_allowed(path)
