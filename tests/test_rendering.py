@@ -155,6 +155,7 @@ def test_every_service_is_confined_restarts_and_has_limits(rendered: Rendered) -
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["user"].split(":")[0] not in ("", "0", "root"), name
         assert service["mem_limit"], name
+        assert 2 <= service["cpu_shares"] <= 4096, name
         assert service["logging"]["options"]["max-size"], name
         assert service["healthcheck"]["test"], name
         assert service["labels"]["celray.project"] == "celray", name

@@ -18,7 +18,8 @@ from celery.states import FAILURE, REVOKED, STARTED, SUCCESS
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import OutOfMemoryError
 
-from tasks import duplicates, outcomes, revocations
+from tasks import duplicates, outcomes, revocations, sizes
+from tasks.broker.envelope import MOST_BYTES
 from tasks.broker.leases import disk_full
 from tasks.broker.scripts import (
     CHORD,
@@ -84,9 +85,12 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
         meta["task_id"] = bytes_to_str(task_id)
         stamp = duplicates.stamp(request, state)
         meta |= stamp
-        value = self.encode(meta)
-        if len(value) > self._MAX_STR_VALUE_SIZE:
-            message = "value too large for Redis backend"
+        value = sizes.encoded(meta, self.encode)
+        if len(value) > MOST_BYTES:
+            message = (
+                f"a result of {sizes.mib(len(value))} is not kept, at most {sizes.mib(MOST_BYTES)} "
+                "is: write it into a file and return its path"
+            )
             raise BackendStoreError(message, state=state, task_id=task_id)
         seconds = self.failure_expires if state == FAILURE else self.expires
         task = self.app.tasks.get(getattr(request, "task", None))

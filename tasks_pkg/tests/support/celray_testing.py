@@ -59,6 +59,7 @@ class RedisServer:
     folder: Path
     port: int = field(default_factory=free_port)
     process: "subprocess.Popen[bytes] | None" = None
+    options: tuple[str, ...] = ()
 
     def start(self) -> None:
         program = shutil.which("redis-server")
@@ -66,7 +67,9 @@ class RedisServer:
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         options += ["--appendonly", "yes", "--save", "", "--maxmemory", "200mb"]
         options += ["--maxmemory-policy", "noeviction"]
-        self.process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [program, *options, *self.options], stdout=subprocess.DEVNULL
+        )
         wait_for(self.answers)
 
     def stop(self) -> None:

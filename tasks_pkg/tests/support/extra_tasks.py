@@ -36,6 +36,21 @@ def summed(numbers: list[int]) -> int:
     return sum(numbers)
 
 
+@app.task(name="extra.length")  # type: ignore[untyped-decorator]
+def length(text: str) -> int:
+    return len(text)
+
+
+@app.task(name="extra.large")  # type: ignore[untyped-decorator]
+def large(size: int) -> str:
+    return size * "x"
+
+
+@app.task(name="extra.sends_large")  # type: ignore[untyped-decorator]
+def sends_large(size: int) -> None:
+    app.send_task("extra.length", args=[size * "x"])
+
+
 @app.task(name="extra.counting", bind=True)  # type: ignore[untyped-decorator]
 def counting(self: Any) -> None:  # noqa: ANN401 - a Celery task
     """Tell of progress as Celery's own documentation does, until it is cancelled."""

@@ -15,8 +15,9 @@ from typing import Any, Final, Protocol
 
 from kombu.utils.json import dumps, loads
 
-#: The longest message, in bytes. Redis refuses more at the door (``proto-max-bulk-len``).
-MOST_BYTES: Final = 16 * 1024 * 1024
+#: The longest message, in bytes. Redis refuses more than 16 MiB (``proto-max-bulk-len``), also of
+#: workers, and a message that is delivered again has grown by a header or two.
+MOST_BYTES: Final = 16 * 1024 * 1024 - 64 * 1024
 #: The longest body once it is decompressed, in bytes: a few bytes may stand for gigabytes.
 MOST_BODY_BYTES: Final = 4 * MOST_BYTES
 

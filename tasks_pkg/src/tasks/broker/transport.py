@@ -24,6 +24,7 @@ from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
+from tasks import sizes
 from tasks.broker import envelope
 from tasks.broker.ahead import PATIENCE, Ahead
 from tasks.broker.envelope import Refused
@@ -393,6 +394,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: object) -> None:
         """Publish; while Redis is full, a worker's follow-up work may use the reserve."""
+        sizes.require_publishable(message)
         try:
             super()._put(queue, message, **kwargs)
         except OutOfMemoryError:

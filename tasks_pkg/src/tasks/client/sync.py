@@ -23,6 +23,7 @@ from tasks.client.jobs import Jobs
 from tasks.contracts import InvalidArgumentsError, require_task_id
 from tasks.deployed import judge
 from tasks.settings import ClientSettings, ConfigurationError, load_client_settings
+from tasks.sizes import require_sendable
 
 #: How long workers may take to answer a question, in seconds.
 ANSWER_SECONDS = 2.0
@@ -163,6 +164,7 @@ class Client:
         """Do what :meth:`submit` does, for a task that has been found."""
         if task.contract is not None:
             task.contract.check(arguments)
+        require_sendable(task.short, arguments)
         if task_id is not None:
             require_task_id(task_id)
         if countdown is not None:
