@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,9 @@ def _options(folder: Path) -> list[str]:
     return [*options, "--min-worker-port=0", "--max-worker-port=0"]
 
 
-def _start(cluster_folder: Path, options: list[str]) -> RayCluster:
+def _start(
+    cluster_folder: Path, options: list[str], variables: dict[str, str] | None = None
+) -> RayCluster:
     """Start a head and wait until it takes jobs; a second time with the same options, once dead."""
     program = Path(sys.executable).with_name("ray")
     token_file = cluster_folder / "token"
@@ -77,6 +79,7 @@ def _start(cluster_folder: Path, options: list[str]) -> RayCluster:
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "1",  # 30 s, waiting for Ray's own actors
         "RUNTIME_ENV_RETRY_TIMES": "1",  # 3, each with a new virtual environment
         "RAY_worker_niceness": "0",  # 15, which on a busy machine is next to nothing
+        **(variables or {}),
     }
     with (cluster_folder / "log").open("ab") as log:
         process = subprocess.Popen(
@@ -164,6 +167,32 @@ def _wait_until_it_answers(cluster: RayCluster, log: Path) -> None:
         assert cluster.process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.2)
+
+
+@dataclass(frozen=True)
+class OwnRay:
+    """A cluster of one module's own, with its folder and the ports of its options."""
+
+    cluster: RayCluster
+    folder: Path
+    ports: dict[str, int]
+
+
+@pytest.fixture(scope="module")
+def start_ray() -> Iterator[Callable[[Callable[[Path], dict[str, str]]], OwnRay]]:
+    """Start a Ray with more variables, which are asked for with the folder that it will have."""
+    with ExitStack() as stack:
+
+        def start(variables: Callable[[Path], dict[str, str]]) -> OwnRay:
+            folder = stack.enter_context(_folder())
+            options = [*_options(folder), f"--metrics-export-port={free_port()}"]
+            cluster = _start(folder, options, variables(folder))
+            stack.callback(_end, cluster.process)
+            words = (option.removeprefix("--").partition("=") for option in options)
+            ports = {name: int(port) for name, _, port in words if name.endswith("port")}
+            return OwnRay(cluster, folder, ports)
+
+        yield start
 
 
 @pytest.fixture
