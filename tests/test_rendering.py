@@ -187,7 +187,7 @@ def test_every_file_of_ours_that_is_mounted_was_written(rendered: Rendered) -> N
 def test_redis_knows_passwords_by_their_hashes_alone(rendered: Rendered) -> None:
     for rules in rendered.home.glob("*/projects/redis/files/users.acl"):
         assert not [value for value in rendered.secret.values() if value in rules.read_text()]
-        assert rules.read_text().count(" #") == 4
+        assert rules.read_text().count(" #") == 5
 
 
 def test_who_only_sends_tasks_may_add_to_the_catalogues_queues_and_read_none(
@@ -195,7 +195,7 @@ def test_who_only_sends_tasks_may_add_to_the_catalogues_queues_and_read_none(
 ) -> None:
     for rules in rendered.home.glob("*/projects/redis/files/users.acl"):
         users = {row.split(" ")[1]: row for row in rules.read_text().splitlines() if row}
-        assert users.keys() == {"default", "operator", "celray", "admin", "health"}
+        assert users.keys() == {"default", "operator", "celray", "admin", "door", "health"}
         full = rendered.settings.get("redis_default_user") == "full"
         assert (" ~* " in users["default"]) == full
         assert (" +evalsha" in users["default"]) == full

@@ -31,6 +31,7 @@ SECRETS = (
     "redis_operator_password",
     "redis_celray_password",
     "redis_admin_password",
+    "redis_door_password",
     "flower_password",
 )
 INVENTORIES = sorted(path.parent.name for path in REPO.glob("inventory/*/hosts.yml"))
