@@ -258,3 +258,10 @@ def test_a_task_setting_reaches_the_container_as_it_was_written(rendered: Render
             value = service.get("environment", {}).get("CELRAY_ENVIRONMENT_NAME")
             # `config` prints what can be read again: a dollar sign is doubled there too.
             assert value == (wanted.replace("$", "$$") if wanted and ours else None), name
+
+
+@pytest.mark.parametrize("name", ["ray/ray_tls.py", "ray/ray_logs.py", "redis/redis_door.sh"])
+def test_programs_of_ours_are_written_as_they_are(rendered: Rendered, name: str) -> None:
+    role, file = name.split("/")
+    for path in rendered.home.glob(f"*/projects/{role}/files/{file}"):
+        assert path.read_text() == (REPO / "roles" / role / "files" / file).read_text()

@@ -266,3 +266,47 @@ def test_operators_credentials_are_taken_where_there_are_both() -> None:
     assert found.result_backend_url.get_secret_value() == "redis://b/1"
     half = dict([*submitter.items(), next(iter(operator.items()))])
     assert _client_settings(half, "here").broker_url.get_secret_value() == "redis://a/0"
+
+
+def test_celery_itself_does_not_take_the_environments_in_place_of_an_operators(
+    service: Service, tmp_path: Path
+) -> None:
+    urls = {
+        f"{prefix}_{name}": service.redis.as_user(user, db)
+        for prefix, user in (("CELERY", "submitter"), ("CELRAY_OPERATOR", "operator"))
+        for name, db in (("BROKER_URL", 0), ("RESULT_BACKEND", 1))
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks.cli", "workers"],
+        env={**service.env, **urls},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "default@" in done.stdout
+    # A file that is named comes before the environment, which here leads nowhere.
+    file = tmp_path / "credentials"
+    file.touch(0o600)
+    file.write_text("".join(f"{name}={url}\n" for name, url in urls.items()))
+    nowhere = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
+    nowhere |= {"CELERY_RESULT_BACKEND": "redis://127.0.0.1:1/1"}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tasks.cli",
+            "submit",
+            "ping",
+            "--watch",
+            "--credentials",
+            str(file),
+        ],
+        env={**service.env, **nowhere},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr

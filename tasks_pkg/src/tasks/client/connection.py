@@ -25,7 +25,11 @@ PATIENCE = 5.0
 def application(settings: ClientSettings) -> Celery:
     """Build the app; nothing is connected yet."""
     busy.count_busy_as_away()
+    # Celery takes CELERY_BROKER_URL and CELERY_RESULT_BACKEND of the environment before what it is told,
+    # though the credentials may be a file's or an operator's; not before these three.
+    broker, backend = settings.broker_url, settings.result_backend_url
     app = Celery("celray-client", set_as_current=False)
+    app.backend_cls = backend.get_secret_value()
     sockets: dict[str, Any] = {
         "socket_timeout": PATIENCE,
         "socket_connect_timeout": PATIENCE,
@@ -34,12 +38,14 @@ def application(settings: ClientSettings) -> Celery:
     app.conf.update(
         {
             **SERIALIZATION,
-            "broker_url": settings.broker_url.get_secret_value(),
+            "broker_url": broker.get_secret_value(),
+            "broker_read_url": broker.get_secret_value(),
+            "broker_write_url": broker.get_secret_value(),
             "broker_connection_timeout": PATIENCE,
             "broker_transport_options": {**sockets, "client_name": "celray-cli"},
             "broker_connection_retry": False,
             "task_publish_retry_policy": {"max_retries": 2, "interval_start": 0.2},
-            "result_backend": settings.result_backend_url.get_secret_value(),
+            "result_backend": backend.get_secret_value(),
             "redis_socket_timeout": PATIENCE,
             "redis_socket_connect_timeout": PATIENCE,
             "redis_retry_on_timeout": False,
