@@ -25,7 +25,7 @@ PATIENCE = 5.0
 def application(settings: ClientSettings) -> Celery:
     """Build the app; nothing is connected yet."""
     busy.count_busy_as_away()
-    # Celery takes CELERY_BROKER_URL and CELERY_RESULT_BACKEND of the environment before its settings,
+    # Celery takes CELERY_BROKER_URL and CELERY_RESULT_BACKEND of the environment before its own,
     # though the credentials may be a file's or an operator's; not before these three.
     broker, backend = settings.broker_url, settings.result_backend_url
     app = Celery("celray-client", set_as_current=False)
