@@ -6,7 +6,8 @@
 # Twice a second, over one connection that is there before any flood: of each source at most UNPROVEN
 # connections that have run no command yet, none of them for longer than SECONDS; and at most MOST with
 # a client's password. Redis has no bound of its own but the one for all (maxclients). Users of the
-# service (celray, operator, admin) are never touched. FILE holds the password of the user `door`.
+# service (celray, operator, admin) are never touched; who has come within this second has its time to log
+# in, unless its source has sixteen times too many. FILE holds the password of the user `door`.
 set -u
 fifo=${TMPDIR:-/tmp}/redis-door.$$
 rm -f "$fifo"
@@ -31,7 +32,8 @@ while :; do
         if (is["user"] != "default") next
         source = is["addr"]; sub(/:[0-9]+$/, "", source)
         if (is["cmd"] == "NULL" || is["cmd"] == "auth" || is["cmd"] == "hello") {
-          if (++waits[source] > unproven || is["age"] + 0 >= seconds) close_it[is["id"]] = source
+          many = ++waits[source] > unproven && (is["age"] + 0 >= 1 || waits[source] > 16 * unproven)
+          if (many || is["age"] + 0 >= seconds) close_it[is["id"]] = source
         } else if (++uses[source] > most) close_it[is["id"]] = source
         next
       }
