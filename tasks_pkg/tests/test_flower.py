@@ -50,16 +50,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def done(stack: Watched) -> str:
-    """The id of a task that has run, and that Flower has heard of."""
-    with Celery(broker=stack.redis.url(0), backend=stack.redis.url(1), set_as_current=False) as app:
-        sent = app.send_task("tasks.simple_tasks.ping", queue="default")
-        sent.get(timeout=30)
-        wait_for(lambda: stack.ask("GET", f"/api/task/info/{sent.id}").ok)
-        return str(sent.id)
-
-
 def test_no_reply_to_any_control_command_holds_a_secret(stack: Watched) -> None:
     with Celery(broker=stack.redis.url(0), set_as_current=False) as app:
         # The worker has ours beside Celery's: it says which there are, by refusing what is not.
@@ -226,11 +216,18 @@ def test_nobody_else_is_told_anything(stack: Watched) -> None:
         assert answer.status_code == 401 or pattern == "/logout", f"{pattern} {answer}"
 
 
-def test_every_page_and_call_works_and_tells_no_secret(stack: Watched, done: str) -> None:
-    wait_for(lambda: stack.node in stack.ask("GET", "/api/workers?refresh=1").json())
-    for pattern, call in calls(stack.node, done).items():  # the last one ends the worker
-        answer = stack.ask(call.method, call.path, **call.options)
-        assert answer.status_code == call.status, f"{pattern}: {answer.status_code} {answer.text}"
-        assert found_in(answer.text + str(answer.headers)) == [], pattern
-    assert found_in(stack.flower.text) == []
-    assert found_in(stack.worker.text) == []
+def test_every_page_and_call_works_and_tells_no_secret(tmp_path: Path) -> None:
+    with watched(tmp_path) as stack:  # of its own: the last call ends the worker
+        with Celery(
+            broker=stack.redis.url(0), backend=stack.redis.url(1), set_as_current=False
+        ) as app:
+            sent = app.send_task("tasks.simple_tasks.ping", queue="default")
+            sent.get(timeout=30)
+            wait_for(lambda: stack.ask("GET", f"/api/task/info/{sent.id}").ok)
+        wait_for(lambda: stack.node in stack.ask("GET", "/api/workers?refresh=1").json())
+        for pattern, call in calls(stack.node, sent.id).items():
+            answer = stack.ask(call.method, call.path, **call.options)
+            said = f"{pattern}: {answer.status_code} {answer.text}"
+            assert answer.status_code == call.status, said
+            assert found_in(answer.text + str(answer.headers)) == [], pattern
+        assert found_in(stack.flower.text + stack.worker.text) == []
