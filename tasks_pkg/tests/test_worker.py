@@ -125,7 +125,7 @@ def test_pickle_is_refused_and_the_worker_lives(
             declare=[Queue("default", routing_key="default")],  # type: ignore[no-untyped-call]
             headers={"task": PING, "id": "pickled", "lang": "py"},
         )
-    default_worker.says("Refusing to deserialize")
+    default_worker.says("is refused: its body is serialised by pickle")
     assert client.send_task(PING).get(timeout=20)["status"] == "pong"
     with redis.client(0) as broker:
         wait_for(lambda: not broker.exists(HELD, LEASES))

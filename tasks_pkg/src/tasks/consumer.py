@@ -19,7 +19,7 @@ from tasks.broker.leases import all_leases
 from tasks.contracts import Untyped
 from tasks.headers import PASSED_ON
 from tasks.settings import get_settings
-from tasks.task_message import check, is_naive
+from tasks.task_message import check, is_naive, request_of
 
 logger = get_logger(__name__)
 
@@ -93,6 +93,9 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
             except Exception as error:
                 if any(one.message is message for one in state.requests.values()):
                     raise  # it is under way already, and Celery's business
+                if message.acknowledged:
+                    logger.exception("something went wrong after a message was dealt with")
+                    return
                 logger.exception("a message cannot be taken")
                 reason = f"it cannot be taken: {type(error).__name__}: {error}"
                 self._refuse(message, Refused(reason, *_known(message)))
@@ -134,12 +137,8 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         if self._pass_on(message):
             return
         super().on_unknown_task(body, message, exc)
-        headers = message.headers
-        if "id" in headers:  # the second protocol's
-            args, kwargs, embed = message.payload
-            request = Context({**headers, "args": args, "kwargs": kwargs, **(embed or {})})
-            error = NotRegistered(headers["task"])
-            self.app.backend.mark_as_failure(headers["id"], error, request=request)
+        request = Context(request_of(message._raw))
+        self.app.backend.mark_as_failure(request.id, NotRegistered(request.task), request=request)
 
     def _pass_on(self, message: Untyped) -> bool:
         """Give a message back in a moment, so many times, if this worker's code is old."""

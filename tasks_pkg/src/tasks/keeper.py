@@ -32,7 +32,7 @@ from tasks.broker.scripts import CLAIM, HELD, LEASES, RESTORE
 from tasks.contracts import Untyped
 from tasks.headers import LAPSES, UNBEGUN
 from tasks.settings import get_settings
-from tasks.task_message import context_of, identity
+from tasks.task_message import context_of, identity, request_of
 
 logger = get_logger(__name__)
 
@@ -262,16 +262,7 @@ def record_failure(app: Celery, message: dict[str, Any], reason: str) -> bool:
         return True
     if app.backend.get_state(task_id) == SUCCESS:
         return False
-    context: dict[str, Any] = {**message["headers"], "id": task_id, "task": name}
-    try:
-        payload = payload_of(message)
-        if isinstance(payload, dict):  # the first protocol's
-            context |= payload
-        else:
-            args, kwargs, embed = payload
-            context |= {"args": args, "kwargs": kwargs, **(embed or {})}
-    except (Refused, TypeError, ValueError) as error:
-        logger.warning("task %s cannot be read: %s", task_id, error)
+    context = {**request_of(message), "id": task_id, "task": name}
     text = f"{reason}; see: celray dead show {task_id}"
     app.backend.mark_as_failure(task_id, WorkerLostError(text), request=Context(context))
     return True

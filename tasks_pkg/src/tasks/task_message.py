@@ -14,7 +14,7 @@ from typing import Any, Final
 from celery.utils.time import maybe_iso8601
 
 from tasks.broker.envelope import Refused, is_name, payload_of
-from tasks.headers import LAPSES, PASSED_ON, UNBEGUN
+from tasks.headers import LAPSES, UNBEGUN
 
 #: The longest time limit, in seconds; beyond it clocks overflow.
 _LONGEST: Final = 1e9
@@ -102,7 +102,7 @@ _DESCRIBING: Final[dict[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("argsrepr", "kwargsrepr"), lambda value: isinstance(value, str)),
     **dict.fromkeys(("origin", "lang", "shadow", "meth"), is_name),
     **dict.fromkeys(("ignore_result", "redelivered"), lambda value: isinstance(value, bool)),
-    **dict.fromkeys((LAPSES, UNBEGUN, PASSED_ON, "replaced_task_nesting"), _is_count),
+    **dict.fromkeys((LAPSES, UNBEGUN, "replaced_task_nesting"), _is_count),
     "stamps": _is_object,
     "stamped_headers": lambda value: isinstance(value, list) and all(map(is_name, value)),
 }
@@ -211,6 +211,21 @@ def context_of(refused: Refused) -> dict[str, Any]:
     fields["task"] = _name(found.get("task"))
     fields["id"] = refused.task_id
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def request_of(message: dict[str, Any]) -> dict[str, Any]:
+    """Return what a message says of a task, of either protocol, as a request has it."""
+    headers: dict[str, Any] = message["headers"]
+    try:
+        payload = payload_of(message)
+    except Refused:
+        return dict(headers)
+    if isinstance(payload, dict):  # the first protocol's
+        return {**payload, **headers}
+    if isinstance(payload, list) and len(payload) == 3:  # noqa: PLR2004 - args, kwargs, embed
+        args, kwargs, embed = payload
+        return {**headers, "args": args, "kwargs": kwargs, **(embed or {})}
+    return dict(headers)
 
 
 def identity(message: dict[str, Any]) -> tuple[str | None, str]:

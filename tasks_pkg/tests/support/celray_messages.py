@@ -168,7 +168,10 @@ def mutated(rng: random.Random) -> bytes:
     what = rng.choice(["junk", *(["body"] * 4), *(["all"] * 4), "bytes"])
     if what == "junk":
         return rng.choice([*_JUNK, rng.randbytes(10), rng.randbytes(1000)])
-    made = deepcopy(rng.choice([protocol_1, protocol_2])())
+    task = rng.choice([*([PING] * 5), "no.such.task"])
+    made = deepcopy(rng.choice([protocol_1, protocol_2])(task))
+    if rng.random() < 0.1:  # headers of the second protocol, a body of the first
+        made["headers"] = protocol_2(task)["headers"]
     body: Any = json.loads(base64.b64decode(made["body"]))
     if what != "bytes":
         for _ in range(rng.choice([1, 1, 2, 4])):
