@@ -88,13 +88,17 @@ def test_a_rollback_brings_the_version_before_and_a_second_one_comes_back(
     unknown = deployment.play("playbooks/rollback.yml", "-e", "to=99", code=2)
     assert "TO=99: there is no such version" in unknown.output
     stored = json.loads(deployment.ssh("sudo", "cat", f"{deployment.home}/history/versions/1.json"))
+    stored["number"] = 50
     for made in stored["projects"].values():
         made["images"] = ["celray/worker:gone"]
-    deployment.ssh("tee", f"{deployment.home}/history/versions/50.json", stdin=json.dumps(stored))
-    gone = deployment.play("playbooks/rollback.yml", "-e", "to=50", code=2)
+    planted = f"{deployment.home}/history/versions/50.json"
+    deployment.ssh("tee", planted, stdin=json.dumps(stored))
+    try:
+        gone = deployment.play("playbooks/rollback.yml", "-e", "to=50", code=2)
+    finally:
+        deployment.ssh("rm", planted)
     assert "the images of version 50 are gone" in gone.output
     assert f"git checkout {stored['commit']}" in gone.output
-    deployment.ssh("rm", f"{deployment.home}/history/versions/50.json")
     told = deployment.make("history")
     for word in ("rollback", "unlock", f"version {number} runs", "images are kept of"):
         assert word in told.output

@@ -1,4 +1,4 @@
-"""After the other changes, which built images: the last versions can still come back."""
+"""After a package was added, which built images: the versions before it can still come back."""
 
 from __future__ import annotations
 
