@@ -12,7 +12,7 @@ import pickle
 import random
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -374,3 +374,47 @@ def test_letters_of_refused_messages_are_bounded_and_leave_the_others(redis: Red
         broker.zadd(REFUSED, {oldest: 1.0})
         put_aside(broker, "t", "default", b"one more", Refused("a test"))
         assert not broker.hexists(DEAD, oldest)  # too old, and gone
+
+
+# -- what Redis would refuse of a worker, whose connection it closes then
+
+
+@pytest.fixture
+def bounded(redis: RedisServer) -> Iterator[Redis]:
+    """The bound of a deployment (compose/redis.conf.j2); gives a client that reads bytes."""
+    with raw(redis) as broker:
+        broker.config_set("proto-max-bulk-len", 16 * 2**20)
+        yield broker
+        broker.config_set("proto-max-bulk-len", 512 * 2**20)
+
+
+#: Headers that are longer when they are written again, and all but too long as they come.
+GROWING = {
+    "letters with an accent": b'"' + 4_000_000 * "é".encode() + b'"',
+    "numbers with an exponent": b"[" + 1_000_000 * b"1e15," + b"1]",
+}
+
+
+@pytest.mark.parametrize("grows", GROWING)
+def test_a_message_that_grows_keeps_no_other_from_coming_back(
+    grows: str, app: Celery, bounded: Redis
+) -> None:
+    with app.connection_for_read() as connection:
+        leases = connection.default_channel.leases
+        sweeper = Sweeper(app, leases, 0.0, 3)
+        text = json.dumps(protocol_2(more="HERE")).encode().replace(b'"HERE"', GROWING[grows])
+        given_back = read(text, "back")
+        for number, item in enumerate([text, json.dumps(protocol_2()).encode()]):
+            bounded.hset(HELD, f"t{number}", b"[" + item + b',"","default"]')
+            bounded.zadd(LEASES, {f"t{number}": 1.0 + number})
+        for _ in range(3):
+            sweeper.sweep()
+        wait_for(lambda: bounded.zcard(LEASES) == 0)
+        assert bounded.llen("default") == 1
+        assert bounded.hlen(DEAD) == 1
+        # A worker that stops gives the others back all the same.
+        leases.hold("back", "default", given_back)
+        leases.hold("other", "default", read(json.dumps(protocol_2()).encode(), "other"))
+        bounded.hset(HELD, "other", b"x")
+        leases.give_back_all(["back", "other"])
+        assert bounded.llen("default") == 2

@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 
 from tasks import deadletters, fence
 from tasks.broker import refusals
-from tasks.broker.envelope import Refused, payload_of, read, record_of
+from tasks.broker.envelope import Refused, payload_of, read, record_of, written
 from tasks.broker.leases import Leases, all_leases, clock, mark_redelivered, short_client
 from tasks.broker.queues import list_of
 from tasks.broker.scripts import CLAIM, HELD, LEASES, RESTORE
@@ -131,6 +131,11 @@ class Sweeper:
             self._refuse(tag, score, queue, item, verdict)
 
     def _deliver_again(self, tag: str, score: float, queue: str, message: dict[str, Any]) -> None:
+        try:
+            written(message)
+        except Refused as refused:
+            refused.task_id, refused.context = identity(message)[0], request_of(message)
+            raise
         headers = message["headers"]
         try:
             began = self._began(tag, message)

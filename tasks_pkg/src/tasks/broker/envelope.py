@@ -253,6 +253,21 @@ def _kind(value: object) -> str:
     return names.get(type(value), "an object" if isinstance(value, dict) else "of another type")
 
 
+def written(message: dict[str, Any]) -> str:
+    """Write a message that goes back to its queue.
+
+    Raises:
+        Refused: it is longer now than it was. JSON has shorter forms than the one that is written
+            here, for letters with an accent and for numbers, and Redis closes the connection of
+            whoever sends it too much.
+    """
+    text = dumps(message)
+    if len(text) > MOST_BYTES:
+        reason = f"it takes {len(text)} bytes when it is written again, at most {MOST_BYTES} may be"
+        raise Refused(reason)
+    return text
+
+
 # -- what is held is recorded in kombu's own form, ``[message, "", queue]``
 
 

@@ -6,13 +6,12 @@ import threading
 import time
 from typing import Any, Final, cast
 
-from kombu.utils.json import dumps
 from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 from redis.retry import Retry
 
-from tasks.broker.envelope import Refused
+from tasks.broker.envelope import Refused, written
 from tasks.broker.queues import list_of
 from tasks.broker.refusals import Refusals
 from tasks.broker.scripts import ACK, HELD, LEASES, RENEW, RESTORE, RESTORE_ALL
@@ -148,10 +147,10 @@ class Leases:
             return bool(
                 self._restore(
                     keys=[HELD, LEASES, list_of(queue, message)],
-                    args=[tag, dumps(message), side, ""],
+                    args=[tag, written(message), side, ""],
                 )
             )
-        except (RedisError, OSError) as error:
+        except (Refused, RedisError, OSError) as error:
             logger.warning(
                 "cannot give %s back to queue %s, its lease lapses: %s", tag, queue, error
             )
@@ -170,7 +169,12 @@ class Leases:
         try:
             for tag, queue, message in reversed(mine):  # the first is put in front of the others
                 mark_redelivered(message)
-                chunk += tag, list_of(queue, message), dumps(message)
+                try:
+                    text = written(message)
+                except Refused as refused:  # whoever finds its lapsed lease puts it aside
+                    logger.warning("cannot give %s back to queue %s: %s", tag, queue, refused)
+                    continue
+                chunk += tag, list_of(queue, message), text
                 size += len(chunk[-1])
                 if len(chunk) >= 3 * _CHUNK or size >= _CHUNK_BYTES:
                     self._restore_all(keys=[HELD, LEASES], args=chunk)
