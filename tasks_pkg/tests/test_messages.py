@@ -376,6 +376,17 @@ def test_letters_of_refused_messages_are_bounded_and_leave_the_others(redis: Red
         assert not broker.hexists(DEAD, oldest)  # too old, and gone
 
 
+def test_a_lapsed_message_takes_no_holders_tag_along(app: Celery, redis: RedisServer) -> None:
+    """Workers of an older release hold a message under the tag that it says itself."""
+    with app.connection_for_read() as connection, redis.client(0) as broker:
+        sweeper = Sweeper(app, connection.default_channel.leases, 0.0, 3)
+        broker.hset(HELD, "stalled", json.dumps([protocol_2(), "", "default"]))
+        broker.zadd(LEASES, {"stalled": 1.0})
+        sweeper.sweep()
+        back = json.loads(str(broker.rpop("default")))
+        assert back["properties"]["delivery_tag"] != "stalled"
+
+
 # -- what Redis would refuse of a worker, whose connection it closes then
 
 

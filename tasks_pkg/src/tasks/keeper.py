@@ -10,6 +10,7 @@ that is when the leases matter.
 
 import json
 import threading
+import uuid
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
@@ -157,8 +158,10 @@ class Sweeper:
         if not waits:
             headers[counter] = deliveries
         mark_redelivered(message)
+        # A new tag: a holder that comes back sees that it is no longer the holder. Our fetch makes
+        # one anyway; a worker of an older release, beside us in an update, takes the message's own.
+        message["properties"]["delivery_tag"] = str(uuid.uuid4())
         keys = [HELD, LEASES, list_of(queue, message)]
-        # A fetch makes a new tag: a holder that comes back sees that it is no longer the holder.
         if self._restore(keys=keys, args=[tag, dumps(message), "right", f"{score:.6f}"]):
             count = f"{deliveries + 1} of {most}" if began else "it had not begun"
             logger.warning("%s: its worker is gone, delivered again (%s)", what, count)
