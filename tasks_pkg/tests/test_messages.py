@@ -12,6 +12,7 @@ import pickle
 import random
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 from celery import Celery, chord, signature
 from celray_messages import PING, message, mutated, protocol_1, protocol_2
+from celray_messages import signature as sent
 from celray_testing import Process, RedisServer, StartWorker, wait_for
 from redis import Redis
 
@@ -429,3 +431,34 @@ def test_a_message_that_grows_keeps_no_other_from_coming_back(
         bounded.hset(HELD, "other", b"x")
         leases.give_back_all(["back", "other"])
         assert bounded.llen("default") == 2
+
+
+def _expired(chord: dict[str, Any]) -> bytes:
+    """A part of a chord whose time is over, so that its worker's main process tells the chord."""
+    made = protocol_2(
+        expires="2020-01-01T00:00:00+00:00",
+        group=str(uuid.uuid4()),
+        compression="application/x-gzip",
+    )
+    body = json.dumps([[], {}, {"chord": {**sent(), **chord}}]).encode()
+    return json.dumps(_with(made, body=base64.b64encode(zlib.compress(body)).decode())).encode()
+
+
+#: What a chord's body may say, and Redis or its client does not take as it is.
+BODIES = {
+    "longer than a message": {"args": ["x" * 17_000_000]},
+    "longer than a message, elsewhere": {"immutable": "x" * 17_000_000},
+    "a size that is true": {"chord_size": True},
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_no_chord_that_is_told_stops_a_worker(
+    body: str, start_worker: StartWorker, client: Celery, bounded: Redis, redis: RedisServer
+) -> None:
+    worker = start_worker()
+    bounded.lpush("default", _expired(BODIES[body]))
+    wait_for(settled(redis, "default"), 10)
+    still_works(client, worker)
+    assert "Connection to" not in worker.text.partition(" ready.")[2]
+    assert "Traceback" not in worker.text

@@ -11,7 +11,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from kombu.utils.json import dumps
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import DataError, RedisError
 
 from tasks import deployed
 from tasks.broker.envelope import Refused, is_name, require_shallow
@@ -88,9 +88,12 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
             except Refused as refused:
                 refused.task_id = refused.task_id or _known(message)[0]
                 self._refuse(message, refused)
-            except (RedisError, *self.connection_errors):
-                raise
             except Exception as error:
+                # What cannot be sent is the message's fault, not Redis's.
+                if isinstance(error, (RedisError, *self.connection_errors)) and not isinstance(
+                    error, DataError
+                ):
+                    raise
                 if any(one.message is message for one in state.requests.values()):
                     raise  # it is under way already, and Celery's business
                 if message.acknowledged:

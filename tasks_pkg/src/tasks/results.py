@@ -143,9 +143,13 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
         if group and chord:
             size = chord.get("chord_size")
             keys = [self._body_key(group), self.get_key_for_group(group, ".s")]
-            known = size if isinstance(size, int) else 0
-            arguments = [self.encode(dict(chord)), known, int(self.chord_expires or 0)]
-            self.ensure(self._leave_body, (keys, arguments))
+            known = size if isinstance(size, int) and not isinstance(size, bool) else 0
+            body = self.encode(dict(chord))
+            if len(body) > MOST_BYTES:  # as a message may be, compressed, that Redis took
+                # Only a part that was refused needs it, to fail the body: which has no arguments.
+                body = self.encode({**chord, "args": [], "kwargs": {}})
+            if len(body) <= MOST_BYTES:
+                self.ensure(self._leave_body, (keys, [body, known, int(self.chord_expires or 0)]))
         super().on_chord_part_return(request, state, result, propagate=propagate, **kwargs)
 
     def _leave_body(self, keys: list[Untyped], arguments: list[Untyped]) -> None:
