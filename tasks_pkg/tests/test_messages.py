@@ -389,6 +389,25 @@ def test_a_lapsed_message_takes_no_holders_tag_along(app: Celery, redis: RedisSe
         assert back["properties"]["delivery_tag"] != "stalled"
 
 
+@pytest.mark.parametrize(
+    "options", [{"queue": "no-such-queue"}, {"serializer": "no-such"}, {"countdown": 1e308}]
+)
+def test_a_task_is_given_up_whoever_cannot_be_told(
+    options: dict[str, object], app: Celery, redis: RedisServer
+) -> None:
+    """An errback that cannot be sent; all three are errors of a caller's program."""
+    embed = {"errbacks": [{**sent("no.such.task"), "options": options}]}
+    made = message([[], {}, embed], {**protocol_2()["headers"], "celray_lapses": 2})
+    made["headers"]["ignore_result"] = True
+    with app.connection_for_read() as connection, redis.client(0) as broker:
+        sweeper = Sweeper(app, connection.default_channel.leases, 0.0, 3)
+        broker.hset(HELD, "t", json.dumps([made, "", "default"]))
+        broker.zadd(LEASES, {"t": 1.0})
+        sweeper.sweep()
+        wait_for(settled(redis, "default"), 10)
+        assert broker.hlen(DEAD) == 1
+
+
 # -- what Redis would refuse of a worker, whose connection it closes then
 
 

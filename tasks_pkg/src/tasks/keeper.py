@@ -204,7 +204,7 @@ class Sweeper:
     def _bury(self, tag: str, queue: str, message: dict[str, Any], deliveries: int) -> None:
         reason = f"its worker died in each of {deliveries} deliveries"
         try:
-            if record_failure(self._app, message, reason):
+            if self._tell(tag, message, reason):
                 deadletters.bury(self._client, tag, (queue, message), reason, deliveries)
             else:
                 self._leases.ack(tag)
@@ -212,6 +212,20 @@ class Sweeper:
             logger.warning("cannot bury %s now, it is tried again: %s", tag, error)
         except Exception:
             logger.exception("cannot bury %s now, it is tried again", tag)
+
+    def _tell(self, tag: str, message: dict[str, Any], reason: str) -> bool:
+        """Record the failure; False: the task has ended well. What goes wrong with others is told.
+
+        Whom a failure is told is its sender's choice: an errback's queue need not exist, and to try
+        again would call the other errbacks again, without end.
+        """
+        try:
+            return record_failure(self._app, message, reason)
+        except (RedisError, OSError):
+            raise
+        except Exception:
+            logger.exception("%s: not all can be told that it was given up", tag)
+            return True
 
     def _foreign(self, server_now: float) -> None:
         """Deliver again what a worker without leases has held for an hour."""
