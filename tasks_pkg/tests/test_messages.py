@@ -27,7 +27,7 @@ from redis import Redis
 
 from tasks import deadletters
 from tasks.broker import refusals
-from tasks.broker.envelope import MOST_BYTES, Refused, payload_of, read, record_of
+from tasks.broker.envelope import MOST_BYTES, MOST_REASON, Refused, payload_of, read, record_of
 from tasks.broker.leases import all_leases
 from tasks.broker.refusals import MOST_LETTERS, put_aside
 from tasks.broker.scripts import COUNTS, DEAD, HELD, LEASES, REFUSED
@@ -481,3 +481,43 @@ def test_no_chord_that_is_told_stops_a_worker(
     still_works(client, worker)
     assert "Connection to" not in worker.text.partition(" ready.")[2]
     assert "Traceback" not in worker.text
+
+
+#: Errbacks of a task whose time is over: its worker's main process is to send them, and cannot.
+ERRBACKS = {
+    "a kind that does not exist": {"subtask_type": "no-such"},
+    "a queue that does not exist": {"options": {"queue": "no-such-queue"}},
+    "a serialiser that does not exist": {"options": {"serializer": "no-such"}},
+    "a time beyond clocks": {"options": {"countdown": 1e308}},
+    "options of another kind": {"options": {"compression": 5, "headers": 5, "priority": "x"}},
+    "a task of another kind": {"task": PING, "kwargs": {"task": 5}, "subtask_type": "group"},
+}
+
+
+@pytest.mark.parametrize("errback", ERRBACKS)
+def test_no_errback_that_cannot_be_sent_stops_a_worker(
+    errback: str, start_worker: StartWorker, client: Celery, redis: RedisServer
+) -> None:
+    worker = start_worker()
+    made = protocol_2(expires="2020-01-01T00:00:00+00:00")["headers"]
+    with redis.client(0) as broker:
+        embed = {"errbacks": [{**sent("no.such.task"), **ERRBACKS[errback]}]}
+        broker.lpush("default", json.dumps(message([[], {}, embed], made)))
+    wait_for(settled(redis, "default"), 10)
+    still_works(client, worker)
+    assert "Connection to" not in worker.text.partition(" ready.")[2]
+
+
+def test_a_reason_that_quotes_the_message_fits_into_redis(
+    start_worker: StartWorker, client: Celery, bounded: Redis, redis: RedisServer
+) -> None:
+    """An error's own text is as long as what it quotes: here a signature's kind."""
+    worker = start_worker()
+    made = protocol_2(expires="2020-01-01T00:00:00+00:00")
+    embed = {"errbacks": [{**sent(), "subtask_type": "é" * 1_500_000}]}
+    bounded.lpush("default", json.dumps(message([[], {}, embed], made["headers"])))
+    wait_for(settled(redis, "default"), 10)
+    still_works(client, worker)
+    for letter in deadletters.letters(deadletters.connect(redis.url(0))):
+        assert len(letter.reason) <= MOST_REASON
+    assert "waits to be put aside" not in worker.text

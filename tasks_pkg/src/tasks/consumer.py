@@ -27,6 +27,9 @@ logger = get_logger(__name__)
 _GATHER = 0.1
 #: Seconds until a broker that is away is looked for again: at first, and from the second time on.
 _LOOK_AGAIN = {"interval_start": 1, "interval_step": 3, "interval_max": 4}
+#: What kombu and redis-py count among the errors of a connection, and is the fault of what is to be
+#: sent or looked up: a queue or a kind of signature that does not exist, a value of another type.
+_OF_MESSAGES = (KeyError, DataError)
 #: How often a task that only newer code knows is left to another worker, and after how many seconds
 #: each time: long enough for the newer ones to come first.
 _PASSES = 10
@@ -89,9 +92,8 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
                 refused.task_id = refused.task_id or _known(message)[0]
                 self._refuse(message, refused)
             except Exception as error:
-                # What cannot be sent is the message's fault, not Redis's.
                 if isinstance(error, (RedisError, *self.connection_errors)) and not isinstance(
-                    error, DataError
+                    error, _OF_MESSAGES
                 ):
                     raise
                 if any(one.message is message for one in state.requests.values()):

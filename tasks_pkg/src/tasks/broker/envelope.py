@@ -21,6 +21,9 @@ MOST_BYTES: Final = 16 * 1024 * 1024 - 64 * 1024
 #: The longest body once it is decompressed, in bytes: a few bytes may stand for gigabytes.
 MOST_BODY_BYTES: Final = 4 * MOST_BYTES
 
+#: The longest reason, in characters.
+MOST_REASON: Final = 1_000
+
 #: How deep lists and objects may stand in each other.
 DEEPEST: Final = 200
 
@@ -49,8 +52,9 @@ class Refused(Exception):  # noqa: N818 - a verdict on a message, not an error o
     def __init__(
         self, reason: str, task_id: str | None = None, context: dict[str, Any] | None = None
     ) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        # An error's own text may quote all of the message, and the letter must fit into Redis.
+        self.reason = reason[:MOST_REASON]
+        super().__init__(self.reason)
         self.task_id = task_id
         self.context = context or {}
 
