@@ -8,7 +8,10 @@ import pytest
 from celery import Celery, chain, chord, signature
 from celray_messages import protocol_1
 from celray_testing import TRACES, RedisServer, StartWorker, wait_for
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from tasks import revocations
 from tasks.broker.scripts import HELD, LEASES
 from tasks.client import Client
 
@@ -156,3 +159,26 @@ def test_a_pool_keeps_a_process_whatever_it_is_told(
     (answer,) = client.control.pool_shrink(3, reply=True, timeout=5)
     assert "ok" in next(iter(answer.values()))
     assert [client.send_task(NAP, (n, 0.1)).get(timeout=30) for n in range(3)] == [0, 1, 2]
+
+
+def test_a_task_that_stores_no_start_waits_for_redis(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To fail would lose it; Redis may be away for longer than its client tries by itself."""
+    from extra_tasks import nap  # noqa: PLC0415 - needs the environment
+
+    answers: list[object] = [RedisConnectionError("away"), RedisTimeoutError("away"), None]
+
+    def ask(*_: object) -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    nap.push_request(id="x", ignore_result=True, task=NAP)
+    try:
+        monkeypatch.setattr(type(app.backend.client), "zscore", ask)
+        revocations.refuse(nap)
+    finally:
+        nap.pop_request()
+    assert answers == []

@@ -83,9 +83,13 @@ def refuse(task: Task) -> None:
     """
     app, request = task.app, task.request
     revoked = getattr(request, _REVOKED, False)
+    if request.is_eager:  # in its caller's process: nobody can have cancelled it
+        return
     stored = task.track_started and not request.ignore_result
     if not revoked and not stored and task.looks_for_cancellation:
-        revoked = app.backend.client.zscore(KEY, request.id) is not None
+        # As storing a start does, this waits while Redis is away: to fail would lose the task.
+        ask = app.backend.client.zscore
+        revoked = app.backend._ensure_retryable(ask, KEY, request.id) is not None
     if revoked:
         logger.info("%s[%s] was cancelled, and is not run", request.task, request.id)
         # As Celery's main process does for what it knows to be revoked: a Ray job ends with it.
