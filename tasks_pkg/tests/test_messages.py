@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -406,6 +407,32 @@ def test_a_task_is_given_up_whoever_cannot_be_told(
         sweeper.sweep()
         wait_for(settled(redis, "default"), 10)
         assert broker.hlen(DEAD) == 1
+
+
+def test_the_keeper_never_waits_until_others_are_told(app: Celery, redis: RedisServer) -> None:
+    """A keeper that stands still renews nothing, and another worker runs what this one runs."""
+    told = Event()
+    refusals.answer_with(lambda _: bool(told.wait()) and None)
+    with app.connection_for_read() as connection, redis.client(0) as broker:
+        sweeper = Sweeper(app, connection.default_channel.leases, 0.0, 3)
+        for number in range(200):
+            made = _with(protocol_2(), **{"content-type": "application/x-yaml"})
+            broker.hset(HELD, f"t{number}", json.dumps([made, "", "default"]))
+            broker.zadd(LEASES, {f"t{number}": 1.0})
+        keeper = Thread(target=sweeper.sweep, daemon=True)
+        keeper.start()
+        keeper.join(10)
+        stood_still = keeper.is_alive()
+        told.set()
+        assert not stood_still
+
+        def all_gone() -> bool:
+            sweeper.sweep()
+            return not broker.exists(HELD, LEASES)
+
+        wait_for(all_gone)
+        assert broker.hlen(DEAD) == 200
+    refusals._answer.clear()
 
 
 # -- what Redis would refuse of a worker, whose connection it closes then

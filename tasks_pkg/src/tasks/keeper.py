@@ -198,6 +198,9 @@ class Sweeper:
         return self._results_client
 
     def _refuse(self, tag: str, score: float, queue: str, item: str, refused: Refused) -> None:
+        # Never wait here: who renews no lease has its tasks run twice. The next look is soon.
+        if self._leases.refusals.busy():
+            return
         if self._claim(keys=[LEASES], args=[tag, f"{score:.6f}"]):
             self._leases.refuse(tag, queue, _bytes(item), refused)
 

@@ -91,6 +91,10 @@ class Refusals:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
+    def busy(self) -> bool:
+        """Tell whether many wait, so that who must not stand still leaves his for later."""
+        return self._waiting.qsize() >= _WAITING // 2
+
     def refuse(self, tag: str, queue_name: str, item: bytes, refused: Refused) -> None:
         """Put a held message aside as soon as may be; may be called from any thread."""
         logger.error(
