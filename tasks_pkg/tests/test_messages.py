@@ -33,6 +33,7 @@ from tasks.broker.leases import all_leases
 from tasks.broker.refusals import MOST_LETTERS, put_aside
 from tasks.broker.scripts import COUNTS, DEAD, HELD, LEASES, REFUSED
 from tasks.client import Client
+from tasks.inspection import queue_lengths
 from tasks.keeper import Sweeper, is_due_later
 from tasks.task_message import check, identity
 
@@ -548,3 +549,18 @@ def test_a_reason_that_quotes_the_message_fits_into_redis(
     for letter in deadletters.letters(deadletters.connect(redis.url(0))):
         assert len(letter.reason) <= MOST_REASON
     assert "waits to be put aside" not in worker.text
+
+
+@pytest.mark.parametrize("kind", ["set", "sadd", "hset", "zadd"])
+def test_tools_look_past_a_key_that_is_no_list(kind: str, redis: RedisServer) -> None:
+    """Nobody consumes this queue, so nobody puts the key out of the way."""
+    ours = Client(broker=redis.url(0), backend=redis.url(1))
+    with redis.client(0) as broker:
+        more: tuple[object, ...] = {"hset": ("a", 1), "zadd": (1, "a")}.get(kind, ("x",))
+        broker.execute_command(kind, "ml", *more)
+        made = protocol_2()
+        broker.lpush("ml\x06\x163", json.dumps(made))
+        assert ours.queues()["ml"]["waiting"] == 1
+        assert queue_lengths(redis.url(0), ["ml"], 5) == {"ml": 1}
+        assert ours.task(made["headers"]["id"]).cancel().cancelled
+        assert not broker.exists("ml\x06\x163")

@@ -72,6 +72,20 @@ def redis_state(url: str, timeout: float) -> RedisState:
     )
 
 
+def list_lengths(answers: Iterable[object]) -> list[int]:
+    """Give the lengths of lists; of a key of another type, which holds no message, 0.
+
+    Raises:
+        redis.exceptions.RedisError: an answer is another error.
+    """
+    found: list[int] = []
+    for answer in answers:
+        if isinstance(answer, Exception) and "WRONGTYPE" not in str(answer):
+            raise answer
+        found.append(answer if isinstance(answer, int) else 0)
+    return found
+
+
 def queue_lengths(url: str, queues: Iterable[str], timeout: float) -> dict[str, int]:
     """Count the messages that wait in each queue, over all priorities.
 
@@ -84,7 +98,7 @@ def queue_lengths(url: str, queues: Iterable[str], timeout: float) -> dict[str, 
         for name in names:
             for suffix in PRIORITY_SUFFIXES:
                 pipe.llen(name + suffix)
-        counts = cast("list[int]", pipe.execute())
+        counts = list_lengths(pipe.execute(raise_on_error=False))
     step = len(PRIORITY_SUFFIXES)
     return {name: sum(counts[i * step : (i + 1) * step]) for i, name in enumerate(names)}
 

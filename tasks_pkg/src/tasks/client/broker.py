@@ -10,7 +10,7 @@ from redis import Redis
 from tasks.broker.envelope import Refused, payload_of, record_of
 from tasks.broker.scripts import HELD
 from tasks.deployed import Deployed, read
-from tasks.inspection import PRIORITY_SUFFIXES, connect
+from tasks.inspection import PRIORITY_SUFFIXES, connect, list_lengths
 from tasks.routes import ROUTES
 from tasks.task_message import identity
 
@@ -67,7 +67,7 @@ class Broker:
         for name in queues:
             for suffix in PRIORITY_SUFFIXES:
                 pipe.llen(name + suffix)
-        counts = iter(cast("list[int]", pipe.execute()))
+        counts = iter(list_lengths(pipe.execute(raise_on_error=False)))
         return {name: sum(next(counts) for _ in PRIORITY_SUFFIXES) for name in queues}
 
     def delivered(self) -> dict[str, int]:
@@ -99,7 +99,7 @@ class Broker:
                 for place, raw in self._messages(key, everywhere=everywhere):
                     if (name := _name_of(raw, task_id)) is not None:
                         return Waiting(queue, ahead + place, name, key, raw)
-                ahead += self._client.llen(key)
+                ahead += self._piece(key, 0, 0)[0]
         for raw, queue in self._unacked():
             if (name := _name_of(raw, task_id)) is not None:
                 return Waiting(queue, None, name)
@@ -138,7 +138,8 @@ class Broker:
         pipe = self._client.pipeline(transaction=True)
         pipe.llen(key)
         pipe.lrange(key, first, last)
-        return cast("tuple[int, list[str]]", tuple(pipe.execute()))
+        length, found = pipe.execute(raise_on_error=False)
+        return list_lengths([length])[0], found if isinstance(found, list) else []
 
     def _unacked(self) -> Iterator[tuple[str, str]]:
         """Give what workers hold: in our own form, and in kombu's, as other workers do."""
