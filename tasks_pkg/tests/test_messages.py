@@ -564,3 +564,14 @@ def test_tools_look_past_a_key_that_is_no_list(kind: str, redis: RedisServer) ->
         assert queue_lengths(redis.url(0), ["ml"], 5) == {"ml": 1}
         assert ours.task(made["headers"]["id"]).cancel().cancelled
         assert not broker.exists("ml\x06\x163")
+
+
+def test_a_poison_task_is_kept_whatever_our_own_headers_say(
+    start_worker: StartWorker, redis: RedisServer
+) -> None:
+    start_worker(app="extra_tasks")
+    with redis.client(0) as broker:
+        ours = dict.fromkeys(("celray_lapses", "celray_unbegun", "celray_passed_on"))
+        broker.lpush("default", json.dumps(protocol_2("extra.poison", retries=2, **ours)))
+        wait_for(settled(redis, "default"))
+        assert wait_for(lambda: broker.hlen(DEAD)) == 1

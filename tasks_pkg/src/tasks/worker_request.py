@@ -43,7 +43,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types
 
     def _bury(self, leases: Leases, held: tuple[str, dict[str, Any]], why: str) -> None:
         headers = held[1].get("headers") or {}
-        deliveries = 1 + int(headers.get("retries") or 0) + int(headers.get(LAPSES, 0))
+        deliveries = 1 + int(headers.get("retries") or 0) + int(headers.get(LAPSES) or 0)
         reason = f"it lost its process in each of {deliveries} deliveries: {why}"
         try:
             deadletters.bury(leases.client, self.message.delivery_tag, held, reason, deliveries)
