@@ -413,7 +413,11 @@ def test_a_task_is_given_up_whoever_cannot_be_told(
 def test_the_keeper_never_waits_until_others_are_told(app: Celery, redis: RedisServer) -> None:
     """A keeper that stands still renews nothing, and another worker runs what this one runs."""
     told = Event()
-    refusals.answer_with(lambda _: bool(told.wait()) and None)
+
+    def answer(_: Refused) -> None:
+        told.wait()
+
+    refusals.answer_with(answer)
     with app.connection_for_read() as connection, redis.client(0) as broker:
         sweeper = Sweeper(app, connection.default_channel.leases, 0.0, 3)
         for number in range(200):
@@ -492,7 +496,7 @@ def _expired(chord: dict[str, Any]) -> bytes:
 
 
 #: What a chord's body may say, and Redis or its client does not take as it is.
-BODIES = {
+BODIES: dict[str, dict[str, Any]] = {
     "longer than a message": {"args": ["x" * 17_000_000]},
     "longer than a message, elsewhere": {"immutable": "x" * 17_000_000},
     "a size that is true": {"chord_size": True},
@@ -512,7 +516,7 @@ def test_no_chord_that_is_told_stops_a_worker(
 
 
 #: Errbacks of a task whose time is over: its worker's main process is to send them, and cannot.
-ERRBACKS = {
+ERRBACKS: dict[str, dict[str, Any]] = {
     "a kind that does not exist": {"subtask_type": "no-such"},
     "a queue that does not exist": {"options": {"queue": "no-such-queue"}},
     "a serialiser that does not exist": {"options": {"serializer": "no-such"}},

@@ -265,7 +265,7 @@ def written(message: dict[str, Any]) -> str:
             here, for letters with an accent and for numbers, and Redis closes the connection of
             whoever sends it too much.
     """
-    text = dumps(message)
+    text: str = dumps(message)
     if len(text) > MOST_BYTES:
         reason = f"it takes {len(text)} bytes when it is written again, at most {MOST_BYTES} may be"
         raise Refused(reason)
