@@ -561,7 +561,8 @@ def test_a_file_four_times_the_memory_limit_goes_through(root: Path, form: bytes
             stream.write(block)
     change = {"filter": {"a": 99_999}, "new_columns": {"d": "a * b"}}
     parameters = transformations_from(change).parameters("in.csv", "out.parquet")
-    folders = {f"{name}_dir": str(root) for name in ("runs", "datasets", "models")}
+    folders = {f"{name}_dir": str(root) for name in ("runs", "datasets")}
+    folders["models_dir"] = str(root / "models")
     request = JobRequest("limited", code_version="test", parameters=parameters, **folders)
     environment = {
         "PYTHONPATH": str(Path(process_csv.__file__).parents[1]),
