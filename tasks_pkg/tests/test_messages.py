@@ -222,7 +222,7 @@ def test_no_message_stops_a_worker(
 
 
 @pytest.mark.parametrize("megabytes", [8, 15, 17])
-def test_a_long_message_runs_or_is_refused_and_costs_redis_two_of_it(
+def test_a_long_message_runs_or_is_refused_and_costs_redis_few_of_it(
     megabytes: int, start_worker: StartWorker, client: Celery, redis: RedisServer
 ) -> None:
     made = protocol_2(argsrepr="x" * (megabytes * 1024 * 1024))

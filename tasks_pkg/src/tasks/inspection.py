@@ -13,7 +13,7 @@ from redbeat.schedulers import ensure_conf
 from redis import Redis
 
 from tasks.beat import LAST_TICK_KEY, MISSED_KEY, REFUSED_KEY
-from tasks.broker.queues import SEPARATOR, STEPS
+from tasks.broker.queues import SEPARATOR, STEPS, list_lengths
 from tasks.settings import Settings
 
 #: kombu keeps one list per priority step: the queue's own key, and these.
@@ -70,20 +70,6 @@ def redis_state(url: str, timeout: float) -> RedisState:
         aof_last_write_ok=info.get("aof_last_write_status", "ok") == "ok",
         last_save_ok=info.get("rdb_last_bgsave_status", "ok") == "ok",
     )
-
-
-def list_lengths(answers: Iterable[object]) -> list[int]:
-    """Give the lengths of lists; of a key of another type, which holds no message, 0.
-
-    Raises:
-        redis.exceptions.RedisError: an answer is another error.
-    """
-    found: list[int] = []
-    for answer in answers:
-        if isinstance(answer, Exception) and "WRONGTYPE" not in str(answer):
-            raise answer
-        found.append(answer if isinstance(answer, int) else 0)
-    return found
 
 
 def queue_lengths(url: str, queues: Iterable[str], timeout: float) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Which Redis list a message of a queue stands in: kombu keeps one per priority step."""
 
 from bisect import bisect
+from collections.abc import Iterable
 from typing import Any, Final
 
 STEPS: Final = (0, 3, 6, 9)
@@ -21,3 +22,17 @@ def list_of(queue: str, message: dict[str, Any]) -> str:
     """Give the key of the list that ``message`` belongs in."""
     step = STEPS[bisect(STEPS, priority_of(message)) - 1]
     return f"{queue}{SEPARATOR}{step}" if step else queue
+
+
+def list_lengths(answers: Iterable[object]) -> list[int]:
+    """Give the lengths of lists; of a key of another type, which holds no message, 0.
+
+    Raises:
+        redis.exceptions.RedisError: an answer is another error.
+    """
+    found: list[int] = []
+    for answer in answers:
+        if isinstance(answer, Exception) and "WRONGTYPE" not in str(answer):
+            raise answer
+        found.append(answer if isinstance(answer, int) else 0)
+    return found

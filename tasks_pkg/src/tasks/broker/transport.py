@@ -29,6 +29,7 @@ from tasks.broker import envelope
 from tasks.broker.ahead import PATIENCE, Ahead
 from tasks.broker.envelope import Refused
 from tasks.broker.leases import Leases, disk_full, leases_at
+from tasks.broker.queues import list_lengths
 from tasks.broker.scripts import (
     BIND,
     FETCH,
@@ -407,11 +408,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             for step in self.priority_steps:
                 pipe.llen(self._q_for_pri(queue, step))
             # A key of another type holds no message, and a fetch puts it out of the way.
-            counts = pipe.execute(raise_on_error=False)
-        for count in counts:
-            if isinstance(count, Exception) and "WRONGTYPE" not in str(count):
-                raise count
-        return sum(count for count in counts if isinstance(count, int))
+            return sum(list_lengths(pipe.execute(raise_on_error=False)))
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
         try:

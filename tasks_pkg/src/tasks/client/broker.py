@@ -8,9 +8,10 @@ from typing import Final, cast
 from redis import Redis
 
 from tasks.broker.envelope import Refused, payload_of, record_of
+from tasks.broker.queues import list_lengths
 from tasks.broker.scripts import HELD
 from tasks.deployed import Deployed, read
-from tasks.inspection import PRIORITY_SUFFIXES, connect, list_lengths
+from tasks.inspection import PRIORITY_SUFFIXES, connect
 from tasks.routes import ROUTES
 from tasks.task_message import identity
 
