@@ -13,13 +13,14 @@ from collections.abc import Container, Iterable
 from typing import Final
 
 from celery import Celery, Task, bootsteps, signals
-from celery.exceptions import Ignore
-from celery.states import EXCEPTION_STATES, STARTED, SUCCESS
+from celery.exceptions import Ignore, TaskRevokedError
+from celery.states import REVOKED
 from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import RedisError
 
+from tasks.broker.scripts import CANCEL
 from tasks.contracts import Untyped
 
 logger = get_logger(__name__)
@@ -32,8 +33,6 @@ MOST: Final = 100_000
 KEY: Final = "celray-revoked"
 #: On a request: its start was refused, because it was cancelled.
 _REVOKED: Final = "celray_revoked"
-#: States after which nothing is to be cancelled, or the task itself says how it ends.
-_BEYOND: Final = frozenset({SUCCESS, *EXCEPTION_STATES, STARTED, "PROGRESS"})
 
 
 def write(app: Celery, task_ids: Iterable[str], running: Container[str] = frozenset()) -> None:
@@ -50,24 +49,20 @@ def write(app: Celery, task_ids: Iterable[str], running: Container[str] = frozen
     ids = list(task_ids)
     if not ids:
         return
-    client, now = app.backend.client, time.time()
-    with client.pipeline(transaction=False) as pipe:
-        pipe.zadd(KEY, dict.fromkeys(ids, round(now, 3)))
-        pipe.zremrangebyscore(KEY, "-inf", now - KEPT_SECONDS)
-        pipe.zremrangebyrank(KEY, 0, -MOST - 1)
-        for task_id in ids:
-            pipe.get(app.backend.get_key_for_task(task_id))
-        found = pipe.execute()[3:]
-    for task_id, record in zip(ids, found, strict=True):
-        if task_id not in running and (record is None or _state_of(app, record) not in _BEYOND):
-            app.backend.mark_as_revoked(task_id, "revoked")
+    backend, now = app.backend, time.time()
+    said = [item for one in ids for item in (one, "" if one in running else _record(app, one))]
+    backend.client.register_script(CANCEL)(
+        keys=[KEY, *map(backend.get_key_for_task, ids)],
+        args=[round(now, 3), now - KEPT_SECONDS, MOST, int(backend.expires or 0), *said],
+    )
 
 
-def _state_of(app: Celery, record: bytes) -> str:
-    try:
-        return str(app.backend.decode(record)["status"])
-    except Exception:  # noqa: BLE001 - whatever stands there, it is no end of a task
-        return ""
+def _record(app: Celery, task_id: str) -> str:
+    """Return the result that says of a task that it was cancelled, as Celery writes it."""
+    backend = app.backend
+    result = backend.encode_result(TaskRevokedError("revoked"), REVOKED)
+    meta = backend._get_result_meta(result=result, state=REVOKED, traceback=None, request=None)
+    return str(backend.encode({**meta, "task_id": task_id}))
 
 
 def note(request: Untyped) -> None:

@@ -200,15 +200,37 @@ return redis.call('LPUSH', KEYS[1], ARGV[1])
 """
 )
 
-#: KEYS sets; ARGV member. Adds it to each.
-BIND: Final = (
-    _WITHIN_RESERVE
-    + """
+#: KEYS sets; ARGV member. Adds it to each, also in a full Redis: it is a few bytes, and without it
+#: nobody gets an answer of a worker.
+BIND: Final = """#!lua flags=allow-oom
 for i = 1, #KEYS do
   redis.call('SADD', KEYS[i], ARGV[1])
 end
 """
-)
+
+#: KEYS the set of cancelled ids, the result of each; ARGV now, the oldest time that is kept, the
+#: most ids, seconds to keep a result (0: for ever), and for each id the id and the result that says
+#: so, or "" where the task is known to have begun. Notes them, and stores the result where nothing
+#: is there that says how the task goes on or ended. Also in a full Redis: the set is bounded, the
+#: result is shorter than the message that goes, and cancelling is how room is made.
+CANCEL: Final = """#!lua flags=allow-oom
+for i = 2, #KEYS do
+  local id, result = ARGV[1 + 2 * i], ARGV[2 + 2 * i]
+  redis.call('ZADD', KEYS[1], ARGV[1], id)
+  local begins = redis.pcall('GETRANGE', KEYS[i], 0, 40)
+  local state = type(begins) == 'string' and string.match(begins, '^{"status": "(%u+)"') or ''
+  if result ~= '' and not string.find(' BEYOND ', ' ' .. state .. ' ', 1, true) then
+    if tonumber(ARGV[4]) > 0 then
+      redis.call('SET', KEYS[i], result, 'EX', ARGV[4])
+    else
+      redis.call('SET', KEYS[i], result)
+    end
+    redis.call('PUBLISH', KEYS[i], result)
+  end
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[2])
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[3]))
+""".replace("BEYOND", "SUCCESS FAILURE RETRY REVOKED STARTED PROGRESS")
 
 #: KEYS the result's key; ARGV seconds to keep it (0: for ever), result.
 STORE: Final = (

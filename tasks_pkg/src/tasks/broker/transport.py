@@ -10,34 +10,23 @@ What this relies on in kombu and redis-py is held by ``tests/test_kombu_contract
 """
 
 import logging
-from functools import cached_property
 from queue import Empty
 from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 from kombu.transport import redis as kombu_redis
-from kombu.transport.redis import REFRESH_BINDING
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
-from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from tasks import sizes
-from tasks.broker import envelope
+from tasks.broker import envelope, full
 from tasks.broker.ahead import PATIENCE, Ahead
 from tasks.broker.envelope import Refused
 from tasks.broker.leases import Leases, disk_full, leases_at
-from tasks.broker.queues import list_lengths
-from tasks.broker.scripts import (
-    BIND,
-    FETCH,
-    HELD,
-    LEASES,
-    PUBLISH,
-    within_reserve,
-)
+from tasks.broker.scripts import FETCH, HELD, LEASES, PUBLISH
 from tasks.contracts import Untyped
 
 logger = logging.getLogger(__name__)
@@ -49,7 +38,7 @@ _MOST = 16
 _BELL = object()
 
 
-class QoS(kombu_redis.QoS):  # type: ignore[misc]  # kombu has no types
+class QoS(full.QoS):
     """Counts what was delivered; what Redis knows of it is in the leases."""
 
     @property
@@ -118,9 +107,6 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]  # kombu has no types
         self._leases.flush()
         return []
 
-    def restore_visible(self, *_: object, **__: object) -> None:
-        """Nothing: lapsed leases are the keeper's business (``tasks.keeper``)."""
-
 
 class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
     """Polls for answers and for notices."""
@@ -149,7 +135,7 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
             channel.look_again()
 
 
-class Channel(kombu_redis.Channel):  # type: ignore[misc]
+class Channel(full.Channel):
     """Fetches by script; waits for notices."""
 
     QoS = QoS
@@ -391,8 +377,6 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             if message is not None:
                 return message
 
-    # -- while Redis is full: a transaction is refused whatever is in it, a read too
-
     def _put(self, queue: str, message: dict[str, Any], **kwargs: object) -> None:
         """Publish; while Redis is full, a worker's follow-up work may use the reserve."""
         sizes.require_publishable(message)
@@ -402,34 +386,6 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
             with self.conn_or_acquire() as client:
                 client.register_script(PUBLISH)(keys=[key], args=[dumps(message)])
-
-    def _size(self, queue: str) -> int:
-        with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
-            for step in self.priority_steps:
-                pipe.llen(self._q_for_pri(queue, step))
-            # A key of another type holds no message, and a fetch puts it out of the way.
-            return sum(list_lengths(pipe.execute(raise_on_error=False)))
-
-    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
-        try:
-            super()._queue_bind(exchange, routing_key, pattern, queue)
-        except OutOfMemoryError:
-            sets = [self.keyprefix_queue % exchange, self.keyprefix_binding_permanent % exchange]
-            member = self.sep.join([routing_key or "", pattern or "", queue or ""])
-            with self.conn_or_acquire() as client:
-                client.register_script(BIND)(keys=sets, args=[member])
-
-    @cached_property
-    def _refresh_binding(self) -> Untyped:
-        script = self._create_client().register_script(within_reserve(REFRESH_BINDING))
-
-        def refresh(keys: list[str], args: list[object], client: Untyped) -> object:
-            # kombu renews its bindings in a transaction, for speed alone.
-            if isinstance(client, Pipeline):
-                client = self._create_client()
-            return script(keys=keys, args=args, client=client)
-
-        return refresh
 
     def close(self) -> None:
         """Give back what nobody works on; see :meth:`QoS.restore_unacked`."""

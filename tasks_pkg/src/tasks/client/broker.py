@@ -131,12 +131,15 @@ class Broker:
         while len(found) == _CHUNK:
             length, found = self._piece(key, start, start + _CHUNK - 1)
             for index, raw in enumerate(found, start):
-                yield length - index, raw
+                yield max(1, length - index), raw  # it may have grown since it was measured
             start += _CHUNK - _OVERLAP
 
     def _piece(self, key: str, first: int, last: int) -> tuple[int, list[str]]:
-        """Give a list's length and some of it, of one moment."""
-        pipe = self._client.pipeline(transaction=True)
+        """Give a list's length and some of it, of one moment or nearly so.
+
+        Not in a transaction: a full Redis refuses these, whatever is in them.
+        """
+        pipe = self._client.pipeline(transaction=False)
         pipe.llen(key)
         pipe.lrange(key, first, last)
         length, found = pipe.execute(raise_on_error=False)

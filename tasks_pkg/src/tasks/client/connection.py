@@ -42,6 +42,7 @@ def application(settings: ClientSettings) -> Celery:
             "broker_read_url": broker.get_secret_value(),
             "broker_write_url": broker.get_secret_value(),
             "broker_connection_timeout": PATIENCE,
+            "broker_transport": "tasks.broker.full:Transport",
             "broker_transport_options": {**sockets, "client_name": "celray-cli"},
             "broker_connection_retry": False,
             "task_publish_retry_policy": {"max_retries": 2, "interval_start": 0.2},
@@ -85,7 +86,7 @@ def answering(settings: ClientSettings) -> Iterator[None]:
         if "WRONGPASS" in str(error) or "NOAUTH" in str(error):
             why = "refuses the password"
         else:
-            why = f"does not answer ({_one_line(error)})"
+            why = f"does not answer ({one_line(error)})"
         message = f"Redis at {where} {why}; credentials: {settings.origin}"
         raise ServiceUnavailableError(message) from None
 
@@ -94,7 +95,7 @@ def _not_permitted(settings: ClientSettings, error: Exception) -> NotPermittedEr
     names = " and ".join(OPERATOR_NAMES.values())
     return NotPermittedError(
         f"Redis at {place(settings.broker_url.get_secret_value())} does not let this user do that "
-        f"({_one_line(error)}); credentials: {settings.origin}. An operator's may: {names} of "
+        f"({one_line(error)}); credentials: {settings.origin}. An operator's may: {names} of "
         "`make credentials`"
     )
 
@@ -112,5 +113,6 @@ def place(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{database}"
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return an error's own words, in one line that is not too long."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -57,6 +57,10 @@ class ServiceUnavailableError(ClientError):
     exit_status = 69
 
 
+class NotNotedError(ServiceUnavailableError):
+    """Redis is there and does not take what would keep a task cancelled; its workers know."""
+
+
 class NotPermittedError(ServiceUnavailableError):
     """Redis does not let this user do that; an operator's credentials may."""
 

@@ -3,17 +3,18 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Celery
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from tasks import revocations
 from tasks.client import trace as tracing
 from tasks.client.broker import SEARCHED, Waiting
-from tasks.client.connection import answering
+from tasks.client.connection import answering, one_line
 from tasks.client.errors import (
     NotFinishedError,
+    NotNotedError,
     ServiceUnavailableError,
     TaskCancelledError,
     TaskFailedError,
@@ -288,6 +289,7 @@ class SubmittedTask:
 
         Raises:
             UnknownIdError: nobody knows it.
+            NotNotedError: only the workers that run now know of it.
         """
         status = self.require_known(everywhere=True)
         if status.finished:
@@ -297,7 +299,12 @@ class SubmittedTask:
         with answering(self.client.settings):
             # First what stays: no worker begins it from now on, nor one that starts later. A
             # message that concerns others too goes on to a worker, which tells them.
-            revocations.write(self.client.app, [self.id])
+            try:
+                revocations.write(self.client.app, [self.id])
+            except NoPermissionError:
+                raise
+            except ResponseError as error:  # Redis is there, and does not take it
+                self._tell_workers_alone(error)
             heard = self.client.app.control.revoke(self.id, terminate=True, reply=True, timeout=1.0)
             if status.state == "WAITING":
                 waiting = self.client.broker.find(self.id, everywhere=True)
@@ -308,6 +315,21 @@ class SubmittedTask:
         status = self.peek()
         job = known or status.ray_submission_id if heard else self._stop_job(known)
         return self._told(status, heard=bool(heard), job=job)
+
+    def _tell_workers_alone(self, error: ResponseError) -> NoReturn:
+        """Tell the workers that are there, where Redis does not take it that a task is cancelled.
+
+        Raises:
+            NotNotedError: always; a message that would begin again elsewhere must not pass for
+                cancelled.
+        """
+        self.client.app.control.revoke(self.id, terminate=True)  # needs no memory and no disk
+        message = (
+            f"the workers that run now are told that task {self.id} is cancelled, but Redis does "
+            f"not take a note of it ({one_line(error)}): one that starts later would run it. "
+            "Make room (celray dead drop, or docs/troubleshoot.md), then cancel it again"
+        )
+        raise NotNotedError(message) from None
 
     def _stop_job(self, known: str | None) -> str | None:
         """Stop the Ray job ourselves where no worker is there to do it."""
