@@ -24,7 +24,7 @@ from celery.utils.time import maybe_iso8601
 from kombu.utils.json import dumps
 from redis.exceptions import RedisError
 
-from tasks import deadletters, fence
+from tasks import beside, deadletters, fence
 from tasks.broker import refusals
 from tasks.broker.envelope import Refused, payload_of, read, record_of, written
 from tasks.broker.leases import Leases, all_leases, clock, mark_redelivered, short_client
@@ -395,6 +395,7 @@ class KeeperStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has n
         green = getattr(consumer.pool, "is_green", False)
         for leases in all_leases():
             leases.extra_seconds = GREEN_SECONDS if green else 0.0
+        beside.begin()
         refusals.answer_with(partial(answer_refusal, consumer.app))
         if self._keeper is None:
             if green:

@@ -5,7 +5,7 @@ that what was accepted ends with its result, and the queues become shorter (ADR 
 disk is full, everybody waits. A state is stored in one round trip (ADR 0019).
 """
 
-from functools import cached_property
+from functools import cached_property, partial
 
 from celery.backends.redis import (
     CHORD_CLAIM_EXTEND_LUA,
@@ -13,12 +13,12 @@ from celery.backends.redis import (
     CHORD_PART_RETURN_LUA,
     RedisBackend,
 )
-from celery.exceptions import BackendStoreError, TaskRevokedError
+from celery.exceptions import BackendStoreError, NotRegistered, TaskRevokedError
 from celery.states import FAILURE, REVOKED, STARTED, SUCCESS
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import OutOfMemoryError
 
-from tasks import duplicates, outcomes, revocations, sizes
+from tasks import beside, duplicates, outcomes, revocations, sizes
 from tasks.broker.envelope import MOST_BYTES
 from tasks.broker.leases import disk_full
 from tasks.broker.scripts import (
@@ -125,6 +125,36 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
         if getattr(request, "errbacks", None):
             self._call_task_errbacks(request, error, None)
 
+    def _call_task_errbacks(self, request: Untyped, exc: Untyped, traceback: Untyped) -> None:
+        """Publish errbacks, or call those that Celery calls in place: in a worker, beside its loop.
+
+        Celery calls an errback that takes more than a task's id where the failure is recorded. Of a
+        task that never began (expired, cancelled, unknown, refused, given up) that is the worker's
+        main process, whose heart would stand still as long as the errback takes.
+        """
+        if not beside.wanted():
+            super()._call_task_errbacks(request, exc, traceback)
+            return
+        called = [errback for errback in request.errbacks if self._is_called(errback)]
+        others = [errback for errback in request.errbacks if errback not in called]
+        for errback in called:
+            one = _WithErrbacks(request, [errback])
+            what = f"errback {errback.get('task')} of task {request.id}"
+            beside.call(what, partial(super()._call_task_errbacks, one, exc, traceback))
+        if others:
+            super()._call_task_errbacks(_WithErrbacks(request, others), exc, traceback)
+
+    def _is_called(self, errback: Untyped) -> bool:
+        """Say whether Celery calls an errback in place, by Celery's own rule."""
+        signature = self.app.signature(errback)
+        try:
+            header = getattr(signature.type, "__header__", None)
+        except NotRegistered:
+            return False
+        if header is None or isinstance(header, partial):
+            return False
+        return bool(self._errback_arity_greater(signature, 1))
+
     def on_chord_part_return(
         self,
         request: Untyped,
@@ -204,3 +234,14 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
     @cached_property
     def _chord_claim_extend_script(self) -> Untyped:
         return self.client.register_script(within_reserve(CHORD_CLAIM_EXTEND_LUA))
+
+
+class _WithErrbacks:
+    """A request, with some of its errbacks alone."""
+
+    def __init__(self, request: Untyped, errbacks: list[Untyped]) -> None:
+        self._request = request
+        self.errbacks = errbacks
+
+    def __getattr__(self, name: str) -> Untyped:
+        return getattr(self._request, name)

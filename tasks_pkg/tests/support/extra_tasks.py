@@ -93,3 +93,11 @@ def poison(whom: str = "process") -> None:
     if whom == "group":
         os.killpg(os.getpgid(0), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="extra.told")  # type: ignore[untyped-decorator]
+def told(request: Any, *_: Any, how: str = "") -> None:  # noqa: ANN401 - Celery's
+    """Be an errback of three arguments, which Celery calls where the failure is recorded."""
+    _trace(f"told {request.id}")
+    while how == "endless":
+        time.sleep(1)
