@@ -4,12 +4,16 @@ More of it, under load, is in the chaos suite, whose short form `make test` runs
 """
 
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from select import select
+from threading import Thread
 
 import pytest
 from celery import Celery
@@ -186,3 +190,69 @@ def test_a_worker_whose_lease_another_took_ends_and_gives_back_the_rest(stack: S
         assert first.popen.returncode == 75
         assert broker.llen("celery") == 1
     assert len(results) == 2
+
+
+class Forgetful:
+    """A way to Redis that loses the answers of the first ``EVALSHA``, and its connection."""
+
+    def __init__(self, redis: RedisServer) -> None:
+        self._redis = redis
+        self.lost = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                Thread(target=self._carry, args=(near,), daemon=True).start()
+
+    def _carry(self, near: socket.socket) -> None:
+        with near, socket.create_connection(("127.0.0.1", self._redis.port)) as far:
+            while ready := select([near, far], [], [])[0]:
+                for one in ready:
+                    data = one.recv(1 << 20)
+                    if not data:
+                        return
+                    (far if one is near else near).sendall(data)
+                    if one is near and b"EVALSHA" in data and not self.lost:
+                        self.lost += 1
+                        far.recv(1 << 20)  # Redis has done it
+                        return
+
+
+def test_a_fetch_whose_answer_is_lost_loses_no_message(
+    env: dict[str, str], client: Celery, redis: RedisServer
+) -> None:
+    """A fetch must not be sent again: its tags would hide the messages of the first."""
+    way = Forgetful(redis)
+    ids = {client.send_task("x", queue="default").id for _ in range(3)}
+    code = """
+from tasks.app import app
+with app.connection_for_read() as connection:
+    try:
+        connection.default_channel.basic_get("default")
+    except connection.connection_errors as error:
+        print(type(error).__name__)
+"""
+    through = {"CELRAY_BROKER_URL": f"redis://127.0.0.1:{way.port}/0"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**env, **through},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        way.close()
+    assert way.lost == 1
+    assert done.stdout == "ConnectionError\n"
+    with redis.client(0) as broker:
+        there = [*broker.lrange("default", 0, -1), *broker.hvals(HELD)]
+        assert {one for one in ids if any(one in str(text) for text in there)} == ids
+        assert broker.zcard(LEASES) == broker.hlen(HELD) == 1  # whose lease lapses
