@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from ssl import CERT_NONE
 
 import pytest
 from celery import Celery
@@ -179,3 +180,19 @@ def test_cancelling_says_so_where_redis_takes_no_note(
             worker.says("Terminating")
         finally:
             broker.config_set("min-replicas-to-write", 0)
+
+
+@pytest.mark.parametrize(
+    ("url", "tls"),
+    [
+        ("redis://:x@h:1/0", None),
+        ("rediss://:x@h:1/0", "required"),
+        ("rediss://:x@h:1/0?ssl_cert_reqs=none", CERT_NONE),
+    ],
+)
+def test_a_clients_scheme_chooses_tls_also_under_its_transport(url: str, tls: object) -> None:
+    backend = url if "?" in url else f"{url}?ssl_cert_reqs=required"
+    app = Client(broker=url, backend=backend if tls else url).app
+    connection = app.connection()
+    assert connection.transport_cls == "tasks.broker.full:Transport"
+    assert (connection.ssl or {}).get("ssl_cert_reqs") == tls

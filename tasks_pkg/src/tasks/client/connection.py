@@ -43,6 +43,10 @@ def application(settings: ClientSettings) -> Celery:
             "broker_write_url": broker.get_secret_value(),
             "broker_connection_timeout": PATIENCE,
             "broker_transport": "tasks.broker.full:Transport",
+            # The scheme chooses TLS only where it also chooses the transport.
+            "broker_use_ssl": {"ssl_cert_reqs": "required"}
+            if broker.get_secret_value().startswith("rediss:")
+            else None,
             "broker_transport_options": {**sockets, "client_name": "celray-cli"},
             "broker_connection_retry": False,
             "task_publish_retry_policy": {"max_retries": 2, "interval_start": 0.2},
