@@ -286,6 +286,22 @@ def test_a_client_finds_and_cancels_beside_any_bytes(client: Celery, redis: Redi
 # -- what is held by a worker that has died
 
 
+@pytest.fixture
+def bounded(redis: RedisServer) -> Iterator[Redis]:
+    """The bound of a deployment (compose/redis.conf.j2); gives a client that reads bytes."""
+    with raw(redis) as broker:
+        broker.config_set("proto-max-bulk-len", 16 * 2**20)
+        yield broker
+        broker.config_set("proto-max-bulk-len", 512 * 2**20)
+
+
+#: Headers that are longer when they are written again, and all but too long as they come.
+GROWING = {
+    "letters with an accent": b'"' + 4_000_000 * "é".encode() + b'"',
+    "numbers with an exponent": b"[" + 1_000_000 * b"1e15," + b"1]",
+}
+
+
 def test_the_keeper_deals_with_each_record_by_itself(app: Celery, redis: RedisServer) -> None:
     rng = random.Random(7)  # noqa: S311 - a seed, not a secret
     with app.connection_for_read() as connection:
@@ -335,6 +351,39 @@ def test_a_record_is_read_back_whatever_the_message_is() -> None:
     for _ in range(500):
         item = mutated(rng).decode("utf-8", "surrogateescape")
         assert record_of(f'[{item},"","de\\"fault"]') == (item, 'de"fault')
+
+
+@pytest.mark.parametrize("bad", ["no record", "grows", "no hash", "no sorted set"])
+def test_what_others_held_and_nobody_can_read_is_told_once_and_holds_up_nothing(
+    bad: str, app: Celery, redis: RedisServer, bounded: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Records of kombu's own form, of workers of older releases or of another program."""
+    grown = json.dumps(protocol_2(more="HERE")).encode()
+    grown = grown.replace(b'"HERE"', GROWING["letters with an accent"])
+    records = {"no record": b"junk", "grows": b"[" + grown + b',"","default"]'}
+    good = json.dumps([protocol_2(), "", "default"])
+    if bad == "no hash":
+        bounded.set("unacked", "x")
+    else:
+        bounded.hset("unacked", "t", records.get(bad, b"x"))
+        bounded.hset("unacked", "u", good)
+    if bad == "no sorted set":
+        bounded.set("unacked_index", "x")
+    else:
+        bounded.zadd("unacked_index", {"t": 1.0, "u": 2.0})
+    with app.connection_for_read() as connection:
+        sweeper = Sweeper(app, connection.default_channel.leases, 0.0, 3)
+        for _ in range(3):
+            sweeper._foreign_at = -1e9  # a minute has passed
+            sweeper.sweep()
+    told = [one.getMessage() for one in caplog.records if "older workers" in one.getMessage()]
+    assert len(told) == 1
+    assert "unacked" in told[0]
+    assert "docs/troubleshoot.md" in told[0]
+    if bad in records:
+        assert bounded.llen("default") == 1  # the other is delivered again
+        assert bounded.hexists("unacked", "t")
+    assert redis.answers()
 
 
 # -- the dead letters
@@ -443,22 +492,6 @@ def test_the_keeper_never_waits_until_others_are_told(app: Celery, redis: RedisS
 # -- what Redis would refuse of a worker, whose connection it closes then
 
 
-@pytest.fixture
-def bounded(redis: RedisServer) -> Iterator[Redis]:
-    """The bound of a deployment (compose/redis.conf.j2); gives a client that reads bytes."""
-    with raw(redis) as broker:
-        broker.config_set("proto-max-bulk-len", 16 * 2**20)
-        yield broker
-        broker.config_set("proto-max-bulk-len", 512 * 2**20)
-
-
-#: Headers that are longer when they are written again, and all but too long as they come.
-GROWING = {
-    "letters with an accent": b'"' + 4_000_000 * "é".encode() + b'"',
-    "numbers with an exponent": b"[" + 1_000_000 * b"1e15," + b"1]",
-}
-
-
 @pytest.mark.parametrize("grows", GROWING)
 def test_a_message_that_grows_keeps_no_other_from_coming_back(
     grows: str, app: Celery, bounded: Redis
@@ -482,6 +515,35 @@ def test_a_message_that_grows_keeps_no_other_from_coming_back(
         bounded.hset(HELD, "other", b"x")
         leases.give_back_all(["back", "other"])
         assert bounded.llen("default") == 2
+
+
+@pytest.mark.usefixtures("bounded")
+@pytest.mark.parametrize("grows", GROWING)
+@pytest.mark.parametrize("who", ["its process", "its whole worker"])
+def test_a_message_that_grows_has_a_letter_when_its_task_is_given_up(
+    who: str, grows: str, app: Celery, start_worker: StartWorker, redis: RedisServer
+) -> None:
+    headers = {"more": "HERE", "retries": 2, "celray_lapses": 2, "ignore_result": True}
+    made = protocol_2("extra.poison", **headers)
+    text = json.dumps(made).encode().replace(b'"HERE"', GROWING[grows])
+    if who == "its process":
+        start_worker(app="extra_tasks")
+        with raw(redis) as broker:
+            broker.lpush("default", text)
+        wait_for(settled(redis, "default"))
+    else:
+        with app.connection_for_read() as connection, raw(redis) as broker:
+            broker.hset(HELD, "t", b"[" + text + b',"","default"]')
+            broker.zadd(LEASES, {"t": 1.0})
+            Sweeper(app, connection.default_channel.leases, 0.0, 3).sweep()
+            wait_for(settled(redis, "default"))
+    with deadletters.connect(redis.url(0)) as tools:
+        (letter,) = wait_for(lambda: deadletters.letters(tools))
+    assert letter.id == letter.task_id == made["headers"]["id"]
+    assert letter.task == "extra.poison"
+    assert letter.deliveries >= 3
+    assert "bytes when it is written again" in letter.reason
+    assert len(letter.unreadable or "") == refusals.KEPT_BYTES
 
 
 def _expired(chord: dict[str, Any]) -> bytes:

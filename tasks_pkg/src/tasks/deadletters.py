@@ -22,7 +22,9 @@ from celery import Celery
 from kombu.utils.json import dumps
 from redis import Redis
 
+from tasks.broker.envelope import MOST_REASON, Refused, written
 from tasks.broker.queues import list_of
+from tasks.broker.refusals import KEPT_BYTES
 from tasks.broker.scripts import BURY, COUNTS, DEAD, FORGET, HELD, LEASES, REFUSED, REPLAY
 from tasks.headers import LAPSES, UNBEGUN
 from tasks.task_message import identity
@@ -81,7 +83,7 @@ def _letter(letter_id: str, text: str) -> DeadLetter:
         stored = json.loads(text)
         message = stored.get("message")
         headers = (message or {}).get("headers") or {}
-        task_id, name = (None, "") if message is None else identity(message)
+        task_id, name = (None, stored.get("task")) if message is None else identity(message)
         unreadable = stored.get("unreadable")
         return DeadLetter(
             id=letter_id,
@@ -224,16 +226,28 @@ def bury(
 ) -> None:
     """Make a held message a dead letter, in one step; ``held`` is its queue and itself.
 
+    Of a message that Redis would not take again, the letter has the first bytes alone.
+
     Raises:
         redis.exceptions.RedisError: the broker does not answer.
     """
     queue, message = held
+    task_id, name = identity(message)
+    try:
+        written(message)
+        content: dict[str, Any] = {"message": message}
+    except Refused as refused:
+        text = dumps(message)
+        reason = f"{reason}; of its message only the beginning is kept: {refused.reason}"
+        content = {"unreadable": text[:KEPT_BYTES], "bytes": len(text)}
+        content |= {"task": name, "task_id": task_id}
     letter = {
         "queue": queue,
-        "reason": reason,
+        "reason": reason[:MOST_REASON],
         "deliveries": deliveries,
         "buried_at": time.time(),
-        "message": message,
+        **content,
     }
-    letter_id = identity(message)[0] or tag
-    broker.register_script(BURY)(keys=[HELD, LEASES, DEAD], args=[tag, letter_id, dumps(letter)])
+    broker.register_script(BURY)(
+        keys=[HELD, LEASES, DEAD], args=[tag, task_id or tag, dumps(letter)]
+    )

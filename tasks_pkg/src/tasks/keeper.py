@@ -21,13 +21,19 @@ from celery.exceptions import InvalidTaskError, WorkerLostError
 from celery.states import FAILURE, SUCCESS
 from celery.utils.log import get_logger
 from celery.utils.time import maybe_iso8601
-from kombu.utils.json import dumps
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from tasks import beside, deadletters, fence
 from tasks.broker import refusals
-from tasks.broker.envelope import Refused, payload_of, read, record_of, written
-from tasks.broker.leases import Leases, all_leases, clock, mark_redelivered, short_client
+from tasks.broker.envelope import MOST_REASON, Refused, payload_of, read, record_of, written
+from tasks.broker.leases import (
+    Leases,
+    all_leases,
+    clock,
+    disk_full,
+    mark_redelivered,
+    short_client,
+)
 from tasks.broker.queues import list_of
 from tasks.broker.scripts import CLAIM, HELD, LEASES, RESTORE
 from tasks.contracts import Untyped
@@ -68,6 +74,7 @@ class Sweeper:
         self._seen: dict[str, tuple[float, float]] = {}
         self._looked_at = 0.0
         self._foreign_at = 0.0
+        self._told: set[str] = set()
         self._claim = self._client.register_script(CLAIM)
         self._restore = self._client.register_script(RESTORE)
         self._results_client: Untyped = None
@@ -132,11 +139,6 @@ class Sweeper:
             self._refuse(tag, score, queue, item, verdict)
 
     def _deliver_again(self, tag: str, score: float, queue: str, message: dict[str, Any]) -> None:
-        try:
-            written(message)
-        except Refused as refused:
-            refused.task_id, refused.context = identity(message)[0], request_of(message)
-            raise
         headers = message["headers"]
         try:
             began = self._began(tag, message)
@@ -161,8 +163,13 @@ class Sweeper:
         # A new tag: a holder that comes back sees that it is no longer the holder. Our fetch makes
         # one anyway; a worker of an older release, beside us in an update, takes the message's own.
         message["properties"]["delivery_tag"] = str(uuid.uuid4())
+        try:
+            text = written(message)
+        except Refused as refused:
+            refused.task_id, refused.context = task_id, request_of(message)
+            raise
         keys = [HELD, LEASES, list_of(queue, message)]
-        if self._restore(keys=keys, args=[tag, dumps(message), "right", f"{score:.6f}"]):
+        if self._restore(keys=keys, args=[tag, text, "right", f"{score:.6f}"]):
             count = f"{deliveries + 1} of {most}" if began else "it had not begun"
             logger.warning("%s: its worker is gone, delivered again (%s)", what, count)
 
@@ -231,25 +238,44 @@ class Sweeper:
             return True
 
     def _foreign(self, server_now: float) -> None:
-        """Deliver again what a worker without leases has held for an hour."""
+        """Deliver again what a worker without leases has held for an hour.
+
+        What cannot be read is another program's, and stays there; it is told once.
+        """
         held, index, seconds = _FOREIGN
-        old = cast("list[str]", self._client.zrangebyscore(index, 0, server_now - seconds))
-        for tag in old:
-            stored = cast("str | None", self._client.hget(held, tag))
-            if stored is None:
-                self._client.zrem(index, tag)
-                continue
-            try:
-                item, queue = record_of(stored)
-                message = read(_bytes(item), tag)
-            except (RedisError, OSError):
+        unread: dict[str, Exception] = {}
+        try:
+            old = cast("list[str]", self._client.zrangebyscore(index, 0, server_now - seconds))
+            for tag in old:
+                stored = cast("str | None", self._client.hget(held, tag))
+                if stored is None:
+                    self._client.zrem(index, tag)
+                    continue
+                try:
+                    item, queue = record_of(stored)
+                    message = read(_bytes(item), tag)
+                    mark_redelivered(message)
+                    text = written(message)
+                except Exception as error:  # noqa: BLE001 - whatever stands there
+                    unread[tag] = error
+                    continue
+                keys = [held, index, list_of(queue, message)]
+                self._restore(keys=keys, args=[tag, text, "right", ""])
+        except ResponseError as error:
+            if disk_full(error):
                 raise
-            except Exception as error:  # noqa: BLE001 - it is another program's, and stays there
-                logger.warning("what an older worker held as %s cannot be read: %s", tag, error)
-                continue
-            mark_redelivered(message)
-            keys = [held, index, list_of(queue, message)]
-            self._restore(keys=keys, args=[tag, dumps(message), "right", ""])
+            unread["?"] = error  # a key of another type: Redis is there all the same
+        new = sorted(unread.keys() - self._told)
+        self._told = set(unread)
+        if new:
+            logger.warning(
+                "%d messages that older workers hold in %s cannot be read, and stay there "
+                "(docs/troubleshoot.md says how to remove them); the first, %s: %s",
+                len(new),
+                held,
+                new[0],
+                str(unread[new[0]])[:MOST_REASON],
+            )
 
 
 def _bytes(text: str) -> bytes:
