@@ -176,15 +176,6 @@ def test_of_two_starts_the_first_goes_on_also_if_it_is_stored_again(
         duplicates.refuse(second)
 
 
-def test_two_under_one_delivery_tag_share_a_lease_until_one_is_done(told: Told) -> None:
-    tag: dict[str, Any] = {"properties": {"delivery_tag": "one"}}
-    told(**tag)
-    duplicates.refuse(told(**tag))
-    told(SUCCESS, **tag)
-    with pytest.raises(Ignore):
-        duplicates.refuse(told(**tag))
-
-
 def test_a_task_whose_message_goes_first_may_be_sent_again(
     app: Celery, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:

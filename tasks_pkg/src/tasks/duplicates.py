@@ -78,9 +78,9 @@ def asked(request: Untyped, state: str, made: dict[str, Any], *, late: bool) -> 
             come back, so a start in vain must not stand in the way of who sends it again.
     """
     if state != STARTED or not made or not late or _redelivered(request):
-        return ["", "", "", ""]
+        return ["", "", ""]
     oldest = made[STORED_AT] - SAME_SECONDS
-    return [made[SAME], made[RUN], made[TAG], f"{oldest:.3f}"]
+    return [made[SAME], made[RUN], f"{oldest:.3f}"]
 
 
 def _redelivered(request: Untyped) -> bool:
