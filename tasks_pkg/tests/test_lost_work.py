@@ -3,10 +3,11 @@
 import json
 import signal
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from celery import Celery
-from celray_messages import protocol_2
+from celray_messages import message, protocol_2
 from celray_testing import TRACES, RedisServer, StartWorker, wait_for
 
 from tasks.broker.scripts import DEAD, HELD, LEASES
@@ -117,15 +118,32 @@ def test_a_delivery_that_never_began_is_not_counted_against_its_task(
         assert not broker.exists(DEAD)
         headers = json.loads(str(broker.lindex("default", 0)))["headers"]
         assert LAPSES not in headers
-        # One that has begun says so in its record, and is counted.
+        # One that has begun says so in its record, and is counted: also where this host's clock
+        # is behind that of the host on which its time had come.
         key = app.backend.get_key_for_task(headers["id"])
         for death in range(3):
             item = broker.rpop("default")
-            made = json.loads(str(item))
-            made["headers"]["eta"] = None
-            broker.hset(HELD, f"b{death}", f'[{json.dumps(made)},"","default"]')
+            broker.hset(HELD, f"b{death}", f'[{item},"","default"]')
             broker.zadd(LEASES, {f"b{death}": 1.0})
             app.backend.client.set(key, json.dumps({"status": "STARTED", TAG: f"b{death}"}))
             sweeper.sweep()
         wait_for(lambda: broker.exists(DEAD))
         assert not broker.exists("default")
+
+
+def test_a_task_that_had_its_time_and_kills_each_worker_is_given_up(
+    app: Celery, start_worker: StartWorker, redis: RedisServer
+) -> None:
+    soon = (datetime.now(UTC) + timedelta(seconds=5)).isoformat()
+    made = protocol_2("extra.poison", eta=soon)
+    made["body"] = message([["group"], {}, {}], {})["body"]
+    with redis.client(0) as broker, app.connection_for_read() as connection:
+        broker.lpush("default", json.dumps(made))
+        sweeper = Sweeper(app, connection.default_channel.leases, 0.0, 3)
+        for death in range(3):
+            start_worker(app="extra_tasks").popen.wait(timeout=30)
+            assert not broker.exists(DEAD)
+            assert traces(redis) == {"start poison": death + 1}
+            sweeper.sweep()
+        wait_for(lambda: broker.exists(DEAD))
+        wait_for(lambda: not broker.exists(HELD, "default"))

@@ -176,27 +176,29 @@ class Sweeper:
     def _began(self, tag: str, message: dict[str, Any]) -> bool | None:
         """Tell whether a task has begun in the delivery that has lapsed; None: it was not due yet.
 
-        A task that begins stores that it has, with its tag, before anything of it runs. One that
-        stores no start is taken to have begun.
+        A task that begins stores that it has, with its tag, before anything of it runs. What is
+        stored is asked before the clock: its worker's may be ahead of this one. A task that stores
+        no start is taken to have begun when it was due.
 
         Raises:
             redis.exceptions.RedisError: the result store does not answer.
         """
-        if is_due_later(message):
-            return None
+        later = is_due_later(message)
         task_id, name = identity(message)
         task = self._app.tasks.get(name)
         ignored = message["headers"].get("ignore_result")
         if ignored is None:
             ignored = getattr(task, "ignore_result", False)
         if task_id is None or ignored or not getattr(task, "track_started", True):
-            return True
+            return None if later else True
         try:
             found = json.loads(self._results().get(self._app.backend.get_key_for_task(task_id)))
         except (TypeError, ValueError):  # no record, or none of ours
-            return False
+            found = None
         # A record of another delivery says nothing of this one.
-        return bool(found.get("celray_tag") == tag) if isinstance(found, dict) else False
+        if isinstance(found, dict) and found.get("celray_tag") == tag:
+            return True
+        return None if later else False
 
     def _results(self) -> Untyped:
         """Return a client of the result store that does not wait long."""
