@@ -9,8 +9,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from ssl import CERT_NONE
+from unittest.mock import patch
 
 import pytest
 from celery import Celery
@@ -23,6 +27,7 @@ from tasks import deadletters
 from tasks.broker.envelope import Refused
 from tasks.broker.refusals import put_aside
 from tasks.broker.scripts import DEAD, HELD
+from tasks.cli import main
 from tasks.client import Client, NotNotedError
 from tasks.revocations import KEY
 
@@ -31,19 +36,30 @@ PING = "tasks.simple_tasks.ping"
 SHARES = {"within the reserve": 0.98, "beyond the reserve": 0.5}
 
 
-def celray(
-    redis: RedisServer, *arguments: str, user: str = ""
-) -> "subprocess.CompletedProcess[str]":
-    urls = [redis.url(n).replace("//", f"//{user}") for n in (0, 1)]
-    env = {"CELERY_BROKER_URL": urls[0], "CELERY_RESULT_BACKEND": urls[1]}
-    return subprocess.run(
-        [sys.executable, "-m", "tasks.cli", *arguments],
-        env={**os.environ, **env, "PYTHONPATH": str(PACKAGE / "src")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@dataclass
+class Done:
+    """How a command of ``celray`` ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def urls(redis: RedisServer, user: str = "") -> dict[str, str]:
+    broker, backend = (redis.url(n).replace("//", f"//{user}") for n in (0, 1))
+    return {"CELERY_BROKER_URL": broker, "CELERY_RESULT_BACKEND": backend}
+
+
+def celray(redis: RedisServer, *arguments: str, user: str = "") -> Done:
+    """Run ``celray`` in this process, which takes a tenth of the time."""
+    out, err = StringIO(), StringIO()
+    with (
+        patch.dict(os.environ, urls(redis, user)),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        status = main(list(arguments))
+    return Done(status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -88,6 +104,14 @@ def test_who_looks_cancels_or_tidies_up_is_not_refused(room: str, server: RedisS
         shown = celray(server, "queues", "--json", user=operator)
         assert json.loads(shown.stdout)["default"]["waiting"] == 1
         assert celray(server, "trace", ids[3], user=operator).returncode == 0
+        purged = subprocess.run(
+            [sys.executable, "-m", "tasks.cli", "celery", "purge", "-f", "-Q", "default"],
+            env={"PYTHONPATH": str(PACKAGE / "src"), **urls(server, operator)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Purged 1 message" in purged.stdout
         refused = celray(server, "submit", "ping", user=operator)
         assert refused.returncode == 69
         assert "maxmemory" in refused.stderr
