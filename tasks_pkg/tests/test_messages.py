@@ -31,7 +31,7 @@ from tasks.broker import refusals
 from tasks.broker.envelope import MOST_BYTES, MOST_REASON, Refused, payload_of, read, record_of
 from tasks.broker.leases import all_leases
 from tasks.broker.refusals import MOST_LETTERS, put_aside
-from tasks.broker.scripts import COUNTS, DEAD, HELD, LEASES, REFUSED
+from tasks.broker.scripts import COUNTS, DEAD, FETCH, HELD, LEASES, REFUSED
 from tasks.client import Client
 from tasks.inspection import queue_lengths
 from tasks.keeper import Sweeper, is_due_later
@@ -243,6 +243,23 @@ def test_a_long_message_runs_or_is_refused_and_costs_redis_few_of_it(
     else:
         assert result.get(timeout=30)["status"] == "pong"
     still_works(client, worker)
+
+
+def test_a_fetch_holds_few_copies_of_a_long_message(redis: RedisServer) -> None:
+    def lua() -> int:
+        return int(broker.info("memory")["used_memory_vm_eval"])
+
+    length = MOST_BYTES - 1024
+    with redis.client(0) as broker:
+        fetch = broker.register_script(FETCH)
+        given = [60, 16, HELD, LEASES, "tag-", 0, "default"]
+        fetch(keys=["default"], args=given)
+        before = lua()
+        broker.lpush("default", "x" * length, "y" * length, "z" * length)
+        answer = fetch(keys=["default"], args=given)
+        assert [part[:1] for part in answer[2::3]] == ["x"], "one long message at a time"
+        # Nothing of it is collected yet: the message, its record, and what Lua joined that in.
+        assert length < lua() - before < 3 * length
 
 
 @pytest.mark.parametrize("kind", ["string", "hash", "set", "zset", "stream"])

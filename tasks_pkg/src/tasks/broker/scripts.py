@@ -24,9 +24,10 @@ COUNTS: Final = "celray:counts"
 #: leases, what the new tags begin with and their first number, the queue of each list, tags that
 #: are done (a fetch takes them along). Gives queue, tag, message, queue, tag, message, ...
 #:
-#: Nothing is decoded: a message may be any bytes, and of a long one the script holds it and its
-#: record, no more. So the tags are ours: what a message calls its own is its sender's choice, and
-#: two could share one.
+#: Nothing is decoded: a message may be any bytes. So the tags are ours: what a message calls its own
+#: is its sender's choice, and two could share one. Of a long message the script holds it, its record
+#: and the buffer that Lua joins that in, less than three times its length; after a mebibyte it
+#: fetches no further one, or a few long ones would take all the memory that Redis has.
 #:
 #: An empty answer has read every list with EXISTS, so that a tracking client is told when one gets
 #: a message. The two names are no KEYS, because Redis 7.0 tracks all of these, read or not: any
@@ -36,7 +37,7 @@ FETCH: Final = """
 local now = redis.call('TIME')
 local score = tonumber(now[1]) + tonumber(now[2]) / 1e6 + tonumber(ARGV[1])
 score = string.format('%.6f', score)
-local got, most = {}, tonumber(ARGV[2])
+local got, most, bytes = {}, tonumber(ARGV[2]), 0
 local held, leases, prefix, number = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local first_done = 7 + #KEYS
 if #ARGV >= first_done then
@@ -45,7 +46,7 @@ if #ARGV >= first_done then
 end
 for i = 1, #KEYS do
   local queue = ARGV[6 + i]
-  while #got < 3 * most do
+  while #got < 3 * most and bytes < 1048576 do
     local item = redis.pcall('RPOP', KEYS[i])
     if not item then break end
     if type(item) == 'table' then
@@ -65,6 +66,7 @@ for i = 1, #KEYS do
     got[#got + 1] = queue
     got[#got + 1] = tag
     got[#got + 1] = item
+    bytes = bytes + #item
   end
 end
 if #got == 0 and #KEYS > 0 then
