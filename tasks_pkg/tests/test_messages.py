@@ -216,7 +216,8 @@ def test_no_message_stops_a_worker(
 
         def waits(record: str) -> bool:
             with suppress(Refused):  # one that is just being put aside
-                return is_due_later(read(record_of(record)[0].encode(), "tag"))
+                item = record_of(record)[0].encode("utf-8", "surrogateescape")
+                return is_due_later(read(item, "tag"))
             return False
 
         wait_for(lambda: all(waits(str(one)) for one in broker.hvals(HELD)))
