@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from celery import Celery
 from deployment import Deployment, defaults, eventually
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from testinfra.host import Host
 
 
@@ -156,6 +159,30 @@ def test_killed_worker_comes_back_by_itself(deployment: Deployment, client: Cele
     eventually(lambda: inspect()["RestartCount"] > 0, 30, "the engine restarts the worker")
     result = client.send_task("tasks.simple_tasks.ping", queue="default").get(timeout=60)
     assert result["status"] == "pong"
+
+
+def test_what_redis_took_is_there_after_its_container_was_killed(
+    deployment: Deployment, client: Celery, operators_redis: Redis
+) -> None:
+    with operators_redis.pipeline(transaction=True) as pipe:
+        pipe.lpush("celray-promise", "a")
+        pipe.expire("celray-promise", 600)
+        pipe.execute()
+    later = client.send_task("tasks.simple_tasks.ping", queue="default", countdown=8)
+    eventually(lambda: operators_redis.hlen("celray:held") > 0, 20, "a worker holds the task")
+    time.sleep(1.5)  # everysec: what is younger may be gone with a host, and here with the process
+    pid = deployment.look().containers["redis-celery"]["State"]["Pid"]
+    deployment.ssh("sudo", "kill", "-KILL", str(pid))
+
+    def is_back() -> bool:
+        with suppress(RedisConnectionError):
+            return bool(operators_redis.ping())
+        return False
+
+    eventually(is_back, 60, "Redis is back")
+    assert operators_redis.lrange("celray-promise", 0, -1) == [b"a"]
+    assert later.get(timeout=60)["status"] == "pong"
+    assert "NOPERM" not in deployment.docker("logs", "--tail", "200", "redis-celery")
 
 
 @pytest.mark.skipif(
