@@ -6,6 +6,7 @@ versions that the metadata allows are installed, they agree with each other, and
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -40,6 +41,7 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         check=False,
+        timeout=900,
     )
     assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
     return done
@@ -68,6 +70,14 @@ def installed(
     run(*uv, "install", "--quiet", "--python", env / "bin/python", what)
     run(*uv, "check", "--python", env / "bin/python")
     return Installed(env / "bin/python", env / "bin/celray")
+
+
+def test_uv_is_installed_while_an_environment_of_its_own_lock_is_made(tmp_path: Path) -> None:
+    # In a new clone `make .venv-dev/stamp` comes first, holds this file, and asks for uv.
+    with (REPO / "requirements-dev.txt").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(".ci/uv", sys.executable, tmp_path / "uv")
+    assert (tmp_path / "uv/bin/uv").exists()
 
 
 @pytest.fixture(scope="module")
