@@ -162,11 +162,13 @@ def redis_full(stack: Deployed) -> Figures:
     def fault() -> Figures:
         with stack.admin() as admin:
             before = admin.config_get("maxmemory")["maxmemory"]
-            admin.setrange("ballast", 20_000_000, "x")
+            ballast = ["ballast-0", "ballast-1"]  # no value is larger than proto-max-bulk-len
+            for key in ballast:
+                admin.setrange(key, 10_000_000, "x")
             used = int(admin.info("memory")["used_memory"])
             admin.config_set("maxmemory", int(0.98 * used))
             time.sleep(2 * stack.lease)
-            admin.delete("ballast")
+            admin.delete(*ballast)
             admin.config_set("maxmemory", before)
         return resumption(stack, now())
 
