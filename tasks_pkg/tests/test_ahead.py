@@ -79,15 +79,15 @@ def test_what_waits_behind_a_long_task_goes_back_and_is_done_by_another(
     start_worker("default", "default", "extra_tasks")  # four processes
     numbers = range(400)
     short = [client.send_task("extra.nap", args=[i, 0], queue="default") for i in numbers[:200]]
-    naps = [client.send_task("extra.nap", args=[1000 + i, 30], queue="default") for i in range(4)]
+    naps = [client.send_task("extra.nap", args=[1000 + i, 600], queue="default") for i in range(4)]
     short += [client.send_task("extra.nap", args=[i, 0], queue="default") for i in numbers[200:]]
-    assert [result.get(timeout=30) for result in short[:200]] == list(numbers[:200])
+    assert [result.get(timeout=90) for result in short[:200]] == list(numbers[:200])
     with redis.client(0) as broker:
-        wait_for(lambda: broker.llen("default") == 200)
+        wait_for(lambda: broker.llen("default") == 200, 90)
         # The last acknowledgements go with the next fetch.
-        wait_for(lambda: broker.hlen(HELD) == broker.zcard(LEASES) == 4)
+        wait_for(lambda: broker.hlen(HELD) == broker.zcard(LEASES) == 4, 90)
     start_worker("data", "default", "extra_tasks")
-    assert [result.get(timeout=30) for result in short[200:]] == list(numbers[200:])
+    assert [result.get(timeout=90) for result in short[200:]] == list(numbers[200:])
     assert {nap.state for nap in naps} == {states.STARTED}
 
 
