@@ -10,6 +10,8 @@ from celery import Celery
 from celray_messages import message, protocol_2
 from celray_testing import TRACES, RedisServer, StartWorker, wait_for
 
+from tasks.broker import leases
+from tasks.broker.envelope import read
 from tasks.broker.scripts import DEAD, HELD, LEASES
 from tasks.duplicates import TAG
 from tasks.headers import LAPSES
@@ -97,6 +99,24 @@ def test_a_stop_gives_back_however_many_wait_for_their_time(
         first = json.loads(str(broker.lindex("default", -1)))
         assert first["headers"]["id"] == json.loads(made[0])["headers"]["id"]
         assert "celray_lapses" not in first["headers"]
+
+
+def test_a_stop_without_time_leaves_what_waits_to_its_lease(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(leases, "GIVE_BACK_SECONDS", -1.0)
+    with redis.client(0) as broker:
+        mine = leases.Leases(broker)
+        for number in range(2_500):
+            tag, made = f"tag-{number}", json.dumps(protocol_2())
+            broker.hset(HELD, tag, f'[{made},"","default"]')
+            broker.zadd(LEASES, {tag: 1})
+            mine.hold(tag, "default", read(made.encode(), tag))
+        mine.give_back_all(list(mine.held))
+        assert (broker.llen("default"), broker.hlen(HELD)) == (1_000, 1_500)
+        assert broker.zcard(LEASES) == 1_500
+    assert not mine.held, "nobody renews them"
+    assert "the leases of 1500 messages lapse" in caplog.text
 
 
 @pytest.mark.parametrize("waits", ["for its time", "for its turn"])

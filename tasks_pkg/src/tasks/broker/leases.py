@@ -24,6 +24,8 @@ _ALONG: Final = 64
 _CHUNK: Final = 1000
 #: And so many bytes of messages.
 _CHUNK_BYTES: Final = 4_000_000
+#: Seconds in which a worker that stops gives back; with the soft shutdown within its grace time.
+GIVE_BACK_SECONDS: Final = 15.0
 
 
 def clock() -> float:
@@ -160,14 +162,15 @@ class Leases:
         """Put messages back to the front of their queues, in their order; many in one step.
 
         A worker may hold a hundred thousand that wait for their time, and has seconds to stop.
-        What Redis does not take now comes back when its lease lapses.
+        What Redis does not take now, or not in time, comes back when its lease lapses.
         """
         found = [(tag, self.held.pop(tag, None)) for tag in tags]
         mine = [(tag, held[0], held[1]) for tag, held in found if held and held[1] is not None]
         chunk: list[str] = []
         size = 0
+        end = clock() + GIVE_BACK_SECONDS
         try:
-            for tag, queue, message in reversed(mine):  # the first is put in front of the others
+            for number, (tag, queue, message) in enumerate(reversed(mine)):  # the first in front
                 mark_redelivered(message)
                 try:
                     text = written(message)
@@ -179,6 +182,10 @@ class Leases:
                 if len(chunk) >= 3 * _CHUNK or size >= _CHUNK_BYTES:
                     self._restore_all(keys=[HELD, LEASES], args=chunk)
                     chunk, size = [], 0
+                    if clock() > end:
+                        left = len(mine) - number - 1
+                        logger.warning("the leases of %d messages lapse: no time to give back", left)
+                        break
             if chunk:
                 self._restore_all(keys=[HELD, LEASES], args=chunk)
         except (RedisError, OSError) as error:
