@@ -184,7 +184,9 @@ class Leases:
                     chunk, size = [], 0
                     if clock() > end:
                         left = len(mine) - number - 1
-                        logger.warning("the leases of %d messages lapse: no time to give back", left)
+                        logger.warning(
+                            "the leases of %d messages lapse: no time to give back", left
+                        )
                         break
             if chunk:
                 self._restore_all(keys=[HELD, LEASES], args=chunk)

@@ -24,10 +24,10 @@ COUNTS: Final = "celray:counts"
 #: leases, what the new tags begin with and their first number, the queue of each list, tags that
 #: are done (a fetch takes them along). Gives queue, tag, message, queue, tag, message, ...
 #:
-#: Nothing is decoded: a message may be any bytes. So the tags are ours: what a message calls its own
-#: is its sender's choice, and two could share one. Of a long message the script holds it, its record
-#: and the buffer that Lua joins that in, less than three times its length; after a mebibyte it
-#: fetches no further one, or a few long ones would take all the memory that Redis has.
+#: Nothing is decoded: a message may be any bytes. So the tags are ours: what a message calls its
+#: own is its sender's choice, and two could share one. Of a long message the script holds it, its
+#: record and the buffer that Lua joins that in, less than three times its length; after a mebibyte
+#: it fetches no further one, or a few long ones would take all the memory that Redis has.
 #:
 #: An empty answer has read every list with EXISTS, so that a tracking client is told when one gets
 #: a message. The two names are no KEYS, because Redis 7.0 tracks all of these, read or not: any
