@@ -53,12 +53,14 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "remote": ("10.0.0.84", REMOTE),
     "ray elsewhere": ("10.0.0.84", ELSEWHERE),
     "ipv6": ("fd00::5", {}),
+    "ipv6 loopback": ("::1", {}),
 }
 #: Every inventory on this machine and remotely; Ray elsewhere is the same for all of them.
 CASES = [
     *((inventory, variant) for inventory in INVENTORIES for variant in ("local", "remote")),
     ("single", "ray elsewhere"),
     ("single", "ipv6"),
+    ("single", "ipv6 loopback"),
 ]
 #: Keys that one of the generations refuses, wherever they stand (shared design), and published
 #: ports, which host networking has no use for.
@@ -129,6 +131,14 @@ def test_an_address_is_bracketed_in_every_url_and_nowhere_else(rendered: Rendere
             assert urlsplit(url).port != 0, (file, url)
     if rendered.services and "fd00" in str(rendered.services):
         assert found >= 6
+
+
+def test_ray_is_asked_where_it_listens(rendered: Rendered) -> None:
+    """Ray takes ::1 for 127.0.0.1, whatever it is told: nobody may ask for it elsewhere."""
+    for ray in rendered.home.glob("*/projects/ray/compose.yml"):
+        assert not re.search(r"--(node-ip-address|dashboard-host)=::1", ray.read_text())
+    for file in filter(Path.is_file, rendered.home.glob("*/**/*")):
+        assert "[::1]:8265" not in file.read_text(), file
 
 
 def test_every_catalogue_worker_is_a_service_with_its_queues(rendered: Rendered) -> None:
@@ -210,7 +220,7 @@ def test_redis_listens_on_loopback_and_the_hosts_address(rendered: Rendered) -> 
         bind = next(row for row in settings.read_text().splitlines() if row.startswith("bind "))
         addresses = bind.split()[1:]
         assert addresses[0] == "127.0.0.1"
-        assert addresses[1:] in ([], ["10.0.0.84"], ["fd00::5"])
+        assert addresses[1:] in ([], ["10.0.0.84"], ["fd00::5"], ["::1"])
         assert settings.read_text().count("\nmaxmemory-policy noeviction\n") == 1
 
 
@@ -222,7 +232,7 @@ def test_flowers_configuration_is_python_with_the_password(rendered: Rendered) -
             if isinstance(node, ast.Assign)
         }
         assert values["basic_auth"] == [f"admin:{rendered.secret['flower_password']}"]
-        assert values["address"] in ("127.0.0.1", "10.0.0.84", "fd00::5")
+        assert values["address"] in ("127.0.0.1", "10.0.0.84", "fd00::5", "::1")
         assert values["port"] == 5555
 
 
