@@ -1,6 +1,6 @@
 import json
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ def test_a_file_of_blank_lines_has_no_rows(tmp_path: Path) -> None:
 
 
 def test_a_type_that_shows_late_is_found(tmp_path: Path) -> None:
-    rows = "\n".join(["1"] * (reading.SCHEMA_ROWS + 5) + ["2.5"])
+    rows = "\n".join([*["1"] * 200_000, "2.5", *["1"] * 200_000])
     assert read(tmp_path, f"x\n{rows}\n")["x"].dtype == pl.Float64
     assert read(tmp_path, f"x\n{rows}\n\n")["x"].null_count() == 0
 
@@ -106,7 +106,7 @@ def test_a_part_with_other_columns_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "kind"),
-    [("a,b\n", "file_empty"), ("a,b\n1,2\n3,4,5\n", "rows_uneven")],
+    [("a,b\n", "file_empty"), ("a,b\n1,2\n3,4,5\n", "row_invalid")],
 )
 def test_a_damaged_file_is_one_readable_error(tmp_path: Path, content: str, kind: str) -> None:
     with pytest.raises(InputProblemError) as caught:
@@ -116,18 +116,19 @@ def test_a_damaged_file_is_one_readable_error(tmp_path: Path, content: str, kind
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "kind", "said"),
     [
-        ("a,b,c\n1,2,3\n4,5\n7,8,9\n", "a row has 2 fields, not 3: '4,5'"),
-        ("a,b\n1,2\n3,4,5\n", "a row has 3 fields, not 2: '3,4,5'"),
-        ('a,b\n"x\ny",2\n"z', "a row has 1 fields, not 2"),
+        ("a,b,c\n1,2,3\n4,5\n7,8,9\n", "row_invalid", "row 2: 2 fields, not 3: '4,5'"),
+        ("a,b\n1,2\n3,4,5\n", "row_invalid", "row 2: 3 fields, not 2: '3,4,5'"),
+        ('a,b\n"x\ny",2\n"z', "quote_open", "the quote at byte 12 is never closed"),
     ],
 )
-def test_a_row_with_more_or_fewer_fields_is_quoted(tmp_path: Path, content: str, said: str) -> None:
-    (tmp_path / "a.csv").write_text(content)
+def test_a_row_with_more_or_fewer_fields_is_quoted(
+    tmp_path: Path, content: str, kind: str, said: str
+) -> None:
     with pytest.raises(InputProblemError) as raised:
-        reading.require_even_rows(tmp_path / "a.csv")
-    assert raised.value.kind == "rows_uneven"
+        read(tmp_path, content)
+    assert raised.value.kind == kind
     assert said in str(raised.value)
 
 
@@ -136,14 +137,20 @@ def test_a_row_longer_than_any_sane_one_is_refused(
 ) -> None:
     monkeypatch.setattr(byte_ranges, "RECORD_LIMIT_BYTES", 1 << 20)
     monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 18)
-    (tmp_path / "a.csv").write_text("a,b\n1,2\n" + "x" * (3 << 20) + ",2\n")
     with pytest.raises(InputProblemError, match="record at byte 8 is longer than 1 MiB"):
-        reading.require_sound_text(tmp_path / "a.csv")
+        read(tmp_path, "a,b\n1,2\n" + "x" * (3 << 20) + ",2\n")
+
+
+def test_a_time_of_day_stays_one(tmp_path: Path) -> None:
+    frame = read(tmp_path, "t,u\n10:30:00,10:30:00\n23:59:59.5,x\n,\n")
+    assert frame["t"].to_list() == [time(10, 30), time(23, 59, 59, 500_000), None]
+    assert frame["u"].to_list() == ["10:30:00", "x", None]
 
 
 def test_quoted_newlines_blank_lines_and_an_order_mark_are_no_fault(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes('\ufeffa,b\r\n"x\ny, ""z""",2\r\n\r\n3,4'.encode())
-    reading.require_even_rows(tmp_path / "a.csv")
+    frame = reading.read(Source((tmp_path / "a.csv",), "csv"))
+    assert frame.rows() == [('x\ny, "z"', 2), ("3", 4)]
 
 
 def test_parquet_that_is_none_is_one_readable_error(tmp_path: Path) -> None:

@@ -433,6 +433,9 @@ def _one_column(values: pl.Series) -> bytes:
 
 def quick(sample: bytes, form: Form) -> bool:
     """Say whether missing values can be looked for after parsing, and some records show no need."""
+    if sample and not _is_plain(_piece(sample, form), len(form.schema)):
+        # Polars itself dies of some: of a quote alone, in 2.1.
+        sample, _, _ = _sound(sample, len(form.schema), form.separator)
     return bool(sample) and _no_word_is_a_value(form) and form._quickly(sample) is not None
 
 

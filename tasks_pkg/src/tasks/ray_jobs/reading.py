@@ -3,16 +3,15 @@
 import re
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from . import byte_ranges, csv_files
-from .byte_ranges import RECORD_LIMIT_BYTES
+from . import byte_ranges, csv_blocks, csv_files, csv_input
+from .csv_blocks import Form
 from .files import sha256
 from .protocol import InputProblemError
 from .sources import Source, require_distinct
@@ -20,13 +19,12 @@ from .sources import Source, require_distinct
 #: What stands for a missing value in a CSV file, beside the empty field.
 MISSING = ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"]
 
-#: Rows that decide a CSV column's type. Where a later row disproves them, all are looked at.
-SCHEMA_ROWS = 10_000
-
-
-#: How much of a file is looked at at a time, before it is read.
+#: How much of a file is read at a time.
 BLOCK_BYTES = 8 << 20
+#: A column's type may be widened so often: whole numbers, numbers, text; one first seen empty.
+MAX_PASSES = 5
 _SHOWN = 80
+_TIME = r"^[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?$"
 
 
 @dataclass(frozen=True)
@@ -109,9 +107,11 @@ def _with_text_as_written(
 
     Else the same label would be ``007`` in one part and 7 in another.
     """
+    if len(frames) == 1:
+        return frames
     mixed = [name for name in frames[0].columns if _is_mixed(_kinds(frames, name))]
     return [
-        _read_csv(file, [*text, *mixed]) if any(f.schema[m] != pl.String for m in mixed) else f
+        _read_csv(file, [*text, *mixed]) if any(f[m].dtype != pl.String for m in mixed) else f
         for file, f in zip(files, frames, strict=True)
     ]
 
@@ -121,7 +121,9 @@ def _kinds(frames: list[pl.DataFrame], name: str) -> dict[pl.DataType, int]:
 
     A CSV column without a value looks like text, and does not count.
     """
-    return {f.schema[name]: i for i, f in enumerate(frames) if f[name].null_count() < len(f)}
+    # Not by their schema, which polars makes anew of all columns whenever it is asked for.
+    columns = [frame[name] for frame in frames]
+    return {c.dtype: i for i, c in enumerate(columns) if c.null_count() < len(c)}
 
 
 def _is_mixed(kinds: dict[pl.DataType, int]) -> bool:
@@ -180,126 +182,82 @@ def _group(kind: pl.DataType) -> str:
     return "moment" if kind in {pl.Date, pl.Datetime} else str(kind)
 
 
-def require_sound_text(file: Path) -> list[tuple[int, int]]:
-    """Refuse a CSV file that is not UTF-8, holds a NUL byte, or opens a quote for ever.
-
-    Polars would take the rest of the file for one value.
-
-    Returns:
-        Where its blank lines begin and end: to polars they are rows.
-
-    Raises:
-        InputProblemError: names the place; or a row is longer than :data:`RECORD_LIMIT_BYTES`.
-    """
-    blank: list[tuple[int, int]] = []
-
-    def blocks() -> Iterator[bytes]:
-        with file.open("rb") as stream:
-            for piece in byte_ranges.stream_pieces(stream, BLOCK_BYTES, ord(","), file):
-                if not piece.closed:
-                    offset = piece.start + int(piece.toggles[-1])
-                    raise byte_ranges.quote_open(file, offset)
-                blank.extend(_blank_lines(piece))
-                yield piece.data
-
-    csv_files.require_text(file, blocks())
-    return blank
-
-
-def _blank_lines(piece: byte_ranges.Piece) -> Iterator[tuple[int, int]]:
-    data = piece.data
-    # Looking for them one by one takes longer than all else, and few files have any.
-    if b"\n\n" in data or b"\n\r\n" in data or data.startswith((b"\n", b"\r\n")):
-        for line in re.finditer(rb"^\r?\n", data, re.MULTILINE):
-            if byte_ranges.quotes_before(piece.toggles, line.start()) % 2 == 0:
-                yield piece.start + line.start(), piece.start + line.end()
-
-
-def _without(file: Path, gaps: list[tuple[int, int]]) -> bytes:
-    data = memoryview(file.read_bytes())
-    starts = [0, *(end for _, end in gaps)]
-    ends = [*(start for start, _ in gaps), len(data)]
-    return b"".join(data[start:end] for start, end in zip(starts, ends, strict=True))
-
-
-def require_even_rows(file: Path) -> None:
-    """Refuse a CSV file in which a row has not the header's number of fields.
-
-    Polars fills up what a row lacks, so that a line that was cut off becomes missing values.
-
-    Raises:
-        InputProblemError: quotes the first such row.
-    """
-    uneven: list[pa_csv.InvalidRow] = []
-
-    def stop(row: pa_csv.InvalidRow) -> str:
-        uneven.append(row)
-        return "error"
-
-    try:
-        with pa_csv.open_csv(
-            file,
-            read_options=pa_csv.ReadOptions(
-                autogenerate_column_names=True, block_size=2 * RECORD_LIMIT_BYTES
-            ),
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=stop),
-            convert_options=pa_csv.ConvertOptions(
-                include_columns=["f0"], column_types={"f0": pa.binary()}, check_utf8=False
-            ),
-        ) as batches:
-            for _ in batches:
-                pass
-    except pa.ArrowInvalid as error:
-        what = _first_line(error)
-        if uneven:
-            row = uneven[0]
-            text = row.text if len(row.text) <= _SHOWN else f"{row.text[:_SHOWN]}..."
-            what = f"a row has {row.actual_columns} fields, not {row.expected_columns}: {text!r}"
-        raise InputProblemError(
-            "rows_uneven",
-            f"{file} cannot be read as CSV: {what}.",
-            "Every row needs the header's number of fields; quote values that hold a comma.",
-        ) from None
-
-
 def _read_csv(file: Path, text: Collection[str]) -> pl.DataFrame:
-    header = csv_files.columns_of(file)
-    blank = require_sound_text(file)
-    require_even_rows(file)
-    content = _without(file, blank) if blank else file
-    try:
-        # Polars' own names differ where the header has none.
-        own = pl.read_csv(file, n_rows=0).columns
-        types = {mine: pl.String() for mine, name in zip(own, header, strict=True) if name in text}
-        try:
-            frame = _parse_csv(content, SCHEMA_ROWS, types)
-        except pl.exceptions.ComputeError:
-            frame = _parse_csv(content, None, types)
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        raise InputProblemError(
-            "dataset_damaged",
-            f"{file} cannot be read as CSV: {_first_line(error)}.",
-            "Every row needs the header's number of fields, in UTF-8.",
-        ) from None
-    frame.columns = header
+    """Read a file with the reader of ``process_large_csv``: the same rows, the same values."""
+    head, sample = csv_input.begin(file, ",", "dataset_path")
+    declared = {name: pl.String() for name in head.columns if name in text}
+    form = Form(declared, frozenset(declared), tuple(MISSING))
+    form = csv_blocks.fitted(sample, head.columns, form)
+    for _ in range(MAX_PASSES):
+        frames, needed = _pass(head, form)
+        if not needed:
+            break
+        wider = {n: csv_blocks.join([form.schema[n], *types]) for n, types in needed.items()}
+        form = replace(form, schema={**form.schema, **wider})
+    else:
+        message = f"{file}: the types of its columns changed in every pass"
+        raise RuntimeError(message)
+    frame = pl.concat(frames) if frames else pl.DataFrame()
     if frame.is_empty():
         raise InputProblemError(
             "dataset_empty", f"{file} has a header and no rows.", "Check how it was exported."
         )
-    return frame
-
-
-def _parse_csv(
-    content: Path | bytes, schema_rows: int | None, types: dict[str, pl.String]
-) -> pl.DataFrame:
-    return pl.read_csv(
-        content,
-        schema_overrides=types,
-        null_values=MISSING,
-        infer_schema_length=schema_rows,
-        try_parse_dates=True,
-        truncate_ragged_lines=False,
+    # A column without a value looks like text, and does not count.
+    return frame.with_columns(
+        *(pl.col(n).cast(pl.String) for n, kind in form.schema.items() if kind == pl.Null),
+        *_times(frame),
     )
+
+
+def _pass(
+    head: csv_files.CsvFile, form: Form
+) -> tuple[list[pl.DataFrame], dict[str, list[pl.DataType]]]:
+    """Read a file once; give its pieces as tables, or the types that its values need.
+
+    Raises:
+        InputProblemError: names the first row that is not like the header.
+    """
+    frames: list[pl.DataFrame] = []
+    needed: dict[str, list[pl.DataType]] = {}
+    rows = 0
+    for piece in csv_input.pieces(head, BLOCK_BYTES, form.byte):
+        if not piece.closed:
+            raise byte_ranges.quote_open(head.path, piece.start + int(piece.toggles[-1]))
+        block = csv_blocks.parse(piece, form, strict=True)
+        if block.rejects:
+            reject = block.rejects[0]
+            raise InputProblemError(
+                "row_invalid",
+                f"{head.path}, row {rows + reject.row + 1}: {reject.reason}:"
+                f" {_shown(reject.record)}.",
+                "Correct the file, or put such rows aside with process_large_csv (bad_rows"
+                " 'reject') and use its output.",
+            )
+        rows += block.rows
+        for name, dtype in block.needed.items():
+            needed.setdefault(name, []).append(dtype)
+        if not needed:
+            frames.append(block.frame)
+    if not needed and sum(frame.height for frame in frames) != rows:
+        message = f"{head.path}: {rows} rows were read, and not as many kept"
+        raise RuntimeError(message)
+    return frames, needed
+
+
+def _shown(record: Sequence[str | None]) -> str:
+    text = ",".join(value or "" for value in record)
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+
+
+def _times(frame: pl.DataFrame) -> Iterator[pl.Series]:
+    """Give the columns of text of which every value is a time of day, as such."""
+    for column in frame.select(pl.selectors.string()):
+        # At once, for most columns.
+        known = column.drop_nulls()
+        if len(known) and re.match(_TIME, known[0]) and known.str.contains(_TIME).all():
+            found = column.str.to_time("%H:%M:%S%.f", strict=False)
+            if found.null_count() == column.null_count():
+                yield found
 
 
 def _read_parquet(file: Path) -> pl.DataFrame:
