@@ -156,6 +156,8 @@ class NewFile(TypedDict, total=False):
     columns: int
     of: str
     """Of a duplicate: the file of the same content that was processed."""
+    warnings: list[str]
+    """Of one that is done: what was decided on its columns' types."""
     seconds: float
 
 

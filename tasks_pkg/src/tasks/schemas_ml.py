@@ -234,7 +234,8 @@ class RetrainingResult(TypedDict):
     """Of the models: none, some, or all failed."""
     models: list[dict[str, Any]]
     """Per model ``name``, ``outcome`` (promoted, rejected, unchanged, failed), ``reason`` and,
-    where it was retrained, ``version``, ``model_path``, ``metric``, ``score``, ``score_in_use``."""
+    where it was retrained, ``version``, ``model_path``, ``metric``, ``score``, ``score_in_use``
+    and its training's ``warnings``."""
     retrained: int
     promoted: int
     failed: int

@@ -520,11 +520,25 @@ def test_a_date_of_a_held_out_row_stays_one() -> None:
     assert mask.tolist() == [False, True]
 
 
+def test_held_out_rows_of_an_earlier_release_are_found_among_codes() -> None:
+    """``01234`` was the number 1234 when they were chosen, and times in UTC said so."""
+    moments = pl.Series(["2026-01-05T10:00:00Z", "2026-01-06T10:00:00Z"]).str.to_datetime()
+    frozen = pl.DataFrame({"a": [1234], "d": moments[:1]})
+    frame = pl.DataFrame(
+        {"a": ["01234", "00777"], "d": moments.dt.replace_time_zone(None)},
+    )
+    table, mask = holdout.apart(frame, frozen)
+    assert table["a"].to_list() == [777, 1234]
+    assert mask.tolist() == [False, True]
+    with pytest.raises(InputProblemError, match="'a' is String in the dataset, but Int64 in"):
+        holdout.apart(frame.with_columns(a=pl.lit("A12")), frozen)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (["01234", "00777"], ["01234", "00777", "A12"]),
-        (["01234", "A12"], ["01234", "00777"]),
+        (["1234", "777"], ["1234", "777", "A12"]),
+        (["1234", "A12"], ["1234", "777"]),
         (["0.50", "1.50"], ["0.50", "1.50", "n.a."]),
         (["True", "False"], ["True", "False", "unknown"]),
         (["2026-01-05", "2026-01-06"], ["2026-01-05", "2026-01-06", "soon"]),

@@ -18,6 +18,7 @@ from . import (
     csv_blocks,
     csv_files,
     csv_input,
+    csv_notes,
     csv_plan,
     formula_engine,
     partials,
@@ -25,6 +26,7 @@ from . import (
 from .byte_ranges import Chain, Piece
 from .csv_blocks import Form
 from .csv_files import FORMATS
+from .csv_notes import Note, Notes
 from .csv_output import Output
 from .expressions import NUMERIC, Kind
 from .job import Reporter
@@ -60,6 +62,7 @@ class Summary:
     kinds: dict[str, Kind]
     whole: pl.DataFrame
     groups: pl.DataFrame | None
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class Made:
         rows: its records.
         needed: see :class:`csv_blocks.Block`.
         problem: why it cannot be done; ``problem_row`` is the row in this range that is at fault.
+        notes: see :class:`csv_blocks.Block`.
     """
 
     start: int
@@ -100,6 +104,7 @@ class Made:
     needed: dict[str, pl.DataType] = field(default_factory=dict)
     problem: tuple[str, str] | None = None
     problem_row: int | None = None
+    notes: tuple[Note, ...] = ()
 
 
 # -- on every CPU ----------------------------------------------------------------------------------
@@ -157,7 +162,7 @@ def _made(wanted: Wanted, source: str, path: Path, form: Form, piece: Piece) -> 
         told = byte_ranges.quote_open(path, piece.start + int(piece.toggles[-1]))
         return replace(here, problem=(told.kind, str(told)))
     block = csv_blocks.parse(piece, form, strict=True)
-    here = replace(here, rows=block.rows, needed=block.needed)
+    here = replace(here, rows=block.rows, needed=block.needed, notes=tuple(block.notes))
     if block.rejects:
         reject = block.rejects[0]
         return replace(here, problem=("row_invalid", reject.reason), problem_row=reject.row)
@@ -283,6 +288,7 @@ class FileRun:
     def _begin(self) -> None:
         self.parts = Parts(self.wanted, self.path)
         self.rows = 0
+        self.notes = Notes(self.path.name)
         self.needed: dict[str, list[pl.DataType]] = {}
 
     def take(self, made: Made) -> None:
@@ -296,6 +302,7 @@ class FileRun:
             if made.problem_row is not None:
                 text = f"{self.path}, row {self.rows + made.problem_row + 1}: {text}."
             raise InputProblemError(kind, text)
+        self.notes.add(made.notes, self.rows)
         self.rows += made.rows
         for name, dtype in made.needed.items():
             self.needed.setdefault(name, []).append(dtype)
@@ -316,7 +323,7 @@ class FileRun:
 
     def summary(self) -> Summary:
         """Give the file's summary."""
-        return self.parts.summary()
+        return replace(self.parts.summary(), notes=self.notes.all())
 
 
 class Ranges(FileRun):
@@ -388,6 +395,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     for (_, file), known_file in zip(files, taken, strict=True):
         csv_plan.require_unchanged(file, known_file)
     table, mismatches, warnings = _tables(sources, wanted, aggregations)
+    warnings += csv_notes.said(note for at in sorted(made) for note in made[at].notes)
     with output.folder():
         output.write(table)
         result = {

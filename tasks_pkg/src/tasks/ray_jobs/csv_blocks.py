@@ -20,8 +20,9 @@ from . import one_thread  # noqa: F401 - before polars
 import polars as pl  # isort: skip
 import numpy as np
 
-from . import csv_moments
+from . import csv_codes, csv_moments, csv_notes
 from .byte_ranges import RECORD_LIMIT_BYTES, SLICE, Piece, last_record, toggles
+from .csv_notes import Note
 
 #: Types that are tried in this order on a column that was given none.
 INFERRED: tuple[pl.DataType, ...] = (
@@ -218,12 +219,14 @@ class Block:
         rejects: the others.
         needed: for columns without a declared type that hold a value not of theirs: one that
             holds all.
+        notes: what the caller should know of its columns.
     """
 
     frame: pl.DataFrame
     rows: int
     rejects: list[Reject] = field(default_factory=list)
     needed: dict[str, pl.DataType] = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
 
 
 def parse(piece: Piece, form: Form, *, strict: bool = False) -> Block:
@@ -242,7 +245,9 @@ def parse(piece: Piece, form: Form, *, strict: bool = False) -> Block:
             pass  # somewhere a record or a value does not fit: find out which
         else:
             if _is_whole(frame, piece, form):
-                return Block(frame, frame.height, needed=_too_long(frame, piece.data, form))
+                needed = _rewritten(frame, piece.data, form)
+                noted = [] if needed else list(csv_notes.notes(frame, form.declared))
+                return Block(frame, frame.height, needed=needed, notes=noted)
     return _parse_slowly(piece.data, form, strict=strict)
 
 
@@ -293,7 +298,8 @@ def _parse_slowly(data: bytes, form: Form, *, strict: bool = False) -> Block:
         return Block(form.read(b"", form.schema), rows, rejects)
     try:
         frame = form.read(clean, form.schema)
-        return Block(frame, rows, rejects, _too_long(frame, clean, form))
+        needed = _rewritten(frame, clean, form)
+        return Block(frame, rows, rejects, needed, _noted(frame, form, numbers))
     except pl.exceptions.PolarsError:
         pass
     text = form.read(clean, dict.fromkeys(form.schema, pl.String()))
@@ -304,7 +310,7 @@ def _parse_slowly(data: bytes, form: Form, *, strict: bool = False) -> Block:
         if dtype != pl.String
     )
     faulty = [name for name in wrong.columns if wrong[name].any()]
-    needed = _too_long(frame, text, form) | {
+    needed = _rewritten(frame, text, form) | {
         name: narrowest(text[name], form) for name in faulty if name not in form.declared
     }
     bad: dict[int, Reject] = {}
@@ -318,8 +324,15 @@ def _parse_slowly(data: bytes, form: Form, *, strict: bool = False) -> Block:
         keep = np.ones(frame.height, bool)
         keep[list(bad)] = False
         frame = frame.filter(pl.Series(keep))
+        numbers = [number for number, kept in zip(numbers, keep, strict=True) if kept]
         rejects = sorted([*rejects, *bad.values()], key=lambda reject: reject.row)
-    return Block(frame, rows, rejects, needed)
+    return Block(frame, rows, rejects, needed, _noted(frame, form, numbers))
+
+
+def _noted(frame: pl.DataFrame, form: Form, numbers: Sequence[int]) -> list[Note]:
+    """Give what is to be known, by the numbers of the records that became the table's rows."""
+    found = csv_notes.notes(frame, form.declared)
+    return [replace(note, row=numbers[note.row]) for note in found]
 
 
 def _short(value: str) -> str:
@@ -364,27 +377,36 @@ def _fault(record: Sequence[str], width: int) -> str:
 # -- types of columns that were given none ---------------------------------------------------------
 
 
-def _too_long(
+def _rewritten(
     frame: pl.DataFrame, source: bytes | pl.DataFrame, form: Form
 ) -> dict[str, pl.DataType]:
-    """Give the columns of numbers that must be text: two long ids must not become one number.
+    """Give the columns of numbers that must be text: two ids must not become one number.
 
     Args:
         frame: the records, parsed.
         source: the same as they were read, or as text.
         form: what they look like.
     """
-    large = [
+    guessed = [
         name
         for name, dtype in form.schema.items()
-        if dtype == pl.Float64 and name not in form.declared and _is_large(frame[name])
+        if dtype in {pl.Int64(), pl.Float64()} and name not in form.declared
     ]
-    if not large:
+    if not guessed:
         return {}
-    text = source
-    if isinstance(text, bytes):
-        text = form.read(text, dict.fromkeys(form.schema, pl.String()))
-    return {name: pl.String() for name in large if _loses_digits(text[name])}
+    fractions = [name for name in guessed if form.schema[name] == pl.Float64]
+    powers = any((frame[name] == frame[name].floor()).any() for name in fractions)
+    large = {name for name in fractions if _is_large(frame[name])}
+    if isinstance(source, bytes):
+        if not large and not csv_codes.may_hold(source, form.byte, frame, powers=powers):
+            return {}
+        source = form.read(source, dict.fromkeys(form.schema, pl.String()))
+    return {
+        name: pl.String()
+        for name in guessed
+        if csv_codes.any_code(source[name], frame[name])
+        or (name in large and _loses_digits(source[name]))
+    }
 
 
 def _is_large(numbers: pl.Series) -> bool:
@@ -414,6 +436,8 @@ def narrowest(text: pl.Series, form: Form) -> pl.DataType:
         except pl.exceptions.PolarsError:
             continue
         numbers = frame.to_series()
+        if dtype.is_numeric() and csv_codes.any_code(values, numbers):
+            continue
         if dtype == pl.Float64 and _is_large(numbers) and _loses_digits(values):
             continue
         if not numbers.null_count():
@@ -467,7 +491,7 @@ def fitted(sample: bytes, columns: Sequence[str], form: Form) -> Form:
     if settled and _no_word_is_a_value(form):
         piece = _piece(sample, form)
         frame = guess._quickly(sample) if _is_plain(piece, len(columns)) else None
-        if frame is not None and not _too_long(frame, sample, guess):
+        if frame is not None and not _rewritten(frame, sample, guess):
             return replace(guess, quick=True)
     form = replace(form, schema=infer(sample, columns, form))
     return replace(form, quick=quick(sample, form))

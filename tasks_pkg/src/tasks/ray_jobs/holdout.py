@@ -37,7 +37,8 @@ def apart(frame: pl.DataFrame, frozen: pl.DataFrame) -> tuple[pl.DataFrame, NDAr
 def _common(now: pl.Series, then: pl.Series) -> pl.DataType:
     """Give the type in which what was equal in the files is certainly equal.
 
-    Not text for both: a file's 01234 and 0.50 are 1234 and 0.5 to who took them for numbers.
+    Not text for both: a file's 01234 and 0.50 are 1234 and 0.5 to who took them for numbers. So
+    where all text is numbers, as that of codes is, it is compared as these.
     """
     if now.dtype == then.dtype or then.null_count() == len(then):
         return now.dtype
@@ -48,6 +49,10 @@ def _common(now: pl.Series, then: pl.Series) -> pl.DataType:
     # A whole number becomes the same Float64 whether it was read as one or is made one here.
     if all(each.dtype.is_integer() or each.dtype == pl.Float64 for each in (now, then)):
         return pl.Float64() if pl.Float64 in {now.dtype, then.dtype} else pl.Int128()
+    if now.dtype == pl.String and then.dtype.is_numeric() and _are(now, then.dtype):
+        return then.dtype  # codes, which were numbers when the rows were chosen
+    if all(each.dtype == pl.Datetime for each in (now, then)):
+        return pl.Datetime("us")  # in UTC, with a zone or without
     raise InputProblemError(
         "holdout_type",
         f"Column {now.name!r} is {now.dtype} in the dataset, but {then.dtype} in the frozen"
@@ -56,3 +61,8 @@ def _common(now: pl.Series, then: pl.Series) -> pl.DataType:
         " the models folder away: other rows are then held out, and the next model is not"
         " compared with the one in use.",
     )
+
+
+def _are(text: pl.Series, kind: pl.DataType) -> bool:
+    """Say whether all values can be read as numbers of a type."""
+    return text.cast(kind, strict=False).null_count() == text.null_count()

@@ -75,7 +75,11 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         "files": files,
         **counts,
         "waiting": waiting,
-        "warnings": [f"{file['file']}: {file['reason']}" for file in files if file["reason"]],
+        "warnings": [
+            f"{file['file']}: {text}"
+            for file in files
+            for text in ([file["reason"]] if file["reason"] else file.get("warnings", ()))
+        ],
         "manifest_path": str(manifest_path),
         "reused": False,
     }
@@ -152,6 +156,7 @@ def _process(
     output = processed / f"{stem}-{digest[:12]}.parquet"
     if path.stat().st_size == 0:
         raise InputProblemError("file_empty", f"{path.name} is empty (0 bytes).")
+    warnings: list[str] = []
     if path.suffix.lower() == ".parquet":
         summary = aggregate.summarise(aggregate.Wanted((), None), path.name, path)
         temporary = output.with_name(f".{output.name}.{request.submission_id}.tmp")
@@ -160,22 +165,28 @@ def _process(
         rows = summary.rows
     else:
         csv_files.compression_of(path, "/datasets/new")
-        rows = _converted(path, output, request, reporter)
+        converted = _converted(path, output, request, reporter)
+        rows, warnings = converted["rows_written"], converted["warnings"]
         summary = aggregate.summarise(aggregate.Wanted((), None), path.name, output)
     manifest = {
         **artefacts.identity(request, TASK),
         "digest": digest,
         "inputs": [{"name": path.name, "sha256": digest, "bytes": path.stat().st_size}],
         "files": {output.name: {"sha256": sha256(output), "bytes": output.stat().st_size}},
-        "result": {"rows": rows, "columns": aggregate.describe(summary)},
+        "result": {
+            "rows": rows,
+            "columns": aggregate.describe(summary),
+            "warnings": warnings,
+        },
     }
     manifest_path = output.with_name(f"{output.name}.manifest.json")
     write_json(manifest_path, manifest)
-    return {"output": str(output), "rows": rows, "columns": len(summary.kinds)}
+    columns = len(summary.kinds)
+    return {"output": str(output), "rows": rows, "columns": columns, "warnings": warnings}
 
 
-def _converted(path: Path, output: Path, request: JobRequest, reporter: Reporter) -> int:
-    """Convert a CSV file as ``process_large_csv`` does, and give its rows."""
+def _converted(path: Path, output: Path, request: JobRequest, reporter: Reporter) -> dict[str, Any]:
+    """Convert a CSV file as ``process_large_csv`` does, and give its result."""
     parameters: dict[str, Any] = {
         "file_path": str(path),
         "output_path": str(output),
@@ -190,5 +201,4 @@ def _converted(path: Path, output: Path, request: JobRequest, reporter: Reporter
         "overwrite": True,
     }
     inner = JobRequest(**{**request.__dict__, "parameters": parameters})
-    rows: int = process_csv.main(inner, reporter)["rows_written"]
-    return rows
+    return process_csv.main(inner, reporter)

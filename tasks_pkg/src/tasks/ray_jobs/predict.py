@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from . import artefacts, batches, cluster, reading, signature, sources
+from . import artefacts, batches, cluster, csv_moments, reading, signature, sources
 from .job import Reporter
 from .models import MODEL, PREPROCESSING
 from .predictor import Predictor
@@ -235,11 +235,8 @@ def _conform(column: pl.Series, kind: str, where: str) -> pl.Series:
 def _moments(column: pl.Series) -> pl.Series:
     """Give text as moments in UTC, which one without a zone is in; None for what is none."""
     text = column.str.strip_chars()
-    try:
-        read = _in_utc(text.str.to_datetime(strict=False))
-    except pl.exceptions.ComputeError:  # polars finds no format that any value has
-        read = pl.Series([None] * len(text), dtype=pl.Datetime("us"))
-    # Polars reads all values in the format of the first.
+    read = csv_moments.moments(text)
+    # Of ISO 8601 there are more forms, as in rows.
     left = [
         batches.moment(value or "") if moment is None else None
         for value, moment in zip(text, read, strict=True)

@@ -12,8 +12,9 @@ from . import one_thread  # noqa: F401 - before polars
 
 import polars as pl  # isort: skip
 
-from . import byte_ranges, cluster, csv_blocks, csv_files, csv_input, csv_plan
+from . import byte_ranges, cluster, csv_blocks, csv_files, csv_input, csv_notes, csv_plan
 from .byte_ranges import Chain, Piece
+from .csv_notes import Note, Notes
 from .csv_output import Output, write_csv
 from .csv_plan import Plan
 from .formula_engine import overflow
@@ -54,6 +55,7 @@ class Done:
         problem: why it cannot be done: the error's kind and text.
         problem_row: the row in this range that is at fault.
         began: when the call began, by its host's clock.
+        notes: see :class:`csv_blocks.Block`.
     """
 
     start: int
@@ -67,6 +69,7 @@ class Done:
     problem: tuple[str, str] | None = None
     problem_row: int | None = None
     began: float = 0.0
+    notes: tuple[Note, ...] = ()
 
 
 # -- on every CPU ----------------------------------------------------------------------------------
@@ -94,7 +97,7 @@ def _block(plan: Plan, number: int, piece: Piece) -> Done:
         told = byte_ranges.quote_open(plan.path, piece.start + int(piece.toggles[-1]))
         return replace(here, problem=(told.kind, str(told)))
     block = csv_blocks.parse(piece, plan.form, strict=not plan.reject)
-    here = replace(here, rows=block.rows, rejected=len(block.rejects))
+    here = replace(here, rows=block.rows, rejected=len(block.rejects), notes=tuple(block.notes))
     if block.needed:
         return replace(here, needed=block.needed)
     if block.rejects and not plan.reject:
@@ -223,6 +226,7 @@ class Run:
         """Do all ranges once; give the types that its values need beyond the plan's."""
         needed: dict[str, list[pl.DataType]] = {}
         self.rows = self.written = self.rejected = self.chunks = 0
+        self.notes = Notes(self.file.path.name)
         self.output.begin(self.plan)
         chain = Chain(self.file.data_start, self._again)
         total = len(self.ranges)
@@ -256,6 +260,7 @@ class Run:
             if part is not None:
                 part.unlink(missing_ok=True)
         self.chunks += 1
+        self.notes.add(done.notes, self.rows)
         self.rows += done.rows
         self.written += done.written
         self.rejected += done.rejected
@@ -264,6 +269,7 @@ class Run:
         self.output.end()
         if self.rows and self.rejected == self.rows:
             self.warnings.append("every row was rejected: the rejects file says why")
+        self.warnings += csv_notes.said(self.notes.all())
         seconds = time.monotonic() - started
         return {
             "status": "success",

@@ -10,8 +10,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import byte_ranges, csv_blocks, csv_files, csv_input
+from . import byte_ranges, csv_blocks, csv_files, csv_input, csv_notes
 from .csv_blocks import Form
+from .csv_notes import Note, Notes
 from .files import sha256
 from .protocol import InputProblemError
 from .sources import Source, require_distinct
@@ -68,7 +69,9 @@ def require_unchanged(taken: list[Fingerprint]) -> None:
             )
 
 
-def read(source: Source, text: Collection[str] = ()) -> pl.DataFrame:
+def read(
+    source: Source, text: Collection[str] = (), warnings: list[str] | None = None
+) -> pl.DataFrame:
     """Read all files of ``source``, in their order, into one table.
 
     Text is stripped of surrounding blanks; what is then empty is missing.
@@ -76,12 +79,14 @@ def read(source: Source, text: Collection[str] = ()) -> pl.DataFrame:
     Args:
         source: the files.
         text: columns of a CSV file that are text even where they look like numbers.
+        warnings: where to put what the caller should know of how values were read.
 
     Raises:
         InputProblemError: a file that is damaged, or whose columns are not those of the first.
     """
+    noted: list[Note] = []
     frames = [
-        _read_csv(file, text) if source.format == "csv" else _read_parquet(file)
+        _read_csv(file, text, noted) if source.format == "csv" else _read_parquet(file)
         for file in source.files
     ]
     names = frames[0].columns
@@ -97,6 +102,8 @@ def read(source: Source, text: Collection[str] = ()) -> pl.DataFrame:
             )
     if source.format == "csv":
         frames = _with_text_as_written(source.files, frames, text)
+    if warnings is not None:
+        warnings += csv_notes.said(noted)
     return _join(source.files, [frame.select(names) for frame in frames])
 
 
@@ -182,14 +189,15 @@ def _group(kind: pl.DataType) -> str:
     return "moment" if kind in {pl.Date, pl.Datetime} else str(kind)
 
 
-def _read_csv(file: Path, text: Collection[str]) -> pl.DataFrame:
+def _read_csv(file: Path, text: Collection[str], noted: list[Note] | None = None) -> pl.DataFrame:
     """Read a file with the reader of ``process_large_csv``: the same rows, the same values."""
     head, sample = csv_input.begin(file, ",", "dataset_path")
     declared = {name: pl.String() for name in head.columns if name in text}
     form = Form(declared, frozenset(declared), tuple(MISSING))
     form = csv_blocks.fitted(sample, head.columns, form)
     for _ in range(MAX_PASSES):
-        frames, needed = _pass(head, form)
+        notes = Notes(file.name)
+        frames, needed = _pass(head, form, notes)
         if not needed:
             break
         wider = {n: csv_blocks.join([form.schema[n], *types]) for n, types in needed.items()}
@@ -197,6 +205,8 @@ def _read_csv(file: Path, text: Collection[str]) -> pl.DataFrame:
     else:
         message = f"{file}: the types of its columns changed in every pass"
         raise RuntimeError(message)
+    if noted is not None:
+        noted += notes.all()
     frame = pl.concat(frames) if frames else pl.DataFrame()
     if frame.is_empty():
         raise InputProblemError(
@@ -210,7 +220,7 @@ def _read_csv(file: Path, text: Collection[str]) -> pl.DataFrame:
 
 
 def _pass(
-    head: csv_files.CsvFile, form: Form
+    head: csv_files.CsvFile, form: Form, notes: Notes
 ) -> tuple[list[pl.DataFrame], dict[str, list[pl.DataType]]]:
     """Read a file once; give its pieces as tables, or the types that its values need.
 
@@ -233,6 +243,7 @@ def _pass(
                 "Correct the file, or put such rows aside with process_large_csv (bad_rows"
                 " 'reject') and use its output.",
             )
+        notes.add(block.notes, rows)
         rows += block.rows
         for name, dtype in block.needed.items():
             needed.setdefault(name, []).append(dtype)

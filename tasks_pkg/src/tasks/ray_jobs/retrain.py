@@ -57,7 +57,10 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         "failed": failed,
         "registry": kept.where,
         "manifest_path": str(change.manifest_path),
-        "warnings": [] if entries else [f"{kept.where} names no model to retrain"],
+        "warnings": [
+            *([] if entries else [f"{kept.where} names no model to retrain"]),
+            *(f"{one['name']}: {text}" for one in outcomes for text in one.get("warnings", ())),
+        ],
     }
     return {**change.report(result), "reused": False}
 
@@ -103,7 +106,8 @@ def _retrain(
     trained = train.fit(training, source, taken, reporter, frozen)
     reporter.progress("comparing", 0, 1, f"{name}: old and new on the same held-out rows")
     with kept.lock():
-        return _judge(request, entry, kept, frozen, inputs, trained)
+        outcome = _judge(request, entry, kept, frozen, inputs, trained)
+    return {**outcome, "warnings": trained["warnings"]}
 
 
 def _judge(  # noqa: PLR0913, PLR0917 - what _retrain has found out

@@ -111,7 +111,8 @@ def fit(
         return {**finished, "reused": True}
     artefacts.require_writable(folder.parent, reporter.run_dir)
 
-    frame, held_out = reading.read(source), None
+    told: list[str] = []
+    frame, held_out = reading.read(source, warnings=told), None
     if frozen is not None:
         frame, held_out = holdout.apart(frame, pl.read_parquet(frozen))
         if held_out.all():
@@ -142,7 +143,7 @@ def fit(
         "num_partitions": workers,
         "model_path": str(folder),
         "manifest_path": str(folder / artefacts.MANIFEST),
-        "warnings": [*_data_warnings(data), *warnings],
+        "warnings": [*told, *_data_warnings(data), *warnings],
     }
     reporter.progress("saving", 0, 1, str(folder))
     preprocessing = {
