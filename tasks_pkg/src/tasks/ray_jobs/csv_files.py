@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from . import sources
+from . import csv_nature, sources
 from .expressions import Formula, parse
 from .paths import inside, require_apart
 from .protocol import InputProblemError
@@ -36,6 +36,8 @@ OUTPUT_NAME_LIMIT_BYTES = 180
 
 #: Longer than any sane header, shorter than what would fill a worker's memory.
 HEADER_LIMIT_BYTES = 1 << 20
+#: Of what is behind the header, so much shows whether it is a table at all.
+NATURE_BYTES = 32 << 10
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,10 @@ def look(path: Path, separator: str, compression: Compression, head: bytes) -> C
     """Read the header from a file's first :data:`HEADER_LIMIT_BYTES`, uncompressed.
 
     Raises:
-        InputProblemError: no text in UTF-8, no header line, no row behind it, or a repeated
-            column.
+        InputProblemError: no table (:mod:`csv_nature`), no text in UTF-8, no header line, no row
+            behind it, or a repeated column.
     """
+    csv_nature.require_csv(path, head)
     if head[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         raise InputProblemError(
             "file_encoding", f"{path} is UTF-16.", "Convert it: iconv -f utf-16 -t utf-8."
@@ -191,6 +194,8 @@ def look(path: Path, separator: str, compression: Compression, head: bytes) -> C
         raise InputProblemError(
             "file_empty", f"{path} has no header line.", "The first line names the columns."
         )
+    begin = text + head[end : end + NATURE_BYTES].decode(errors="replace")
+    csv_nature.require_table(path, begin, fields, separator)
     # What pandas writes for its index has no name.
     names = [name or f"column_{number}" for number, name in enumerate(fields, 1)]
     require_distinct(path, names)

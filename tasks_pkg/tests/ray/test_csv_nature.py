@@ -1,0 +1,114 @@
+"""What is no table is refused by every task with what it really is; what is one is read."""
+
+import gzip
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+from celray_jobs import ALL, RETRAIN, Place, place_in
+
+from tasks.contracts import InvalidArgumentsError
+from tasks.ray_jobs import csv_files, csv_nature
+from tasks.ray_jobs.protocol import InputProblemError
+
+ROWS = [(i, f"n{i}", i / 2) for i in range(40)]
+
+
+def zipped(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, "a,b\n1,2\n")
+    return buffer.getvalue()
+
+
+def parquet() -> bytes:
+    buffer = io.BytesIO()
+    pl.DataFrame({"a": [1], "b": [2]}).write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def lines(separator: str) -> bytes:
+    rows = [separator.join(["id", "name", "v"])]
+    rows += [separator.join([str(a), b, str(c)]) for a, b, c in ROWS]
+    return ("\n".join(rows) + "\n").encode()
+
+
+FAULTS = {
+    "parquet": (parquet(), "a Parquet file. Give it the suffix .parquet"),
+    "gzip": (gzip.compress(lines(",")), "a gzip archive"),
+    "zip": (zipped("a.csv"), "a zip archive. Unpack it"),
+    "xlsx": (zipped("[Content_Types].xml", "xl/workbook.xml"), "an Excel workbook (.xlsx)"),
+    "xls": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "an Excel workbook (.xls)"),
+    "pdf": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n", "a PDF document"),
+    "page": (
+        b"<!DOCTYPE html>\n<html>\n<head><title>404 Not Found</title></head>\n<body>\n</html>\n",
+        "a page in HTML or XML with the title '404 Not Found'",
+    ),
+    "xml": (b'<?xml version="1.0"?>\n<rows>\n<row/>\n</rows>\n', "a page in HTML or XML"),
+    "pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12345\n",
+        "a git-lfs pointer",
+    ),
+    "json_lines": (b'{"a":1}\n{"a":2}\n', "JSON lines"),
+    "json": (b'[\n  {"a": 1},\n  {"a": 2}\n]\n', "JSON"),
+    "sep": (b"sep=;\n" + lines(";"), "whose first line says sep=;"),
+    "semicolons": (lines(";"), "its lines hold ';'"),
+    "tabs": (lines("\t"), "its lines hold tab"),
+    "pipes": (lines("|"), "its lines hold '|'"),
+    "width": (
+        b"id   name    v\n" + b"".join(f"{i:<4} n{i:<6} {i}\n".encode() for i in range(40)),
+        "of fixed width",
+    ),
+    "title": (b"Report 2026,,\n,,\nyear,mean,unc\n1959,315.98,0.12\n", "names one column of 3"),
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with place_in(tmp_path_factory.mktemp("nature") / "place") as made:
+        yield made
+
+
+@pytest.mark.parametrize("task", ALL)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_no_table_is_told_by_its_nature(place: Place, task: str, fault: str) -> None:
+    content, words = FAULTS[fault]
+    (place.datasets / f"{fault}.csv").write_bytes(content)
+    try:
+        result = place.call(task, f"{fault}.csv")
+    except InvalidArgumentsError as error:
+        said = str(error)
+    else:
+        assert result.get("done", 0) == 0
+        (told,) = result["models"] if task == RETRAIN else result["files"]
+        said = told["reason"]
+    assert words in said
+    assert f"{fault}.csv" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"BZhash,ORC\n1,2\n", b"PAR1,b\n1,2\n", b"[id],[name]\n1,2\n", b"{a},b\n1,2\n",
+        b"sep,b\n1,2\n", b"text\na; b\nc\nd\n", b"a;b\nx\ny\nz\n", b",x\n0,1\n", b",,\n1,2,3\n",
+        b"words\none  two\nthree\nfour  five\n", b"a b,c\n1,2\n", b"ORC\n1\n", b'"a;b"\n1\n2\n',
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_something_else_is_a_table(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    if content.startswith(b",,"):
+        with pytest.raises(InputProblemError, match="no header line"):
+            csv_files.columns_of(tmp_path / "a.csv")
+    else:
+        assert csv_files.columns_of(tmp_path / "a.csv")
+
+
+def test_a_page_of_any_bytes_is_looked_at_in_time() -> None:
+    """No pattern that takes for ever on what is built for it."""
+    for sign in (b"<", b" ", b"[", b"{", b"sep=", b"a  ", b";"):
+        csv_nature.require_csv(Path("a.csv"), sign * 100_000)
