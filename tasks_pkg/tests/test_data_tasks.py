@@ -122,6 +122,7 @@ def test_aggregates_that_cannot_be_are_refused(
     check: Callable[..., None], given: dict[str, Any], words: str
 ) -> None:
     check()
-    defaults = {"data_sources": ["in.csv"], "output_path": "out.csv", "group_by": []}
+    defaults: dict[str, Any] = {"data_sources": ["in.csv"], "output_path": "out.csv"}
+    defaults |= {"group_by": [], "aggregations": None, "schema": {}, "separator": ","}
     with pytest.raises(InvalidArgumentsError, match=re.escape(words)):
-        datasets.check_sources({"aggregations": None, **defaults, **given}, get_settings())
+        datasets.check_sources({**defaults, **given}, get_settings())

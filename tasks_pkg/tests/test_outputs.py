@@ -27,7 +27,15 @@ CHECKS: dict[str, tuple[Callable[[dict[str, Any], Settings], None], dict[str, An
     ),
     "tasks.data_tasks.aggregate_data": (
         datasets.check_sources,
-        {"data_sources": ["rows.csv"], "group_by": [], "aggregations": None, "overwrite": True},
+        {
+            "data_sources": ["rows.csv"],
+            "group_by": [],
+            "aggregations": None,
+            "overwrite": True,
+            "schema": {},
+            "missing": [],
+            "separator": ",",
+        },
     ),
 }
 

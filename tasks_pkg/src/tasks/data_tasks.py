@@ -8,9 +8,13 @@ from tasks import datasets
 from tasks.contracts import Distinct, Shape, Untyped, distinct, validated
 from tasks.orchestration import ray_task, run_job
 from tasks.schemas_data import (
+    MISSING,
     AggregateResult,
+    Column,
     CsvResult,
+    Kind,
     NewDataResult,
+    Separator,
     Transformations,
     transformations_from,
 )
@@ -61,6 +65,9 @@ def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
     group_by: Distinct | None = None,
     aggregations: dict[str, Aggregations] | None = None,
     overwrite: bool = False,
+    schema: dict[Column, Kind] | None = None,
+    missing: list[str] | None = None,
+    separator: Separator = ",",
 ) -> AggregateResult:
     """Summarise many CSV and Parquet sources, and aggregate over all of them by group.
 
@@ -75,6 +82,10 @@ def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
         aggregations: functions by column, which every source must have; by default all but
             ``std`` of the numeric columns.
         overwrite: whether a file that celray did not write may be replaced.
+        schema: type by column of the CSV sources; a column that is not named gets the narrowest
+            that holds all its values as they are written.
+        missing: what stands for a missing value in CSV, quoted or not.
+        separator: the character between fields in CSV.
 
     Returns:
         See :class:`tasks.schemas_data.AggregateResult`.
@@ -88,6 +99,9 @@ def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
         "group_by": group_by or [],
         "aggregations": aggregations,
         "overwrite": overwrite,
+        "schema": schema or {},
+        "missing": list(MISSING) if missing is None else missing,
+        "separator": separator,
     }
     datasets.check_sources(parameters, get_settings())
     return cast("AggregateResult", run_job(self, "aggregate", parameters))

@@ -84,18 +84,27 @@ def check_sources(parameters: dict[str, Any], settings: Settings) -> None:
     needed |= dict.fromkeys(parameters["aggregations"] or (), "aggregations")
     with _told(settings):
         target = csv_files.output_file(parameters["output_path"], "output_path", *roots)
+        found: dict[str, None] = {}
+        whole = True
         for name in parameters["data_sources"]:
             source = sources.resolve(name, roots, "data_sources", csv_files.FORMATS)
             for file in source.files:
                 csv_files.require_output_apart(file, target)
                 if source.format == "parquet":
+                    whole = False
                     continue
                 compression = csv_files.compression_of(file, "data_sources")
                 head = csv_files.read_head(file, compression)
-                if head is not None:
-                    columns = csv_files.look(file, ",", compression, head).columns
-                    for column, origin in needed.items():
-                        sources.require_column(column, columns, origin, str(file))
+                if head is None:
+                    whole = False
+                    continue
+                separator = parameters["separator"]
+                columns = csv_files.look(file, separator, compression, head).columns
+                found |= dict.fromkeys(columns)
+                for column, origin in needed.items():
+                    sources.require_column(column, columns, origin, str(file))
+        for column in parameters["schema"] if whole else ():
+            sources.require_column(column, list(found), "schema", "any of the sources")
 
 
 @contextmanager

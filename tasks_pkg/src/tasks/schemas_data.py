@@ -9,7 +9,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    field_validator,
 )
 
 from tasks.contracts import InvalidArgumentsError, distinct, wrong
@@ -29,6 +28,16 @@ def _plain(name: str) -> str:
         raise ValueError(message)
     return name
 
+
+def _one_sign(value: str) -> str:
+    if not re.fullmatch(r"[\t -~]", value) or value == '"':
+        message = "must be one ASCII character other than a quote"
+        raise ValueError(message)
+    return value
+
+
+#: What stands between the fields of a CSV file.
+Separator = Annotated[str, AfterValidator(_one_sign)]
 
 Column = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
 
@@ -66,18 +75,10 @@ class Transformations(BaseModel):
     """What to do with a row that does not fit: by default reject where a schema is given."""
     missing: list[str] = list(MISSING)
     """What stands for a missing value, quoted or not."""
-    separator: str = ","
+    separator: Separator = ","
     """The character between fields."""
     overwrite: bool = False
     """Whether a file that celray did not write may be replaced by the output."""
-
-    @field_validator("separator")
-    @classmethod
-    def _one_sign(cls, value: str) -> str:
-        if not re.fullmatch(r"[\t -~]", value) or value == '"':
-            message = "must be one ASCII character other than a quote"
-            raise ValueError(message)
-        return value
 
     def parameters(self, file_path: str, output_path: str) -> dict[str, Any]:
         """Give the parameters of the Ray job."""

@@ -16,6 +16,7 @@ from polars.testing import assert_frame_equal
 from tasks.ray_jobs import aggregate, cluster
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
+from tasks.ray_jobs.reading import MISSING
 
 Aggregate = Callable[..., dict[str, Any]]
 
@@ -36,6 +37,7 @@ def run(root: Path, monkeypatch: pytest.MonkeyPatch) -> Aggregate:
 
     def call(*sources: str, output: str = "out.parquet", **given: object) -> dict[str, Any]:
         defaults: dict[str, Any] = {"group_by": [], "aggregations": None, "overwrite": False}
+        defaults |= {"schema": {}, "missing": list(MISSING), "separator": ","}
         parameters = {**defaults, **given, "data_sources": list(sources), "output_path": output}
         request = JobRequest(
             submission_id="t",
@@ -287,3 +289,47 @@ def test_a_type_that_changes_far_behind_is_followed(run: Aggregate, root: Path) 
         result = run("a.csv", group_by=["k"])
     assert result["summaries"][0]["columns"]["v"]["type"] == "number"
     assert pl.read_parquet(root / "out.parquet")["v_sum"].sum() == sum(range(200_000)) - 149_999.5
+
+
+# -- what the caller says of CSV -------------------------------------------------------------------
+
+
+def test_a_declared_code_is_a_number_and_a_declared_number_a_code(
+    run: Aggregate, root: Path
+) -> None:
+    (root / "a.csv").write_text("k,n\n007,010\n7,2\n")
+    (root / "b.csv").write_text("k,n\n8,3\n")
+    with pytest.raises(InputProblemError, match=r"'k' has not one type.*schema"):
+        run("a.csv", "b.csv", group_by=["k"], aggregations={})
+    with pytest.raises(InputProblemError, match=r"n: sum needs numbers.*schema \{'n': 'number'\}"):
+        run("a.csv", aggregations={"n": ["sum"]})
+    given = {"group_by": ["k"], "aggregations": {"n": ["sum"]}}
+    result = run("a.csv", "b.csv", schema={"k": "text", "n": "integer"}, **given)
+    assert result["warnings"] == []
+    assert pl.read_parquet(root / "out.parquet").rows() == [
+        ("007", 1, 10), ("7", 1, 2), ("8", 1, 3),
+    ]  # fmt: skip
+
+
+def test_a_value_that_is_not_of_its_declared_type_is_named(run: Aggregate, root: Path) -> None:
+    (root / "a.csv").write_text("k,n\nx,1\ny,many\n")
+    with pytest.raises(InputProblemError, match=r"a\.csv, row 2: column 'n': 'many' is not a numb"):
+        run("a.csv", schema={"n": "number"})
+
+
+def test_a_type_of_a_column_that_no_source_has_is_refused(run: Aggregate, root: Path) -> None:
+    (root / "a.csv").write_text("k,num\nx,1\n")
+    with pytest.raises(InputProblemError, match=r"schema: column 'nun' is not in any.*'num'"):
+        run("a.csv", schema={"nun": "number"})
+
+
+def test_missing_words_and_the_separator_are_the_callers(run: Aggregate, root: Path) -> None:
+    """NA is Namibia's code."""
+    (root / "a.csv").write_text('country;v\nNA;1\nDE;2\n;3\n"NA";4\n')
+    given = {"group_by": ["country"], "aggregations": {"v": ["sum"]}, "separator": ";"}
+    run("a.csv", missing=[""], **given)
+    assert pl.read_parquet(root / "out.parquet").rows() == [
+        ("DE", 1, 2), ("NA", 2, 5), (None, 1, 3),
+    ]  # fmt: skip
+    run("a.csv", **given)
+    assert pl.read_parquet(root / "out.parquet").rows() == [("DE", 1, 2), (None, 3, 8)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from celray_jobs import ALL, PREDICT, Place, place_in
+from celray_jobs import AGGREGATE, ALL, PREDICT, Place, place_in
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -141,3 +141,14 @@ def test_a_date_of_a_prediction_is_read_as_iso_has_it_or_refused() -> None:
     assert predict._moments(given).to_list() == moments
     with pytest.raises(InputProblemError, match="'02/01/2024' is not a date"):
         predict._conform(pl.Series("d", ["02/01/2024"]), "date", "f.csv")
+
+
+def test_the_task_itself_takes_what_says_how_csv_is_written(place: Place) -> None:
+    (place.datasets / "said.csv").write_text("zip;n\n02494;1\nNA;2\n")
+    result = place.local.run(
+        AGGREGATE, data_sources=["said.csv"], output_path="said.parquet", group_by=["zip"],
+        schema={"zip": "text"}, missing=[""], separator=";",
+    )  # fmt: skip
+    assert result["warnings"] == []
+    rows = pl.read_parquet(place.datasets / "said.parquet").rows()
+    assert [row[0] for row in rows] == ["02494", "NA"]

@@ -46,12 +46,21 @@ MOST_PARTS = 16
 SHARES = 8
 
 
+#: What a CSV file looks like of which nobody has said anything.
+PLAIN = Form({}, frozenset(), tuple(MISSING))
+
+
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of each file: groups by ``keys``, and these columns (None for all)."""
+    """What is asked of each file: groups by ``keys``, and these columns (None for all).
+
+    ``form`` is what CSV files look like, as far as the caller has said it; it may declare columns
+    that a file does not have.
+    """
 
     keys: tuple[str, ...]
     columns: tuple[str, ...] | None
+    form: Form = PLAIN
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,7 @@ def summarise(wanted: Wanted, source: str, path: Path) -> Summary:
     try:
         if path.suffix.lower() == ".parquet":
             return _parquet(wanted, source, path)
-        file, form = form_of(path)
+        file, form = form_of(path, wanted.form)
         run = FileRun(wanted, source, path, form)
         for _ in range(MAX_PASSES):
             for piece in csv_input.pieces(file, RANGE_BYTES, form.byte):
@@ -150,10 +159,17 @@ def summarise(wanted: Wanted, source: str, path: Path) -> Summary:
     raise RuntimeError(message)
 
 
-def form_of(path: Path) -> tuple[csv_files.CsvFile, Form]:
-    """Give what a CSV file's first bytes show, and what its records seem to look like."""
-    file, sample = csv_input.begin(path, ",", "data_sources")
-    return file, csv_blocks.fitted(sample, file.columns, Form({}, frozenset(), tuple(MISSING)))
+def form_of(path: Path, given: Form) -> tuple[csv_files.CsvFile, Form]:
+    """Give what a CSV file's first bytes show, and what its records seem to look like.
+
+    Args:
+        path: the file.
+        given: what the caller said of such files.
+    """
+    file, sample = csv_input.begin(path, given.separator, "data_sources")
+    declared = {name: dtype for name, dtype in given.schema.items() if name in file.columns}
+    form = replace(given, schema=declared, declared=frozenset(declared))
+    return file, csv_blocks.fitted(sample, file.columns, form)
 
 
 def _made(wanted: Wanted, source: str, path: Path, form: Form, piece: Piece) -> Made:
@@ -165,7 +181,9 @@ def _made(wanted: Wanted, source: str, path: Path, form: Form, piece: Piece) -> 
     here = replace(here, rows=block.rows, needed=block.needed, notes=tuple(block.notes))
     if block.rejects:
         reject = block.rejects[0]
-        return replace(here, problem=("row_invalid", reject.reason), problem_row=reject.row)
+        where = f"column {reject.column!r}: " if reject.column else ""
+        problem = ("row_invalid", f"{where}{reject.reason}")
+        return replace(here, problem=problem, problem_row=reject.row)
     if block.needed or not block.rows:
         return here
     return replace(here, summary=_summary(wanted, source, block.frame, form.schema))
@@ -330,7 +348,7 @@ class Ranges(FileRun):
     """One large CSV file, as ranges that are read at once."""
 
     def __init__(self, wanted: Wanted, source: str, path: Path) -> None:
-        file, form = form_of(path)
+        file, form = form_of(path, wanted.form)
         size = path.stat().st_size
         count = -(-(size - file.data_start) // RANGE_BYTES)
         self.start = file.data_start
@@ -384,14 +402,20 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     if (known := output.finished()) is not None:
         return {**known, "reused": True}
     aggregations = parameters["aggregations"]
+    declared = {name: formula_engine.DTYPES[kind] for name, kind in parameters["schema"].items()}
     wanted = Wanted(
-        tuple(parameters["group_by"]), tuple(aggregations) if aggregations is not None else None
+        tuple(parameters["group_by"]),
+        tuple(aggregations) if aggregations is not None else None,
+        Form(declared, frozenset(declared), tuple(parameters["missing"]), parameters["separator"]),
     )
     _require_apart(wanted.keys, aggregations or {})
     reporter.progress("waiting", 0, 1, "asking the cluster for CPUs")
     cluster.connect()
     made = _all(wanted, files, reporter)
     sources = _by_source(found, files, made, wanted)
+    columns = list(dict.fromkeys(name for summary in sources.values() for name in summary.kinds))
+    for name in declared:
+        require_column(name, columns, "schema", "any of the sources")
     for (_, file), known_file in zip(files, taken, strict=True):
         csv_plan.require_unchanged(file, known_file)
     table, mismatches, warnings = _tables(sources, wanted, aggregations)
@@ -497,7 +521,8 @@ def _by_source(
             raise InputProblemError(
                 "columns_differ",
                 f"Column {clashing[0]!r} has not one type in the files of {name!r}: {_few(types)}.",
-                "Correct them, or name them as sources of their own.",
+                "Correct them, declare the column's type (schema), or name them as sources of their"
+                " own.",
             )
         sources[name] = _merged(list(parts.values()), kinds, wanted)
     return sources
@@ -523,7 +548,7 @@ def _tables(
         raise InputProblemError(
             "columns_differ",
             f"Column {needed[0]!r} has not one type in all sources: {_few(types)}.",
-            "Correct the sources, or leave the column out.",
+            "Correct the sources, declare the column's type (schema), or leave it out.",
         )
     # A column without a value anywhere counts as one of whole numbers.
     kinds = {name: "integer" if kind == "missing" else kind for name, kind in kinds.items()}
@@ -561,7 +586,8 @@ def _functions(
             raise InputProblemError(
                 "column_not_numeric",
                 f"aggregations.{name}: {wrong[0]} needs numbers, and the column is {kinds[name]}.",
-                f"Of such a column there are {', '.join(partials.ANY_KIND)}.",
+                f"Of such a column there are {', '.join(partials.ANY_KIND)}; where it is numbers in"
+                f" all sources, say so: schema {{{name!r}: 'number'}}.",
             )
     return aggregations
 

@@ -141,8 +141,8 @@ def _require_one_column(path: Path, text: str, separator: str) -> None:
                 "separator_other",
                 f"{path}: its lines hold {shown}, and its header no"
                 f" {SEPARATORS.get(separator, repr(separator))}: all of it would be one column.",
-                f"Tell the separator where the task has one (process_large_csv: separator"
-                f" {sign!r}; tabs in files named .tsv that are delivered), or write it with"
+                f"Say so where the task takes it (process_large_csv, aggregate_data: separator"
+                f" {sign!r}; delivered files with tabs are named .tsv), or write it with"
                 f" {SEPARATORS.get(separator, repr(separator))}.",
             )
     if len(lines) > 2 and _agree(lines, r"\S {2,}\S"):  # noqa: PLR2004
