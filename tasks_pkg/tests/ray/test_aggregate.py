@@ -333,3 +333,21 @@ def test_missing_words_and_the_separator_are_the_callers(run: Aggregate, root: P
     ]  # fmt: skip
     run("a.csv", **given)
     assert pl.read_parquet(root / "out.parquet").rows() == [("DE", 1, 2), (None, 3, 8)]
+
+
+@pytest.mark.parametrize("value", ["2023", "2.5", "007", "2024-01-31", "x", "true"])
+@pytest.mark.parametrize("row", [0, 7_000, 60_000, 99_999])
+def test_a_column_that_is_empty_but_for_one_value_is_read(
+    run: Aggregate, root: Path, monkeypatch: pytest.MonkeyPatch, value: str, row: int
+) -> None:
+    monkeypatch.setattr(aggregate, "RANGE_BYTES", 1 << 18)
+    rows = "".join(f"{i},town {i % 50},{value if i == row else ''}\n" for i in range(100_000))
+    (root / "a.csv").write_text("id,city,closed\n" + rows)
+    result = run("a.csv", group_by=["city"], aggregations={"id": ["sum"]})
+    (summary,) = result["summaries"]
+    assert summary["rows"] == 100_000
+    assert (summary["columns"]["closed"]["count"], summary["columns"]["closed"]["missing"]) == (
+        1,
+        99_999,
+    )
+    assert pl.read_parquet(root / "out.parquet")["rows"].sum() == 100_000

@@ -178,13 +178,20 @@ def _made(wanted: Wanted, source: str, path: Path, form: Form, piece: Piece) -> 
         told = byte_ranges.quote_open(path, piece.start + int(piece.toggles[-1]))
         return replace(here, problem=(told.kind, str(told)))
     block = csv_blocks.parse(piece, form, strict=True)
-    here = replace(here, rows=block.rows, needed=block.needed, notes=tuple(block.notes))
+    # What had no value so far has one here: whole numbers, which empty columns are parsed as.
+    filled = {
+        name: block.frame[name].dtype
+        for name, dtype in form.schema.items()
+        if dtype == pl.Null and block.frame[name].null_count() < block.frame.height
+    }
+    needed = {**filled, **block.needed}
+    here = replace(here, rows=block.rows, needed=needed, notes=tuple(block.notes))
     if block.rejects:
         reject = block.rejects[0]
         where = f"column {reject.column!r}: " if reject.column else ""
         problem = ("row_invalid", f"{where}{reject.reason}")
         return replace(here, problem=problem, problem_row=reject.row)
-    if block.needed or not block.rows:
+    if needed or not block.rows:
         return here
     return replace(here, summary=_summary(wanted, source, block.frame, form.schema))
 
