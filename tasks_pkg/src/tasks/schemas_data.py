@@ -133,6 +133,14 @@ class AggregateResult(JobTimes):
 
     status: Literal["success"]
     total_rows: int
+    rows_read: int
+    """= rows_used + rows_filtered + rows_rejected, always."""
+    rows_used: int
+    rows_filtered: int
+    rows_rejected: int
+    """None: a bad row ends the task."""
+    left_out: list[dict[str, Any]]
+    """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
     num_sources: int
     summaries: list[dict[str, Any]]
     """By source: ``source``, ``files``, ``rows``, ``columns`` (type, missing, count, min, max)."""

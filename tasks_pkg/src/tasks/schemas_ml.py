@@ -86,6 +86,14 @@ class TrainingResult(TypedDict):
     classes: list[str | int | float | bool] | None
     total_samples: int
     """Rows that have a target: train_samples + test_samples."""
+    rows_read: int
+    """= rows_used + rows_filtered + rows_rejected, always."""
+    rows_used: int
+    rows_filtered: int
+    rows_rejected: int
+    """None: a bad row ends the task."""
+    left_out: list[dict[str, Any]]
+    """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
     train_samples: int
     test_samples: int
     num_features: int
@@ -110,6 +118,14 @@ class PredictionResult(TypedDict):
 
     status: Literal["success"]
     total_predictions: int
+    rows_read: int
+    """= rows_used + rows_filtered + rows_rejected, always."""
+    rows_used: int
+    rows_filtered: int
+    rows_rejected: int
+    """None: a bad row ends the task."""
+    left_out: list[dict[str, Any]]
+    """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
     predictions: list[Any]
     """The first 100, in the order of the rows: labels, or numbers for regression."""
     ids: list[Any]
@@ -198,6 +214,14 @@ class SearchResult(TypedDict):
     """What ``hyperparameter_search`` returns."""
 
     status: Literal["success"]
+    rows_read: int
+    """= rows_used + rows_filtered + rows_rejected, always."""
+    rows_used: int
+    rows_filtered: int
+    rows_rejected: int
+    """None: a bad row ends the task."""
+    left_out: list[dict[str, Any]]
+    """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
     best_params: dict[str, Any]
     best_score: float
     """The metric on the validation rows: the mean over the folds."""
@@ -235,7 +259,7 @@ class RetrainingResult(TypedDict):
     models: list[dict[str, Any]]
     """Per model ``name``, ``outcome`` (promoted, rejected, unchanged, failed), ``reason`` and,
     where it was retrained, ``version``, ``model_path``, ``metric``, ``score``, ``score_in_use``
-    and its training's ``warnings``."""
+    and its training's ``warnings`` and account (``rows_read`` and so on)."""
     retrained: int
     promoted: int
     failed: int

@@ -23,6 +23,7 @@ from . import (
     formula_engine,
     partials,
 )
+from .accounting import account
 from .byte_ranges import Chain, Piece
 from .csv_blocks import Form
 from .csv_files import FORMATS
@@ -432,6 +433,11 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         result = {
             "status": "success",
             "total_rows": sum(summary.rows for summary in sources.values()),
+            **account(
+                sum(made[at].rows for at in range(len(files))),
+                sum(summary.rows for summary in sources.values()),
+                {},
+            ),
             "num_sources": len(sources),
             "summaries": [
                 {

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from . import artefacts, batches, cluster, csv_moments, reading, signature, sources
+from .accounting import account
 from .job import Reporter
 from .models import MODEL, PREPROCESSING
 from .predictor import Predictor
@@ -78,6 +79,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     result = {
         "status": "success",
         "total_predictions": predictions.height,
+        **account(sum(len(part) for part, _ in tables), predictions.height, {}),
         "predictions": first["prediction"].to_list(),
         "ids": [_plain(value) for value in first["id"].to_list()],
         "task": model.manifest["signature"]["output"]["task"],

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from . import comparison, metrics, reading, registry, signature, sources, train
+from .accounting import ACCOUNT
 from .files import write_bytes
 from .job import Reporter
 from .protocol import InputProblemError, JobRequest
@@ -107,7 +108,8 @@ def _retrain(
     reporter.progress("comparing", 0, 1, f"{name}: old and new on the same held-out rows")
     with kept.lock():
         outcome = _judge(request, entry, kept, frozen, inputs, trained)
-    return {**outcome, "warnings": trained["warnings"]}
+    account = {name: trained[name] for name in ACCOUNT}
+    return {**outcome, **account, "warnings": trained["warnings"]}
 
 
 def _judge(  # noqa: PLR0913, PLR0917 - what _retrain has found out

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from . import artefacts, boosting, cluster, metrics, reading, sources, train, trial_plots, trials
+from .accounting import ACCOUNT
 from .files import LOCK, locked
 from .job import Reporter
 from .protocol import InfrastructureError, InputProblemError, JobRequest
@@ -109,6 +110,7 @@ def _search(  # noqa: PLR0913, PLR0917 - what main has found out
         "validation": f"{folds}-fold cross-validation" if folds else "held-out training rows",
         "num_trials": len(ended),
         "holdout_score": model["avg_score"],
+        **{name: model[name] for name in ACCOUNT},
         "model_path": model["model_path"],
         "trials_path": str(folder / TRIALS),
         "plot_png": str(folder / PNG),

@@ -24,6 +24,7 @@ from . import (
     split,
     target,
 )
+from .accounting import account
 from .files import sha256
 from .job import Reporter
 from .predictor import outputs
@@ -39,6 +40,8 @@ PASSED_ON = (
     "reg_alpha",
     "reg_lambda",
 )
+#: A column of rows' numbers; no file has one of such a name.
+_ROW = "\0row"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +116,11 @@ def fit(
 
     told: list[str] = []
     frame, held_out = reading.read(source, warnings=told), None
+    read, places = frame.height, np.arange(frame.height, dtype="uint32")
     if frozen is not None:
-        frame, held_out = holdout.apart(frame, pl.read_parquet(frozen))
+        frame, held_out = holdout.apart(frame.with_row_index(_ROW), pl.read_parquet(frozen))
+        places = frame[_ROW].drop_nulls().to_numpy()
+        frame = frame.drop(_ROW)
         if held_out.all():
             raise InputProblemError(
                 "too_few_rows",
@@ -123,6 +129,7 @@ def fit(
                 "Bring other rows, or move that file away: new ones are then chosen.",
             )
     data = prepare(frame, parameters, source, reporter, held_out)
+    rows = _account(read, places, held_out, data)
     reading.require_unchanged(taken)
     model, workers, warnings = _train(data, parameters, reporter)
     reporter.progress("evaluating", 0, 1, f"{int(data.held_out.sum())} held-out rows")
@@ -137,6 +144,7 @@ def fit(
         "target": parameters["target"],
         "classes": data.goal.classes or None,
         "total_samples": data.table.height,
+        **rows,
         "train_samples": int((~data.held_out).sum()),
         "test_samples": int(data.held_out.sum()),
         "num_features": len(data.plan.columns),
@@ -169,6 +177,29 @@ def fit(
     write = models.writer(model, preprocessing, evaluation.holdout)
     saved = artefacts.publish(request, folder, manifest, write)
     return {**saved, "reused": False}
+
+
+def _account(
+    read: int, places: NDArray[np.uint32], held_out: NDArray[np.bool_] | None, data: Prepared
+) -> dict[str, Any]:
+    """Account for the rows of the dataset.
+
+    Args:
+        read: how many there are.
+        places: the numbers of those that are not equal to a row that an earlier run held out.
+        held_out: of the table that is learnt from, with rows of such a choice below them; None
+            where the choice is this run's.
+        data: what is learnt from.
+    """
+    present = data.goal.present if held_out is None else data.goal.present[~held_out]
+    lacking = places[~present]
+    apart = np.setdiff1d(np.arange(read), places, assume_unique=True)
+    left_out = {
+        "it has no target": lacking,
+        "it is equal to a row that is held out for comparisons": apart,
+    }
+    firsts = {why: (len(rows), int(rows[0]) if len(rows) else 0) for why, rows in left_out.items()}
+    return account(read, int(present.sum()), firsts)
 
 
 def prepare(
