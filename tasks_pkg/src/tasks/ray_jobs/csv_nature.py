@@ -40,7 +40,7 @@ _SEP = re.compile(rb'\s*"?sep=(.)"?\s*\r?\n', re.IGNORECASE)
 SEPARATORS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
 #: Lines that are looked at, and the share of them that must agree.
 _LINES, _SHARE = 200, 0.9
-#: So many columns of which one alone has a name are a title above the header.
+#: So many columns of which the first alone has a name are a title above the header.
 _TITLE_COLUMNS = 3
 
 
@@ -124,11 +124,11 @@ def require_table(path: Path, text: str, columns: Sequence[str], separator: str)
     """
     if len(columns) == 1:
         _require_one_column(path, text, separator)
-    named = [name for name in columns if name.strip()]
-    if len(columns) >= _TITLE_COLUMNS and len(named) == 1:
+    title, *others = columns
+    if len(columns) >= _TITLE_COLUMNS and title.strip() and not any(map(str.strip, others)):
         raise InputProblemError(
             "header_missing",
-            f"{path}: the first line names one column of {len(columns)}, {named[0][:60]!r}.",
+            f"{path}: the first line names one column of {len(columns)}, {title[:60]!r}.",
             "If it is a title, remove what stands above the header; else name the other columns.",
         )
 
@@ -141,9 +141,8 @@ def _require_one_column(path: Path, text: str, separator: str) -> None:
                 "separator_other",
                 f"{path}: its lines hold {shown}, and its header no"
                 f" {SEPARATORS.get(separator, repr(separator))}: all of it would be one column.",
-                f"Say so where the task takes it (process_large_csv, aggregate_data: separator"
-                f" {sign!r}; delivered files with tabs are named .tsv), or write it with"
-                f" {SEPARATORS.get(separator, repr(separator))}.",
+                f"Say so: separator {sign!r} (delivered files with tabs are named .tsv). Or write"
+                f" it with {SEPARATORS.get(separator, repr(separator))}.",
             )
     if len(lines) > 2 and _agree(lines, r"\S {2,}\S"):  # noqa: PLR2004
         raise InputProblemError(
