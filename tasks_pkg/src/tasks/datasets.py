@@ -10,7 +10,9 @@ from tasks.ray_jobs.protocol import InputProblemError
 from tasks.settings import Settings
 
 
-def check(dataset_path: str, columns: dict[str, str], settings: Settings) -> None:
+def check(
+    dataset_path: str, columns: dict[str, str], settings: Settings, separator: str = ","
+) -> None:
     """Refuse a dataset that cannot be trained on, as far as this host can see.
 
     The job makes the same checks again, with the same code. Where this host has no datasets
@@ -21,6 +23,7 @@ def check(dataset_path: str, columns: dict[str, str], settings: Settings) -> Non
         dataset_path: as the caller gave it, see :func:`tasks.ray_jobs.sources.resolve`.
         columns: columns that must be there, and the parameter that names each.
         settings: for the allowed roots.
+        separator: the character between fields in CSV.
 
     Raises:
         InvalidArgumentsError: names the value, where it came from, and the way out.
@@ -30,7 +33,7 @@ def check(dataset_path: str, columns: dict[str, str], settings: Settings) -> Non
         source = sources.resolve(dataset_path, [str(root) for root in roots])
         if source.format == "csv":
             for file in source.files:
-                header = csv_files.columns_of(file)
+                header = csv_files.columns_of(file, separator)
                 for column, origin in columns.items():
                     sources.require_column(column, header, origin, str(file))
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, cast
 from tasks import datasets, predictions, registered
 from tasks.contracts import Shape, Untyped, validated
 from tasks.orchestration import ray_task, run_job, tried_again
+from tasks.schemas_data import Separator
 from tasks.schemas_ml import (
     ModelConfig,
     PredictionResult,
@@ -46,18 +47,20 @@ def distributed_training(
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
     """
     config = model_config_from(model_config)
-    datasets.check(dataset_path, _wanted(config, "model_config"), get_settings())
+    datasets.check(dataset_path, _wanted(config, "model_config"), get_settings(), config.separator)
     result = run_job(self, "train", config.parameters(dataset_path))
     return cast("TrainingResult", result)
 
 
 @ray_task("tasks.ml_tasks.batch_predictions")
 @validated
-def batch_predictions(
+def batch_predictions(  # noqa: PLR0913, PLR0917 - what callers may name
     self: Untyped,
     model_path: str,
     data_batches: str | list[Any],
     id_column: str | None = None,
+    missing: list[str] | None = None,
+    separator: Separator = ",",
 ) -> PredictionResult:
     """Predict rows with a model that ``distributed_training`` made, on a pool of Ray Data actors.
 
@@ -72,6 +75,8 @@ def batch_predictions(
             columns. A path is what ``dataset_path`` of ``distributed_training`` is.
         id_column: the column whose values identify rows in the output; must differ in every
             row. By default rows are numbered from 0.
+        missing: what stands for a missing value in CSV, quoted or not.
+        separator: the character between fields in CSV.
 
     Returns:
         See :class:`tasks.schemas_ml.PredictionResult`.
@@ -79,8 +84,10 @@ def batch_predictions(
     Raises:
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
     """
-    predictions.check(model_path, data_batches, id_column, get_settings())
+    predictions.check(model_path, data_batches, id_column, get_settings(), separator)
     parameters = {"model_path": model_path, "data_batches": data_batches, "id_column": id_column}
+    parameters |= {} if missing is None else {"missing": missing}
+    parameters |= {} if separator == "," else {"separator": separator}
     return cast("PredictionResult", run_job(self, "predict", parameters))
 
 
@@ -113,7 +120,7 @@ def hyperparameter_search(
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
     """
     config, tried = search_from(param_grid, search_config or {})
-    datasets.check(dataset_path, _wanted(config, "search_config"), get_settings())
+    datasets.check(dataset_path, _wanted(config, "search_config"), get_settings(), config.separator)
     parameters = {**config.parameters(dataset_path), **tried}
     return cast("SearchResult", run_job(self, "search", parameters))
 
@@ -176,4 +183,5 @@ def rollback_model(self: Untyped, name: str, version: int | None = None) -> Roll
 def _wanted(config: ModelConfig, origin: str) -> dict[str, str]:
     """Give the columns that a dataset must have, and the argument that names each."""
     excluded = dict.fromkeys(config.exclude_columns, f"{origin}.exclude_columns")
-    return {config.target: f"{origin}.target"} | excluded
+    declared = dict.fromkeys(config.declared, f"{origin}.schema")
+    return {config.target: f"{origin}.target"} | excluded | declared

@@ -9,7 +9,11 @@ from tasks.settings import Settings
 
 
 def check(
-    model_path: str, data_batches: str | list[Any], id_column: str | None, settings: Settings
+    model_path: str,
+    data_batches: str | list[Any],
+    id_column: str | None,
+    settings: Settings,
+    separator: str = ",",
 ) -> None:
     """Refuse a model and rows that do not go together, as far as this host can see.
 
@@ -22,6 +26,7 @@ def check(
         data_batches: as the caller gave them, see :mod:`tasks.ray_jobs.batches`.
         id_column: must be in every batch.
         settings: for the allowed roots.
+        separator: the character between fields in CSV.
 
     Raises:
         InvalidArgumentsError: names the value, where it came from, and the way out.
@@ -35,7 +40,7 @@ def check(
         for path in files:
             source = sources.resolve(path, [str(root) for root in roots], "data_batches")
             for file in source.files if source.format == "csv" else ():
-                header = csv_files.columns_of(file)
+                header = csv_files.columns_of(file, separator)
                 signature.require_columns(model, header, str(file))
                 if id_column is not None:
                     sources.require_column(id_column, header, "id_column", str(file))

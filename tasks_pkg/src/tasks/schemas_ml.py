@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from tasks.contracts import InvalidArgumentsError, wrong
+from tasks.schemas_data import Column, Kind, Separator
 
 
 class ModelConfig(BaseModel):
@@ -28,6 +29,7 @@ class ModelConfig(BaseModel):
         frozen=True,
         strict=True,
         allow_inf_nan=False,
+        populate_by_name=True,
         use_attribute_docstrings=True,
     )
 
@@ -51,6 +53,12 @@ class ModelConfig(BaseModel):
     """Columns to leave out, such as identifiers."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,60}$")] | None = None
     """Start of the model's folder name; by default the dataset's name."""
+    declared: Annotated[dict[Column, Kind], Field(alias="schema")] = {}
+    """Type by column of CSV; others get the narrowest that holds their values as written."""
+    missing: list[str] | None = None
+    """What stands for a missing value in CSV, quoted or not; by default NA, null and the like."""
+    separator: Separator = ","
+    """The character between fields in CSV."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
     """Weight of each new tree."""
     subsample: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -66,8 +74,12 @@ class ModelConfig(BaseModel):
 
     def parameters(self, dataset_path: str) -> dict[str, Any]:
         """Give the parameters of the Ray job."""
+        given = self.model_dump(by_alias=True)
+        for name, default in (("schema", {}), ("missing", None), ("separator", ",")):
+            if given[name] == default:  # as in versions that were trained before there were such
+                del given[name]
         return {
-            **self.model_dump(),
+            **given,
             "max_depth": 6 if self.max_depth is None else self.max_depth,
             "dataset_path": dataset_path,
         }

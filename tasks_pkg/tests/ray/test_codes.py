@@ -4,13 +4,15 @@ import datetime as dt
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
-from celray_jobs import AGGREGATE, ALL, PREDICT, Place, place_in
+from celray_jobs import AGGREGATE, ALL, PREDICT, RETRAIN, TABLES, Place, place_in
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs import aggregate, byte_ranges, csv_blocks, csv_codes, predict, reading
 from tasks.ray_jobs.byte_ranges import Piece
 from tasks.ray_jobs.csv_blocks import Form
@@ -152,3 +154,40 @@ def test_the_task_itself_takes_what_says_how_csv_is_written(place: Place) -> Non
     assert result["warnings"] == []
     rows = pl.read_parquet(place.datasets / "said.parquet").rows()
     assert [row[0] for row in rows] == ["02494", "NA"]
+
+
+@pytest.mark.parametrize("task", TABLES)
+def test_training_and_predictions_take_what_says_how_csv_is_written(
+    place: Place, task: str
+) -> None:
+    """``NA`` is Namibia, the code is one, and so the number declared."""
+    rows = "".join(
+        f"{i};{i % 7};2024-01-{i % 28 + 1:02};{('NA', 'DE')[i % 2]};{i % 40:03};{i % 9:03}\n"
+        for i in range(80)
+    )
+    (place.datasets / "said.csv").write_text("a;b;day;target;code;n\n" + rows)
+    said: dict[str, Any] = {"separator": ";", "missing": [""]}
+    given = place.arguments(task, "said.csv")
+    if task == PREDICT:
+        given |= said
+    else:
+        said["schema"] = {"n": "integer", "b": "text"}
+    if task == RETRAIN:
+        text = 'schema = {n = "integer", b = "text"}\nmissing = [""]\nseparator = ";"\n'
+        with (place.root / "models/registry/m.toml").open("a") as entry:
+            entry.write(text)
+    for name in ("model_config", "search_config"):
+        if name in given:
+            given[name] = {**given[name], **said}
+    result = place.local.run(task, **given)
+    assert result["status"] == "success", result
+    account = result["models"][0] if task == RETRAIN else result
+    assert (account["rows_read"], account["left_out"][:0]) == (80, [])
+    assert not [one for one in account["left_out"] if one["reason"] == "it has no target"]
+    if task == "distributed_training":
+        assert result["classes"] == ["DE", "NA"]
+        (told,) = [text for text in result["warnings"] if "is text" in text]
+        assert told.startswith("column 'code' is text: '000' (said.csv, row 1)")
+        (place.datasets / "said.csv").write_text("a;b;day;target;code;n\n" + rows + "x;1;;NA;1;y\n")
+        with pytest.raises(InvalidArgumentsError, match="row 81: column 'n': 'y' is not a 64-bit"):
+            place.local.run(task, **given)

@@ -33,7 +33,6 @@ from .expressions import NUMERIC, Kind
 from .job import Reporter
 from .process_csv import RANGE_BYTES
 from .protocol import InputProblemError, JobRequest
-from .reading import MISSING
 from .sources import Source, require_column, require_distinct, resolve
 
 TASK = "tasks.data_tasks.aggregate_data"
@@ -48,7 +47,7 @@ SHARES = 8
 
 
 #: What a CSV file looks like of which nobody has said anything.
-PLAIN = Form({}, frozenset(), tuple(MISSING))
+PLAIN = csv_plan.said({})
 
 
 @dataclass(frozen=True)
@@ -410,11 +409,11 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     if (known := output.finished()) is not None:
         return {**known, "reused": True}
     aggregations = parameters["aggregations"]
-    declared = {name: formula_engine.DTYPES[kind] for name, kind in parameters["schema"].items()}
+    said = csv_plan.said(parameters)
     wanted = Wanted(
         tuple(parameters["group_by"]),
         tuple(aggregations) if aggregations is not None else None,
-        Form(declared, frozenset(declared), tuple(parameters["missing"]), parameters["separator"]),
+        said,
     )
     _require_apart(wanted.keys, aggregations or {})
     reporter.progress("waiting", 0, 1, "asking the cluster for CPUs")
@@ -422,7 +421,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     made = _all(wanted, files, reporter)
     sources = _by_source(found, files, made, wanted)
     columns = list(dict.fromkeys(name for summary in sources.values() for name in summary.kinds))
-    for name in declared:
+    for name in said.schema:
         require_column(name, columns, "schema", "any of the sources")
     for (_, file), known_file in zip(files, taken, strict=True):
         csv_plan.require_unchanged(file, known_file)

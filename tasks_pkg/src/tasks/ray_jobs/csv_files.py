@@ -34,6 +34,9 @@ FORMATS = sources.FORMATS | {f".csv{suffix}": "csv" for suffix in COMPRESSIONS}
 #: What is left of 255 beside the longest name that a run gives something next to its output.
 OUTPUT_NAME_LIMIT_BYTES = 180
 
+#: What stands for a missing value in a CSV file, beside the empty field.
+MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null")
+
 #: Longer than any sane header, shorter than what would fill a worker's memory.
 HEADER_LIMIT_BYTES = 1 << 20
 #: Of what is behind the header, so much shows whether it is a table at all.
@@ -206,14 +209,14 @@ def look(path: Path, separator: str, compression: Compression, head: bytes) -> C
     return CsvFile(path, compression, tuple(names), end)
 
 
-def columns_of(path: Path) -> list[str]:
+def columns_of(path: Path, separator: str = ",") -> list[str]:
     """Give the columns of a CSV file that must be sound, as far as its beginning shows it.
 
     Raises:
         InputProblemError: see :func:`look` and :func:`require_text`.
     """
     head = read_head(path, "none") or b""
-    file = look(path, ",", "none", head)
+    file = look(path, separator, "none", head)
     require_text(path, [head], whole=len(head) < HEADER_LIMIT_BYTES)
     return list(file.columns)
 

@@ -47,7 +47,7 @@ class Note:
             return (
                 f"column {self.column!r} is text: {value} ({place}) would not be written back as it"
                 " was read if it were a number. Where it is one, declare it: schema"
-                f" {{{self.column!r}: 'number'}} (of process_large_csv and aggregate_data)."
+                f" {{{self.column!r}: 'number'}} (of every task but process_new_data)."
             )
         return (
             f"column {self.column!r} is text: {value} ({place}) is no ISO 8601 date, and others can"

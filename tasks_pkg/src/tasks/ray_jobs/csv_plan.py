@@ -10,7 +10,7 @@ from . import one_thread  # noqa: F401 - before polars
 
 import polars as pl  # isort: skip
 
-from . import csv_blocks, formula_engine
+from . import csv_blocks, csv_files, formula_engine
 from .csv_blocks import Form
 from .csv_files import CsvFile, derived, filters
 from .expressions import Formula, Kind
@@ -124,6 +124,19 @@ def make(file: CsvFile, parameters: Mapping[str, Any], folder: Path, sample: byt
     )
     plan.check()
     return plan
+
+
+def said(parameters: Mapping[str, Any]) -> Form:
+    """Give what a caller said of how CSV is written; what he did not say is as everywhere.
+
+    Args:
+        parameters: of which ``schema``, ``missing`` and ``separator`` count.
+    """
+    schema = parameters.get("schema") or {}
+    declared = {name: formula_engine.DTYPES[kind] for name, kind in schema.items()}
+    missing = parameters.get("missing")
+    words = csv_files.MISSING if missing is None else tuple(missing)
+    return Form(declared, frozenset(declared), words, parameters.get("separator") or ",")
 
 
 # -- the input -------------------------------------------------------------------------------------

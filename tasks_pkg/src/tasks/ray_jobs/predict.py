@@ -10,7 +10,17 @@ from typing import Any
 
 import polars as pl
 
-from . import artefacts, batches, cluster, csv_moments, reading, signature, sources
+from . import (
+    artefacts,
+    batches,
+    cluster,
+    csv_blocks,
+    csv_moments,
+    csv_plan,
+    reading,
+    signature,
+    sources,
+)
 from .accounting import account
 from .job import Reporter
 from .models import MODEL, PREPROCESSING
@@ -67,7 +77,8 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
 
     words = {column.name: column.categories for column in plan.columns if column.role in _WORDS}
     wanted = parameters["id_column"]
-    tables = [_from_files(model, source, words, wanted) for source in found]
+    said = csv_plan.said(parameters)
+    tables = [_from_files(model, source, words, wanted, said) for source in found]
     tables += [_from_rows(model, rows, words, wanted)] if rows else []
     ids = _ids([part for part, _ in tables], wanted)
     table = pl.concat([part for _, part in tables], how="vertical_relaxed")
@@ -104,12 +115,16 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
 
 
 def _from_files(
-    model: signature.Model, source: sources.Source, words: Words, wanted: str | None
+    model: signature.Model,
+    source: sources.Source,
+    words: Words,
+    wanted: str | None,
+    said: csv_blocks.Form,
 ) -> tuple[pl.Series, pl.DataFrame]:
     text = list(words)
     if wanted is not None and model.types.get(wanted) not in _PARSED:
         text.append(wanted)
-    frame = reading.read(source, text)
+    frame = reading.read(source, text, said=said)
     where = str(source.files[0])
     signature.require_columns(model, frame.columns, where)
     if wanted is not None:

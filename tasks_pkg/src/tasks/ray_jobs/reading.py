@@ -10,15 +10,17 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import byte_ranges, csv_blocks, csv_files, csv_input, csv_notes
+from . import byte_ranges, csv_blocks, csv_files, csv_input, csv_notes, csv_plan
 from .csv_blocks import Form
 from .csv_notes import Note, Notes
 from .files import sha256
 from .protocol import InputProblemError
-from .sources import Source, require_distinct
+from .sources import Source, require_column, require_distinct
 
-#: What stands for a missing value in a CSV file, beside the empty field.
-MISSING = ["", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null"]
+#: What a CSV file looks like of which nobody has said anything.
+PLAIN = csv_plan.said({})
+#: What stands for a missing value there, beside the empty field.
+MISSING = list(csv_files.MISSING)
 
 #: How much of a file is read at a time.
 BLOCK_BYTES = 8 << 20
@@ -70,7 +72,10 @@ def require_unchanged(taken: list[Fingerprint]) -> None:
 
 
 def read(
-    source: Source, text: Collection[str] = (), warnings: list[str] | None = None
+    source: Source,
+    text: Collection[str] = (),
+    warnings: list[str] | None = None,
+    said: Form = PLAIN,
 ) -> pl.DataFrame:
     """Read all files of ``source``, in their order, into one table.
 
@@ -80,13 +85,14 @@ def read(
         source: the files.
         text: columns of a CSV file that are text even where they look like numbers.
         warnings: where to put what the caller should know of how values were read.
+        said: what the caller said of how CSV is written (:func:`csv_plan.said`).
 
     Raises:
         InputProblemError: a file that is damaged, or whose columns are not those of the first.
     """
     noted: list[Note] = []
     frames = [
-        _read_csv(file, text, noted) if source.format == "csv" else _read_parquet(file)
+        _read_csv(file, text, said, noted) if source.format == "csv" else _read_parquet(file)
         for file in source.files
     ]
     names = frames[0].columns
@@ -101,14 +107,14 @@ def read(
                 "Give every part the same header.",
             )
     if source.format == "csv":
-        frames = _with_text_as_written(source.files, frames, text)
+        frames = _with_text_as_written(source.files, frames, text, said)
     if warnings is not None:
         warnings += csv_notes.said(noted)
-    return _join(source.files, [frame.select(names) for frame in frames])
+    return _join(source.files, [frame.select(names) for frame in frames], said.missing)
 
 
 def _with_text_as_written(
-    files: Sequence[Path], frames: list[pl.DataFrame], text: Collection[str]
+    files: Sequence[Path], frames: list[pl.DataFrame], text: Collection[str], said: Form
 ) -> list[pl.DataFrame]:
     """Read again those files that hold only numbers, or the like, where another holds text.
 
@@ -118,7 +124,7 @@ def _with_text_as_written(
         return frames
     mixed = [name for name in frames[0].columns if _is_mixed(_kinds(frames, name))]
     return [
-        _read_csv(file, [*text, *mixed]) if any(f[m].dtype != pl.String for m in mixed) else f
+        _read_csv(file, [*text, *mixed], said) if any(f[m].dtype != pl.String for m in mixed) else f
         for file, f in zip(files, frames, strict=True)
     ]
 
@@ -137,7 +143,9 @@ def _is_mixed(kinds: dict[pl.DataType, int]) -> bool:
     return len(kinds) > 1 and pl.String() in kinds
 
 
-def _join(files: Sequence[Path], frames: list[pl.DataFrame]) -> pl.DataFrame:
+def _join(
+    files: Sequence[Path], frames: list[pl.DataFrame], missing: Sequence[str]
+) -> pl.DataFrame:
     """Put tables below each other; a column that is text in one of them is text in all.
 
     Raises:
@@ -169,7 +177,7 @@ def _join(files: Sequence[Path], frames: list[pl.DataFrame]) -> pl.DataFrame:
         return joined
     stripped = pl.col(words).str.strip_chars()
     return joined.with_columns(stripped).with_columns(
-        pl.when(pl.col(name).is_in(MISSING)).then(None).otherwise(pl.col(name)).alias(name)
+        pl.when(pl.col(name).is_in([*missing, ""])).then(None).otherwise(pl.col(name)).alias(name)
         for name in words
     )
 
@@ -189,11 +197,15 @@ def _group(kind: pl.DataType) -> str:
     return "moment" if kind in {pl.Date, pl.Datetime} else str(kind)
 
 
-def _read_csv(file: Path, text: Collection[str], noted: list[Note] | None = None) -> pl.DataFrame:
+def _read_csv(
+    file: Path, text: Collection[str], said: Form, noted: list[Note] | None = None
+) -> pl.DataFrame:
     """Read a file with the reader of ``process_large_csv``: the same rows, the same values."""
-    head, sample = csv_input.begin(file, ",", "dataset_path")
-    declared = {name: pl.String() for name in head.columns if name in text}
-    form = Form(declared, frozenset(declared), tuple(MISSING))
+    head, sample = csv_input.begin(file, said.separator, "dataset_path")
+    for name in said.schema:
+        require_column(name, head.columns, "schema", str(file))
+    declared = {**said.schema, **{n: pl.String() for n in head.columns if n in text}}
+    form = replace(said, schema=declared, declared=frozenset(declared))
     form = csv_blocks.fitted(sample, head.columns, form)
     for _ in range(MAX_PASSES):
         notes = Notes(file.name)
@@ -215,7 +227,7 @@ def _read_csv(file: Path, text: Collection[str], noted: list[Note] | None = None
     # A column without a value looks like text, and does not count.
     return frame.with_columns(
         *(pl.col(n).cast(pl.String) for n, kind in form.schema.items() if kind == pl.Null),
-        *_times(frame),
+        *(column for column in _times(frame) if column.name not in declared),
     )
 
 
@@ -236,9 +248,10 @@ def _pass(
         block = csv_blocks.parse(piece, form, strict=True)
         if block.rejects:
             reject = block.rejects[0]
+            where = f"column {reject.column!r}: " if reject.column else ""
             raise InputProblemError(
                 "row_invalid",
-                f"{head.path}, row {rows + reject.row + 1}: {reject.reason}:"
+                f"{head.path}, row {rows + reject.row + 1}: {where}{reject.reason}:"
                 f" {_shown(reject.record)}.",
                 "Correct the file, or put such rows aside with process_large_csv (bad_rows"
                 " 'reject') and use its output.",

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from . import comparison, metrics, reading, registry, signature, sources, train
+from . import comparison, csv_plan, metrics, reading, registry, signature, sources, train
 from .accounting import ACCOUNT
 from .files import write_bytes
 from .job import Reporter
@@ -195,7 +195,8 @@ def freeze(
         if file.exists():
             return file
     content = io.BytesIO()
-    train.held_out_rows(reading.read(source), parameters, source).write_parquet(content)
+    frame = reading.read(source, said=csv_plan.said(parameters))
+    train.held_out_rows(frame, parameters, source).write_parquet(content)
     number = hashlib.sha256(content.getvalue()).hexdigest()[:8]
     file = folder / f"holdout-{number}.parquet"
     if not file.exists():

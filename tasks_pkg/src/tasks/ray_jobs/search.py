@@ -8,7 +8,18 @@ from typing import Any
 
 import polars as pl
 
-from . import artefacts, boosting, cluster, metrics, reading, sources, train, trial_plots, trials
+from . import (
+    artefacts,
+    boosting,
+    cluster,
+    csv_plan,
+    metrics,
+    reading,
+    sources,
+    train,
+    trial_plots,
+    trials,
+)
 from .accounting import ACCOUNT
 from .files import LOCK, locked
 from .job import Reporter
@@ -85,7 +96,8 @@ def _search(  # noqa: PLR0913, PLR0917 - what main has found out
     reporter: Reporter,
 ) -> dict[str, Any]:
     parameters = request.parameters
-    data = train.prepare(reading.read(source), parameters, source, reporter)
+    frame = reading.read(source, said=csv_plan.said(parameters))
+    data = train.prepare(frame, parameters, source, reporter)
     reading.require_unchanged(taken)
     problem = _problem(data, parameters)
     ended, resumed = _try_all(problem, parameters, state, reporter)

@@ -14,6 +14,7 @@ from . import (
     artefacts,
     boosting,
     cluster,
+    csv_plan,
     features,
     holdout,
     metrics,
@@ -115,7 +116,7 @@ def fit(
     artefacts.require_writable(folder.parent, reporter.run_dir)
 
     told: list[str] = []
-    frame, held_out = reading.read(source, warnings=told), None
+    frame, held_out = reading.read(source, (), told, csv_plan.said(parameters)), None
     read, places = frame.height, np.arange(frame.height, dtype="uint32")
     if frozen is not None:
         frame, held_out = holdout.apart(frame.with_row_index(_ROW), pl.read_parquet(frozen))
