@@ -5,12 +5,13 @@ import hashlib
 import io
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from . import comparison, csv_plan, metrics, reading, registry, signature, sources, train
+from . import artefacts, comparison, csv_plan, metrics, reading, registry, signature, sources, train
 from .accounting import ACCOUNT
 from .files import write_bytes
 from .job import Reporter
@@ -87,7 +88,8 @@ def _retrain(
     last = state.versions[-1] if state.versions else None
     made = next((version for version in state.versions if version.run == request.run), None)
     if made is not None:  # by a job of this task that was lost before its report
-        return _done(made, folder, in_use)
+        trained = artefacts.finished(Path(made.model_path) / artefacts.MANIFEST) or {}
+        return {**_done(made, folder, in_use), **_account(trained)}
     roots = (request.datasets_dir, request.models_dir)
     source = sources.resolve(parameters["dataset_path"], roots)
     taken = reading.fingerprints(source)
@@ -108,8 +110,12 @@ def _retrain(
     reporter.progress("comparing", 0, 1, f"{name}: old and new on the same held-out rows")
     with kept.lock():
         outcome = _judge(request, entry, kept, frozen, inputs, trained)
-    account = {name: trained[name] for name in ACCOUNT}
-    return {**outcome, **account, "warnings": trained["warnings"]}
+    return {**outcome, **_account(trained)}
+
+
+def _account(trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what became of the rows, and what a training had to say."""
+    return {name: trained[name] for name in (*ACCOUNT, "warnings") if name in trained}
 
 
 def _judge(  # noqa: PLR0913, PLR0917 - what _retrain has found out
