@@ -84,7 +84,7 @@ def users(urls: Mapping[str, str]) -> Iterator[dict[bool, dict[str, str]]]:
     """URLs by whether no rule holds their user back: an operator's, and one of this bench's own."""
     name = "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"
     operator = {key: urls[key.replace("CELERY", "CELRAY_OPERATOR")] for key in name}
-    compose = Path(do.containers()["redis"]["file"])
+    compose = Path(do.containers()["redis-celery"]["file"])
     secret = next(
         file for parent in compose.parents if (file := parent / "secrets/secrets.json").is_file()
     )
