@@ -92,8 +92,9 @@ def server(tmp_path: Path) -> Iterator[Started]:
     try:
         yield found
     finally:
-        if found.process and found.process.poll() is None:
-            os.killpg(found.process.pid, signal.SIGKILL)
+        if found.process:
+            with suppress(ProcessLookupError):
+                os.killpg(found.process.pid, signal.SIGKILL)
             found.process.wait()
 
 
@@ -207,5 +208,14 @@ def test_rules_that_redis_refuses_end_it_with_its_words(name: str, server: Start
     )
     server.start(wait=False)
     assert server.process
+    group = server.process.pid
     assert server.process.wait(timeout=30) is not None
     assert "Unknown command or category name" in server.log
+
+    def is_gone() -> bool:
+        with suppress(ProcessLookupError):
+            os.killpg(group, 0)
+            return False
+        return True
+
+    wait_for(is_gone)

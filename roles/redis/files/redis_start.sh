@@ -34,7 +34,10 @@ must() {
 }
 
 open_when_loaded() {
-  until [ "$(ask ping)" = PONG ]; do sleep 0.1; done
+  until [ "$(ask ping)" = PONG ]; do
+    kill -0 "$$" 2>/dev/null || exit 1 # Redis has ended, and has said why
+    sleep 0.1
+  done
   { cat "$wanted"; echo "$opener"; } >"$rules"
   must "the rules of $wanted" acl load
   must "port $port" config set port "$port"
