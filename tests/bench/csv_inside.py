@@ -97,8 +97,9 @@ def request(file: Path, output: Path) -> Any:
         "separator": ",",
         "overwrite": True,
     }
+    runs, models = f"{folder}/runs", f"{folder}/models"  # apart from where outputs go
     return JobRequest(
-        f"bench-{os.getpid()}", folder, folder, folder, code_version="bench", parameters=parameters
+        f"bench-{os.getpid()}", runs, folder, models, code_version="bench", parameters=parameters
     )
 
 
