@@ -272,21 +272,26 @@ def written(message: dict[str, Any]) -> str:
     return text
 
 
-# -- what is held is recorded in kombu's own form, ``[message, "", queue]``
+# -- what is held is recorded in kombu's own form, ``[message, "", queue]``, or, where the message
+# -- is long, as the message alone, under a tag that ends with ``@`` and the queue
 
 
-def record_of(stored: str) -> tuple[str, str]:
+def record_of(tag: str, stored: str) -> tuple[str, str]:
     """Return message and queue of a record of ``celray:held``, whatever the message is.
 
     Not by reading JSON: the message in it may be none. It ends at the last place that looks like
     the end of a message in a record, for a queue's name in JSON holds no quotation mark.
 
     Args:
+        tag: the delivery tag that it stands under; "" for one that another worker made.
         stored: the record; bytes that are not UTF-8 stand in it as surrogates.
 
     Raises:
         ValueError: it is no record.
     """
+    queue = tag.partition("@")[2]
+    if queue:
+        return stored, queue
     end = stored.rfind(',"",')
     try:
         if not stored.startswith("[") or not stored.endswith("]") or end < 0:

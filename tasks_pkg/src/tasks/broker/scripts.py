@@ -4,7 +4,8 @@ Two keys of the broker's database hold what workers work on:
 
 ``celray:held``
     A hash from delivery tag to ``[message, "", queue]``, in kombu's own form; the message in it is
-    what stood in the queue, byte for byte, and need not be JSON.
+    what stood in the queue, byte for byte, and need not be JSON. A long message stands there
+    alone, and its tag ends with ``@`` and the queue.
 ``celray:leases``
     A sorted set of the same tags, scored with the time of the last renewal (seconds).
 
@@ -25,9 +26,9 @@ COUNTS: Final = "celray:counts"
 #: are done (a fetch takes them along). Gives queue, tag, message, queue, tag, message, ...
 #:
 #: Nothing is decoded: a message may be any bytes. So the tags are ours: what a message calls its
-#: own is its sender's choice, and two could share one. Of a long message the script holds it, its
-#: record and the buffer that Lua joins that in, less than three times its length; after a mebibyte
-#: it fetches no further one, or a few long ones would take all the memory that Redis has.
+#: own is its sender's choice, and two could share one. A long message is recorded as it is, with
+#: its queue in the tag: to join a record of it, Lua would hold it three times. After a mebibyte no
+#: further one is fetched, or a few long ones would take all the memory that Redis has.
 #:
 #: An empty answer has read every list with EXISTS, so that a tracking client is told when one gets
 #: a message. The two names are no KEYS, because Redis 7.0 tracks all of these, read or not: any
@@ -61,7 +62,13 @@ for i = 1, #KEYS do
     end
     local tag = prefix .. number
     number = number + 1
-    redis.call('HSET', held, tag, '[' .. item .. ',"",' .. cjson.encode(queue) .. ']')
+    local record = item
+    if #item < 65536 then
+      record = '[' .. item .. ',"",' .. cjson.encode(queue) .. ']'
+    else
+      tag = tag .. '@' .. queue
+    end
+    redis.call('HSET', held, tag, record)
     redis.call('ZADD', leases, score, tag)
     got[#got + 1] = queue
     got[#got + 1] = tag

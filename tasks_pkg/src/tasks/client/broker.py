@@ -148,9 +148,10 @@ class Broker:
     def _unacked(self) -> Iterator[tuple[str, str]]:
         """Give what workers hold: in our own form, and in kombu's, as other workers do."""
         for key in (HELD, "unacked"):
-            for stored in cast("list[str]", self._client.hvals(key)):
+            held = cast("dict[str, str]", self._client.hgetall(key))
+            for tag, stored in held.items():
                 try:
-                    yield record_of(stored)
+                    yield record_of(tag if key == HELD else "", stored)
                 except ValueError:  # anybody may have written it
                     continue
 
