@@ -77,30 +77,37 @@ def _begun_in(text: pl.Series) -> int:
 def _begun(data: bytes, separator: int) -> int:
     """Count the fields that begin as :data:`LED` says, and some more within quotes.
 
-    By bytes, and few steps for all of them: where a zero stands before a digit, and what stands
-    before it is a minus sign or lower, which few are, is looked at closely.
+    By bytes, and few steps for all of them: where a zero or a plus sign stands behind a low
+    character or the separator, which few do, is looked at closely.
     """
     view = np.frombuffer(data, np.uint8)
-    led = b"+" in data
+    plus, negative = b"+" in data, b"-0" in data
     number = int(re.match(rb"[ \t]*(?:\+|-?0[0-9])", data) is not None)
-    for start in range(0, max(0, len(view) - 2), SLICE):
-        here = view[start : start + SLICE + 2]
-        before, first, second = here[:-2], here[1:-1], here[2:]
-        found = before <= MINUS
-        if separator > MINUS:
-            found |= before == separator
-        found &= first == ZERO
-        found &= (second - np.uint8(ZERO)) < 10  # noqa: PLR2004 - wraps round below it
-        if led:
-            found |= first == PLUS
-        at = np.flatnonzero(found)
-        if len(at):
-            number += _count(view, at + (start + 1), separator)
+    number += _count(view, np.arange(1, min(2, len(view))), separator)
+    for start in range(0, len(view) - 2, SLICE):  # two behind it are looked at too
+        here = view[start : start + SLICE + 3]
+        low = here < MINUS
+        if separator >= MINUS:
+            low |= here == separator
+        zero = here == ZERO
+        zero[:-1] &= here[1:] >= ZERO
+        zero[-1] = False
+        found = zero[2:] & low[1:-1]
+        if negative:  # not in the middle of a date
+            zero[2:] &= here[1:-1] == MINUS
+            found |= zero[2:] & low[:-2]
+        if plus:
+            found |= (here[2:] == PLUS) & low[1:-1]
+        found = found[:SLICE]
+        if found.any():
+            number += _count(view, np.flatnonzero(found) + (start + 2), separator)
     return number
 
 
 def _count(view: NDArray[np.uint8], at: NDArray[np.intp], separator: int) -> int:
     """Count the places that are a field's first sign or digit, but for blanks and a minus sign."""
+    behind = view[np.minimum(at + 1, len(view) - 1)]
+    at = at[(view[at] == PLUS) | ((view[at] == ZERO) & _digit(behind))]
     before = at - 1
     before -= (view[before] == MINUS) & (view[at] == ZERO) & (before > 0)
     near = view[before]
