@@ -119,7 +119,7 @@ class Sweeper:
             if stored is None:
                 self._client.zrem(LEASES, tag)
                 return
-            item, queue = record_of(stored)
+            item, queue = record_of(tag, stored)
         except (RedisError, OSError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever stands there, it is no record
@@ -254,7 +254,7 @@ class Sweeper:
                     self._client.zrem(index, tag)
                     continue
                 try:
-                    item, queue = record_of(stored)
+                    item, queue = record_of("", stored)
                     message = read(_bytes(item), tag)
                     mark_redelivered(message)
                     text = written(message)
@@ -401,6 +401,8 @@ class Keeper:
     def _die(self, leases: Leases, why: str) -> None:
         """End this worker at once: another may be about to run what it is running."""
         logger.critical("%s, and another worker may run them: this one ends now", why)
+        for each in all_leases():
+            each.ending = True
         fence.kill(self._pool)
         if not leases.away:
             for tag in list(leases.held):

@@ -74,6 +74,8 @@ class Leases:
         self.safe_at = clock()
         #: Whether a keeper looks after them.
         self.kept = False
+        #: Whether this process is about to end; what it gives back is for others to fetch.
+        self.ending = False
         self._done: set[str] = set()
         self.away = False
         self._lock = threading.Lock()

@@ -203,7 +203,7 @@ class Channel(full.Channel):
 
     def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's
         queues = self._queue_cycle.consume(len(self.active_queues))
-        if not queues:
+        if not queues or self.leases.ending:
             return
         most = max(1, min(self.qos.room(), _MOST))
         connection = self.client.connection
