@@ -31,6 +31,18 @@ def nap(number: int, seconds: float) -> int:
     return number
 
 
+@app.task(name="extra.until_told")  # type: ignore[untyped-decorator]
+def until_told(number: int) -> int:
+    """Work until somebody sets ``go`` in the database of the traces."""
+    _trace(f"start {number}")
+    port = urlsplit(get_settings().broker_url.get_secret_value()).port or 0
+    with Redis(port=port, db=5) as client:
+        while not client.exists("go"):
+            time.sleep(0.05)
+    _trace(f"end {number}")
+    return number
+
+
 @app.task(name="extra.summed")  # type: ignore[untyped-decorator]
 def summed(numbers: list[int]) -> int:
     return sum(numbers)
