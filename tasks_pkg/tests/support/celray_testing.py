@@ -43,7 +43,7 @@ def free_port() -> int:
         return port
 
 
-def wait_for(question: Callable[[], T], seconds: float = 30.0) -> T:
+def wait_for(question: Callable[[], T], seconds: float = 60.0) -> T:
     """Ask until the answer is true; fails after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not (answer := question()):
@@ -159,7 +159,7 @@ class Process:
     def text(self) -> str:
         return self.log.read_text()
 
-    def says(self, words: str, seconds: float = 30.0) -> None:
+    def says(self, words: str, seconds: float = 60.0) -> None:
         wait_for(lambda: words in self.text or self.popen.poll() is not None, seconds)
         assert words in self.text, self.text
 
@@ -203,7 +203,7 @@ def worker(
     process = Process(arguments, env, log)
     try:
         wait_for(
-            lambda: process.popen.poll() is not None or process.text.count(" ready.") > before, 30
+            lambda: process.popen.poll() is not None or process.text.count(" ready.") > before, 60
         )
         # One that dies of what it takes may be gone before anybody looks.
         assert process.popen.poll() is None or " ready." in process.text, process.text
