@@ -15,9 +15,15 @@ import polars as pl  # isort: skip
 import numpy as np
 from numpy.typing import NDArray
 
-LF, TAB, BLANK, QUOTE, PLUS, MINUS, ZERO, NINE = b'\n\t "+-09'
+LF, TAB, BLANK, QUOTE, PLUS, MINUS, ZERO, NINE, E = (np.uint8(i) for i in b'\n\t "+-09e')
+#: What the lowest byte becomes when a minus sign is taken from it.
+LOWER = np.uint8(256 - ord("-"))
+#: The bit that makes a letter a small one.
+LOWER_CASE = np.uint8(ord("a") - ord("A"))
 #: So much is looked at together: what fits into a processor's own memory.
 SLICE = 1 << 17
+#: From so many places on, bytes are looked at once more before the places are.
+DENSE = 1 / 64
 
 #: A leading zero or a plus sign.
 LED = r"^[ \t]*(?:\+|-?0[0-9])"
@@ -60,9 +66,12 @@ def may_hold(data: bytes, separator: int, frame: pl.DataFrame, *, powers: bool) 
         frame: the same, parsed: what its columns of text account for is no matter.
         powers: whether to look for exponents too.
     """
-    if powers and _has_power(data):
+    first, powers_at = _places(data, separator, powers=powers)
+    view = np.frombuffer(data, np.uint8)
+    if len(powers_at) and _are_powers(view, powers_at):
         return True
-    begun = _begun(data, separator)
+    begun = int(re.match(rb"[ \t]*(?:\+|-?0[0-9])", data) is not None)
+    begun += _count(view, first, separator) if len(first) else 0
     if not begun:
         return False
     words = [column for column in frame if column.dtype == pl.String]
@@ -74,47 +83,62 @@ def _begun_in(text: pl.Series) -> int:
     return int(some.str.contains(LED).sum())
 
 
-def _begun(data: bytes, separator: int) -> int:
-    """Count the fields that begin as :data:`LED` says, and some more within quotes.
+def _places(
+    data: bytes, separator: int, *, powers: bool
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Find where a field may begin as :data:`LED` says, and some more, and each ``e``.
 
-    By bytes, and few steps for all of them: where a zero or a plus sign stands behind a low
-    character or the separator, which few do, is looked at closely.
+    By bytes, with few steps for all of them, in memory that is taken once: a fresh page costs more
+    than to look at it. What stands behind a low character or the separator and is a zero, a sign
+    or a point, which few are, is looked at closely; so is an ``e`` behind no letter.
     """
     view = np.frombuffer(data, np.uint8)
-    plus, negative = b"+" in data, b"-0" in data
-    number = int(re.match(rb"[ \t]*(?:\+|-?0[0-9])", data) is not None)
-    number += _count(view, np.arange(1, min(2, len(view))), separator)
-    for start in range(0, len(view) - 2, SLICE):  # two behind it are looked at too
-        here = view[start : start + SLICE + 3]
-        low = here < MINUS
+    plus = b"+" in data
+    space, bits = np.empty((2, SLICE + 1), np.uint8), np.empty((2, SLICE + 1), bool)
+    first: list[NDArray[np.intp]] = []
+    es: list[NDArray[np.intp]] = []
+    for start in range(0, len(view) - 1, SLICE):
+        here = view[start : start + SLICE + 1]
+        (shifted, letters), (low, found) = space[:, : len(here)], bits[:, : len(here)]
+        np.subtract(here, MINUS, out=shifted)  # what is lower than a minus sign is high now
+        np.greater_equal(shifted, LOWER, out=low)
         if separator >= MINUS:
             low |= here == separator
-        zero = here == ZERO
-        zero[:-1] &= here[1:] >= ZERO
-        zero[-1] = False
-        found = zero[2:] & low[1:-1]
-        if negative:  # not in the middle of a date
-            zero[2:] &= here[1:-1] == MINUS
-            found |= zero[2:] & low[:-2]
+        np.less_equal(shifted, ZERO - MINUS, out=found)
         if plus:
-            found |= (here[2:] == PLUS) & low[1:-1]
-        found = found[:SLICE]
-        if found.any():
-            number += _count(view, np.flatnonzero(found) + (start + 2), separator)
-    return number
+            found |= here == PLUS
+        at = _both(low, found)
+        if len(at) > DENSE * len(here):  # numbers below one, or negative
+            found[:-1] &= ((here[1:] - ZERO) <= NINE - ZERO) | (here[:-1] != ZERO)
+            at = _both(low, found)
+        first.append(at + (start + 1))
+        if powers:
+            np.less_equal(shifted, NINE - MINUS, out=low)
+            np.bitwise_or(here, LOWER_CASE, out=letters)
+            np.equal(letters, E, out=found)
+            es.append(_both(low, found) + (start + 1))
+    none = [np.empty(0, np.intp)]
+    return np.concatenate(first or none), np.concatenate(es or none)
+
+
+def _both(before: NDArray[np.bool_], here: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Give where one stands before the other; ``before`` is overwritten."""
+    found = np.logical_and(before[:-1], here[1:], out=before[:-1])
+    return np.flatnonzero(found) if found.any() else np.empty(0, np.intp)
 
 
 def _count(view: NDArray[np.uint8], at: NDArray[np.intp], separator: int) -> int:
-    """Count the places that are a field's first sign or digit, but for blanks and a minus sign."""
-    behind = view[np.minimum(at + 1, len(view) - 1)]
-    at = at[(view[at] == PLUS) | ((view[at] == ZERO) & _digit(behind))]
-    before = at - 1
-    before -= (view[before] == MINUS) & (view[at] == ZERO) & (before > 0)
-    near = view[before]
+    """Count the places that begin a field, but for blanks, as :data:`LED` says."""
+    last = len(view) - 1
+    first = view[at]
+    digit = at + (first == MINUS)
+    led = (view[np.minimum(digit, last)] == ZERO) & _digit(view[np.minimum(digit + 1, last)])
+    at = at[led | (first == PLUS)]
+    near = view[at - 1]
     blank = _blank(near)
-    beyond = view[np.maximum(before - 1, 0)]
+    beyond = view[np.maximum(at - 2, 0)]
     found = _bounds(near, separator) | (blank & (_bounds(beyond, separator) | _blank(beyond)))
-    return int(np.count_nonzero(found | (blank & (before == 0))))
+    return int(np.count_nonzero(found | (blank & (at == 1))))
 
 
 def _bounds(values: NDArray[np.uint8], separator: int) -> NDArray[np.bool_]:
@@ -132,15 +156,7 @@ def _digit(values: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return digits
 
 
-def _has_power(data: bytes) -> bool:
-    """Say whether a digit, an ``e`` and a digit stand side by side."""
-    view = np.frombuffer(data, np.uint8)
-    signs = [sign for sign in b"Ee" if bytes([sign]) in data]
-    for start in range(0, max(0, len(view) - 2) if signs else 0, SLICE):
-        here = view[start : start + SLICE + 2]
-        low = here[:-2] <= NINE
-        for sign in signs:
-            at = np.flatnonzero(low & (here[1:-1] == sign))
-            if len(at) and (_digit(here[at]) & _digit(here[at + 2])).any():
-                return True
-    return False
+def _are_powers(view: NDArray[np.uint8], at: NDArray[np.intp]) -> bool:
+    """Say whether one of these places is between two digits."""
+    at = at[at < len(view) - 1]
+    return bool((_digit(view[at - 1]) & _digit(view[at + 1])).any())
