@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socketserver
+import subprocess
 import sys
 import tempfile
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import parts
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -178,6 +180,39 @@ def test_check_mode_makes_nothing(tmp_path: Path) -> None:
     }
     assert run_module(MODULE, args, check=True)["changed"] is True
     assert not (tmp_path / "c").exists()
+
+
+def test_two_deployments_from_one_machine_make_each_image_once(tmp_path: Path) -> None:
+    """To different hosts, so that no host's lock keeps them apart."""
+    client = tmp_path / "docker"
+    client.write_text(
+        "#!/bin/sh\n"
+        f"cd {tmp_path}\n"
+        "case $1 in\n"
+        "images) test ! -e made || echo celray/worker:1 sha256:1;;\n"
+        "build) echo build >> log; sleep 0.5; touch made;;\n"
+        "esac\n"
+    )
+    client.chmod(0o755)
+    args = {
+        "do": "build",
+        "docker": str(client),
+        "image": "celray/worker:1",
+        "cache": str(tmp_path / "cache"),
+        "context": {"Dockerfile": "FROM x"},
+    }
+    code = f"from parts import run_module; print(run_module({MODULE!r}, {args!r})['changed'])"
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": str(Path(parts.__file__).parent)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    assert sorted(one.communicate(timeout=60)[0].strip() for one in both) == ["False", "True"]
+    assert (tmp_path / "log").read_text() == "build\n"
 
 
 NAMES = st.text(

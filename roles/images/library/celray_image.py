@@ -51,6 +51,7 @@ images: {description: "list: tag to id", returned: when listed, type: dict}
 
 import base64
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -60,6 +61,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
@@ -83,6 +85,17 @@ def call(*argv: str, **options: Any) -> str:
         words = "\n".join((done.stderr + done.stdout).strip().splitlines()[-15:])
         raise StepError(f"{' '.join(argv[:3])} … exit {done.returncode}:\n{words}")
     return str(done.stdout)
+
+
+@contextlib.contextmanager
+def alone(cache: str) -> Iterator[None]:
+    """Wait until no other deployment from this host is making something in this cache."""
+    handle = os.open(os.path.join(cache, ".lock"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -390,10 +403,13 @@ def main() -> None:
     do = module.params["do"]
     if module.check_mode and do not in ("list", "probe"):
         module.exit_json(changed=True)
-    if module.params["cache"]:
-        os.makedirs(module.params["cache"], exist_ok=True)
+    cache = module.params["cache"]
+    if cache:
+        os.makedirs(cache, exist_ok=True)
     try:
-        module.exit_json(**steps[do](module.params))
+        with alone(cache) if cache else contextlib.nullcontext():
+            result = steps[do](module.params)
+        module.exit_json(**result)
     except StepError as error:
         module.fail_json(msg=str(error))
 
