@@ -190,13 +190,15 @@ destroy: $(VENV)/stamp ## remove containers and images; data stays unless PURGE=
 	$(PLAY) playbooks/destroy.yml -e confirm=yes -e purge=$(or $(PURGE),no)
 
 ##@ Develop
-.PHONY: lint test test-fast chaos bench
+.PHONY: lint test test-fast test-long chaos bench
 lint: $(DEV)/stamp $(RAY)/stamp ## ansible-lint, yamllint, ruff, mypy, hadolint, shellcheck
 	@.ci/lint
-test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(MLFLOW)/stamp $(OLD:=/stamp) ## unit tests: templates, modules, tasks (real Redis, real Ray), no container
+test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(OLD:=/stamp) ## unit tests: templates, modules, tasks (real Redis, real Ray), no container
 	@.ci/test-fast
 test: $(VENV)/stamp test-fast ## test-fast, then whole deployments in container hosts (molecule)
 	@.ci/test-hosts
+test-long: $(VENV)/stamp $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(MLFLOW)/stamp ## what takes too long for each change: MLflow's own server, each new machine, an hour of fuzzing
+	@.ci/test-long
 chaos: $(VENV)/stamp $(TASKS)/stamp ## faults under load, counted, into docs/reliability.md: CHAOS="--rounds 3", CHAOS=--deployed
 	@.ci/chaos --write $(CHAOS)
 bench: $(VENV)/stamp $(DEV)/stamp $(TASKS)/stamp $(PEERS)/stamp ## measure deploys, code updates and task round trips into docs/benchmarks.md

@@ -562,13 +562,15 @@ def test_a_column_that_changed_its_type_cannot_bring_held_out_rows_into_the_trai
 
 # -- MLflow ---------------------------------------------------------------------------------
 
-#: A real server, of an environment of its own (`make test-fast` makes it): its libraries do not go
+#: A real server, of an environment of its own (`make test-long` makes it): its libraries do not go
 #: with ours.
 MLFLOW = Path(__file__).parents[3] / ".venv-mlflow/bin/mlflow"
 
 
 @pytest.fixture
 def mlflow(tmp_path: Path) -> Iterator[str]:
+    if not MLFLOW.exists():
+        pytest.skip("no MLflow server here: make test-long")
     port = free_port()
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     options += ["--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
