@@ -193,6 +193,34 @@ def test_a_worker_whose_lease_another_took_ends_and_gives_back_the_rest(stack: S
     assert len(results) == 2
 
 
+@pytest.mark.parametrize("away", [0, 3])
+def test_what_had_not_begun_when_redis_went_away_is_done_when_it_is_back(
+    away: int, stack: Stack
+) -> None:
+    """Not a lease later; and what was running meanwhile is not done twice."""
+    first = stack.worker(CELRAY_VISIBILITY_TIMEOUT_SECONDS="600")
+    later = [stack.client.send_task("extra.nap", args=[i, 0.1], countdown=8) for i in range(3)]
+    running = [stack.client.send_task("extra.until_told", args=[i]) for i in range(3, 7)]
+    waiting = [stack.client.send_task("extra.nap", args=[i, 0.1]) for i in range(7, 12)]
+    wait_for(lambda: traces(stack.redis).total() == len(running))
+    assert held(stack.redis) >= 2 * (len(running) + len(later))
+    server = stack.redis.process
+    assert server is not None
+    server.kill()
+    server.wait()
+    first.says("yet: ")  # it could not give back
+    time.sleep(away)
+    stack.redis.start()
+    with stack.redis.client(5) as tasks:
+        tasks.set("go", "yes")
+    results = [result.get(timeout=120) for result in [*later, *running, *waiting]]
+    assert results == list(range(12))
+    wait_for(lambda: held(stack.redis) == 0)
+    assert first.popen.poll() is None
+    assert "its worker is gone" not in first.text
+    assert set(traces(stack.redis).values()) == {1}
+
+
 class Forgetful:
     """A way to Redis that loses the answers of the first ``EVALSHA``, and its connection."""
 

@@ -386,6 +386,7 @@ class Keeper:
                 if lost:
                     self._die(leases, f"{len(lost)} of its tasks are no longer its own")
             leases.flush()
+            leases.give_back_owed()
             sweeper.sweep()
         except (RedisError, OSError) as error:
             leases.away = True

@@ -68,6 +68,8 @@ class Leases:
         self.extra_seconds = extra_seconds
         #: Queue and message by delivery tag; None for one that was refused.
         self.held: dict[str, tuple[str, dict[str, Any] | None]] = {}
+        #: What could not be given back while Redis was away; it goes back as soon as it answers.
+        self.owed: dict[str, tuple[str, dict[str, Any]]] = {}
         #: Tags that children work on; they are not given back with a lost connection.
         self.working: frozenset[str] = frozenset()
         #: When Redis last said that the leases are ours, or that nobody can take them.
@@ -137,7 +139,7 @@ class Leases:
     def give_back(self, tag: str, *, first: bool) -> bool:
         """Put a message back into its queue; False: not ours any more, or Redis is away.
 
-        In the latter case its lease lapses.
+        In the latter case it goes back to the front when Redis answers.
         """
         held = self.held.pop(tag, None)
         if held is None:
@@ -154,7 +156,11 @@ class Leases:
                     args=[tag, written(message), side, ""],
                 )
             )
-        except (Refused, RedisError, OSError) as error:
+        except (RedisError, OSError) as error:
+            self.owed[tag] = queue, message
+            logger.warning("cannot give %s back to queue %s yet: %s", tag, queue, error)
+            return False
+        except Refused as error:
             logger.warning(
                 "cannot give %s back to queue %s, its lease lapses: %s", tag, queue, error
             )
@@ -164,45 +170,66 @@ class Leases:
         """Put messages back to the front of their queues, in their order; many in one step.
 
         A worker may hold a hundred thousand that wait for their time, and has seconds to stop.
-        What Redis does not take now, or not in time, comes back when its lease lapses.
+        What Redis does not take in time comes back when its lease lapses; what it does not take
+        because it is away goes back when it answers.
         """
         found = [(tag, self.held.pop(tag, None)) for tag in tags]
-        mine = [(tag, held[0], held[1]) for tag, held in found if held and held[1] is not None]
+        mine = {tag: (held[0], held[1]) for tag, held in found if held and held[1] is not None}
+        self._put_back(mine)
+
+    def give_back_owed(self) -> None:
+        """Put back what could not be put back before."""
+        owed, self.owed = self.owed, {}
+        if owed:
+            self._put_back(owed, told=logging.DEBUG)
+
+    def _put_back(
+        self, mine: dict[str, tuple[str, dict[str, Any]]], told: int = logging.WARNING
+    ) -> None:
+        left = dict(mine)
         chunk: list[str] = []
         size = 0
         end = clock() + GIVE_BACK_SECONDS
+
+        def send() -> None:
+            self._restore_all(keys=[HELD, LEASES], args=chunk)
+            for tag in chunk[::3]:
+                del left[tag]
+
         try:
-            for number, (tag, queue, message) in enumerate(reversed(mine)):  # the first in front
+            for tag, (queue, message) in reversed(mine.items()):  # the first in front
                 mark_redelivered(message)
                 try:
                     text = written(message)
                 except Refused as refused:  # whoever finds its lapsed lease puts it aside
                     logger.warning("cannot give %s back to queue %s: %s", tag, queue, refused)
+                    del left[tag]
                     continue
                 chunk += tag, list_of(queue, message), text
                 size += len(chunk[-1])
                 if len(chunk) >= 3 * _CHUNK or size >= _CHUNK_BYTES:
-                    self._restore_all(keys=[HELD, LEASES], args=chunk)
+                    send()
                     chunk, size = [], 0
                     if clock() > end:
-                        left = len(mine) - number - 1
                         logger.warning(
-                            "the leases of %d messages lapse: no time to give back", left
+                            "the leases of %d messages lapse: no time to give back", len(left)
                         )
-                        break
+                        return
             if chunk:
-                self._restore_all(keys=[HELD, LEASES], args=chunk)
+                send()
         except (RedisError, OSError) as error:
-            logger.warning("cannot give back all messages, their leases lapse: %s", error)
+            # Those that Redis has taken without saying so are no longer held: that is not twice.
+            self.owed = {**left, **self.owed}
+            logger.log(told, "cannot give back %d messages yet: %s", len(left), error)
 
     def renew(self) -> set[str]:
-        """Renew all leases; gives the tags that are no longer ours.
+        """Renew all leases; gives the tags that are held, and no longer ours.
 
         Raises:
             redis.exceptions.RedisError: Redis does not answer; ``safe_at`` says how things are.
         """
         asked_at = clock()
-        tags = list(self.held)
+        tags = [*self.held, *self.owed]
         lost: set[str] = set()
         try:
             for at in range(0, len(tags), _CHUNK):
@@ -217,6 +244,8 @@ class Leases:
             raise
         self.safe_at = asked_at
         self.away = False
+        for tag in lost & self.owed.keys():
+            self.owed.pop(tag, None)
         return {tag for tag in lost if tag in self.held}
 
 
