@@ -168,9 +168,9 @@ def test_what_redis_took_is_there_after_its_container_was_killed(
         pipe.lpush("celray-promise", "a")
         pipe.expire("celray-promise", 600)
         pipe.execute()
-    later = client.send_task("tasks.simple_tasks.ping", queue="default", countdown=8)
+    later = client.send_task("tasks.simple_tasks.ping", queue="default", countdown=10)
     eventually(lambda: operators_redis.hlen("celray:held") > 0, 20, "a worker holds the task")
-    time.sleep(1.5)  # everysec: what is younger may be gone with a host, and here with the process
+    time.sleep(3)  # everysec: a write waits up to 2 s for the sync before it, and dies with the process
     pid = deployment.look().containers["redis-celery"]["State"]["Pid"]
     deployment.ssh("sudo", "kill", "-KILL", str(pid))
 
