@@ -170,7 +170,8 @@ def test_what_redis_took_is_there_after_its_container_was_killed(
         pipe.execute()
     later = client.send_task("tasks.simple_tasks.ping", queue="default", countdown=10)
     eventually(lambda: operators_redis.hlen("celray:held") > 0, 20, "a worker holds the task")
-    time.sleep(3)  # everysec: a write waits up to 2 s for the sync before it, and dies with the process
+    # everysec: a write waits up to 2 s for the sync before it, and is gone with the process.
+    time.sleep(3)
     pid = deployment.look().containers["redis-celery"]["State"]["Pid"]
     deployment.ssh("sudo", "kill", "-KILL", str(pid))
 
