@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field
 
 from tasks import datasets
 from tasks.contracts import Distinct, Shape, Untyped, distinct, validated
+from tasks.csv_arguments import csv_arguments, csv_written
 from tasks.orchestration import ray_task, run_job
 from tasks.schemas_data import (
     MISSING,
@@ -58,6 +59,7 @@ def process_large_csv(
 
 @ray_task("tasks.data_tasks.aggregate_data")
 @validated
+@csv_arguments()
 def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
     self: Untyped,
     data_sources: Annotated[Distinct, Field(min_length=1)],
@@ -67,7 +69,8 @@ def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
     overwrite: bool = False,
     schema: dict[Column, Kind] | None = None,
     missing: list[str] | None = None,
-    separator: Separator = ",",
+    separator: Separator | None = None,
+    **csv: Untyped,
 ) -> AggregateResult:
     """Summarise many CSV and Parquet sources, and aggregate over all of them by group.
 
@@ -85,7 +88,8 @@ def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
         schema: type by column of the CSV sources; a column that is not named gets the narrowest
             that holds all its values as they are written.
         missing: what stands for a missing value in CSV, quoted or not.
-        separator: the character between fields in CSV.
+        separator: the character between fields in CSV; by default it is detected.
+        csv: how else CSV is written, see :class:`tasks.schemas_data.CsvWritten`.
 
     Returns:
         See :class:`tasks.schemas_data.AggregateResult`.
@@ -93,15 +97,16 @@ def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
     Raises:
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
     """
+    said = {"schema": schema, "missing": missing, "separator": separator, **csv}
     parameters = {
         "data_sources": data_sources,
         "output_path": output_path,
         "group_by": group_by or [],
         "aggregations": aggregations,
         "overwrite": overwrite,
-        "schema": schema or {},
-        "missing": list(MISSING) if missing is None else missing,
-        "separator": separator,
+        "schema": {},
+        "missing": list(MISSING),
+        **csv_written("aggregate_data", said),
     }
     datasets.check_sources(parameters, get_settings())
     return cast("AggregateResult", run_job(self, "aggregate", parameters))
@@ -109,10 +114,12 @@ def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
 
 @ray_task("tasks.data_tasks.process_new_data")
 @validated
+@csv_arguments()
 def process_new_data(
     self: Untyped,
     settle_seconds: Annotated[float, Field(ge=0, le=86_400)] = 30.0,
     stale_seconds: Annotated[float, Field(ge=60, le=7 * 86_400)] = 900.0,
+    **csv: Untyped,
 ) -> NewDataResult:
     """Check what was delivered to ``new/`` of the datasets folder, and convert it to Parquet.
 
@@ -123,6 +130,7 @@ def process_new_data(
         self: the bound task.
         settle_seconds: a file is left alone until nobody has written to it for so long.
         stale_seconds: what a run had claimed is taken over when it gave no sign for so long.
+        csv: how CSV is written, see :class:`tasks.schemas_data.CsvWritten`.
 
     Returns:
         See :class:`tasks.schemas_data.NewDataResult`.
@@ -131,4 +139,5 @@ def process_new_data(
         InvalidArgumentsError: a mistake in the arguments, or folders that cannot be written to.
     """
     parameters = {"settle_seconds": settle_seconds, "stale_seconds": stale_seconds}
+    parameters |= csv_written("process_new_data", csv)
     return cast("NewDataResult", run_job(self, "inbox", parameters))

@@ -1,17 +1,21 @@
 """What can be told of a dataset before a Ray job is started for it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import csv_files, sources
+from tasks.ray_jobs import csv_files, csv_written, sources
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.settings import Settings
 
 
 def check(
-    dataset_path: str, columns: dict[str, str], settings: Settings, separator: str = ","
+    dataset_path: str,
+    columns: dict[str, str],
+    settings: Settings,
+    said: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Refuse a dataset that cannot be trained on, as far as this host can see.
 
@@ -23,17 +27,18 @@ def check(
         dataset_path: as the caller gave it, see :func:`tasks.ray_jobs.sources.resolve`.
         columns: columns that must be there, and the parameter that names each.
         settings: for the allowed roots.
-        separator: the character between fields in CSV.
+        said: what the caller said of how CSV is written, by argument.
 
     Raises:
         InvalidArgumentsError: names the value, where it came from, and the way out.
     """
     roots = (settings.datasets_dir, settings.models_dir)
+    written = csv_written.of(said)
     with _told(settings):
         source = sources.resolve(dataset_path, [str(root) for root in roots])
         if source.format == "csv":
             for file in source.files:
-                header = csv_files.columns_of(file, separator)
+                header = csv_files.columns_of(file, written)
                 for column, origin in columns.items():
                     sources.require_column(column, header, origin, str(file))
 
@@ -59,7 +64,8 @@ def check_csv(parameters: dict[str, Any], settings: Settings) -> None:
         head = csv_files.read_head(path, compression)
         if head is None:
             return
-        file = csv_files.look(path, parameters["separator"], compression, head)
+        begin = csv_files.beginning(path, csv_written.of(parameters), head)
+        file = csv_files.look(path, compression, begin)
         for name in parameters["schema"]:
             sources.require_column(name, file.columns, "transformations.schema", str(path))
         known = list(file.columns)
@@ -101,8 +107,8 @@ def check_sources(parameters: dict[str, Any], settings: Settings) -> None:
                 if head is None:
                     whole = False
                     continue
-                separator = parameters["separator"]
-                columns = csv_files.look(file, separator, compression, head).columns
+                begin = csv_files.beginning(file, csv_written.of(parameters), head)
+                columns = csv_files.look(file, compression, begin).columns
                 found |= dict.fromkeys(columns)
                 for column, origin in needed.items():
                     sources.require_column(column, columns, origin, str(file))

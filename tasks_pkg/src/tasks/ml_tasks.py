@@ -4,6 +4,7 @@ from typing import Annotated, Any, cast
 
 from tasks import datasets, predictions, registered
 from tasks.contracts import Shape, Untyped, validated
+from tasks.csv_arguments import csv_arguments, csv_written
 from tasks.orchestration import ray_task, run_job, tried_again
 from tasks.schemas_data import Separator
 from tasks.schemas_ml import (
@@ -47,20 +48,22 @@ def distributed_training(
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
     """
     config = model_config_from(model_config)
-    datasets.check(dataset_path, _wanted(config, "model_config"), get_settings(), config.separator)
+    datasets.check(dataset_path, _wanted(config, "model_config"), get_settings(), config.written())
     result = run_job(self, "train", config.parameters(dataset_path))
     return cast("TrainingResult", result)
 
 
 @ray_task("tasks.ml_tasks.batch_predictions")
 @validated
+@csv_arguments("schema")
 def batch_predictions(  # noqa: PLR0913, PLR0917 - what callers may name
     self: Untyped,
     model_path: str,
     data_batches: str | list[Any],
     id_column: str | None = None,
     missing: list[str] | None = None,
-    separator: Separator = ",",
+    separator: Separator | None = None,
+    **csv: Untyped,
 ) -> PredictionResult:
     """Predict rows with a model that ``distributed_training`` made, on a pool of Ray Data actors.
 
@@ -75,8 +78,11 @@ def batch_predictions(  # noqa: PLR0913, PLR0917 - what callers may name
             columns. A path is what ``dataset_path`` of ``distributed_training`` is.
         id_column: the column whose values identify rows in the output; must differ in every
             row. By default rows are numbered from 0.
-        missing: what stands for a missing value in CSV, quoted or not.
-        separator: the character between fields in CSV.
+        missing: what stands for a missing value in CSV, quoted or not; by default as in the
+            model's training.
+        separator: the character between fields in CSV; by default it is detected.
+        csv: how else CSV is written, see :class:`tasks.schemas_data.CsvWritten`; by default as in
+            the model's training.
 
     Returns:
         See :class:`tasks.schemas_ml.PredictionResult`.
@@ -84,11 +90,11 @@ def batch_predictions(  # noqa: PLR0913, PLR0917 - what callers may name
     Raises:
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
     """
-    predictions.check(model_path, data_batches, id_column, get_settings(), separator)
+    said = {"missing": missing, "separator": separator, **csv}
+    said = csv_written("batch_predictions", said)
+    predictions.check(model_path, data_batches, id_column, get_settings(), said)
     parameters = {"model_path": model_path, "data_batches": data_batches, "id_column": id_column}
-    parameters |= {} if missing is None else {"missing": missing}
-    parameters |= {} if separator == "," else {"separator": separator}
-    return cast("PredictionResult", run_job(self, "predict", parameters))
+    return cast("PredictionResult", run_job(self, "predict", {**parameters, **said}))
 
 
 @ray_task("tasks.ml_tasks.hyperparameter_search")
@@ -120,7 +126,7 @@ def hyperparameter_search(
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
     """
     config, tried = search_from(param_grid, search_config or {})
-    datasets.check(dataset_path, _wanted(config, "search_config"), get_settings(), config.separator)
+    datasets.check(dataset_path, _wanted(config, "search_config"), get_settings(), config.written())
     parameters = {**config.parameters(dataset_path), **tried}
     return cast("SearchResult", run_job(self, "search", parameters))
 

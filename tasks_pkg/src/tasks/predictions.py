@@ -1,9 +1,10 @@
 """What can be told of a request for predictions before a Ray job is started for it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import batches, csv_files, signature, sources
+from tasks.ray_jobs import batches, csv_files, csv_written, signature, sources
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.settings import Settings
 
@@ -13,7 +14,7 @@ def check(
     data_batches: str | list[Any],
     id_column: str | None,
     settings: Settings,
-    separator: str = ",",
+    said: Mapping[str, Any],
 ) -> None:
     """Refuse a model and rows that do not go together, as far as this host can see.
 
@@ -26,7 +27,7 @@ def check(
         data_batches: as the caller gave them, see :mod:`tasks.ray_jobs.batches`.
         id_column: must be in every batch.
         settings: for the allowed roots.
-        separator: the character between fields in CSV.
+        said: what the caller said of how CSV is written, by argument.
 
     Raises:
         InvalidArgumentsError: names the value, where it came from, and the way out.
@@ -37,10 +38,11 @@ def check(
         if not all(root.is_dir() and any(root.iterdir()) for root in roots):
             return
         model = signature.find(model_path, str(settings.models_dir))
+        written = csv_written.of(signature.written(model, said))
         for path in files:
             source = sources.resolve(path, [str(root) for root in roots], "data_batches")
             for file in source.files if source.format == "csv" else ():
-                header = csv_files.columns_of(file, separator)
+                header = csv_files.columns_of(file, written)
                 signature.require_columns(model, header, str(file))
                 if id_column is not None:
                     sources.require_column(id_column, header, "id_column", str(file))

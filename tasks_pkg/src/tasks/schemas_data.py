@@ -1,7 +1,8 @@
 """What the data tasks take and give: names, units, bounds."""
 
+import itertools
 import re
-from typing import Annotated, Any, Literal, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -9,10 +10,11 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    model_validator,
 )
 
 from tasks.contracts import InvalidArgumentsError, distinct, wrong
-from tasks.ray_jobs import csv_files
+from tasks.ray_jobs import csv_files, csv_written
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.ray_jobs.sources import is_pattern
 
@@ -36,6 +38,33 @@ def _one_sign(value: str) -> str:
     return value
 
 
+def _sign(value: str) -> str:
+    if not re.fullmatch(r"[!-~]", value) or value.isalnum():
+        message = "must be one ASCII character that is no letter, digit or blank"
+        raise ValueError(message)
+    return value
+
+
+def _encoding(value: str) -> str:
+    if not csv_written.is_encoding(value):
+        message = "there is no such encoding of text; try utf-8, utf-16, latin-1, cp1252, gb18030"
+        raise ValueError(message)
+    return value
+
+
+def _line_sign(value: str) -> str:
+    if not value.strip() or re.search(r"[\r\n\0]", value):
+        message = "must be what a line begins with, such as '#'"
+        raise ValueError(message)
+    return value
+
+
+def _date_format(value: str) -> str:
+    if message := csv_written.format_fault(value):
+        raise ValueError(message)
+    return value
+
+
 #: What stands between the fields of a CSV file.
 Separator = Annotated[str, AfterValidator(_one_sign)]
 
@@ -45,13 +74,12 @@ Column = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
 MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null")
 
 Model = TypeVar("Model", bound=BaseModel)
+LineSign = Annotated[str, Field(min_length=1, max_length=20), AfterValidator(_line_sign)]
+DateFormat = Annotated[str, AfterValidator(_date_format)]
 
 
-class Transformations(BaseModel):
-    """``transformations`` of ``process_large_csv``; every key has a default.
-
-    ``filter``, ``new_columns`` and ``num_chunks`` are what callers have always sent.
-    """
+class CsvWritten(BaseModel):
+    """How CSV is written, wherever it is read; every key has a default."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -61,6 +89,58 @@ class Transformations(BaseModel):
         use_attribute_docstrings=True,
     )
 
+    declared: Annotated[dict[Column, Kind], Field(alias="schema")] = {}
+    """Type by column of CSV; others get the narrowest that holds their values as written."""
+    missing: list[str] | None = None
+    """What stands for a missing value in CSV, quoted or not; by default NA, null and the like."""
+    separator: Separator | None = None
+    """The character between fields in CSV; by default detected: a comma, ';', tab or '|'."""
+    encoding: Annotated[str, AfterValidator(_encoding)] | None = None
+    """Of the CSV's text; by default UTF-8, or UTF-16 where a byte order mark says so."""
+    skip_rows: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Lines above the CSV's header that are none of the table."""
+    comment: LineSign | None = None
+    """What a line of CSV begins with that is none of the table, such as '#'."""
+    quote: Annotated[str, AfterValidator(_sign)] | None = '"'
+    """What stands round fields of CSV; null: quotes are part of the values."""
+    escape: Annotated[str, AfterValidator(_sign)] | None = None
+    """What takes the next character's meaning away in CSV; by default a quote is doubled."""
+    decimal: Literal[".", ","] | None = None
+    """The point of the CSV's numbers; by default '.', or ',' where nothing else can be meant."""
+    thousands: Literal[",", ".", " ", "'", "_"] | None = None
+    """What stands between groups of three digits in the CSV's numbers; by default nothing."""
+    date_format: DateFormat | dict[Column, DateFormat] | None = None
+    """Of the CSV's dates, such as '%d.%m.%Y', in all columns or by column; by default ISO 8601."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        signs = {"separator": self.separator, "quote": self.quote, "escape": self.escape}
+        signs = {name: sign for name, sign in signs.items() if sign is not None}
+        for (one, sign), (other, same) in itertools.combinations(signs.items(), 2):
+            if sign == same:
+                message = f"{one} and {other} are both {sign!r}; they must differ"
+                raise ValueError(message)
+        if self.thousands == (self.decimal or "."):
+            message = f"thousands and decimal are both {self.thousands!r}; say both"
+            raise ValueError(message)
+        return self
+
+    def written(self) -> dict[str, Any]:
+        """Give those of a job's parameters that are not as everywhere."""
+        given = {"schema": dict(self.declared), "missing": self.missing}
+        given = {name: value for name, value in given.items() if value not in ({}, None)}
+        defaults = csv_written.DEFAULTS.items()
+        return given | {
+            name: getattr(self, name) for name, value in defaults if getattr(self, name) != value
+        }
+
+
+class Transformations(CsvWritten):
+    """``transformations`` of ``process_large_csv``; every key has a default.
+
+    ``filter``, ``new_columns`` and ``num_chunks`` are what callers have always sent.
+    """
+
     filter: dict[Column, int | float | str] | str | None = None
     """``{column: x}`` keeps rows with column > x (dates as ISO text); or a formula."""
     new_columns: dict[Column, str] = {}
@@ -69,21 +149,19 @@ class Transformations(BaseModel):
     """Ranges that the file is read in; raised where one would be more than 12 MiB."""
     columns: Annotated[list[Column], AfterValidator(distinct)] | None = None
     """The columns to write, in this order; by default all."""
-    declared: Annotated[dict[Column, Kind], Field(alias="schema")] = {}
-    """Type by column; columns that are not named get the narrowest that holds their values."""
     bad_rows: Literal["fail", "reject"] | None = None
     """What to do with a row that does not fit: by default reject where a schema is given."""
-    missing: list[str] = list(MISSING)
-    """What stands for a missing value, quoted or not."""
-    separator: Separator = ","
-    """The character between fields."""
     overwrite: bool = False
     """Whether a file that celray did not write may be replaced by the output."""
 
     def parameters(self, file_path: str, output_path: str) -> dict[str, Any]:
         """Give the parameters of the Ray job."""
+        own = self.model_dump(exclude={*CsvWritten.model_fields})
         return {
-            **self.model_dump(by_alias=True),
+            **own,
+            "schema": dict(self.declared),
+            "missing": list(MISSING) if self.missing is None else self.missing,
+            **self.written(),
             "bad_rows": self.bad_rows or ("reject" if self.declared else "fail"),
             "file_path": file_path,
             "output_path": output_path,

@@ -15,10 +15,10 @@ from pydantic import (
 )
 
 from tasks.contracts import InvalidArgumentsError, wrong
-from tasks.schemas_data import Column, Kind, Separator
+from tasks.schemas_data import CsvWritten
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(CsvWritten):
     """``model_config`` of ``distributed_training``; every key has a default.
 
     ``n_estimators``, ``max_depth`` and ``num_partitions`` are what callers have always sent.
@@ -49,16 +49,10 @@ class ModelConfig(BaseModel):
     """Decides the held-out rows, and XGBoost's own sampling."""
     metric: Literal["accuracy", "f1", "log_loss", "roc_auc", "r2", "rmse", "mae"] | None = None
     """Which held-out metric ``avg_score`` is; by default accuracy or r2."""
-    exclude_columns: list[str] = []
+    exclude_columns: list[str] = []  # noqa: RUF012 - pydantic copies it
     """Columns to leave out, such as identifiers."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,60}$")] | None = None
     """Start of the model's folder name; by default the dataset's name."""
-    declared: Annotated[dict[Column, Kind], Field(alias="schema")] = {}
-    """Type by column of CSV; others get the narrowest that holds their values as written."""
-    missing: list[str] | None = None
-    """What stands for a missing value in CSV, quoted or not; by default NA, null and the like."""
-    separator: Separator = ","
-    """The character between fields in CSV."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
     """Weight of each new tree."""
     subsample: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -74,12 +68,11 @@ class ModelConfig(BaseModel):
 
     def parameters(self, dataset_path: str) -> dict[str, Any]:
         """Give the parameters of the Ray job."""
-        given = self.model_dump(by_alias=True)
-        for name, default in (("schema", {}), ("missing", None), ("separator", ",")):
-            if given[name] == default:  # as in versions that were trained before there were such
-                del given[name]
+        own = self.model_dump(exclude={*CsvWritten.model_fields})
         return {
-            **given,
+            **own,
+            # As in versions that were trained before there were such: only what was given.
+            **self.written(),
             "max_depth": 6 if self.max_depth is None else self.max_depth,
             "dataset_path": dataset_path,
         }
@@ -149,6 +142,8 @@ class PredictionResult(TypedDict):
     manifest_path: str
     num_actors: int
     """Ray Data actors that predicted; 0 where the rows were too few to need them."""
+    warnings: list[str]
+    """What was decided on how CSV is written."""
     reused: bool
     """An identical request had been answered before, and this is its result."""
     ray_submission_id: str

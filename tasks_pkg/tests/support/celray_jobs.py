@@ -1,6 +1,7 @@
 """Every task that runs a job, called on one file: in this process, or wherever a runner says."""
 
 import importlib
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,17 +89,24 @@ class Place:
         found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
         return {str(path) for path in found if not set(path.parts) & set(kept)}
 
-    def arguments(self, task: str, path: str) -> dict[str, Any]:
-        """Give what a task is called with to work on a file, and put it where that needs it."""
-        config = {"n_estimators": 2}
+    def arguments(self, task: str, path: str, **csv: object) -> dict[str, Any]:
+        """Give what a task is called with to work on a file, and put it where that needs it.
+
+        Args:
+            task: the task.
+            path: the file.
+            csv: how it is written, by argument.
+        """
+        config = {"n_estimators": 2, **csv}
         if task == RETRAIN:
             text = f"dataset_path = {_toml(path)}\n[model_config]\nn_estimators = 2\n"
+            text += "".join(f"{name} = {_toml_of(value)}\n" for name, value in csv.items())
             (self.root / "models" / "registry" / "m.toml").write_text(text)
             return {}
         if task == INBOX:
             (self.datasets / "new").mkdir(exist_ok=True)
             shutil.copy(self.datasets / path, self.datasets / "new" / path)
-            return {"settle_seconds": 0.0}
+            return {"settle_seconds": 0.0, **csv}
         given: dict[str, dict[str, Any]] = {
             "distributed_training": {"model_config": config, "dataset_path": path},
             "hyperparameter_search": {
@@ -106,30 +114,37 @@ class Place:
                 "dataset_path": path,
                 "search_config": {**config, "folds": 0},
             },
-            PREDICT: {"model_path": self.model, "data_batches": path},
+            PREDICT: {"model_path": self.model, "data_batches": path, **csv},
             CSV: {
                 "file_path": path,
                 "output_path": "out.parquet",
-                "transformations": {"filter": {"a": 1}},
+                "transformations": {"filter": {"a": 1}, **csv},
             },
             AGGREGATE: {
                 "data_sources": [path],
                 "output_path": "sums.parquet",
                 "group_by": ["b"],
                 "aggregations": {"a": ["sum"]},
+                **csv,
             },
         }
         return given[task]
 
-    def call(self, task: str, path: str) -> dict[str, Any]:
-        """Call a task on a file; give its result."""
+    def call(self, task: str, path: str, **csv: object) -> dict[str, Any]:
+        """Call a task on a file, written so; give its result."""
         self.here.started = False
-        return self.local.run(task, **self.arguments(task, path))  # type: ignore[no-any-return]
+        return self.local.run(task, **self.arguments(task, path, **csv))  # type: ignore[no-any-return]
 
 
 def _toml(text: str) -> str:
     """Write any text as TOML has it."""
     return '"' + "".join(f"\\U{ord(sign):08x}" for sign in text) + '"'
+
+
+def _toml_of(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(k)} = {_toml_of(v)}" for k, v in value.items()) + "}"
+    return _toml(value) if isinstance(value, str) else json.dumps(value)
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def summarise(wanted: Wanted, source: str, path: Path) -> Summary:
         if path.suffix.lower() == ".parquet":
             return _parquet(wanted, source, path)
         file, form = form_of(path, wanted.form)
-        run = FileRun(wanted, source, path, form)
+        run = FileRun(wanted, source, file, form)
         for _ in range(MAX_PASSES):
             for piece in csv_input.pieces(file, RANGE_BYTES, form.byte):
                 run.take(_made(wanted, source, path, run.form, piece))
@@ -166,9 +166,9 @@ def form_of(path: Path, given: Form) -> tuple[csv_files.CsvFile, Form]:
         path: the file.
         given: what the caller said of such files.
     """
-    file, sample = csv_input.begin(path, given.separator, "data_sources")
+    file, sample = csv_input.begin(path, given.written, "data_sources")
     declared = {name: dtype for name, dtype in given.schema.items() if name in file.columns}
-    form = replace(given, schema=declared, declared=frozenset(declared))
+    form = replace(given, schema=declared, declared=frozenset(declared)).of(file.written)
     return file, csv_blocks.fitted(sample, file.columns, form)
 
 
@@ -302,12 +302,13 @@ class FileRun:
     Args:
         wanted: what is asked of the file.
         source: what the caller named.
-        path: the file.
+        file: the file.
         form: what its records seem to look like.
     """
 
-    def __init__(self, wanted: Wanted, source: str, path: Path, form: Form) -> None:
-        self.wanted, self.source, self.path, self.form = wanted, source, path, form
+    def __init__(self, wanted: Wanted, source: str, file: csv_files.CsvFile, form: Form) -> None:
+        self.wanted, self.source, self.path, self.form = wanted, source, file.path, form
+        self.told = csv_notes.of_file(file.path, file.told, wanted.form.written, form.written)
         self._begin()
 
     def _begin(self) -> None:
@@ -348,19 +349,18 @@ class FileRun:
 
     def summary(self) -> Summary:
         """Give the file's summary."""
-        return replace(self.parts.summary(), notes=self.notes.all())
+        return replace(self.parts.summary(), notes=(*self.told, *self.notes.all()))
 
 
 class Ranges(FileRun):
     """One large CSV file, as ranges that are read at once."""
 
-    def __init__(self, wanted: Wanted, source: str, path: Path) -> None:
-        file, form = form_of(path, wanted.form)
-        size = path.stat().st_size
+    def __init__(self, wanted: Wanted, source: str, file: csv_files.CsvFile, form: Form) -> None:
+        size = file.path.stat().st_size
         count = -(-(size - file.data_start) // RANGE_BYTES)
         self.start = file.data_start
         self.bounds = byte_ranges.split(file.data_start, size, count)
-        super().__init__(wanted, source, path, form)
+        super().__init__(wanted, source, file, form)
 
     def _begin(self) -> None:
         super()._begin()
@@ -423,6 +423,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     columns = list(dict.fromkeys(name for summary in sources.values() for name in summary.kinds))
     for name in said.schema:
         require_column(name, columns, "schema", "any of the sources")
+    said.require_formats(columns, "any of the sources")
     for (_, file), known_file in zip(files, taken, strict=True):
         csv_plan.require_unchanged(file, known_file)
     table, mismatches, warnings = _tables(sources, wanted, aggregations)
@@ -479,11 +480,12 @@ def _all(
     """Do all files at once, and what would keep one CPU busy for long in ranges."""
     sizes = [path.stat().st_size for _, path in files]
     longest = max(RANGE_BYTES, sum(sizes) // (SHARES * cluster.cpus()))
-    large = {
-        index: Ranges(wanted, source, path)
-        for index, (source, path) in enumerate(files)
-        if path.suffix.lower() == ".csv" and sizes[index] > longest
-    }
+    large = {}
+    for index, (source, path) in enumerate(files):
+        if path.suffix.lower() == ".csv" and sizes[index] > longest:
+            file, form = form_of(path, wanted.form)
+            if not file.is_stream:
+                large[index] = Ranges(wanted, source, file, form)
     whole = [(index, 0, Item(*file)) for index, file in enumerate(files) if index not in large]
     made: dict[int, Summary] = {}
     waiting, items = dict(large), whole

@@ -20,9 +20,11 @@ from . import one_thread  # noqa: F401 - before polars
 import polars as pl  # isort: skip
 import numpy as np
 
-from . import csv_codes, csv_moments, csv_notes
+from . import csv_codes, csv_moments, csv_notes, csv_numbers
 from .byte_ranges import RECORD_LIMIT_BYTES, SLICE, Piece, last_record, toggles
 from .csv_notes import Note
+from .csv_written import PLAIN, Written, has_time
+from .sources import require_column
 
 #: Types that are tried in this order on a column that was given none.
 INFERRED: tuple[pl.DataType, ...] = (
@@ -83,6 +85,7 @@ class Form:
         declared: columns whose type the caller gave; others are widened when a value needs it.
         missing: what stands for a missing value.
         separator: the character between fields.
+        written: how the rest is written.
         quick: whether to look for what stands for a missing value after parsing, see
             :func:`quick`.
     """
@@ -92,6 +95,17 @@ class Form:
     missing: tuple[str, ...]
     separator: str = ","
     quick: bool = False
+    written: Written = PLAIN
+
+    def of(self, written: Written) -> "Form":
+        """Give the form of files that are written so."""
+        return replace(self, separator=written.separator or ",", written=written)
+
+    def require_formats(self, columns: Sequence[str], where: str) -> None:
+        """Refuse a format of dates of a column that is not there."""
+        if isinstance(self.written.date_format, Mapping):
+            for name in self.written.date_format:
+                require_column(name, columns, "date_format", where)
 
     @property
     def dtypes(self) -> dict[str, pl.DataType]:
@@ -112,28 +126,42 @@ class Form:
         frame = pl.read_csv(
             data,
             has_header=False,
-            schema=_read(schema),
+            schema=self._read(schema),
             separator=self.separator,
             null_values=list(self.missing),
             empty_string_is_null="" in self.missing,
             ignore_errors=lenient,
         )
-        return self._with_moments(frame, schema, lenient=lenient)
+        return self._with_values(frame, schema, lenient=lenient)
 
-    def _with_moments(
+    def _read(self, schema: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
+        """Give the types as which polars reads columns: text, where it reads them otherwise."""
+        local = self.written.is_local
+        return {
+            name: pl.String()
+            if dtype.is_temporal() or (local and _parsed(dtype).is_numeric())
+            else _parsed(dtype)
+            for name, dtype in schema.items()
+        }
+
+    def _with_values(
         self, frame: pl.DataFrame, schema: Mapping[str, pl.DataType], *, lenient: bool = False
     ) -> pl.DataFrame:
-        """Give a table that was read by :func:`_read` its dates and times.
+        """Give a table that was read as :meth:`_read` says its dates, times and local numbers.
 
         Raises:
             ComputeError: a value is none, and it is not to be lenient.
         """
         made = []
         for name, dtype in schema.items():
-            if not dtype.is_temporal():
+            if frame.schema[name] != pl.String or dtype == pl.String:
                 continue
             text = frame[name]
-            if dtype == pl.Date:
+            if not dtype.is_temporal():
+                values = csv_numbers.numbers(text, _parsed(dtype), self.written)
+            elif (format_ := self.written.format_of(name)) is not None:
+                values = csv_moments.formatted(text, format_, _parsed(dtype))
+            elif dtype == pl.Date:
                 values = csv_moments.dates(text)
             else:
                 zone = None if name in self.declared else dtype == csv_moments.ZONED
@@ -162,11 +190,11 @@ class Form:
             frame = pl.read_csv(
                 data,
                 has_header=False,
-                schema=_read(self.schema),
+                schema=self._read(self.schema),
                 separator=self.separator,
                 empty_string_is_null="" in self.missing,
             )
-            frame = self._with_moments(frame, self.schema)
+            frame = self._with_values(frame, self.schema)
         except pl.exceptions.PolarsError:
             return None
         numbers = [name for name, dtype in frame.schema.items() if dtype == pl.Float64]
@@ -189,11 +217,6 @@ def _parsed(dtype: pl.DataType) -> pl.DataType:
     if dtype == pl.Null:
         return pl.Int64()
     return csv_moments.NAIVE if dtype == csv_moments.ZONED else dtype
-
-
-def _read(schema: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
-    """Give the types as which polars reads columns: dates and times as text."""
-    return {n: pl.String() if t.is_temporal() else _parsed(t) for n, t in schema.items()}
 
 
 def _holds(text: pl.Series, words: Sequence[str]) -> bool:
@@ -246,7 +269,7 @@ def parse(piece: Piece, form: Form, *, strict: bool = False) -> Block:
         else:
             if _is_whole(frame, piece, form):
                 needed = _rewritten(frame, piece.data, form)
-                noted = [] if needed else list(csv_notes.notes(frame, form.declared))
+                noted = [] if needed else list(csv_notes.notes(frame, form.declared, form.written))
                 return Block(frame, frame.height, needed=needed, notes=noted)
     return _parse_slowly(piece.data, form, strict=strict)
 
@@ -331,7 +354,7 @@ def _parse_slowly(data: bytes, form: Form, *, strict: bool = False) -> Block:
 
 def _noted(frame: pl.DataFrame, form: Form, numbers: Sequence[int]) -> list[Note]:
     """Give what is to be known, by the numbers of the records that became the table's rows."""
-    found = csv_notes.notes(frame, form.declared)
+    found = csv_notes.notes(frame, form.declared, form.written)
     return [replace(note, row=numbers[note.row]) for note in found]
 
 
@@ -398,15 +421,22 @@ def _rewritten(
     powers = any((frame[name] == frame[name].floor()).any() for name in fractions)
     large = {name for name in fractions if _is_large(frame[name])}
     if isinstance(source, bytes):
-        if not large and not csv_codes.may_hold(source, form.byte, frame, powers=powers):
+        closely = large or form.written.is_local
+        if not closely and not csv_codes.may_hold(source, form.byte, frame, powers=powers):
             return {}
         source = form.read(source, dict.fromkeys(form.schema, pl.String()))
+    texts = {name: _plain(source[name], form) for name in guessed}
     return {
         name: pl.String()
         for name in guessed
-        if csv_codes.any_code(source[name], frame[name])
-        or (name in large and _loses_digits(source[name]))
+        if csv_codes.any_code(texts[name], frame[name])
+        or (name in large and _loses_digits(texts[name]))
     }
+
+
+def _plain(text: pl.Series, form: Form) -> pl.Series:
+    """Give numbers as programs write them."""
+    return csv_numbers.plain(text, form.written) if form.written.is_local else text
 
 
 def _is_large(numbers: pl.Series) -> bool:
@@ -427,18 +457,27 @@ def narrowest(text: pl.Series, form: Form) -> pl.DataType:
     if values.is_empty():
         return pl.Null()
     column = _one_column(values)
-    plain = Form({}, frozenset(), ())
+    format_ = form.written.format_of(text.name)
+    if format_ is not None:
+        dtype: pl.DataType = csv_moments.NAIVE if has_time(format_) else pl.Date()
+        if not csv_moments.formatted(values, format_, dtype).null_count():
+            return dtype
+    written = replace(form.written, date_format=None)
+    plain = Form({}, frozenset(), (), written=written)
     for dtype in INFERRED:
-        if dtype.is_temporal() and not values.str.contains(f"^{csv_moments.DATE}").all():
+        if dtype.is_temporal() and (
+            format_ is not None or not values.str.contains(f"^{csv_moments.DATE}").all()
+        ):
             continue  # at once: what is below needs some MiB for it
         try:
             frame = plain.read(column, {form.separator: dtype})
         except pl.exceptions.PolarsError:
             continue
         numbers = frame.to_series()
-        if dtype.is_numeric() and csv_codes.any_code(values, numbers):
+        digits = _plain(values, form) if dtype.is_numeric() else values
+        if dtype.is_numeric() and csv_codes.any_code(digits, numbers):
             continue
-        if dtype == pl.Float64 and _is_large(numbers) and _loses_digits(values):
+        if dtype == pl.Float64 and _is_large(numbers) and _loses_digits(digits):
             continue
         if not numbers.null_count():
             return dtype
@@ -478,6 +517,20 @@ def _no_word_is_a_value(form: Form) -> bool:
 
 
 def fitted(sample: bytes, columns: Sequence[str], form: Form) -> Form:
+    """Give ``form`` with types, as :func:`_fitted` does, and the point of numbers.
+
+    A comma is one only where the caller has not said otherwise, no comma separates fields, and
+    every value of a column that has one can be nothing else than a number so written.
+    """
+    found = _fitted(sample, columns, form)
+    if form.written.decimal is not None or form.separator == "," or form.written.thousands:
+        return found
+    if not csv_numbers.has_decimal_comma(_text(sample, columns, form), found.schema):
+        return found
+    return _fitted(sample, columns, replace(form, written=replace(form.written, decimal=",")))
+
+
+def _fitted(sample: bytes, columns: Sequence[str], form: Form) -> Form:
     """Give ``form`` with the types of all columns, and with how to parse them, as records show.
 
     No worker has anything to do meanwhile, so that the types which a few records show are held

@@ -13,11 +13,12 @@ import os
 import stat
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from . import csv_nature, sources
+from . import csv_nature, csv_recoding, csv_written, sources
+from .csv_written import PLAIN, Written
 from .expressions import Formula, parse
 from .paths import inside, require_apart
 from .protocol import InputProblemError
@@ -51,13 +52,46 @@ class CsvFile:
         path: the file.
         compression: told by its suffix.
         columns: the names in its header.
-        data_start: offset of the first byte behind the header, in the uncompressed text.
+        data_start: offset of the first byte behind the header, in the text that is read.
+        written: how it is written, the separator included.
+        told: what of that was detected, for the caller; empty where nothing was.
     """
 
     path: Path
     compression: Compression
     columns: tuple[str, ...]
     data_start: int
+    written: Written
+    told: tuple[str, ...] = ()
+
+    @property
+    def separator(self) -> str:
+        """Give the character between fields."""
+        return self.written.separator or ","
+
+    @property
+    def is_stream(self) -> bool:
+        """Say whether it can only be read from its beginning."""
+        return self.compression != "none" or self.written.is_recoded
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The beginning of a file's text, as it is read.
+
+    Attributes:
+        head: the bytes, in UTF-8.
+        start: where the header begins in them.
+        whole: whether that is all of the file.
+        written: how the file is written, the separator included.
+        told: see :class:`CsvFile`.
+    """
+
+    head: bytes
+    start: int
+    whole: bool
+    written: Written
+    told: tuple[str, ...]
 
 
 def input_file(path_text: str, parameter: str, roots: Sequence[str]) -> Path:
@@ -170,54 +204,108 @@ def uncompressed(path: Path) -> Path:
     return path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
 
 
-def look(path: Path, separator: str, compression: Compression, head: bytes) -> CsvFile:
-    """Read the header from a file's first :data:`HEADER_LIMIT_BYTES`, uncompressed.
+def beginning(path: Path, written: Written, raw: bytes) -> Beginning:
+    """Tell how a file is written from its first :data:`HEADER_LIMIT_BYTES`, unpacked.
+
+    Args:
+        path: for errors.
+        written: what the caller said.
+        raw: the bytes.
+
+    Raises:
+        InputProblemError: it is no text, or not in the encoding that was said; or its separator
+            is not clear.
+    """
+    whole = len(raw) < HEADER_LIMIT_BYTES
+    told: list[str] = []
+    if written.encoding is None and raw[:2] in csv_written.UTF16_MARKS:
+        written = replace(written, encoding="utf-16")
+        told.append("encoding 'utf-16'")
+    if csv_written.is_utf8(written.encoding):
+        csv_nature.require_no_archive(path, raw)
+    elif (said := _utf8_all_the_same(raw, str(written.encoding))) is not None:
+        told.append(said)
+    head, start = raw, 3 if raw.startswith(codecs.BOM_UTF8) else 0
+    if written.is_recoded:
+        blocks = csv_recoding.recoded(path, [raw], written, whole=whole, requoted=False)
+        head, start = b"".join(blocks), 0
+    else:
+        for _ in range(written.skip_rows):
+            start = head.find(b"\n", start) + 1 or len(head)
+    csv_nature.require_text(path, head[start:])
+    written, separator = csv_written.detected(
+        path, head[start : start + NATURE_BYTES], written, whole=len(head) - start <= NATURE_BYTES
+    )
+    told += [separator] if separator else []
+    if written.quote != '"' or written.escape:
+        head = b"".join(csv_recoding.recoded(path, [raw], written, whole=whole))
+    return Beginning(head, start, whole, written, tuple(told))
+
+
+def _utf8_all_the_same(raw: bytes, encoding: str) -> str | None:
+    """Say that a file seems to be UTF-8, though another encoding was said, if it does."""
+    if raw.isascii() or b"\0" in raw:
+        return None
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(raw)
+    except UnicodeDecodeError:
+        return None
+    return f"encoding {encoding!r}, as was said, though its beginning is UTF-8"
+
+
+def look(path: Path, compression: Compression, begin: Beginning) -> CsvFile:
+    """Read the header of a file.
 
     Raises:
         InputProblemError: no table (:mod:`csv_nature`), no text in UTF-8, no header line, no row
             behind it, or a repeated column.
     """
-    csv_nature.require_csv(path, head)
-    if head[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+    head, start, written = begin.head, begin.start, begin.written
+    separator = written.separator or ","
+    if not head[start:].strip() and written.skip_rows:
         raise InputProblemError(
-            "file_encoding", f"{path} is UTF-16.", "Convert it: iconv -f utf-16 -t utf-8."
+            "file_empty",
+            f"{path} has no line behind the first {written.skip_rows}.",
+            "skip_rows is the number of lines above the header.",
         )
-    start = 3 if head.startswith(b"\xef\xbb\xbf") else 0
-    end = _header_end(path, head, start)
+    end = _header_end(path, head, start, whole=begin.whole)
     if b"\0" in head[:end]:
         raise InputProblemError(
             "file_damaged",
             f"{path}, header: a NUL byte; it is not a CSV file.",
-            "Export it again as plain text.",
+            "Export it again as plain text; if it is UTF-16, say so: encoding 'utf-16-le'.",
         )
     text = _decoded(path, head[start:end])
     csv.field_size_limit(max(csv.field_size_limit(), HEADER_LIMIT_BYTES))
     fields = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
     if not any(field.strip() for field in fields):
         raise InputProblemError(
-            "file_empty", f"{path} has no header line.", "The first line names the columns."
+            "file_empty",
+            f"{path} has no header line.",
+            "The first line names the columns; lines above it: skip_rows.",
         )
-    begin = text + head[end : end + NATURE_BYTES].decode(errors="replace")
-    csv_nature.require_table(path, begin, fields, separator)
+    beyond = head[end : end + NATURE_BYTES].decode(errors="replace")
+    csv_nature.require_table(path, text + beyond, fields, written)
     # What pandas writes for its index has no name.
     names = [name or f"column_{number}" for number, name in enumerate(fields, 1)]
     require_distinct(path, names)
-    if len(head) < HEADER_LIMIT_BYTES and not head[end:].strip():
+    if begin.whole and not head[end:].strip():
         raise InputProblemError(
             "file_empty", f"{path} has a header and no rows.", "Check how it was exported."
         )
-    return CsvFile(path, compression, tuple(names), end)
+    return CsvFile(path, compression, tuple(names), end, written, begin.told)
 
 
-def columns_of(path: Path, separator: str = ",") -> list[str]:
+def columns_of(path: Path, written: Written = PLAIN) -> list[str]:
     """Give the columns of a CSV file that must be sound, as far as its beginning shows it.
 
     Raises:
-        InputProblemError: see :func:`look` and :func:`require_text`.
+        InputProblemError: see :func:`beginning`, :func:`look` and :func:`require_text`.
     """
-    head = read_head(path, "none") or b""
-    file = look(path, separator, "none", head)
-    require_text(path, [head], whole=len(head) < HEADER_LIMIT_BYTES)
+    raw = read_head(path, "none") or b""
+    begin = beginning(path, written, raw)
+    file = look(path, "none", begin)
+    require_text(path, [begin.head], whole=begin.whole)
     return list(file.columns)
 
 
@@ -258,11 +346,11 @@ def _not_text(where: str, byte: int) -> InputProblemError:
     return InputProblemError(
         "file_encoding",
         f"{where}: byte 0x{byte:02x} is not UTF-8.",
-        "Convert the file: iconv -f <its encoding> -t utf-8.",
+        "Say its encoding, such as encoding 'cp1252' (Windows) or 'latin-1', or correct it.",
     )
 
 
-def _header_end(path: Path, head: bytes, start: int) -> int:
+def _header_end(path: Path, head: bytes, start: int, *, whole: bool) -> int:
     """Find the first newline outside quotes."""
     end = start
     while True:
@@ -272,7 +360,7 @@ def _header_end(path: Path, head: bytes, start: int) -> int:
         if head.count(b'"', start, at) % 2 == 0:
             return at + 1
         end = at + 1
-    if len(head) >= HEADER_LIMIT_BYTES:
+    if not whole:
         raise InputProblemError(
             "file_damaged",
             f"{path} has no line end in its first {HEADER_LIMIT_BYTES >> 20} MiB.",

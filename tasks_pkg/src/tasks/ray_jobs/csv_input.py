@@ -4,12 +4,14 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from . import byte_ranges, csv_files
+from . import byte_ranges, csv_files, csv_recoding
 from .byte_ranges import Piece
 from .csv_files import CsvFile
+from .csv_written import Written
 from .protocol import InputProblemError
 
 #: Bytes of a file, uncompressed, that decide the types of its columns.
@@ -19,7 +21,7 @@ SAMPLE_POINTS, POINT_BYTES = 16, 32 << 10
 
 
 @contextmanager
-def opened(path: Path, compression: csv_files.Compression) -> Iterator[BinaryIO]:
+def unpacked(path: Path, compression: csv_files.Compression) -> Iterator[BinaryIO]:
     """Open a file's uncompressed text.
 
     Raises:
@@ -43,34 +45,51 @@ def opened(path: Path, compression: csv_files.Compression) -> Iterator[BinaryIO]
         ) from None
 
 
-def begin(path: Path, separator: str, parameter: str) -> tuple[CsvFile, bytes]:
+@contextmanager
+def opened(file: CsvFile) -> Iterator[BinaryIO]:
+    """Open a file's text as all readers read it.
+
+    Raises:
+        InputProblemError: see :func:`unpacked` and :func:`csv_recoding.recoded`.
+    """
+    with unpacked(file.path, file.compression) as stream:
+        if not file.written.is_recoded:
+            yield stream
+            return
+        blocks = iter(partial(stream.read, csv_recoding.BLOCK_BYTES), b"")
+        recoded = csv_recoding.recoded(file.path, blocks, file.written)
+        yield cast("BinaryIO", csv_recoding.Recoded(recoded))
+
+
+def begin(path: Path, written: Written, parameter: str) -> tuple[CsvFile, bytes]:
     """Give what a file's first bytes show, and records that show the types of its columns.
 
     Args:
         path: the file.
-        separator: the character between fields.
+        written: how it is written, as far as the caller said it.
         parameter: what errors call the path.
 
     Raises:
-        InputProblemError: see :func:`csv_files.look`.
+        InputProblemError: see :func:`csv_files.beginning` and :func:`csv_files.look`.
     """
     compression = csv_files.compression_of(path, parameter)
-    head = csv_files.read_head(path, compression)
-    if head is None:
-        with opened(path, compression) as stream:
-            head = stream.read(csv_files.HEADER_LIMIT_BYTES)
-    file = csv_files.look(path, separator, compression, head)
-    return file, _sample(file, separator, head)
+    raw = csv_files.read_head(path, compression)
+    if raw is None:
+        with unpacked(path, compression) as stream:
+            raw = stream.read(csv_files.HEADER_LIMIT_BYTES)
+    begin = csv_files.beginning(path, written, raw)
+    file = csv_files.look(path, compression, begin)
+    return file, _sample(file, begin.head)
 
 
-def _sample(file: CsvFile, separator: str, head: bytes) -> bytes:
+def _sample(file: CsvFile, head: bytes) -> bytes:
     """Give whole records from all over the file, or from its beginning where it is compressed."""
-    byte = ord(separator)
+    byte = ord(file.separator)
     records = head[file.data_start : SAMPLE_BYTES]
     marks, _ = byte_ranges.toggles(records, byte)
     if len(head) >= SAMPLE_BYTES:  # its last record is cut
         records = records[: byte_ranges.last_record(records, marks)]
-    if file.compression != "none":
+    if file.is_stream:
         return records
     size = file.path.stat().st_size
     if size <= SAMPLE_BYTES:
@@ -93,7 +112,7 @@ def pieces(file: CsvFile, length: int, separator: int) -> Iterator[Piece]:
     Raises:
         InputProblemError: a record is too long, or the file cannot be decompressed.
     """
-    with opened(file.path, file.compression) as stream:
+    with opened(file) as stream:
         missing = file.data_start
         while missing and (block := stream.read(min(missing, 1 << 20))):
             missing -= len(block)

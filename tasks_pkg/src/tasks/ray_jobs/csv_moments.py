@@ -10,6 +10,8 @@ import polars as pl  # isort: skip
 import numpy as np
 from numpy.typing import NDArray
 
+from . import csv_written
+
 #: Moments of which none says its zone, and those of which each does. As values both are the former.
 NAIVE, ZONED = pl.Datetime("us"), pl.Datetime("us", "UTC")
 
@@ -95,6 +97,22 @@ def moments(text: pl.Series, zone: bool | None = None) -> pl.Series:
     if zone is not None:
         moment = pl.when(pl.col("zone").is_not_null() == zone).then(moment)
     return found.select(moment.alias(text.name)).collect().to_series()
+
+
+def formatted(text: pl.Series, form: str, dtype: pl.DataType) -> pl.Series:
+    """Read dates and times of a format; what is none is missing.
+
+    Args:
+        text: the values.
+        form: as of ``strptime``, see :data:`csv_written.DIRECTIVES`.
+        dtype: dates, or moments, to which a date is its midnight; a moment is a date only then.
+    """
+    fits = text.str.contains(csv_written.pattern_of(form))
+    own = text.str.to_datetime if csv_written.has_time(form) else text.str.to_date
+    found = own(form, strict=False).cast(NAIVE)
+    if dtype == pl.Date:
+        fits &= found.dt.truncate("1d") == found
+    return found.zip_with(fits.fill_null(value=False), found.clear(len(found))).cast(dtype)
 
 
 def _seconds(text: pl.Series) -> pl.Series:

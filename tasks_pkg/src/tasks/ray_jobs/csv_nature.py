@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from .csv_written import SEPARATORS, Written, first_records
 from .protocol import InputProblemError
 
 #: What files begin with, and what they are.
@@ -36,30 +37,44 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 _MARKUP = re.compile(rb"\s*<(?:!doctype\b|html\b|head\b|body\b|\?xml\b|!--)", re.IGNORECASE)
 _SEP = re.compile(rb'\s*"?sep=(.)"?\s*\r?\n', re.IGNORECASE)
 
-#: Characters that separate fields elsewhere, and how to call them.
-SEPARATORS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
 #: Lines that are looked at, and the share of them that must agree.
 _LINES, _SHARE = 200, 0.9
 #: So many columns of which the first alone has a name are a title above the header.
 _TITLE_COLUMNS = 3
 
 
-def require_csv(path: Path, head: bytes) -> None:
-    """Refuse what is no CSV file by its beginning.
+def require_no_archive(path: Path, raw: bytes) -> None:
+    """Refuse what is of another format by its first bytes.
 
     Args:
         path: for errors.
-        head: the file's first bytes, unpacked if its name says that it is packed.
+        raw: the file's first bytes, unpacked if its name says that it is packed.
 
     Raises:
         InputProblemError: names what it is, and the way out.
     """
-    what, hint = _nature(head)
+    _refuse(path, *_binary(raw))
+
+
+def require_text(path: Path, text: bytes) -> None:
+    """Refuse text that is no CSV file by its beginning.
+
+    Args:
+        path: for errors.
+        text: the file's first bytes, in UTF-8.
+
+    Raises:
+        InputProblemError: names what it is, and the way out.
+    """
+    _refuse(path, *_text(text))
+
+
+def _refuse(path: Path, what: str, hint: str) -> None:
     if what:
         raise InputProblemError("file_format", f"{path} is no CSV file but {what}.", hint)
 
 
-def _nature(head: bytes) -> tuple[str, str]:
+def _binary(head: bytes) -> tuple[str, str]:
     for magic, what in _MAGIC.items():
         # Letters alone may begin a header.
         if head.startswith(magic) and (not magic.isalnum() or not _is_text(head)):
@@ -68,7 +83,7 @@ def _nature(head: bytes) -> tuple[str, str]:
         if b"xl/" in head or b"[Content_Types].xml" in head:
             return "an Excel workbook (.xlsx)", "Export the sheet as CSV."
         return "a zip archive", "Unpack it."
-    return _text(head.removeprefix(b"\xef\xbb\xbf"))
+    return "", ""
 
 
 def _text(start: bytes) -> tuple[str, str]:
@@ -85,7 +100,7 @@ def _text(start: bytes) -> tuple[str, str]:
         sign = found[1].decode(errors="replace")
         return (
             f"one for Excel, whose first line says sep={sign}",
-            "Remove that line, and tell the separator where it is no comma.",
+            f"Say so: skip_rows 1 and separator {sign!r}. Or remove that line.",
         )
     return _json(start)
 
@@ -109,28 +124,69 @@ def _json(start: bytes) -> tuple[str, str]:
     return ("JSON lines" if isinstance(value, dict) else "JSON"), hint
 
 
-def require_table(path: Path, text: str, columns: Sequence[str], separator: str) -> None:
+def require_table(path: Path, text: str, columns: Sequence[str], written: Written) -> None:
     """Refuse text of which the header, so read, does not name the columns of a table.
 
     Args:
         path: for errors.
         text: the file's beginning, header included.
         columns: the names in the header, empty where it has none.
-        separator: the character between fields.
+        written: how the file is written, the separator included.
 
     Raises:
         InputProblemError: the lines hold another separator; the columns are of fixed width; or a
             title stands above the header.
     """
+    separator = written.separator or ","
     if len(columns) == 1:
         _require_one_column(path, text, separator)
     title, *others = columns
-    if len(columns) >= _TITLE_COLUMNS and title.strip() and not any(map(str.strip, others)):
+    is_title = len(columns) >= _TITLE_COLUMNS and title.strip() and not any(map(str.strip, others))
+    for sign in (separator, *SEPARATORS) if is_title or len(columns) == 1 else ():
+        # A column of text may hold a sign in most of its values, but not as often in each.
+        least = len(columns) if sign == separator else _TITLE_COLUMNS
+        if at := _header_at(text, sign, least):
+            lines = written.skip_rows + at
+            other = "" if sign == separator else f" and separator {sign!r}"
+            comment = f", or comment {title[0]!r}" if title[:1] in {"#", "%"} else ""
+            raise InputProblemError(
+                "header_missing",
+                f"{path}: the first line names one column, {title[:60]!r}, and what stands below"
+                " is wider.",
+                f"If the header is line {lines + 1}, say skip_rows {lines}{other}{comment}.",
+            )
+    if is_title:
         raise InputProblemError(
             "header_missing",
             f"{path}: the first line names one column of {len(columns)}, {title[:60]!r}.",
-            "If it is a title, remove what stands above the header; else name the other columns.",
+            "If it is a title, say how many lines stand above the header (skip_rows); else name"
+            " the other columns.",
         )
+
+
+def _header_at(text: str, sign: str, least: int) -> int:
+    """Give the number of lines above what seems to be the header of a table; 0 where there is none.
+
+    It is the first of nearly all records that are as wide as the last, and has all names.
+    """
+    lines = text.splitlines()[:_LINES]
+    if len(lines) == _LINES or not text.endswith("\n"):
+        lines = lines[:-1]
+    plain = Written()
+    widths = {}
+    for number, line in enumerate(lines):
+        (record,) = first_records(line, sign, plain, whole=True) or ([],)
+        widths[number] = record
+    wide = max((len(record) for record in widths.values()), default=0)
+    if wide < max(2, least):
+        return 0
+    table = [number for number, record in widths.items() if len(record) == wide]
+    named = [number for number in table if all(map(str.strip, widths[number]))]
+    if not named or named[0] == 0:
+        return 0
+    below = [number for number in table if number > named[0]]
+    filled = [n for n, record in widths.items() if n > named[0] and record]
+    return named[0] if len(below) > 1 and len(below) >= _SHARE * len(filled) else 0
 
 
 def _require_one_column(path: Path, text: str, separator: str) -> None:

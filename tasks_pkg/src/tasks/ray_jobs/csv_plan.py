@@ -10,7 +10,7 @@ from . import one_thread  # noqa: F401 - before polars
 
 import polars as pl  # isort: skip
 
-from . import csv_blocks, csv_files, formula_engine
+from . import csv_blocks, csv_files, csv_written, formula_engine
 from .csv_blocks import Form
 from .csv_files import CsvFile, derived, filters
 from .expressions import Formula, Kind
@@ -109,9 +109,8 @@ def make(file: CsvFile, parameters: Mapping[str, Any], folder: Path, sample: byt
     """
     for name in parameters["schema"]:
         require_column(name, file.columns, "transformations.schema", str(file.path))
-    declared = {name: formula_engine.DTYPES[kind] for name, kind in parameters["schema"].items()}
-    missing = tuple(parameters["missing"])
-    form = Form(declared, frozenset(declared), missing, parameters["separator"])
+    form = said(parameters).of(file.written)
+    form.require_formats(file.columns, str(file.path))
     plan = Plan(
         path=file.path,
         form=csv_blocks.fitted(sample, file.columns, form),
@@ -130,13 +129,13 @@ def said(parameters: Mapping[str, Any]) -> Form:
     """Give what a caller said of how CSV is written; what he did not say is as everywhere.
 
     Args:
-        parameters: of which ``schema``, ``missing`` and ``separator`` count.
+        parameters: of which ``schema``, ``missing`` and those of :class:`Written` count.
     """
     schema = parameters.get("schema") or {}
     declared = {name: formula_engine.DTYPES[kind] for name, kind in schema.items()}
     missing = parameters.get("missing")
     words = csv_files.MISSING if missing is None else tuple(missing)
-    return Form(declared, frozenset(declared), words, parameters.get("separator") or ",")
+    return Form(declared, frozenset(declared), words).of(csv_written.of(parameters))
 
 
 # -- the input -------------------------------------------------------------------------------------

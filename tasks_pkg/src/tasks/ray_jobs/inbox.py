@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import aggregate, artefacts, claims, csv_files, paths, process_csv
+from . import aggregate, artefacts, claims, csv_files, csv_input, csv_written, paths, process_csv
 from .claims import Inbox
 from .files import sha256, write_json
 from .job import Reporter
@@ -187,6 +187,10 @@ def _process(
 
 def _converted(path: Path, output: Path, request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     """Convert a CSV file as ``process_large_csv`` does, and give its result."""
+    given = csv_written.of(request.parameters)
+    file, _ = csv_input.begin(path, given, "/datasets/new")
+    schema = request.parameters.get("schema") or {}
+    missing = request.parameters.get("missing")
     parameters: dict[str, Any] = {
         "file_path": str(path),
         "output_path": str(output),
@@ -194,11 +198,15 @@ def _converted(path: Path, output: Path, request: JobRequest, reporter: Reporter
         "new_columns": {},
         "num_chunks": None,
         "columns": None,
-        "schema": {},
+        # A delivery has files of many kinds.
+        "schema": {name: kind for name, kind in schema.items() if name in file.columns},
         "bad_rows": "fail",
-        "missing": list(MISSING),
-        "separator": "\t" if csv_files.uncompressed(path).suffix.lower() == ".tsv" else ",",
+        "missing": list(MISSING) if missing is None else missing,
         "overwrite": True,
+        **given.given(),
     }
+    if isinstance(given.date_format, dict):
+        own = {name: form for name, form in given.date_format.items() if name in file.columns}
+        parameters["date_format"] = own
     inner = JobRequest(**{**request.__dict__, "parameters": parameters})
     return process_csv.main(inner, reporter)

@@ -77,8 +77,9 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
 
     words = {column.name: column.categories for column in plan.columns if column.role in _WORDS}
     wanted = parameters["id_column"]
-    said = csv_plan.said(parameters)
-    tables = [_from_files(model, source, words, wanted, said) for source in found]
+    said = csv_plan.said(signature.written(model, parameters))
+    warnings: list[str] = []
+    tables = [_from_files(model, source, words, wanted, said, warnings) for source in found]
     tables += [_from_rows(model, rows, words, wanted)] if rows else []
     ids = _ids([part for part, _ in tables], wanted)
     table = pl.concat([part for _, part in tables], how="vertical_relaxed")
@@ -98,6 +99,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         "predictions_path": str(folder / PREDICTIONS),
         "manifest_path": str(folder / artefacts.MANIFEST),
         "num_actors": actors,
+        "warnings": warnings,
     }
     reporter.progress("saving", 0, 1, str(folder))
     manifest = {
@@ -114,17 +116,18 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     return {**saved, "reused": False}
 
 
-def _from_files(
+def _from_files(  # noqa: PLR0913, PLR0917 - what a file and its reading need
     model: signature.Model,
     source: sources.Source,
     words: Words,
     wanted: str | None,
     said: csv_blocks.Form,
+    warnings: list[str],
 ) -> tuple[pl.Series, pl.DataFrame]:
     text = list(words)
     if wanted is not None and model.types.get(wanted) not in _PARSED:
         text.append(wanted)
-    frame = reading.read(source, text, said=said)
+    frame = reading.read(source, text, warnings, said)
     where = str(source.files[0])
     signature.require_columns(model, frame.columns, where)
     if wanted is not None:

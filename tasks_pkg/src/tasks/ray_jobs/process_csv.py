@@ -12,7 +12,16 @@ from . import one_thread  # noqa: F401 - before polars
 
 import polars as pl  # isort: skip
 
-from . import byte_ranges, cluster, csv_blocks, csv_files, csv_input, csv_notes, csv_plan
+from . import (
+    byte_ranges,
+    cluster,
+    csv_blocks,
+    csv_files,
+    csv_input,
+    csv_notes,
+    csv_plan,
+    csv_written,
+)
 from .byte_ranges import Chain, Piece
 from .csv_notes import Note, Notes
 from .csv_output import Output, write_csv
@@ -160,10 +169,13 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     output.require_allowed(path)
     if (known := output.finished()) is not None:
         return {**known, "reused": True}
-    file, sample = csv_input.begin(path, parameters["separator"], "file_path")
+    file, sample = csv_input.begin(path, csv_written.of(parameters), "file_path")
     with output.folder() as folder:
         plan = csv_plan.make(file, parameters, folder, sample)
-        result = Run(plan, file, output, reporter, parameters["num_chunks"]).run()
+        run = Run(plan, file, output, reporter, parameters["num_chunks"])
+        told = csv_notes.of_file(path, file.told, csv_written.of(parameters), plan.form.written)
+        run.warnings += csv_notes.said(told)
+        result = run.run()
         csv_plan.require_unchanged(path, taken)
         reporter.progress("saving", 0, 1, str(target))
         return {**output.publish(TASK, result, [taken]), "reused": False}
@@ -188,7 +200,7 @@ class Run:
 
     def _ranges(self, cpus: int) -> list[tuple[int, int]]:
         length = self.size - self.file.data_start
-        if self.file.compression != "none" or length <= 0:
+        if self.file.is_stream or length <= 0:
             return []
         count = range_count(length, self.chunks_wanted, cpus)
         if self.chunks_wanted and count > self.chunks_wanted:
@@ -214,7 +226,7 @@ class Run:
         raise RuntimeError(message)
 
     def _items(self) -> Iterator[Item]:
-        if self.file.compression == "none":
+        if not self.file.is_stream:
             for number, bounds in enumerate(self.ranges):
                 yield Item(number, bounds, self.file.data_start if number == 0 else None)
             return

@@ -201,11 +201,12 @@ def _read_csv(
     file: Path, text: Collection[str], said: Form, noted: list[Note] | None = None
 ) -> pl.DataFrame:
     """Read a file with the reader of ``process_large_csv``: the same rows, the same values."""
-    head, sample = csv_input.begin(file, said.separator, "dataset_path")
+    head, sample = csv_input.begin(file, said.written, "dataset_path")
     for name in said.schema:
         require_column(name, head.columns, "schema", str(file))
+    said.require_formats(head.columns, str(file))
     declared = {**said.schema, **{n: pl.String() for n in head.columns if n in text}}
-    form = replace(said, schema=declared, declared=frozenset(declared))
+    form = replace(said, schema=declared, declared=frozenset(declared)).of(head.written)
     form = csv_blocks.fitted(sample, head.columns, form)
     for _ in range(MAX_PASSES):
         notes = Notes(file.name)
@@ -218,6 +219,7 @@ def _read_csv(
         message = f"{file}: the types of its columns changed in every pass"
         raise RuntimeError(message)
     if noted is not None:
+        noted += csv_notes.of_file(file, head.told, said.written, form.written)
         noted += notes.all()
     frame = pl.concat(frames) if frames else pl.DataFrame()
     if frame.is_empty():

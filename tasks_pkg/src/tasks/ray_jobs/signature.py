@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import paths
+from . import csv_written, paths
 from .protocol import InputProblemError
 
 MANIFEST = "manifest.json"
@@ -100,6 +100,26 @@ def find(model_path: str, models_dir: str) -> Model:
             "model_foreign", f"{shown}: {folder} was written by {task} and is no model.", way_out
         )
     return Model(folder, manifest, types)
+
+
+#: What of a training's CSV need not be so in the files that are predicted, and shows itself there.
+_OWN = {"separator", "encoding", "skip_rows", "comment"}
+
+
+def written(model: Model, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Give how CSV is written that a model is to predict.
+
+    Args:
+        model: the model. What a value means is as in its training, where the caller does not say
+            it; how files are put together is not, which shows itself or is an error.
+        said: what the caller said, by argument.
+    """
+    names = {"missing", *csv_written.DEFAULTS} - _OWN
+    trained = model.manifest.get("parameters") or {}
+    return {
+        **{name: trained[name] for name in sorted(names) if name in trained},
+        **{name: said[name] for name in ("missing", *csv_written.DEFAULTS) if name in said},
+    }
 
 
 def _nearest(folder: Path) -> str:
