@@ -1,6 +1,7 @@
 """What can be told of a request for predictions before a Ray job is started for it."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from tasks.contracts import InvalidArgumentsError
@@ -14,7 +15,7 @@ def check(
     data_batches: str | list[Any],
     id_column: str | None,
     settings: Settings,
-    said: Mapping[str, Any],
+    said: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Refuse a model and rows that do not go together, as far as this host can see.
 

@@ -4,6 +4,7 @@ import gzip
 import io
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +12,8 @@ import pytest
 from celray_jobs import ALL, RETRAIN, Place, place_in
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import csv_files, csv_nature
+from tasks.ray_jobs import csv_files, csv_nature, csv_written
+from tasks.ray_jobs.csv_written import PLAIN
 from tasks.ray_jobs.protocol import InputProblemError
 
 ROWS = [(i, f"n{i}", i / 2) for i in range(40)]
@@ -56,14 +58,22 @@ FAULTS = {
     "json_lines": (b'{"a":1}\n{"a":2}\n', "JSON lines"),
     "json": (b'[\n  {"a": 1},\n  {"a": 2}\n]\n', "JSON"),
     "sep": (b"sep=;\n" + lines(";"), "whose first line says sep=;"),
-    "semicolons": (lines(";"), "its lines hold ';'"),
-    "tabs": (lines("\t"), "its lines hold tab"),
-    "pipes": (lines("|"), "its lines hold '|'"),
+    # One line of another width: what separates the fields is not clear, and must be said.
+    "semicolons": (lines(";") + b"odd\n", "its lines hold ';'"),
+    "tabs": (lines("\t") + b"odd\n", "its lines hold tab"),
+    "pipes": (lines("|") + b"odd\n", "its lines hold '|'"),
+    "either": (b"a;b|c\n" + b"1;2|3\n" * 9, "a table with ';' and with '|' between the fields"),
+    "sep_first": (b"Report\n\n" + lines(";"), "say skip_rows 2 and separator ';'"),
+    "commented": (b"# made by hand\n" + lines(","), "say skip_rows 1, or comment '#'"),
     "width": (
         b"id   name    v\n" + b"".join(f"{i:<4} n{i:<6} {i}\n".encode() for i in range(40)),
         "of fixed width",
     ),
-    "title": (b"Report 2026,,\n,,\nyear,mean,unc\n1959,315.98,0.12\n", "names one column of 3"),
+    "title": (
+        b"Report 2026,,\n,,\nyear,mean,unc\n1959,315.98,0.12\n1960,316.91,0.12\n",
+        "If the header is line 3, say skip_rows 2",
+    ),
+    "short": (b"Report 2026,,\nyear,mean,unc\n", "names one column of 3"),
 }
 
 
@@ -111,4 +121,9 @@ def test_what_only_looks_like_something_else_is_a_table(tmp_path: Path, content:
 def test_a_page_of_any_bytes_is_looked_at_in_time() -> None:
     """No pattern that takes for ever on what is built for it."""
     for sign in (b"<", b" ", b"[", b"{", b"sep=", b"a  ", b";"):
-        csv_nature.require_csv(Path("a.csv"), sign * 100_000)
+        path, text = Path("a.csv"), sign * 100_000
+        csv_nature.require_no_archive(path, text)
+        csv_nature.require_text(path, text)
+        with suppress(InputProblemError):
+            csv_nature.require_table(path, text.decode(), ["a"], PLAIN)
+        csv_written.detected(path, text, PLAIN, whole=True)

@@ -2,8 +2,10 @@
 
 import csv
 import datetime as dt
+import gzip
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,17 @@ import polars as pl
 import pytest
 from celray_jobs import AGGREGATE, ALL, CSV, INBOX, PREDICT, RETRAIN, Place, place_in
 
-from tasks.ray_jobs import csv_plan, reading
+from tasks.contracts import InvalidArgumentsError
+from tasks.ray_jobs import csv_input, csv_plan, reading
+from tasks.ray_jobs.csv_written import Written
+from tasks.ray_jobs.protocol import InputProblemError
 from tasks.ray_jobs.sources import Source
 
 NAMES = ["a", "b", "day", "v", "word", "target"]
 DAYS = [f"2024-{i % 12 + 1:02}-{i % 28 + 1:02}" for i in range(60)]
 #: A decimal, a long number, a sign of each kind, and quotes.
 WORDS = ["Zoë", 'say "so"', "it's", "a;b|c\td, e", "50 %", "two\nlines"]
-ROWS = [
+ROWS: list[list[Any]] = [
     [i, i % 7, DAYS[i], 1234.5 * i - 7, WORDS[i % len(WORDS)], "xy"[i % 2]] for i in range(60)
 ]
 
@@ -28,7 +33,7 @@ def written(
     separator: str = ",",
     number: Callable[[float], str] = str,
     day: Callable[[str], str] = str,
-    **dialect: Any,
+    **dialect: Any,  # noqa: ANN401 - csv.writer's own
 ) -> str:
     """Write the table by Python's csv module."""
     out = io.StringIO(newline="")
@@ -39,16 +44,20 @@ def written(
 
 
 def grouped(point: str, group: str, sign: str = "") -> Callable[[float], str]:
-    return lambda value: sign + f"{value:,}".translate(str.maketrans({".": point, ",": group}))
+    return lambda value: (
+        sign + f"{value:,}".replace(",", "G").replace(".", point).replace("G", group)
+    )
 
 
 def european(text: str) -> str:
     return ".".join(reversed(text.split("-")))
 
 
-PREAMBLE = "Report 2024\r\nmade by \"hand\", it's new\r\n\r\n"
-COMMENTS = PREAMBLE.replace("Report", "# Report").replace("made", "# made").replace("\r\n\r\n", "\n")
-ESCAPED = {"doublequote": False, "escapechar": "\\"}
+PREAMBLE = 'Report 2024\r\nmade by "hand", it\'s new\r\n\r\n'
+COMMENTS = (
+    PREAMBLE.replace("Report", "# Report").replace("made", "# made").replace("\r\n\r\n", "\n")
+)
+ESCAPED: dict[str, Any] = {"doublequote": False, "escapechar": "\\"}
 
 #: How the table is written, and what must be said of it; what is detected is said in the result.
 WRITTEN: dict[str, tuple[bytes, dict[str, Any], str]] = {
@@ -64,7 +73,8 @@ WRITTEN: dict[str, tuple[bytes, dict[str, Any], str]] = {
     "latin-1": (written().encode("latin-1"), {"encoding": "latin-1"}, ""),
     "windows": (written(";").encode("cp1252"), {"encoding": "cp1252"}, "separator ';'"),
     "preamble": ((PREAMBLE + written()).encode(), {"skip_rows": 3}, ""),
-    "preamble-16": ((PREAMBLE + written(";")).encode("utf-16"), {"skip_rows": 3}, "encoding 'utf-16', separator ';'"),
+    "preamble-16": ((PREAMBLE + written(";")).encode("utf-16"), {"skip_rows": 3},
+                    "encoding 'utf-16', separator ';'"),
     "comments": ((COMMENTS + written() + "# end\r\n").encode(), {"comment": "#"}, ""),
     "single": (written(quotechar="'").encode(), {"quote": "'"}, ""),
     "spark": (written(**ESCAPED).encode(), {"escape": "\\"}, ""),
@@ -78,7 +88,7 @@ WRITTEN: dict[str, tuple[bytes, dict[str, Any], str]] = {
          "date_format": "%d.%m.%Y"}, "",
     ),
     "money": (written(number=grouped(".", ",", "$")).encode(), {"thousands": ","}, ""),
-    "swiss": (written(number=grouped(".", "’")).encode(), {"thousands": "'"}, ""),
+    "swiss": (written(number=grouped(".", "\u2019")).encode(), {"thousands": "'"}, ""),
     "french": (
         written(";", grouped(",", "\u202f")).encode(), {"decimal": ",", "thousands": " "},
         "separator ';'",
@@ -105,7 +115,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield made
 
 
-def essence(place: Place, task: str, result: dict[str, Any]) -> object:
+def essence(task: str, result: dict[str, Any]) -> object:
     """Give what a result says of the rows and values that were read."""
     if task == CSV:
         return pl.read_parquet(result["output_file"]).rows()
@@ -138,7 +148,7 @@ def plain(place: Place) -> Callable[[str], object]:
     def give(task: str) -> object:
         if task not in known:
             result = place.call(task, "good.csv")
-            known[task] = essence(place, task, result)
+            known[task] = essence(task, result)
         return known[task]
 
     return give
@@ -184,7 +194,179 @@ def test_every_task_takes_every_way(
     found = [text for text in told_of(task, result) if "was read with" in text]
     assert len(found) == bool(detected)
     assert all(f"{way}.csv was read with {detected};" in text for text in found)
-    assert essence(place, task, result) == expected
+    assert essence(task, result) == expected
     if task not in {RETRAIN, INBOX}:
         manifest = json.loads(Path(result["manifest_path"]).read_text())
         assert {name: manifest["parameters"][name] for name in said} == said
+
+
+# -- what is said and does not fit -----------------------------------------------------------------
+
+#: A file, what is said of it, and words of the error.
+FAULTS: dict[str, tuple[bytes, dict[str, Any], str]] = {
+    "not-said": (written().encode("latin-1"), {}, "say its encoding"),
+    "not-it": (written().encode("latin-1"), {"encoding": "utf-8"}, "say its encoding"),
+    "hole": (b"a,b\n1,\x81\n", {"encoding": "cp1252"}, "not in the encoding 'cp1252'"),
+    "half": (written().encode("utf-16")[:-1], {}, "not in the encoding 'utf-16'"),
+    "no-mark": (written().encode("utf-16-le"), {}, "encoding 'utf-16-le'"),
+    "all-skipped": (written().encode(), {"skip_rows": 1000}, "no line behind the first 1000"),
+    "all-comments": (b"#a,b\n#1,2\n", {"comment": "#"}, "has no header line"),
+    "open": (b"a,b\n1,'2\n3,4\n", {"quote": "'"}, "a quote (') that opens in or behind line 2"),
+    "open-16": ('a,b\n1,"2\n3,4\n'.encode("utf-16"), {}, "is never closed"),
+    "width": (b"a,b\n1,'2,3'\n1,2,3\n", {"quote": "'"}, "row 2: 3 fields, not 2"),
+    "other": (written(";").encode(), {"separator": ","}, "Say so: separator ';'"),
+    "no-column": (written().encode(), {"date_format": {"dya": "%d.%m.%Y"}}, "Did you mean 'day'?"),
+    "no-number": (
+        b"a;b\n1;0,5\n2;0.5\n", {"schema": {"b": "number"}, "decimal": ","},
+        "row 2: column 'b': '0.5' is not a number",
+    ),
+    "no-date": (
+        b"a,b\n1,01/31/2024\n2,31/01/2024\n",
+        {"schema": {"b": "date"}, "date_format": "%m/%d/%Y"},
+        "row 2: column 'b': '31/01/2024' is not a date",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_does_not_fit_is_named_by_every_reader(place: Place, fault: str) -> None:
+    content, said, words = FAULTS[fault]
+    path = place.datasets / f"{fault}.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputProblemError) as by_tables:
+        read(path, **said)
+    calls = {
+        "process_large_csv": {
+            "file_path": path.name, "output_path": f"{fault}.parquet",
+            "transformations": {"bad_rows": "fail", **said},
+        },
+        AGGREGATE: {"data_sources": [path.name], "output_path": f"{fault}.parquet", **said},
+    }  # fmt: skip
+    errors = [str(by_tables.value)]
+    for task, arguments in calls.items():
+        with pytest.raises(InvalidArgumentsError) as caught:
+            place.local.run(task, **arguments)
+        errors.append(str(caught.value))
+    for error in errors:
+        assert words in error
+        assert path.name in error or fault == "no-column"
+        assert "\n" not in error
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"encoding": "utf-9"}, "there is no such encoding"),
+        ({"encoding": "base64"}, "there is no such encoding"),
+        ({"encoding": "unicode_escape"}, "there is no such encoding"),
+        ({"skip_rows": -1}, "greater than or equal to 0"),
+        ({"comment": "\n"}, "must be what a line begins with"),
+        ({"quote": "''"}, "one ASCII character"),
+        ({"quote": "'", "escape": "'"}, "quote and escape are both"),
+        ({"separator": "'", "quote": "'"}, "separator and quote are both"),
+        ({"decimal": ";"}, "'.' or ','"),
+        ({"thousands": "."}, "thousands and decimal are both '.'"),
+        ({"date_format": "%d.%m"}, "needs a year, a month and a day"),
+        ({"date_format": "%d.%m.%Q"}, "'%Q' is no directive"),
+        ({"date_format": "%d.%m.%Y %H"}, "needs hour and minute"),
+        ({"date_format": {"day": "%x"}}, "'%x' is no directive"),
+    ],
+)
+@pytest.mark.parametrize("task", [t for t in ALL if t != RETRAIN])
+def test_a_wrong_argument_is_named_before_anything_runs(
+    place: Place, task: str, said: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidArgumentsError, match=re.escape(words)) as caught:
+        place.call(task, "good.csv", **said)
+    assert next(iter(said)) in str(caught.value)
+    assert not place.here.started
+
+
+def test_a_comma_is_a_point_only_where_nothing_else_can_be_meant(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for values, number in [
+        (["0,5", "1,25"], True), (["1,5", "-2"], True), (["1234,567", "1,5"], True),
+        (["1,234", "5,678"], False), (["1,5", "x"], False), (["1", "2"], False),
+        (["1,5", "1.5"], False), (["1.234,5", "2,5"], False),
+    ]:  # fmt: skip
+        path.write_text("a;b\n" + "".join(f"x;{value}\n" for value in values))
+        frame, told = read(path)
+        assert any("decimal ','" in text and "read with" in text for text in told) == number
+        assert frame["b"].dtype == (pl.Float64 if number else pl.Int64 if values == ["1", "2"]
+                                    else pl.String)  # fmt: skip
+    path.write_text("a;b;c\nx;0,5;0.5\n")
+    assert read(path)[0]["b"].dtype == pl.String
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "said"),
+    [
+        ("$1,234", "thousands ',' or decimal ','", {"thousands": ","}),
+        ("$1,234.50", "decimal '.' and thousands ','", {"thousands": ","}),
+        ("1.234,56", "decimal ',' and thousands '.'", {"decimal": ",", "thousands": "."}),
+        ("1,234,567", "thousands ','", {"thousands": ","}),
+        ("-1 234,5", "decimal ',' and thousands ' '", {"decimal": ",", "thousands": " "}),
+        ("1'234.5", "decimal '.' and thousands \"'\"", {"thousands": "'"}),
+        ("12,5", "decimal ','", {"decimal": ","}),
+        ("$273.36", "thousands ','", {"thousands": ","}),
+    ],
+)
+def test_a_number_that_is_text_is_said_with_what_reads_it(
+    tmp_path: Path, value: str, hint: str, said: dict[str, Any]
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f'a,b\n1,"{value}"\n2,"{value}"\n', encoding="utf-8")
+    frame, told = read(path)
+    assert frame["b"].dtype == pl.String
+    (text,) = told
+    assert f"column 'b' is text: {value!r} (a.csv, row 1)" in text
+    assert hint in text
+    frame, told = read(path, **said)
+    assert frame["b"].dtype.is_numeric()
+    assert not told
+
+
+def test_codes_stay_codes_whatever_the_point_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a;b;c\n007;1.234.567.890.123.456.789.012;1\n7;2;2\n")
+    frame, told = read(path, decimal=",", thousands=".", separator=";")
+    assert frame.rows()[0] == ("007", "1.234.567.890.123.456.789.012", 1)
+    assert len(told) == 2
+
+
+def test_what_is_read_from_its_beginning_may_be_of_any_length(tmp_path: Path) -> None:
+    """Blocks, pieces and characters end where they will."""
+    lines = [f"{i};Zoë €;{'x' * (i % 90)}" for i in range(60_000)]
+    content = "\r\n".join(["id;name;filler", "# no row", *lines, ""])
+    path = tmp_path / "a.csv"
+    for encoding, packed in [("utf-16", False), ("cp1252", True)]:
+        data = content.encode(encoding)
+        path = path.with_name("a.csv.gz" if packed else "a.csv")
+        path.write_bytes(gzip.compress(data, 1) if packed else data)
+        file, _ = csv_input.begin(path, Written(encoding=encoding, comment="#"), "file_path")
+        pieces = list(csv_input.pieces(file, 1 << 20, ord(";")))
+        assert b"".join(piece.data for piece in pieces).decode().split("\r\n")[:-1] == lines
+
+
+def test_the_inbox_takes_the_same_file_again_where_other_is_said_of_it(place: Place) -> None:
+    (place.datasets / "again.csv").write_text('a,b\n1,"1,234"\n')
+    first = place.call(INBOX, "again.csv")["files"][0]
+    assert place.call(INBOX, "again.csv")["files"][0]["status"] == "duplicate"
+    second = place.call(INBOX, "again.csv", thousands=",")["files"][0]
+    assert second["status"] == "done"
+    assert first["output"] != second["output"]
+    assert pl.read_parquet(first["output"])["b"].to_list() == ["1,234"]
+    assert pl.read_parquet(second["output"])["b"].to_list() == [1234]
+
+
+def test_predictions_take_values_as_the_training_did(place: Place) -> None:
+    """Namibia is no missing value, and a comma is a point, where the training was told so."""
+    rows = "".join(f'{"NA" if i % 2 else "DE"},"{i},5",{"xy"[i % 2]}\n' for i in range(40))
+    (place.datasets / "na.csv").write_text(f"country,v,target\n{rows}")
+    config = {"n_estimators": 5, "missing": [""], "decimal": ","}
+    model = place.local.run("distributed_training", model_config=config, dataset_path="na.csv")
+    (place.datasets / "asked.csv").write_text('country,v\nNA,"1,5"\nDE,"2,5"\n')
+    given = {"model_path": model["model_path"], "data_batches": "asked.csv"}
+    assert place.local.run(PREDICT, **given)["predictions"] == ["y", "x"]
+    with pytest.raises(InvalidArgumentsError, match="'1,5' is not a number"):
+        place.local.run(PREDICT, **given, decimal=".")

@@ -19,6 +19,7 @@ from tasks.ray_jobs import aggregate, byte_ranges, csv_input, csv_plan, reading
 from tasks.ray_jobs.byte_ranges import Chain
 from tasks.ray_jobs.csv_plan import Plan
 from tasks.ray_jobs.process_csv import MAX_PASSES, Done, Item, work
+from tasks.ray_jobs.csv_written import Written
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.ray_jobs.sources import Source
 from tasks.schemas_data import transformations_from
@@ -55,7 +56,7 @@ def ranges(path: Path, count: int) -> list[pl.DataFrame]:
     """Give what ``process_large_csv`` makes of each range of a file."""
     given = {"num_chunks": count}
     parameters = transformations_from(given).parameters(str(path), "out.parquet")
-    file, sample = csv_input.begin(path, ",", "file_path")
+    file, sample = csv_input.begin(path, Written(","), "file_path")
     plan = csv_plan.make(file, parameters, path.parent, sample)
     bounds = byte_ranges.split(file.data_start, path.stat().st_size, count)
     for _ in range(MAX_PASSES):

@@ -153,10 +153,9 @@ class Form:
             ComputeError: a value is none, and it is not to be lenient.
         """
         made = []
-        for name, dtype in schema.items():
-            if frame.schema[name] != pl.String or dtype == pl.String:
+        for text, (name, dtype) in zip(frame, schema.items(), strict=True):
+            if text.dtype != pl.String or dtype == pl.String:
                 continue
-            text = frame[name]
             if not dtype.is_temporal():
                 values = csv_numbers.numbers(text, _parsed(dtype), self.written)
             elif (format_ := self.written.format_of(name)) is not None:
@@ -393,7 +392,7 @@ def _fault(record: Sequence[str], width: int) -> str:
         if "\0" in value:
             return "a NUL byte"
         if not value.isascii() and re.search("[\udc80-\udcff]", value):
-            return "not UTF-8"
+            return "not UTF-8; where the whole file is not, say its encoding"
     return ""
 
 

@@ -42,6 +42,8 @@ MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null")
 HEADER_LIMIT_BYTES = 1 << 20
 #: Of what is behind the header, so much shows whether it is a table at all.
 NATURE_BYTES = 32 << 10
+#: And so many times as much as the header is long.
+_HEADERS = 4
 
 
 @dataclass(frozen=True)
@@ -233,8 +235,10 @@ def beginning(path: Path, written: Written, raw: bytes) -> Beginning:
         for _ in range(written.skip_rows):
             start = head.find(b"\n", start) + 1 or len(head)
     csv_nature.require_text(path, head[start:])
+    # A header of thousands of columns is longer than all that shows most files' separator.
+    some = head[start : start + NATURE_BYTES + _HEADERS * (head.find(b"\n", start) - start)]
     written, separator = csv_written.detected(
-        path, head[start : start + NATURE_BYTES], written, whole=len(head) - start <= NATURE_BYTES
+        path, some, written, whole=whole and len(some) == len(head) - start
     )
     told += [separator] if separator else []
     if written.quote != '"' or written.escape:
@@ -346,7 +350,8 @@ def _not_text(where: str, byte: int) -> InputProblemError:
     return InputProblemError(
         "file_encoding",
         f"{where}: byte 0x{byte:02x} is not UTF-8.",
-        "Say its encoding, such as encoding 'cp1252' (Windows) or 'latin-1', or correct it.",
+        "Where the whole file is not, say its encoding, such as 'cp1252' (Windows) or 'latin-1';"
+        " else correct it.",
     )
 
 

@@ -211,4 +211,4 @@ def _require_one_column(path: Path, text: str, separator: str) -> None:
 def _agree(lines: Sequence[str], pattern: str) -> bool:
     """Say whether the header and nearly all lines hold what a pattern says."""
     found = [re.search(pattern, line) is not None for line in lines]
-    return found[0] and sum(found) >= _SHARE * len(found)
+    return bool(found) and found[0] and sum(found) >= _SHARE * len(found)

@@ -70,12 +70,14 @@ def recoded(
     """
     if not is_utf8(written.encoding):
         blocks = _decoded(path, blocks, str(written.encoding), whole=whole)
+    blocks = _skipped(_without_mark(blocks), written.skip_rows)
+    requoted = requoted and (written.quote != '"' or written.escape is not None)
+    if not written.comment and not requoted:
+        return blocks
     lines = _lines(blocks, whole=whole)
-    lines = _without_mark(lines)
-    lines = _skipped(lines, written.skip_rows)
     if written.comment:
         lines = _without_comments(lines, written)
-    if requoted and (written.quote != '"' or written.escape):
+    if requoted:
         lines = _plainly_quoted(path, lines, written, whole=whole)
     return _blocks(lines)
 
@@ -113,15 +115,20 @@ def _lines(blocks: Iterable[bytes], *, whole: bool) -> Iterator[bytes]:
         yield rest
 
 
-def _without_mark(lines: Iterable[bytes]) -> Iterator[bytes]:
-    for number, line in enumerate(lines):
-        yield line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
+def _without_mark(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    for number, block in enumerate(blocks):
+        yield block.removeprefix(codecs.BOM_UTF8) if number == 0 else block
 
 
-def _skipped(lines: Iterable[bytes], number: int) -> Iterator[bytes]:
-    for position, line in enumerate(lines):
-        if position >= number:
-            yield line
+def _skipped(blocks: Iterable[bytes], number: int) -> Iterator[bytes]:
+    """Leave out the first lines."""
+    for block in blocks:
+        start = 0
+        while number and start < len(block):
+            at = block.find(b"\n", start)
+            start = at + 1 if at >= 0 else len(block)
+            number -= at >= 0
+        yield block[start:]
 
 
 def _without_comments(lines: Iterable[bytes], written: Written) -> Iterator[bytes]:

@@ -160,7 +160,7 @@ def detected(path: Path, text: bytes, written: Written, *, whole: bool) -> tuple
     usual = "\t" if ".tsv" in suffixes else ","
     fitting = [sign for sign in SEPARATORS if _fits(text, sign, written, whole=whole)]
     if usual in fitting or not fitting:
-        chosen = usual if usual in fitting else ","
+        chosen = usual if usual in fitting or usual.encode() in _header(text) else ","
         others = [SEPARATORS[sign] for sign in fitting if sign != usual]
         told = f"separator {SEPARATORS[chosen]}, though {others[0]} fits too" if others else ""
         return replace(written, separator=chosen), told
@@ -177,11 +177,15 @@ def detected(path: Path, text: bytes, written: Written, *, whole: bool) -> tuple
 
 def _fits(text: bytes, sign: str, written: Written, *, whole: bool) -> bool:
     """Say whether all first records have as many fields as the header, and more than one."""
-    if sign.encode() not in text[: text.find(b"\n") + 1 or None]:
+    if sign.encode() not in _header(text):
         return False
     records = first_records(text.decode(errors="replace"), sign, written, whole=whole)
     widths = {len(record) for record in records}
     return len(records) > 1 and len(widths) == 1 and widths != {1}
+
+
+def _header(text: bytes) -> bytes:
+    return text[: text.find(b"\n") + 1 or None]
 
 
 def first_records(text: str, sign: str, written: Written, *, whole: bool) -> list[list[str]]:

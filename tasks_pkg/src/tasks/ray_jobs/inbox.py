@@ -6,6 +6,7 @@ content is processed once, however often and under whatever names it is delivere
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -104,7 +105,8 @@ def _one(
         )
         return {**told, **_aside(inbox, path, "file_unreadable", reason)}
     told["sha256"] = digest
-    against = inbox.begin(digest, path)
+    key = _key(digest, path, request)
+    against = inbox.begin(key, path)
     if against is not None and against["state"] == "processing":
         return {**told, "status": "waiting"}  # the same content, by another run, just now
     if against is not None:
@@ -115,15 +117,27 @@ def _one(
         made = _process(path, processed, digest, request, reporter)
     except InputProblemError as error:
         reason = str(error).replace(str(path), path.name)
-        inbox.conclude(digest, {"state": "failed", "file": path.name, "reason": reason})
+        inbox.conclude(key, {"state": "failed", "file": path.name, "reason": reason})
         return {**told, **_aside(inbox, path, error.kind, reason, digest)}
     except BaseException:
-        inbox.release(digest)  # the cluster's fault, or a stop: it is delivered still
+        inbox.release(key)  # the cluster's fault, or a stop: it is delivered still
         raise
-    inbox.conclude(digest, {"state": "done", "file": path.name, **made})
+    inbox.conclude(key, {"state": "done", "file": path.name, **made})
     claims.move(path, inbox.done)
     seconds = round(time.monotonic() - started, 3)
     return {**told, **made, "status": "done", "seconds": seconds}
+
+
+def _key(digest: str, path: Path, request: JobRequest) -> str:
+    """Give what a content is known by, which is another where its CSV is said to be written so.
+
+    What was read wrongly can be delivered again with the arguments that read it.
+    """
+    names = ("schema", "missing", *csv_written.DEFAULTS)
+    said = {name: request.parameters[name] for name in names if name in request.parameters}
+    if not said or path.suffix.lower() == ".parquet":
+        return digest
+    return hashlib.sha256(f"{digest} {json.dumps(said, sort_keys=True)}".encode()).hexdigest()
 
 
 def _aside(
@@ -153,7 +167,7 @@ def _process(
         InputProblemError: the file cannot be used.
     """
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.name.split(".")[0]).strip("-.")[:60] or "file"
-    output = processed / f"{stem}-{digest[:12]}.parquet"
+    output = processed / f"{stem}-{_key(digest, path, request)[:12]}.parquet"
     if path.stat().st_size == 0:
         raise InputProblemError("file_empty", f"{path.name} is empty (0 bytes).")
     warnings: list[str] = []
