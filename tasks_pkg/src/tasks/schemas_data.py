@@ -280,6 +280,13 @@ def transformations_from(value: dict[str, Any]) -> Transformations:
     return transformations
 
 
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """Give the keys that a model takes, its own before those of how CSV is written."""
+    fields = model.model_fields
+    names = sorted(fields, key=lambda name: name in CsvWritten.model_fields)
+    return [fields[name].alias or name for name in names]
+
+
 def checked(model: type[Model], value: dict[str, Any], name: str) -> Model:
     """Check a dictionary that a caller gave as the parameter ``name``.
 
@@ -289,6 +296,6 @@ def checked(model: type[Model], value: dict[str, Any], name: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        known = [field.alias or key for key, field in model.model_fields.items()]
+        known = keys_of(model)
         told = "; ".join(problem.text for problem in wrong(error, value, name, known))
         raise InvalidArgumentsError(told) from None

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from tasks.contracts import InvalidArgumentsError, wrong
-from tasks.schemas_data import CsvWritten
+from tasks.schemas_data import CsvWritten, keys_of
 
 
 class ModelConfig(CsvWritten):
@@ -429,6 +429,6 @@ def checked(kind: type[_M], value: dict[str, Any], origin: str) -> _M:
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        known = [field.alias or name for name, field in kind.model_fields.items()]
+        known = keys_of(kind)
         found = "; ".join(problem.text for problem in wrong(error, given, origin, known))
         raise InvalidArgumentsError(found) from None

@@ -251,7 +251,7 @@ FAULTS = [
         both("row 60001: not UTF-8"),
         LATE,
     ),
-    Fault("utf16.csv", GOOD.encode("utf-16"), both("is UTF-16")),
+    Fault("utf16.csv", GOOD.encode("utf-16")[:-1], both("not in the encoding 'utf-16'")),
     Fault("cr.csv", GOOD.replace("\n", "\r").encode(), both("ends its lines with CR alone")),
     Fault("nul_header.csv", GOOD.replace("day", "d\0y").encode(), both("header: a NUL byte")),
     Fault(

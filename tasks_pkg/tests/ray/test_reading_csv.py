@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from tasks.ray_jobs import aggregate, byte_ranges, csv_input, csv_plan, reading
 from tasks.ray_jobs.byte_ranges import Chain
 from tasks.ray_jobs.csv_plan import Plan
-from tasks.ray_jobs.process_csv import MAX_PASSES, Done, Item, work
 from tasks.ray_jobs.csv_written import Written
+from tasks.ray_jobs.process_csv import MAX_PASSES, Done, Item, work
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.ray_jobs.sources import Source
 from tasks.schemas_data import transformations_from
