@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .job import PROGRESS_INTERVAL_SECONDS, emit
 from .protocol import Progress
+from .scaling import Scaling
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,17 @@ class Matrix:
             feature_types=self.types,
             enable_categorical=True,
         )
+
+
+def scaled(parameters: dict[str, Any], scaling: Scaling) -> dict[str, Any]:
+    """Give XGBoost's parameters for a scaled target.
+
+    The L1 penalty is compared with sums of residuals, so it is in the target's unit; the L2 penalty
+    and the weights are not.
+    """
+    if "reg_alpha" not in parameters:
+        return parameters
+    return {**parameters, "reg_alpha": parameters["reg_alpha"] / scaling.scale}
 
 
 def grow(matrix: Matrix, parameters: dict[str, Any], rounds: int, *, tell: bool) -> bytes:

@@ -11,11 +11,13 @@ date     dates and times                           days since 2000-01-01
 category text with few different values            a code; 0 is every value not seen often
 text     other text                                its length, and counts of hashed words
 ======== ========================================= =========================================
+
+Numbers and dates are centred and scaled where float32 would not tell them apart (:mod:`scaling`).
 """
 
 import re
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +25,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from .protocol import InputProblemError
+from .scaling import AS_IT_IS, FINE, LARGEST, Scaling, of_feature
 
 Role = Literal["number", "boolean", "date", "category", "text"]
 
@@ -33,7 +36,8 @@ NUMERIC_SHARE = 0.9
 #: Words of a text column are counted in so many groups.
 TEXT_BUCKETS = 32
 
-_EPOCH_DAYS = 10957.0  # 2000-01-01 in days since 1970: float32 then tells minutes apart
+_EPOCH_DAYS = 10957.0  # 2000-01-01 in days since 1970
+_EXACT = 1 << 53  # up to here float64 holds every whole number
 _SECONDS_PER_DAY = 86_400.0
 _WORD = re.compile(r"\w+")
 
@@ -45,6 +49,7 @@ class Column:
     name: str
     role: Role
     categories: tuple[str, ...] = ()
+    scaling: Scaling = AS_IT_IS
 
     @property
     def width(self) -> int:
@@ -54,10 +59,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a whole table is turned into numbers, and what was left out and why."""
+    """How a whole table is turned into numbers, and what was left out and why.
+
+    Attributes:
+        columns: those that are used.
+        dropped: the others, with the reason.
+        notes: what the caller should know of the columns; not stored.
+    """
 
     columns: tuple[Column, ...]
     dropped: dict[str, str]
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def as_json(self) -> dict[str, Any]:
         """Give the plan as it is stored."""
@@ -67,7 +79,13 @@ class Plan:
     def from_json(cls, value: dict[str, Any]) -> "Plan":
         """Read a stored plan."""
         columns = (
-            Column(c["name"], c["role"], tuple(c.get("categories", ()))) for c in value["columns"]
+            Column(
+                c["name"],
+                c["role"],
+                tuple(c.get("categories", ())),
+                Scaling.from_json(c.get("scaling")),
+            )
+            for c in value["columns"]
         )
         return cls(tuple(columns), dict(value["dropped"]))
 
@@ -108,8 +126,9 @@ def learn(training: pl.DataFrame) -> Plan:
     """
     columns: list[Column] = []
     dropped: dict[str, str] = {}
+    notes: list[str] = []
     for series in training:
-        learnt = _learn(series)
+        learnt = _learn(series, notes)
         if isinstance(learnt, Column):
             columns.append(learnt)
         else:
@@ -121,33 +140,55 @@ def learn(training: pl.DataFrame) -> Plan:
             f"No column is left to learn from; beside the target there are: {shown}.",
             "Bring at least one column whose values differ.",
         )
-    return Plan(tuple(columns), dropped)
+    return Plan(tuple(columns), dropped, tuple(notes))
 
 
-def _learn(series: pl.Series) -> Column | str:  # noqa: PLR0911 - one reason each
-    """Give a column's plan, or the reason for leaving it out."""
+def _learn(series: pl.Series, notes: list[str]) -> Column | str:  # noqa: PLR0911 - one reason each
+    """Give a column's plan, or the reason for leaving it out; put into ``notes`` what is odd."""
     role = _role(series)
     if role is None:
         return f"type {series.dtype} is not supported"
     if series.null_count() == len(series):
         return "it has no value in any row"
-    if role == "category":
-        values = series.cast(pl.String).drop_nulls()
-        known = values.unique()
-        if int(_as_numbers(values).is_not_null().sum()) >= NUMERIC_SHARE * len(values):
-            role = "number"
-        elif len(known) > MAX_CATEGORIES:
-            return Column(series.name, "text")
-        elif len(known) == 1 and len(values) == len(series):
-            return "it has the same value in every row"
-        else:
-            return Column(series.name, "category", tuple(known.sort().to_list()))
-    numbers = _numbers(series, role)
+    if role != "category":
+        return _learn_numbers(series, role, notes)
+    values = series.cast(pl.String).drop_nulls()
+    if int(_as_numbers(values).is_not_null().sum()) >= NUMERIC_SHARE * len(values):
+        return _learn_numbers(series, "number", notes)
+    known = values.unique()
+    if len(known) > MAX_CATEGORIES:
+        return Column(series.name, "text")
+    if len(known) == 1 and len(values) == len(series):
+        return "it has the same value in every row"
+    return Column(series.name, "category", tuple(known.sort().to_list()))
+
+
+def _learn_numbers(series: pl.Series, role: Role, notes: list[str]) -> Column | str:
+    base = _base(series)
+    numbers = _numbers(series, role, base)
+    numbers[np.isinf(numbers)] = np.nan
     if np.isnan(numbers).all():
         return "it has no value in any row"
     if (numbers == numbers[0]).all():
         return "it has the same value in every row"
-    return Column(series.name, role)
+    scaling, kept = of_feature(numbers)
+    if kept < FINE:
+        notes.append(
+            f"column {series.name!r}: XGBoost computes in float32, which tells apart only"
+            f" {kept:.0%} of its different values; give the small differences a column of their own"
+        )
+    if series.dtype.is_integer():
+        scaling = Scaling(base + int(scaling.offset), scaling.scale)
+    return Column(series.name, role, scaling=scaling)
+
+
+def _base(series: pl.Series) -> int:
+    """Give what to subtract from whole numbers before float64 would round them."""
+    if not series.dtype.is_integer():
+        return 0
+    low, high = series.min(), series.max()
+    ends = [end for end in (low, high) if isinstance(end, int)]
+    return sum(ends) // 2 if max(map(abs, ends), default=0) > _EXACT else 0
 
 
 def _role(series: pl.Series) -> Role | None:
@@ -185,7 +226,7 @@ def transform(frame: pl.DataFrame, plan: Plan) -> NDArray[np.float32]:
         elif column.role == "category":
             part[:, 0] = _codes(series.cast(pl.String), column.categories)
         else:
-            part[:, 0] = _numbers(series, column.role)
+            part[:, 0] = _scaled(series, column)
         position += column.width
     return matrix
 
@@ -194,13 +235,25 @@ def _as_numbers(series: pl.Series) -> pl.Series:
     return series.cast(pl.Float64, strict=False)
 
 
-def _numbers(series: pl.Series, role: Role) -> NDArray[np.float64]:
+def _scaled(series: pl.Series, column: Column) -> NDArray[np.float64]:
+    """Give the model's numbers; beyond float32 they would be infinite, which XGBoost refuses."""
+    scaling, base = column.scaling, 0
+    # Exactly, unless training saw fractions where there are none now.
+    if series.dtype.is_integer() and float(scaling.offset).is_integer():
+        scaling, base = Scaling(0.0, scaling.scale), int(scaling.offset)
+    with np.errstate(over="ignore"):
+        numbers = scaling.apply(_numbers(series, column.role, base))
+    numbers[~(np.abs(numbers) < LARGEST)] = np.nan
+    return numbers
+
+
+def _numbers(series: pl.Series, role: Role, base: int = 0) -> NDArray[np.float64]:
+    """Give a column as floating point, whole numbers less ``base``; NaN is missing."""
     if role == "date" or series.dtype.is_temporal():
         series = _days(series)
-    values = _as_numbers(series).to_numpy(writable=True)
-    # Beyond float32 a value would turn into infinity, which XGBoost refuses.
-    values[~(np.abs(values) < np.finfo(np.float32).max)] = np.nan
-    return values
+    if base:
+        series = series.cast(pl.Int128) - pl.Series([base], dtype=pl.Int128)
+    return _as_numbers(series).to_numpy(writable=True)
 
 
 def _days(series: pl.Series) -> pl.Series:
@@ -211,8 +264,8 @@ def _days(series: pl.Series) -> pl.Series:
     if series.dtype == pl.Time:
         return series.to_physical().cast(pl.Float64) / 1e9 / _SECONDS_PER_DAY
     if series.dtype == pl.Duration:
-        return series.dt.total_milliseconds().cast(pl.Float64) / 1e3 / _SECONDS_PER_DAY
-    return series.dt.epoch("ms").cast(pl.Float64) / 1e3 / _SECONDS_PER_DAY - _EPOCH_DAYS
+        return series.dt.total_microseconds().cast(pl.Float64) / 1e6 / _SECONDS_PER_DAY
+    return series.dt.epoch("us").cast(pl.Float64) / 1e6 / _SECONDS_PER_DAY - _EPOCH_DAYS
 
 
 def _codes(series: pl.Series, categories: tuple[str, ...]) -> NDArray[np.float64]:

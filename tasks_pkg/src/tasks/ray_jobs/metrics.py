@@ -61,15 +61,39 @@ def roc_auc(truth: Floats, scores: Floats) -> float | None:
 
 def regression(truth: Floats, guess: Floats) -> dict[str, float | None]:
     """Score numbers: ``r2`` (None when all true values are equal), ``rmse`` and ``mae``."""
-    residual = truth - guess
-    spread = float(((truth - truth.mean()) ** 2).sum())
+    deviation, residual = truth - truth.mean(), truth - guess
+    # Of very small or large numbers the squares would be zero or infinite.
+    unit = float(np.abs(deviation).max()) or 1.0
+    spread = float(((deviation / unit) ** 2).sum())
+    squares = (residual / unit) ** 2
     return {
-        "r2": 1.0 - float((residual**2).sum()) / spread if spread > 0 else None,
-        "rmse": float(np.sqrt((residual**2).mean())),
+        "r2": 1.0 - float(squares.sum()) / spread if spread > 0 else None,
+        "rmse": unit * float(np.sqrt(squares.mean())),
         "mae": float(np.abs(residual).mean()),
     }
 
 
+def of_constant(learnt: Floats, truth: Floats, classes: int) -> dict[str, float | None]:
+    """Score what needs no model: the mean, or the most frequent class with its share.
+
+    Args:
+        learnt: targets of the training rows.
+        truth: targets of the rows that are scored.
+        classes: number of classes; 0 for regression.
+    """
+    if not classes:
+        return regression(truth, np.full(len(truth), learnt.mean()))
+    shares = np.bincount(learnt.astype(np.int64), minlength=classes) / len(learnt)
+    return classification(truth, np.tile(shares, (len(truth), 1)))
+
+
 def rounded(metrics: dict[str, float | None]) -> dict[str, Any]:
-    """Give the metrics to six digits: more would be noise."""
-    return {name: None if value is None else round(value, 6) for name, value in metrics.items()}
+    """Give the metrics as :func:`six_digits`."""
+    return {name: six_digits(value) for name, value in metrics.items()}
+
+
+def six_digits(value: float | None) -> float | None:
+    """Give a metric to six digits: more would be noise, and fewer make an error of 1e-9 none."""
+    if value is None or not np.isfinite(value):
+        return value
+    return round(value, 6) if abs(value) >= 1 else float(f"{value:.6g}")

@@ -13,9 +13,16 @@ from . import features, signature
 from .files import sha256
 from .models import MODEL, PREPROCESSING
 from .protocol import InputProblemError
+from .scaling import Scaling
 
 
-def outputs(booster: Any, x: NDArray[np.float32], plan: features.Plan, classes: int) -> Any:  # noqa: ANN401
+def outputs(
+    booster: Any,  # noqa: ANN401 - a Booster
+    x: NDArray[np.float32],
+    plan: features.Plan,
+    classes: int,
+    scaling: Scaling,
+) -> NDArray[np.float64]:
     """Give the model's answers: one column per class, or the numbers for regression (0 classes)."""
     data = xgboost.DMatrix(
         x,
@@ -23,15 +30,15 @@ def outputs(booster: Any, x: NDArray[np.float32], plan: features.Plan, classes: 
         feature_types=plan.feature_types,
         enable_categorical=True,
     )
-    return columns(booster.predict(data), classes)
+    return columns(booster.predict(data), classes, scaling)
 
 
-def columns(predicted: Any, classes: int) -> Any:  # noqa: ANN401 - as outputs
+def columns(predicted: Any, classes: int, scaling: Scaling) -> NDArray[np.float64]:  # noqa: ANN401
     """Give what XGBoost predicted as one column per class, or the numbers for regression."""
     raw = np.asarray(predicted, dtype=np.float64)
     if classes == 2:  # noqa: PLR2004 - XGBoost gives the second class's probability alone
         return np.column_stack([1.0 - raw, raw])
-    return raw
+    return raw if classes else scaling.undo(raw)
 
 
 def verify(model: signature.Model) -> None:
@@ -76,6 +83,7 @@ class Predictor:
             stored = json.loads((folder / PREPROCESSING).read_text())
             self.plan = features.Plan.from_json(stored["plan"])
             self.classes: list[Any] = stored["target"]["classes"]
+            self.scaling = Scaling.from_json(stored.get("scaling"))
             self.booster = xgboost.Booster(model_file=folder / MODEL)
         except (ValueError, KeyError, TypeError):  # also XGBoost's own
             raise InputProblemError(
@@ -86,10 +94,10 @@ class Predictor:
         if self.plan.roles != model.types:
             raise _damaged(folder / PREPROCESSING)
 
-    def answers(self, frame: pl.DataFrame) -> Any:  # noqa: ANN401 - see outputs
+    def answers(self, frame: pl.DataFrame) -> NDArray[np.float64]:
         """Give :func:`outputs` for every row of ``frame``."""
         x = features.transform(frame, self.plan)
-        return outputs(self.booster, x, self.plan, len(self.classes))
+        return outputs(self.booster, x, self.plan, len(self.classes), self.scaling)
 
     def predict(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Predict every row of ``frame``.

@@ -10,7 +10,6 @@ import polars as pl
 
 from . import (
     artefacts,
-    boosting,
     cluster,
     csv_plan,
     metrics,
@@ -115,7 +114,7 @@ def _search(  # noqa: PLR0913, PLR0917 - what main has found out
     result = {
         "status": "success",
         "best_params": best.params,
-        "best_score": _rounded(best.score),
+        "best_score": metrics.six_digits(best.score),
         "all_results": shown,
         "metric": problem.metric,
         "direction": problem.direction,
@@ -161,16 +160,14 @@ def _problem(data: train.Prepared, parameters: dict[str, Any]) -> Problem:
                 f" has only {rarest} training rows.",
                 "Lower folds, or set it to 0 to validate on held-out rows.",
             )
-    rows = boosting.Matrix(
-        data.x[learnt], y.astype("float32"), data.plan.feature_names, data.plan.feature_types
-    )
     return Problem(
-        rows=rows,
+        rows=data.training_rows(),
         folds=trials.divide(len(y), parameters["seed"], folds, classes),
         classes=len(data.goal.classes),
-        settings=train.xgboost_parameters(parameters, data.goal),
+        settings=train.xgboost_parameters(parameters, data.goal, data.scaling),
         metric=metrics.chosen(parameters["metric"], data.goal.classes),
         rounds=parameters["n_estimators"],
+        scaling=data.scaling,
     )
 
 
@@ -212,14 +209,10 @@ def _best(order: list[Trial], max_seconds: float | None) -> Trial:
     raise InfrastructureError("no_trials", "No trial came to its first score.")
 
 
-def _rounded(score: float | None) -> float | None:
-    return None if score is None else round(score, 6)
-
-
 def _shown(trial: Trial) -> dict[str, Any]:
     return {
         "params": trial.params,
-        "score": _rounded(trial.score),
+        "score": metrics.six_digits(trial.score),
         "status": trial.status,
         "rounds": trial.rounds,
         "seconds": round(trial.seconds, 3),

@@ -30,6 +30,7 @@ from .files import sha256
 from .job import Reporter
 from .predictor import outputs
 from .protocol import InputProblemError, JobRequest
+from .scaling import AS_IT_IS, Scaling, of_target
 
 #: Parameters that XGBoost takes under the name that callers use.
 PASSED_ON = (
@@ -56,6 +57,7 @@ class Prepared:
         held_out: per row of ``table``, whether the score is taken on it.
         plan: how the columns become numbers; learnt from the other rows.
         x: the numbers.
+        scaling: how the target of a regression becomes the model's numbers.
     """
 
     rows_read: int
@@ -64,6 +66,13 @@ class Prepared:
     held_out: NDArray[np.bool_]
     plan: features.Plan
     x: NDArray[np.float32]
+    scaling: Scaling
+
+    def training_rows(self) -> boosting.Matrix:
+        """Give the rows that are not held out."""
+        learnt = ~self.held_out
+        y = self.scaling.apply(self.goal.values[learnt]).astype("float32")
+        return boosting.Matrix(self.x[learnt], y, self.plan.feature_names, self.plan.feature_types)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +161,12 @@ def fit(
         "num_partitions": workers,
         "model_path": str(folder),
         "manifest_path": str(folder / artefacts.MANIFEST),
-        "warnings": [*told, *_data_warnings(data), *warnings],
+        "warnings": [
+            *told,
+            *_data_warnings(data),
+            *_score_warnings(data, main_metric, evaluation.metrics[main_metric]),
+            *warnings,
+        ],
     }
     reporter.progress("saving", 0, 1, str(folder))
     preprocessing = {
@@ -162,6 +176,7 @@ def fit(
             "task": data.goal.task,
             "classes": data.goal.classes,
         },
+        "scaling": data.scaling.as_json(),  # of the target
     }
     manifest = {
         **artefacts.identity(request, models.TASK),
@@ -226,7 +241,9 @@ def prepare(
     reporter.progress("preparing", 0, 1, f"{table.height} rows, {table.width} columns")
     held_out = _held_out(goal, parameters) if held_out is None else held_out[goal.present]
     plan = features.learn(table.filter(~held_out))
-    return Prepared(frame.height, goal, table, held_out, plan, features.transform(table, plan))
+    scaling = AS_IT_IS if goal.classes else of_target(goal.values[~held_out])
+    x = features.transform(table, plan)
+    return Prepared(frame.height, goal, table, held_out, plan, x, scaling)
 
 
 def held_out_rows(
@@ -255,17 +272,13 @@ def _train(
     data: Prepared, parameters: dict[str, Any], reporter: Reporter
 ) -> tuple[bytes, int, list[str]]:
     """Give the model, the number of workers that grew it, and what the caller should know."""
-    matrix = boosting.Matrix(
-        data.x[~data.held_out],
-        data.goal.values[~data.held_out].astype("float32"),
-        data.plan.feature_names,
-        data.plan.feature_types,
-    )
+    matrix = data.training_rows()
+    asked = xgboost_parameters(parameters, data.goal, data.scaling)
     rounds = parameters["n_estimators"]
     if cluster.engine() == "plain":
         threads = min(parameters["num_partitions"], cluster.cpus())
         reporter.progress("training", 0, rounds, "boosting rounds")
-        settings = {**xgboost_parameters(parameters, data.goal), "nthread": threads}
+        settings = {**asked, "nthread": threads}
         return boosting.grow(matrix, settings, rounds, tell=True), 1, []
     # Ray Train takes seconds to import, which a request that was trained before need not wait.
     from . import training  # noqa: PLC0415
@@ -275,9 +288,7 @@ def _train(
     workers, warnings = training.partitions(parameters["num_partitions"], len(matrix.y))
     workers, more = training.wait_for_cpus(workers, reporter.progress)
     reporter.progress("training", 0, rounds, "boosting rounds")
-    model = training.train(
-        matrix, xgboost_parameters(parameters, data.goal), rounds, workers, reporter.run_dir
-    )
+    model = training.train(matrix, asked, rounds, workers, reporter.run_dir)
     shutil.rmtree(reporter.run_dir / "train", ignore_errors=True)
     return model, workers, warnings + more
 
@@ -304,7 +315,9 @@ def _target(
     return goal, frame.drop(name, *excluded).filter(pl.Series(goal.present))
 
 
-def xgboost_parameters(parameters: dict[str, Any], goal: target.Target) -> dict[str, Any]:
+def xgboost_parameters(
+    parameters: dict[str, Any], goal: target.Target, scaling: Scaling
+) -> dict[str, Any]:
     """Give XGBoost's parameters for what the caller asked for."""
     classes = len(goal.classes)
     objective: dict[str, Any] = {"objective": "reg:squarederror"}
@@ -313,7 +326,7 @@ def xgboost_parameters(parameters: dict[str, Any], goal: target.Target) -> dict[
     elif classes:
         objective = {"objective": "multi:softprob", "num_class": classes}
     return {
-        **{name: parameters[name] for name in PASSED_ON},
+        **boosting.scaled({name: parameters[name] for name in PASSED_ON}, scaling),
         **objective,
         "tree_method": "hist",
         "seed": parameters["seed"] % (1 << 31),
@@ -325,7 +338,7 @@ def _evaluate(model: bytes, data: Prepared) -> Evaluation:
     goal, held_out = data.goal, data.held_out
     booster = xgboost.Booster(model_file=bytearray(model))
     truth = goal.values[held_out]
-    answers = outputs(booster, data.x[held_out], data.plan, len(goal.classes))
+    answers = outputs(booster, data.x[held_out], data.plan, len(goal.classes), data.scaling)
     rows = pl.Series(goal.present).arg_true().filter(pl.Series(held_out))
     if not goal.classes:
         scores = metrics.regression(truth, answers)
@@ -348,6 +361,7 @@ def _data_warnings(data: Prepared) -> list[str]:
     """Say what a careful person would want to know about the data."""
     goal, plan, table, held_out = data.goal, data.plan, data.table, data.held_out
     found = [f"column {name!r} was left out: {why}" for name, why in plan.dropped.items()]
+    found += plan.notes
     without = data.rows_read - table.height
     if without:
         found.append(f"{without} of {data.rows_read} rows were left out: they have no target")
@@ -365,3 +379,28 @@ def _data_warnings(data: Prepared) -> list[str]:
             " row: the score flatters the model if new data do not repeat old ones"
         )
     return found
+
+
+def _score_warnings(data: Prepared, metric: str, score: float | None) -> list[str]:
+    """Say where a model is worth no more than an answer that needs none."""
+    goal, held_out = data.goal, data.held_out
+    learnt = goal.values[~held_out]
+    constant = metrics.of_constant(learnt, goal.values[held_out], len(goal.classes))
+    floor = metrics.six_digits(constant[metric])
+    less = metric in metrics.LOWER_IS_BETTER
+    perfect = 0.0 if less else 1.0
+    if score is None or floor is None or score == perfect:
+        return []
+    if (score < floor) if less else (score > floor):
+        return []
+    if goal.classes:
+        label = goal.classes[int(np.bincount(learnt.astype("int64")).argmax())]
+        answer = f"the most frequent class {label!r}"
+    else:
+        answer = f"the mean {learnt.mean():.6g}"
+    verdict = "no better" if score == floor else "worse"
+    said = (
+        f"the model is {verdict} than to answer {answer} for every row: {metric} {score:g} on the"
+        f" held-out rows, that {floor:g}; do not rely on it"
+    )
+    return [said]

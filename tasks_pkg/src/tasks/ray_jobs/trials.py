@@ -11,8 +11,9 @@ import xgboost
 from numpy.typing import NDArray
 
 from . import metrics, split
-from .boosting import Matrix
+from .boosting import Matrix, scaled
 from .predictor import columns
+from .scaling import AS_IT_IS, Scaling
 
 #: How often a trial says what it is worth: points at which it may be stopped early.
 REPORTS = 10
@@ -56,6 +57,7 @@ class Problem:
         settings: XGBoost's, which a combination adds to.
         metric: that decides.
         rounds: boosting rounds where a combination names none.
+        scaling: how the target of a regression became the numbers in ``rows``.
     """
 
     rows: Matrix
@@ -64,6 +66,7 @@ class Problem:
     settings: dict[str, Any]
     metric: str
     rounds: int
+    scaling: Scaling = AS_IT_IS
 
     @property
     def direction(self) -> Literal["max", "min"]:
@@ -100,7 +103,9 @@ def scores(problem: Problem, params: dict[str, Any]) -> Iterator[tuple[int, floa
         ValueError: the metric is not defined on the validation rows.
     """
     settings = {**problem.settings}
-    settings |= {name: value for name, value in params.items() if name != "n_estimators"}
+    settings |= scaled(
+        {name: value for name, value in params.items() if name != "n_estimators"}, problem.scaling
+    )
     settings.pop("num_partitions", None)
     if settings.get("max_depth", 6) is None:
         settings["max_depth"] = 6
@@ -109,7 +114,8 @@ def scores(problem: Problem, params: dict[str, Any]) -> Iterator[tuple[int, floa
         train, valid = _part(problem.rows, ~tested), _part(problem.rows, tested)
         data = train.data()
         booster = xgboost.Booster(settings, [data])
-        pairs.append((booster, data, valid.data(), valid.y.astype(np.float64)))
+        truth = problem.scaling.undo(valid.y.astype(np.float64))
+        pairs.append((booster, data, valid.data(), truth))
     total = rounds_of(problem, params)
     step = math.ceil(total / REPORTS)
     for end in [*range(step, total, step), total]:
@@ -130,7 +136,7 @@ def _score(
     valid: xgboost.DMatrix,
     truth: NDArray[np.float64],
 ) -> float:
-    answers = columns(booster.predict(valid), problem.classes)
+    answers = columns(booster.predict(valid), problem.classes, problem.scaling)
     score = metrics.classification if problem.classes else metrics.regression
     value = score(truth, answers)[problem.metric]
     if value is None:
