@@ -1,5 +1,6 @@
 """Searches: the right combination, on the right rows, and none of the work twice."""
 
+import dataclasses
 import io
 import json
 import math
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import uuid
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ import numpy as np
 import polars as pl
 import pytest
 from celray_testing import wait_for
+from hypothesis import HealthCheck, given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -28,7 +32,7 @@ from tasks.contracts import InvalidArgumentsError
 from tasks.orchestration import job_request
 from tasks.ray_jobs import boosting, protocol, split
 from tasks.ray_jobs.job import Reporter
-from tasks.ray_jobs.protocol import ENGINE_VARIABLE, JobRequest, Progress
+from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest, Progress
 from tasks.runners import LocalJobs
 from tasks.schemas_ml import search_from
 from tasks.settings import Settings
@@ -360,9 +364,75 @@ def test_trials_that_cannot_be_are_one_error_and_leave_nothing(
 ) -> None:
     rows = [f"{i},{'abc'[i % 3]}" for i in range(30)] + ["31,d"]
     (datasets / "rare.csv").write_text("a,target\n" + "\n".join(rows) + "\n")
-    request = request_of(settings, "rare.csv", [{"max_depth": 2}], folds=3)
-    with pytest.raises(InvalidArgumentsError, match=r"folds is 3, but a class.*only 1 training"):
-        plain(request)
     with pytest.raises(InvalidArgumentsError, match="metric is 'roc_auc'"):
         plain(request_of(settings, "rare.csv", [{"max_depth": 2}], metric="roc_auc"))
     assert not list((settings.models_dir / "hyperparameter_search").glob("rare*"))
+
+
+def prepared(tmp_path: Path, labels: Sequence[object], **config: object) -> tuple[Any, list[str]]:
+    """Give what a search of such targets would try, and what it would say."""
+    from tasks.ray_jobs import search, sources, train  # noqa: PLC0415 - Optuna takes a second
+
+    parameters = search_from([{"max_depth": 2}], config)[0].parameters("x")
+    frame = pl.DataFrame({"a": range(len(labels)), "target": labels})
+    source = sources.Source((tmp_path / "x",), "parquet")
+    data = train.prepare(frame, parameters, source, Reporter(tmp_path / "run"))
+    return search._problem(data, parameters)
+
+
+def test_rare_classes_are_learnt_from_in_every_fold_and_validated_in_none(tmp_path: Path) -> None:
+    labels = ["a"] * 60 + ["b"] * 30 + ["c"] * 3 + ["d"]
+    for folds in (0, 2, 3, 5, 20):
+        problem, (said,) = prepared(tmp_path, labels, folds=folds)
+        tested = [set(problem.rows.y[fold].tolist()) for fold in problem.folds]
+        # Of c two rows are left to learn from, of d one.
+        frequent = {0.0, 1.0, 2.0} if folds in {0, 2} else {0.0, 1.0}
+        assert tested == [frequent] * max(1, folds), folds
+        rare = "'d' (1)" if folds in {0, 2} else "'c' (2), 'd' (1)"
+        assert said.endswith(f"learnt from, and not validated on: {rare}")
+        assert "fewer than" in said
+
+
+@settings_of_hypothesis(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    counts=st.lists(st.integers(1, 40), min_size=2, max_size=8),
+    folds=st.integers(0, 20).filter(lambda folds: folds != 1),
+    metric=st.sampled_from([None, "f1", "log_loss"]),
+)
+def test_any_folds_work_that_a_training_allows(
+    tmp_path: Path, counts: list[int], folds: int, metric: str | None
+) -> None:
+    from tasks.ray_jobs import trials  # noqa: PLC0415 - with Optuna
+
+    labels = [f"c{number}" for number, count in enumerate(counts) for _ in range(count)]
+    try:
+        problem, said = prepared(tmp_path, labels, folds=folds, metric=metric)
+    except InputProblemError as error:
+        if error.kind == "too_few_rows" and "No trial can be validated" in str(error):
+            assert min(counts) <= 2
+        else:
+            assert error.kind in {"too_few_rows", "target_too_many_classes"}
+        return
+    assert len(problem.folds) == (folds or 1) or "folds lowered" in said[0]
+    assert all(fold.any() and not fold.all() for fold in problem.folds)
+    problem = dataclasses.replace(problem, rounds=1)
+    assert trials.run(problem, 0, {}).status == "complete"
+
+
+def test_few_rows_are_divided_into_as_many_folds_as_can_be_scored(tmp_path: Path) -> None:
+    numbers = [float(number) + 0.5 for number in range(15)]
+    problem, (said,) = prepared(tmp_path, numbers, folds=20)
+    assert len(problem.folds) == 6
+    assert said == "folds lowered from 20 to 6: there are 12 training rows"
+    assert len(prepared(tmp_path, numbers, folds=20, metric="mae")[0].folds) == 12
+
+    two = ["yes"] * 5 + ["no"] * 40
+    problem, (said,) = prepared(tmp_path, two, folds=10, metric="roc_auc")
+    assert len(problem.folds) == 4
+    assert said == "folds lowered from 10 to 4: 'yes', the rarest class, has 4 training rows"
+    with pytest.raises(InputProblemError, match="by roc_auc: 'yes', the rarest class, has 1"):
+        prepared(tmp_path, ["yes", *["no"] * 40], metric="roc_auc")

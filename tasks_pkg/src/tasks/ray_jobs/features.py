@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from . import csv_codes, number_styles
 from .protocol import InputProblemError
 from .scaling import AS_IT_IS, FINE, LARGEST, Scaling, of_feature
 
@@ -153,14 +154,29 @@ def _learn(series: pl.Series, notes: list[str]) -> Column | str:  # noqa: PLR091
     if role != "category":
         return _learn_numbers(series, role, notes)
     values = series.cast(pl.String).drop_nulls()
-    if int(_as_numbers(values).is_not_null().sum()) >= NUMERIC_SHARE * len(values):
+    numeric = _as_numbers(values).is_not_null()
+    if int(numeric.sum()) >= NUMERIC_SHARE * len(values) and not _are_codes(values):
+        if not numeric.all():
+            others = values.filter(~numeric)
+            notes.append(
+                f"column {series.name!r} is of numbers: {others[0]!r} and others that are none"
+                f" ({len(others)} of the training rows) count as missing; list such words in"
+                " missing, or correct them"
+            )
         return _learn_numbers(series, "number", notes)
+    if (how := number_styles.told(values)) is not None:
+        notes.append(f"column {series.name!r} is taken for words, not for numbers: {how}")
     known = values.unique()
     if len(known) > MAX_CATEGORIES:
         return Column(series.name, "text")
     if len(known) == 1 and len(values) == len(series):
         return "it has the same value in every row"
     return Column(series.name, "category", tuple(known.sort().to_list()))
+
+
+def _are_codes(values: pl.Series) -> bool:
+    """Say whether text that could be numbers would be other text if it were (:mod:`csv_codes`)."""
+    return csv_codes.any_code(values) or bool(values.str.contains(csv_codes.LONG).any())
 
 
 def _learn_numbers(series: pl.Series, role: Role, notes: list[str]) -> Column | str:

@@ -18,6 +18,7 @@ from . import (
     train,
     trial_plots,
     trials,
+    validation,
 )
 from .accounting import ACCOUNT
 from .files import LOCK, locked
@@ -98,7 +99,7 @@ def _search(  # noqa: PLR0913, PLR0917 - what main has found out
     frame = reading.read(source, said=csv_plan.said(parameters))
     data = train.prepare(frame, parameters, source, reporter)
     reading.require_unchanged(taken)
-    problem = _problem(data, parameters)
+    problem, told = _problem(data, parameters)
     ended, resumed = _try_all(problem, parameters, state, reporter)
     order = trials.ranked(ended, problem.direction)
     best = _best(order, parameters["max_seconds"])
@@ -110,7 +111,7 @@ def _search(  # noqa: PLR0913, PLR0917 - what main has found out
     model = train.fit(training, source, taken, reporter)
 
     shown = [_shown(trial) for trial in order]
-    folds = parameters["folds"]
+    folds = len(problem.folds) if parameters["folds"] else 0
     result = {
         "status": "success",
         "best_params": best.params,
@@ -128,7 +129,7 @@ def _search(  # noqa: PLR0913, PLR0917 - what main has found out
         "plot_html": str(folder / HTML),
         "manifest_path": str(folder / artefacts.MANIFEST),
         "resumed": resumed,
-        "warnings": [*_warnings(ended), *model["warnings"]],
+        "warnings": [*told, *_warnings(ended), *model["warnings"]],
     }
     manifest = {
         **artefacts.identity(request, TASK),
@@ -146,29 +147,22 @@ def _search(  # noqa: PLR0913, PLR0917 - what main has found out
     return artefacts.publish(request, folder, manifest, write)
 
 
-def _problem(data: train.Prepared, parameters: dict[str, Any]) -> Problem:
-    learnt = ~data.held_out
-    y = data.goal.values[learnt]
-    classes = y.astype("int64") if data.goal.classes else None
-    folds = parameters["folds"]
-    if folds and classes is not None:
-        rarest = min((classes == label).sum() for label in set(classes.tolist()))
-        if rarest < folds:
-            raise InputProblemError(
-                "too_few_rows",
-                f"search_config.folds is {folds}, but a class of target {parameters['target']!r}"
-                f" has only {rarest} training rows.",
-                "Lower folds, or set it to 0 to validate on held-out rows.",
-            )
+def _problem(data: train.Prepared, parameters: dict[str, Any]) -> tuple[Problem, list[str]]:
+    """Give what the trials share, and what the caller should know of the rows to validate on."""
+    goal = data.goal
+    y = goal.values[~data.held_out]
+    classes = y.astype("int64") if goal.classes else None
+    metric = metrics.chosen(parameters["metric"], goal.classes)
+    folds, warnings = validation.folds(parameters["folds"], len(y), goal.classes, classes, metric)
     return Problem(
         rows=data.training_rows(),
         folds=trials.divide(len(y), parameters["seed"], folds, classes),
-        classes=len(data.goal.classes),
-        settings=train.xgboost_parameters(parameters, data.goal, data.scaling),
-        metric=metrics.chosen(parameters["metric"], data.goal.classes),
+        classes=len(goal.classes),
+        settings=train.xgboost_parameters(parameters, goal, data.scaling),
+        metric=metric,
         rounds=parameters["n_estimators"],
         scaling=data.scaling,
-    )
+    ), warnings
 
 
 def _try_all(

@@ -52,6 +52,10 @@ def holdout_mask(
     return mask
 
 
+#: The fold of rows that are tested in none.
+IN_NO_FOLD = -1
+
+
 def folds(
     rows: int, seed: int, number: int, classes: NDArray[np.int64] | None = None
 ) -> NDArray[np.int64]:
@@ -61,14 +65,17 @@ def folds(
         rows: number of rows.
         seed: any whole number.
         number: of folds, at least 2.
-        classes: class number per row.
+        classes: class number per row; a class of fewer rows than folds is learnt from in all of
+            them and tested in none (:data:`IN_NO_FOLD`).
     """
     keys = row_keys(rows, seed)
-    fold = np.zeros(rows, dtype=np.int64)
+    fold = np.full(rows, IN_NO_FOLD, dtype=np.int64)
     groups = np.zeros(rows, dtype=np.int64) if classes is None else classes
     start = 0  # where the last class ended, so that folds differ by one row at most
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
+        if classes is not None and len(members) < number:
+            continue
         order = members[np.argsort(keys[members], kind="stable")]
         fold[order] = (start + np.arange(len(members))) % number
         start += len(members)

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from . import number_styles
 from .protocol import InputProblemError
 
 Task = Literal["classification", "regression"]
@@ -79,7 +80,7 @@ def encode(column: pl.Series, wanted: Literal["auto", "classification", "regress
                 "target_not_numeric",
                 f"model_config.task is 'regression', but target {column.name!r} holds"
                 f" {str(values[0])!r}.",
-                "Use task 'classification', or clean the column.",
+                _as_numbers_by(values) or "Use task 'classification', or clean the column.",
             )
         _require_range(column.cast(pl.Float64))
         return Target(task, values.cast(pl.Float64).to_numpy(), [], present)
@@ -89,10 +90,16 @@ def encode(column: pl.Series, wanted: Literal["auto", "classification", "regress
             "target_too_many_classes",
             f"Target {column.name!r} has {len(classes)} different values in {len(values)} rows;"
             f" at most {min(MAX_CLASSES, len(values) // 2)} classes can be learnt from so many.",
-            "Is it an identifier? For numbers, set task to 'regression'.",
+            _as_numbers_by(values) or "Is it an identifier? For numbers, set task to 'regression'.",
         )
     codes = values.replace_strict(classes, pl.Series(range(len(classes)), dtype=pl.Float64))
     return Target("classification", codes.to_numpy(), _labels(classes, kind), present)
+
+
+def _as_numbers_by(values: pl.Series) -> str | None:
+    """Say how text that is meant as numbers would be read as such."""
+    how = number_styles.told(values) if values.dtype == pl.String else None
+    return None if how is None else f"It is text: {how}."
 
 
 def _comparable(column: pl.Series) -> pl.Series:
