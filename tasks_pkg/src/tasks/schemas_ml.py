@@ -140,6 +140,8 @@ class PredictionResult(TypedDict):
     predictions_path: str
     """Parquet: ``id``, ``prediction`` and, for classes, ``probability`` of the predicted one."""
     manifest_path: str
+    warnings: list[str]
+    """Of values that the model has not seen, or does not take as they are written."""
     num_actors: int
     """Ray Data actors that predicted; 0 where the rows were too few to need them."""
     warnings: list[str]

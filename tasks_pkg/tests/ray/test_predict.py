@@ -120,6 +120,51 @@ def test_files_and_rows_go_together_under_the_callers_own_ids(
     assert result["predictions"] == ["small", "big", "big"]
 
 
+def test_a_file_is_read_as_the_models_own_dataset_was_unless_the_caller_says_otherwise(
+    settings: Settings, datasets: Path, request_to_predict: RequestFor
+) -> None:
+    from tasks.schemas_ml import model_config_from  # noqa: PLC0415
+
+    rows = [f"{('NA', 'DE')[i % 2]};{i % 7};{('far', 'near')[i % 2]}" for i in range(100)]
+    (datasets / "land.csv").write_text("land;n;target\n" + "\n".join(rows) + "\n")
+    config = {"separator": ";", "missing": ["-"], "n_estimators": 10}
+    parameters = model_config_from(config).parameters("land.csv")
+    model = plain("train", lambda name: job_request(name, parameters, settings))["model_path"]
+
+    (datasets / "lands.csv").write_text("land;n\nNA;1\nDE;2\n-;3\nFR;-\n")
+    request = request_to_predict(model, "lands.csv")
+    predictions.check(model, "lands.csv", None, settings)
+    result = plain("predict", request)
+    assert result["predictions"][:2] == ["far", "near"]
+    said = "column 'land': 'FR' and the like (1 rows) did not occur in training"
+    assert result["warnings"] == [said]
+    manifest = json.loads(Path(result["manifest_path"]).read_text())
+    assert manifest["read_as_in_training"] == {"separator": ";", "missing": ["-"]}
+
+    (datasets / "commas.csv").write_text("land,n\nNA,1\nDE,2\n")
+    with pytest.raises(InvalidArgumentsError, match="commas"):
+        predictions.check(model, "commas.csv", None, settings)
+    predictions.check(model, "commas.csv", None, settings, ",")
+    said_otherwise = {"model_path": model, "data_batches": "commas.csv", "id_column": None}
+    said_otherwise |= {"separator": ",", "missing": ["NA"]}
+    other = plain("predict", lambda name: job_request(name, said_otherwise, settings))
+    assert (other["total_predictions"], other["warnings"]) == (2, [])
+
+
+def test_values_that_tell_the_model_nothing_are_named(
+    odd_model: str, request_to_predict: RequestFor, datasets: Path
+) -> None:
+    (datasets / "codes.csv").write_text(
+        "day,kind,red,size,more\n,a,true,007,+1\n,a,true,150,02\n,q,false,3,1\n"
+    )
+    result = plain("predict", request_to_predict(odd_model, "codes.csv"))
+    assert result["predictions"] == ["small", "big", "small"]
+    codes, day, kind = result["warnings"]
+    assert codes.startswith("column 'size': '007' and the like (1 rows of ")
+    assert day == "column 'day' has no value in any row"
+    assert kind == "column 'kind': 'q' and the like (1 rows) did not occur in training"
+
+
 def test_a_column_of_labels_that_look_like_numbers_stays_a_column_of_labels(
     settings: Settings, request_to_predict: RequestFor, datasets: Path
 ) -> None:

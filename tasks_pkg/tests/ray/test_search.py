@@ -394,7 +394,7 @@ def test_rare_classes_are_learnt_from_in_every_fold_and_validated_in_none(tmp_pa
 
 
 @settings_of_hypothesis(
-    max_examples=100,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -409,13 +409,14 @@ def test_any_folds_work_that_a_training_allows(
     from tasks.ray_jobs import trials  # noqa: PLC0415 - with Optuna
 
     labels = [f"c{number}" for number, count in enumerate(counts) for _ in range(count)]
+    refused: InputProblemError | None = None
     try:
         problem, said = prepared(tmp_path, labels, folds=folds, metric=metric)
     except InputProblemError as error:
-        if error.kind == "too_few_rows" and "No trial can be validated" in str(error):
-            assert min(counts) <= 2
-        else:
-            assert error.kind in {"too_few_rows", "target_too_many_classes"}
+        refused = error
+    if refused is not None:  # one row held out, one to learn from; or no training takes it either
+        of_search = "No trial can be validated" in str(refused)
+        assert min(counts) <= 2 if of_search else "class" in str(refused) or "rows" in str(refused)
         return
     assert len(problem.folds) == (folds or 1) or "folds lowered" in said[0]
     assert all(fold.any() and not fold.all() for fold in problem.folds)

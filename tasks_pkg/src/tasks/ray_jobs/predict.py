@@ -15,8 +15,10 @@ from . import (
     batches,
     cluster,
     csv_blocks,
+    csv_codes,
     csv_moments,
     csv_plan,
+    features,
     reading,
     signature,
     sources,
@@ -37,6 +39,8 @@ PIECE_ROWS = 50_000
 SHOWN = 100
 #: The column that carries a piece's number through Ray Data.
 PIECE = "celray piece"
+#: Characters of a value that a warning shows.
+_LONG = 60
 #: Types of columns that are text even where they look like numbers.
 _WORDS = ("category", "text")
 #: Types that are read from a CSV file as such, also where the column holds the ids.
@@ -67,7 +71,9 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     taken = [fingerprint for source in found for fingerprint in reading.fingerprints(source)]
     inline = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     deciding = [model.manifest["files"][name]["sha256"] for name in (MODEL, PREPROCESSING)]
-    deciding += [*(fingerprint.sha256 for fingerprint in taken), inline]
+    form = signature.written(model, parameters)
+    inherited = {name: value for name, value in form.items() if name not in parameters}
+    deciding += [*(fingerprint.sha256 for fingerprint in taken), inline, json.dumps(inherited)]
     number = artefacts.digest(request, deciding, ignoring={"model_path", "data_batches"})
     folder = Path(request.models_dir) / FOLDER / artefacts.folder_name(model.folder.name, number)
     finished = artefacts.finished(folder / artefacts.MANIFEST)
@@ -77,9 +83,9 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
 
     words = {column.name: column.categories for column in plan.columns if column.role in _WORDS}
     wanted = parameters["id_column"]
-    said = csv_plan.said(signature.written(model, parameters))
-    warnings: list[str] = []
-    tables = [_from_files(model, source, words, wanted, said, warnings) for source in found]
+    said = csv_plan.said(form)
+    told: list[str] = []
+    tables = [_from_files(model, source, words, wanted, said, told) for source in found]
     tables += [_from_rows(model, rows, words, wanted)] if rows else []
     ids = _ids([part for part, _ in tables], wanted)
     table = pl.concat([part for _, part in tables], how="vertical_relaxed")
@@ -99,13 +105,14 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         "predictions_path": str(folder / PREDICTIONS),
         "manifest_path": str(folder / artefacts.MANIFEST),
         "num_actors": actors,
-        "warnings": warnings,
+        "warnings": [*told, *_warnings(plan, table)],
     }
     reporter.progress("saving", 0, 1, str(folder))
     manifest = {
         **artefacts.identity(request, TASK),
         "inputs": [fingerprint.as_json() for fingerprint in taken],
         "rows_in_the_request": sum(map(len, rows)),
+        "read_as_in_training": inherited,
         "model": {"manifest": str(model.folder / artefacts.MANIFEST), "sha256": deciding[0]},
         "columns": {name: str(kind) for name, kind in predictions.schema.items()},
         "result": result,
@@ -116,18 +123,39 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     return {**saved, "reused": False}
 
 
-def _from_files(  # noqa: PLR0913, PLR0917 - what a file and its reading need
+def _warnings(plan: features.Plan, table: pl.DataFrame) -> list[str]:
+    """Say which values tell the model nothing."""
+    found = []
+    for column in plan.columns:
+        values = table[column.name].drop_nulls()
+        if values.is_empty():
+            found.append(f"column {column.name!r} has no value in any row")
+        elif column.role == "category":
+            known = pl.Series(column.categories, dtype=pl.String)
+            unseen = values.filter(~values.cast(pl.String).is_in(known.implode()))
+            if len(unseen):
+                found.append(
+                    f"column {column.name!r}: {str(unseen[0])[:_LONG]!r} and the like"
+                    f" ({len(unseen)} rows) did not occur in training"
+                )
+    return found
+
+
+def _from_files(  # noqa: PLR0913, PLR0917 - what main has found out
     model: signature.Model,
     source: sources.Source,
     words: Words,
     wanted: str | None,
     said: csv_blocks.Form,
-    warnings: list[str],
+    told: list[str],
 ) -> tuple[pl.Series, pl.DataFrame]:
     text = list(words)
     if wanted is not None and model.types.get(wanted) not in _PARSED:
         text.append(wanted)
-    frame = reading.read(source, text, warnings, said)
+    heard: list[str] = []
+    frame = reading.read(source, text, heard, said)
+    # Not what the reader says of a column's type: that is the model's here.
+    told += [each for each in heard if not each.startswith("column ") and each not in told]
     where = str(source.files[0])
     signature.require_columns(model, frame.columns, where)
     if wanted is not None:
@@ -135,6 +163,13 @@ def _from_files(  # noqa: PLR0913, PLR0917 - what a file and its reading need
     ids = frame[wanted] if wanted is not None else pl.int_range(frame.height, eager=True)
     if source.format == "csv" and ids.dtype == pl.String and ids.str.contains(_WHOLE).all():
         ids = ids.cast(pl.Int64)
+    told += [
+        f"column {name!r}: {str(frame[name].filter(codes)[0])[:_LONG]!r} and the like"
+        f" ({codes.sum()} rows of {where}) are read as numbers, as which the model takes them"
+        for name in model.needed
+        if model.types[name] == "number" and frame[name].dtype == pl.String
+        if (codes := csv_codes.codes(frame[name]).fill_null(value=False)).any()
+    ]
     columns = [
         _known(reading.written(frame[name]), frame[name].dtype.is_numeric(), words[name])
         if name in words
