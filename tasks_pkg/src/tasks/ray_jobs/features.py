@@ -119,8 +119,12 @@ class Plan:
         ]
 
 
-def learn(training: pl.DataFrame) -> Plan:
+def learn(table: pl.DataFrame, rows: NDArray[np.bool_] | None = None) -> Plan:
     """Decide from training rows how each column is turned into numbers.
+
+    Args:
+        table: the columns.
+        rows: which are the training rows; all by default.
 
     Raises:
         InputProblemError: no column is of any use.
@@ -128,8 +132,10 @@ def learn(training: pl.DataFrame) -> Plan:
     columns: list[Column] = []
     dropped: dict[str, str] = {}
     notes: list[str] = []
-    for series in training:
-        learnt = _learn(series, notes)
+    chosen = None if rows is None else pl.Series(rows)
+    for series in table:
+        # Column by column: a copy of the table would take as much memory as the table.
+        learnt = _learn(series if chosen is None else series.filter(chosen), notes)
         if isinstance(learnt, Column):
             columns.append(learnt)
         else:
@@ -218,8 +224,15 @@ def _role(series: pl.Series) -> Role | None:
     return "category" if isinstance(kind, (pl.String, pl.Categorical, pl.Enum)) else None
 
 
-def transform(frame: pl.DataFrame, plan: Plan) -> NDArray[np.float32]:
+def transform(
+    frame: pl.DataFrame, plan: Plan, rows: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
     """Turn a table into the model's numbers, one row per row; NaN is missing.
+
+    Args:
+        frame: the columns.
+        plan: how.
+        rows: which rows; all by default.
 
     Raises:
         InputProblemError: a column of the plan is not in the table.
@@ -232,10 +245,12 @@ def transform(frame: pl.DataFrame, plan: Plan) -> NDArray[np.float32]:
             f" ({len(lacking)} missing in all).",
             f"It was trained on: {', '.join(column.name for column in plan.columns)}.",
         )
-    matrix = np.empty((frame.height, len(plan.feature_types)), dtype=np.float32)
+    chosen = None if rows is None else pl.Series(rows)
+    height = frame.height if rows is None else int(rows.sum())
+    matrix = np.empty((height, len(plan.feature_types)), dtype=np.float32)
     position = 0
     for column in plan.columns:
-        series = frame[column.name]
+        series = frame[column.name] if chosen is None else frame[column.name].filter(chosen)
         part = matrix[:, position : position + column.width]
         if column.role == "text":
             _fill_text(part, series.cast(pl.String))

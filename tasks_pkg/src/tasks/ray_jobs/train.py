@@ -53,26 +53,29 @@ class Prepared:
     Attributes:
         rows_read: rows in the files, those without a target included.
         goal: what is to be predicted.
-        table: the columns to learn from, of the rows that have a target.
-        held_out: per row of ``table``, whether the score is taken on it.
+        columns: those of the table, but for the target and what is left out on request.
+        held_out: per row that has a target, whether the score is taken on it.
         plan: how the columns become numbers; learnt from the other rows.
-        x: the numbers.
+        learnt: the numbers of these.
+        tested: the numbers of those that are held out.
+        warnings: what a careful person would want to know about the data.
         scaling: how the target of a regression becomes the model's numbers.
     """
 
     rows_read: int
     goal: target.Target
-    table: pl.DataFrame
+    columns: list[str]
     held_out: NDArray[np.bool_]
     plan: features.Plan
-    x: NDArray[np.float32]
+    learnt: NDArray[np.float32]
+    tested: NDArray[np.float32]
+    warnings: list[str]
     scaling: Scaling
 
     def training_rows(self) -> boosting.Matrix:
         """Give the rows that are not held out."""
-        learnt = ~self.held_out
-        y = self.scaling.apply(self.goal.values[learnt]).astype("float32")
-        return boosting.Matrix(self.x[learnt], y, self.plan.feature_names, self.plan.feature_types)
+        y = self.scaling.apply(self.goal.values[~self.held_out]).astype("float32")
+        return boosting.Matrix(self.learnt, y, self.plan.feature_names, self.plan.feature_types)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +142,7 @@ def fit(
                 "Bring other rows, or move that file away: new ones are then chosen.",
             )
     data = prepare(frame, parameters, source, reporter, held_out)
+    del frame  # the largest thing by far, and everything is in its numbers now
     rows = _account(read, places, held_out, data)
     reading.require_unchanged(taken)
     model, workers, warnings = _train(data, parameters, reporter)
@@ -153,7 +157,7 @@ def fit(
         "task": data.goal.task,
         "target": parameters["target"],
         "classes": data.goal.classes or None,
-        "total_samples": data.table.height,
+        "total_samples": len(data.held_out),
         **rows,
         "train_samples": int((~data.held_out).sum()),
         "test_samples": int(data.held_out.sum()),
@@ -163,7 +167,7 @@ def fit(
         "manifest_path": str(folder / artefacts.MANIFEST),
         "warnings": [
             *told,
-            *_data_warnings(data),
+            *data.warnings,
             *_score_warnings(data, main_metric, evaluation.metrics[main_metric]),
             *warnings,
         ],
@@ -187,7 +191,7 @@ def fit(
             else f"frozen: {frozen}"
         ),
         "columns": [dataclasses.asdict(column) for column in data.plan.columns],
-        "signature": signature.describe(data.table.columns, data.plan.roles, preprocessing),
+        "signature": signature.describe(data.columns, data.plan.roles, preprocessing),
         "result": result,
     }
     write = models.writer(model, preprocessing, evaluation.holdout)
@@ -240,10 +244,18 @@ def prepare(
     goal, table = _target(frame, parameters, source)
     reporter.progress("preparing", 0, 1, f"{table.height} rows, {table.width} columns")
     held_out = _held_out(goal, parameters) if held_out is None else held_out[goal.present]
-    plan = features.learn(table.filter(~held_out))
-    scaling = AS_IT_IS if goal.classes else of_target(goal.values[~held_out])
-    x = features.transform(table, plan)
-    return Prepared(frame.height, goal, table, held_out, plan, x, scaling)
+    plan = features.learn(table, ~held_out)
+    return Prepared(
+        rows_read=frame.height,
+        goal=goal,
+        columns=table.columns,
+        held_out=held_out,
+        plan=plan,
+        learnt=features.transform(table, plan, ~held_out),
+        tested=features.transform(table, plan, held_out),
+        warnings=_data_warnings(frame.height, goal, table, held_out, plan),
+        scaling=AS_IT_IS if goal.classes else of_target(goal.values[~held_out]),
+    )
 
 
 def held_out_rows(
@@ -312,7 +324,8 @@ def _target(
             f" with {len(goal.classes) or 'no'} classes.",
             f"Choose one of {', '.join(known)}.",
         )
-    return goal, frame.drop(name, *excluded).filter(pl.Series(goal.present))
+    table = frame.drop(name, *excluded)
+    return goal, table if goal.present.all() else table.filter(pl.Series(goal.present))
 
 
 def xgboost_parameters(
@@ -338,7 +351,7 @@ def _evaluate(model: bytes, data: Prepared) -> Evaluation:
     goal, held_out = data.goal, data.held_out
     booster = xgboost.Booster(model_file=bytearray(model))
     truth = goal.values[held_out]
-    answers = outputs(booster, data.x[held_out], data.plan, len(goal.classes), data.scaling)
+    answers = outputs(booster, data.tested, data.plan, len(goal.classes), data.scaling)
     rows = pl.Series(goal.present).arg_true().filter(pl.Series(held_out))
     if not goal.classes:
         scores = metrics.regression(truth, answers)
@@ -357,25 +370,32 @@ def _evaluate(model: bytes, data: Prepared) -> Evaluation:
     return Evaluation(metrics.rounded(scores), table)
 
 
-def _data_warnings(data: Prepared) -> list[str]:
+def _data_warnings(
+    rows_read: int,
+    goal: target.Target,
+    table: pl.DataFrame,
+    held_out: NDArray[np.bool_],
+    plan: features.Plan,
+) -> list[str]:
     """Say what a careful person would want to know about the data."""
-    goal, plan, table, held_out = data.goal, data.plan, data.table, data.held_out
     found = [f"column {name!r} was left out: {why}" for name, why in plan.dropped.items()]
     found += plan.notes
-    without = data.rows_read - table.height
+    without = rows_read - table.height
     if without:
-        found.append(f"{without} of {data.rows_read} rows were left out: they have no target")
+        found.append(f"{without} of {rows_read} rows were left out: they have no target")
     if goal.classes:
         codes, counts = pl.Series(goal.values).value_counts().sort("count")
         single = [goal.classes[int(c)] for c, n in zip(codes, counts, strict=True) if n == 1]
         if single:
             found.append(f"classes with one row cannot be tested: {single[:10]}")
-    seen = table.select(list({c.name for c in plan.columns})).filter(~pl.Series(held_out)).unique()
-    tested = table.select(seen.columns).filter(pl.Series(held_out))
-    repeated = tested.join(seen, on=seen.columns, how="semi", nulls_equal=True).height
+    # By a digest of 64 bits a row: the rows themselves would be sorted and copied.
+    rows = table.select(list({c.name for c in plan.columns})).hash_rows()
+    seen = rows.filter(pl.Series(~held_out)).unique()
+    tested = rows.filter(pl.Series(held_out))
+    repeated = int(tested.is_in(seen.implode()).sum())
     if repeated:
         found.append(
-            f"{repeated} of {tested.height} held-out rows have the same features as a training"
+            f"{repeated} of {len(tested)} held-out rows have the same features as a training"
             " row: the score flatters the model if new data do not repeat old ones"
         )
     return found
