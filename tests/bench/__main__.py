@@ -6,7 +6,7 @@
 import argparse
 import sys
 
-from tests.bench import csv_file, jobs
+from tests.bench import csv_file, jobs, training
 from tests.bench import operations as do
 from tests.bench.converge import edit_one_line, fresh, no_change
 from tests.bench.loopback import ssh_server
@@ -15,9 +15,12 @@ from tests.bench.report import Report, aims, details, render
 from tests.bench.roundtrip import compare
 from tests.bench.throughput import throughput
 
-PARTS = ("fresh", "nothing", "edit", "ping", "sizes", "csv", "throughput", "overhead", "search")
+PARTS = (
+    *("fresh", "nothing", "edit", "ping", "sizes"),
+    *("csv", "training", "throughput", "overhead", "search"),
+)
 #: What needs no deployment.
-ALONE = frozenset({"csv", "throughput", "overhead", "search"})
+ALONE = frozenset({"csv", "training", "throughput", "overhead", "search"})
 
 
 def say(text: str) -> None:
@@ -66,6 +69,23 @@ def measure(report: Report, wanted: list[str], repeat: int) -> None:
         report.edit = edit_one_line(urls)
 
 
+def measure_alone(report: Report, wanted: list[str], repeat: int) -> None:
+    """Everything that needs no deployment."""
+    if "csv" in wanted:
+        report.csv = csv_file.compare(repeat, say)
+    if "training" in wanted:
+        report.training = training.compare(repeat, say)
+    if "throughput" in wanted:
+        say("tasks a second, beside stock Celery, dramatiq, taskiq and rq")
+        report.throughput = throughput(repeat)
+    if "overhead" in wanted:
+        say("from submitting a Ray job to its first line, beside a trivial job of Ray's own")
+        report.overhead = jobs.overhead(repeat)
+    if "search" in wanted:
+        say("a search over nine combinations, and one by one")
+        report.search = jobs.search()
+
+
 def main() -> int:
     """Measure, print, and write when everything was asked for."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
@@ -81,17 +101,7 @@ def main() -> int:
     needs_deployment = bool(set(wanted) - ALONE)
     there = bool(do.containers()) if needs_deployment else True
     try:
-        if "csv" in wanted:
-            report.csv = csv_file.compare(options.repeat, say)
-        if "throughput" in wanted:
-            say("tasks a second, beside stock Celery, dramatiq, taskiq and rq")
-            report.throughput = throughput(options.repeat)
-        if "overhead" in wanted:
-            say("from submitting a Ray job to its first line, beside a trivial job of Ray's own")
-            report.overhead = jobs.overhead(options.repeat)
-        if "search" in wanted:
-            say("a search over nine combinations, and one by one")
-            report.search = jobs.search()
+        measure_alone(report, wanted, options.repeat)
         if not needs_deployment:
             print("\n".join([*aims(report), *details(report)]))
             return 0
