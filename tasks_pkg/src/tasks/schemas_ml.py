@@ -141,11 +141,9 @@ class PredictionResult(TypedDict):
     """Parquet: ``id``, ``prediction`` and, for classes, ``probability`` of the predicted one."""
     manifest_path: str
     warnings: list[str]
-    """Of values that the model has not seen, or does not take as they are written."""
+    """Of how CSV is written, and of values that the model has not seen or takes otherwise."""
     num_actors: int
     """Ray Data actors that predicted; 0 where the rows were too few to need them."""
-    warnings: list[str]
-    """What was decided on how CSV is written."""
     reused: bool
     """An identical request had been answered before, and this is its result."""
     ray_submission_id: str
