@@ -38,7 +38,7 @@ def check(
         source = sources.resolve(dataset_path, [str(root) for root in roots])
         if source.format == "csv":
             for file in source.files:
-                header = csv_files.columns_of(file, written)
+                header = source.columns(file, csv_files.columns_of(file, written))
                 for column, origin in columns.items():
                     sources.require_column(column, header, origin, str(file))
 
@@ -108,7 +108,8 @@ def check_sources(parameters: dict[str, Any], settings: Settings) -> None:
                     whole = False
                     continue
                 begin = csv_files.beginning(file, csv_written.of(parameters), head)
-                columns = csv_files.look(file, compression, begin).columns
+                own = csv_files.look(file, compression, begin).columns
+                columns = source.columns(file, own)
                 found |= dict.fromkeys(columns)
                 for column, origin in needed.items():
                     sources.require_column(column, columns, origin, str(file))

@@ -43,7 +43,7 @@ def check(
         for path in files:
             source = sources.resolve(path, [str(root) for root in roots], "data_batches")
             for file in source.files if source.format == "csv" else ():
-                header = csv_files.columns_of(file, written)
+                header = source.columns(file, csv_files.columns_of(file, written))
                 signature.require_columns(model, header, str(file))
                 if id_column is not None:
                     sources.require_column(id_column, header, "id_column", str(file))

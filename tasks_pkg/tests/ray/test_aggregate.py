@@ -4,12 +4,14 @@ import gzip
 import json
 import math
 from collections.abc import Callable
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from polars.testing import assert_frame_equal
 
@@ -116,7 +118,8 @@ def test_a_large_file_is_read_in_ranges_and_an_archive_in_one_go(
             out.write(text.encode())
     else:
         path.write_bytes(gzip.compress(text.encode()) if suffix else text.encode())
-    result = run(path.name, group_by=["city"], aggregations={"qty": ["sum"], "late": ["max"]})
+    asked = {"qty": ["sum"], "late": ["max"], "note": ["count"]}
+    result = run(path.name, group_by=["city"], aggregations=asked)
     expected = frame.group_by("city").agg(pl.col("qty").sum()).sort("city", nulls_last=True)
     table = pl.read_parquet(root / "out.parquet")
     assert table["qty_sum"].to_list() == expected["qty"].to_list()
@@ -130,9 +133,28 @@ def test_a_large_file_is_read_in_ranges_and_an_archive_in_one_go(
 
 def test_two_parts_of_different_types_are_told_by_name(run: Aggregate, root: Path) -> None:
     (root / "p_part_0.csv").write_text("k,x\n1,1\n")
-    (root / "p_part_1.csv").write_text("k,x\n1,no\n")
+    (root / "p_part_1.csv").write_text("k,x\n1,true\n")
     with pytest.raises(InputProblemError, match=r"'x' has not one type.*p_part_0.*p_part_1"):
         run("p")
+
+
+@pytest.mark.parametrize("odd", ["K1A 0B1", "02494", "+49151", "01/02/2024"])
+@pytest.mark.parametrize("plain", ["7", "7.5", "2024-01-31", "true", ""])
+def test_a_column_that_is_text_in_one_part_is_text_in_all(
+    run: Aggregate, root: Path, odd: str, plain: str
+) -> None:
+    rows = {0: ["7", "7"], 1: [odd, "7"], 2: [plain, plain], 3: ["8", ""]}
+    for number, values in rows.items():
+        (root / f"p_part_{number}.csv").write_text("zip,n\n" + "".join(f"{v},1\n" for v in values))
+    result = run("p", group_by=["zip"], aggregations={"n": ["sum"]})
+    expected: dict[str | None, int] = {}
+    for value in (value or None for values in rows.values() for value in values):
+        expected[value] = expected.get(value, 0) + 1
+    table = pl.read_parquet(root / "out.parquet")
+    assert dict(table.select("zip", "n_sum").rows()) == expected
+    (said,) = [text for text in result["warnings"] if "all files" in text]
+    assert all(word in said for word in ("'zip' is text", "p_part_1.csv", "p_part_0.csv", "schema"))
+    run("p", output="b.parquet", group_by=["zip"], aggregations={}, schema={"zip": "text"})
 
 
 def test_without_groups_every_column_of_every_source_is_summarised(
@@ -343,7 +365,8 @@ def test_a_column_that_is_empty_but_for_one_value_is_read(
     monkeypatch.setattr(aggregate, "RANGE_BYTES", 1 << 18)
     rows = "".join(f"{i},town {i % 50},{value if i == row else ''}\n" for i in range(100_000))
     (root / "a.csv").write_text("id,city,closed\n" + rows)
-    result = run("a.csv", group_by=["city"], aggregations={"id": ["sum"]})
+    asked = {"id": ["sum"], "closed": ["count"]}
+    result = run("a.csv", group_by=["city"], aggregations=asked)
     (summary,) = result["summaries"]
     assert summary["rows"] == 100_000
     assert (summary["columns"]["closed"]["count"], summary["columns"]["closed"]["missing"]) == (
@@ -351,3 +374,126 @@ def test_a_column_that_is_empty_but_for_one_value_is_read(
         99_999,
     )
     assert pl.read_parquet(root / "out.parquet")["rows"].sum() == 100_000
+
+
+# -- digits ----------------------------------------------------------------------------------------
+
+CENTS = ["100000000000000000", "0.01", "-100000000000000000", "0.02", "1e16", "3", "-1e16"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("repeated", [1, 40])
+def test_a_sum_of_numbers_keeps_the_cents(
+    run: Aggregate, root: Path, order: int, repeated: int
+) -> None:
+    """Twice the digits of a float, over parts, files, formats and groups."""
+    text = [*CENTS, "0.1", "0.2", "0.3"][::order] * repeated
+    groups = {"big": [float(value) for value in text], "small": [0.01] * 5}
+    rows = [(k, v) for k, values in groups.items() for v in values]
+    (root / "a.csv").write_text("k,v\n" + "".join(f"{k},{v!r}\n" for k, v in rows))
+    pl.DataFrame(rows, schema=["k", "v"], orient="row").write_parquet(root / "b.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aggregate, "RANGE_BYTES", 200)
+        patch.setattr(aggregate, "BATCH_ROWS", 7)
+        run("a.csv", "b.parquet", group_by=["k"], aggregations={"v": ["sum", "mean"]})
+        sums = pl.read_parquet(root / "out.parquet")["v_sum"].to_list()
+        result = run("a.csv", output="whole.csv")
+    sums.append(result["summaries"][0]["columns"]["v"]["sum"])
+    exact = [math.fsum(values * 2) for values in groups.values()]
+    exact.append(math.fsum(v for _, v in rows))
+    for got, right in zip(sums, exact, strict=True):
+        assert abs(got - right) <= 1e17 * 2.0**-100
+
+
+def test_a_sum_near_the_largest_number_is_one(run: Aggregate, root: Path) -> None:
+    values = [1.7e308, 1.0, -1.7e308, 5e-324, math.inf, 2.0]
+    frame = pl.DataFrame({"k": ["a", "a", "a", "b", "c", "c"], "v": values})
+    frame.write_parquet(root / "a.parquet")
+    run("a.parquet", group_by=["k"], aggregations={"v": ["sum"]})
+    got = dict(pl.read_parquet(root / "out.parquet").select("k", "v_sum").rows())
+    assert (got["b"], got["c"]) == (5e-324, math.inf)
+    assert got["a"] in {0.0, 1.0}  # as plain addition does, where there is no room for more
+
+
+def test_decimals_keep_all_digits(run: Aggregate, root: Path) -> None:
+    long = [Decimal(100000000000000000), Decimal("0.01"), None, Decimal("0.02")]
+    cents, fine = {"v": pl.Decimal(20, 2)}, {"v": pl.Decimal(9, 4)}
+    frame = pl.DataFrame({"k": ["a", "a", "a", "b"], "v": long}, schema_overrides=cents)
+    frame.write_parquet(root / "a.parquet")
+    other = pl.DataFrame({"k": ["a"], "v": [Decimal("0.0001")]}, schema_overrides=fine)
+    other.write_parquet(root / "b.parquet")
+    asked = {"v": ["sum", "min", "max", "count", "mean"]}
+    result = run("a.parquet", "b.parquet", group_by=["k"], aggregations=asked)
+    table = pl.read_parquet(root / "out.parquet").select("k", "v_sum", "v_min", "v_max", "v_count")
+    assert table.rows() == [
+        ("a", Decimal("100000000000000000.0101"), Decimal("0.0001"), Decimal(10**17), 3),
+        ("b", Decimal("0.02"), Decimal("0.02"), Decimal("0.02"), 1),
+    ]
+    assert result["summaries"][0]["columns"]["v"]["sum"] == float(10**17)
+    # Beside a column of numbers they are numbers.
+    (root / "c.csv").write_text("k,v\na,0.5\n")
+    run("a.parquet", "c.csv", output="d.parquet", group_by=["k"], aggregations={"v": ["sum"]})
+    assert pl.read_parquet(root / "d.parquet").schema["v_sum"] == pl.Float64
+
+
+def test_decimals_too_long_for_their_sum_are_numbers(run: Aggregate, root: Path) -> None:
+    """Polars adds decimals of a group beyond 38 digits without a word."""
+    large = Decimal("9" * 36 + ".99")
+    values = pl.Series([large] * 250, dtype=pl.Decimal(38, 2))
+    frame = pl.DataFrame({"k": ["a"] * 250, "v": values})
+    frame.write_parquet(root / "a.parquet")
+    run("a.parquet", group_by=["k"], aggregations={"v": ["sum"]})
+    got = pl.read_parquet(root / "out.parquet")["v_sum"][0]
+    assert math.isclose(float(got), float(large * 250), rel_tol=1e-15)
+
+
+@pytest.mark.parametrize("int96", [False, True])
+def test_instants_stay_apart_to_the_nanosecond(run: Aggregate, root: Path, *, int96: bool) -> None:
+    start = 1_700_000_000_000_000_000
+    at = [start + 1, start + 211, start + 211, start + 1000, None]
+    values = pa.table({"t": pa.array(at, pa.timestamp("ns")), "v": [1, 2, 3, 4, 5]})
+    pq.write_table(values, root / "a.parquet", use_deprecated_int96_timestamps=int96)
+    micro = pa.table({"t": pa.array([start // 1000 + 1], pa.timestamp("us")), "v": [6]})
+    pq.write_table(micro, root / "b.parquet")
+    asked = {"v": ["sum"], "t": ["min", "max"]}
+    result = run("a.parquet", "b.parquet", group_by=["t"], aggregations=asked)
+    table = pl.read_parquet(root / "out.parquet")
+    assert table["t"].to_physical().to_list() == [start + 1, start + 211, start + 1000, None]
+    assert table["v_sum"].to_list() == [1, 5, 10, 5]
+    assert table["t_max"].to_physical().to_list()[:3] == table["t"].to_physical().to_list()[:3]
+    found = result["summaries"][0]["columns"]["t"]
+    assert (found["min"], found["max"]) == (
+        "2023-11-14T22:13:20.000000001", "2023-11-14T22:13:20.000001",
+    )  # fmt: skip
+
+
+def test_times_without_room_for_nanoseconds_beside_some_with_them_are_refused(
+    run: Aggregate, root: Path
+) -> None:
+    pq.write_table(pa.table({"t": pa.array([1], pa.timestamp("ns"))}), root / "a.parquet")
+    pl.DataFrame({"t": [datetime(3000, 1, 1)]}).write_parquet(root / "b.parquet")  # noqa: DTZ001
+    with pytest.raises(InputProblemError, match=r"'t' holds times to the nanosecond.*2262"):
+        run("a.parquet", "b.parquet", group_by=["t"])
+
+
+# -- what is not asked for -------------------------------------------------------------------------
+
+
+def test_what_is_not_asked_for_is_not_read_and_said(run: Aggregate, root: Path) -> None:
+    (root / "a.csv").write_text("k,x,y\na,1,007\n")
+    pl.DataFrame({"k": ["a"], "x": [2], "y": [[1]]}).write_parquet(root / "b.parquet")
+    result = run("a.csv", "b.parquet", group_by=["k"], aggregations={"x": ["sum"]})
+    assert pl.read_parquet(root / "out.parquet").rows() == [("a", 2, 3)]
+    assert [list(s["columns"]) for s in result["summaries"]] == [["k", "x"], ["k", "x"]]
+    (warning,) = result["warnings"]
+    assert "not read: y." in warning
+    with pytest.raises(InputProblemError, match="schema: column 'z'"):
+        run("a.csv", schema={"z": "text"}, group_by=["k"], aggregations={})
+
+
+def test_rows_alone_are_counted(run: Aggregate, root: Path) -> None:
+    (root / "a.csv").write_text("k,x\na,1\nb,\n")
+    pl.DataFrame({"k": ["a"], "x": [2]}).write_parquet(root / "b.parquet")
+    result = run("a.csv", "b.parquet", aggregations={})
+    assert result["total_rows"] == 3
+    assert pl.read_parquet(root / "out.parquet").rows() == [(3,)]

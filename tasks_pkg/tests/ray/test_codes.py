@@ -33,7 +33,9 @@ def test_a_code_makes_its_column_text_wherever_it_stands(tmp_path: Path, code: s
         frame = reading.read(Source((path,), "csv"))
         assert frame["c"][-1] == code.strip()
         assert frame["n"].dtype == pl.Int64
-        summary = aggregate.summarise(aggregate.Wanted(("c",), ("n",)), path.name, path)
+        summary = aggregate.summarise(
+            aggregate.Wanted(("c",), {"n": ["sum"]}), aggregate.Item(path.name, path)
+        )
         assert summary.kinds == {"c": "text", "n": "integer"}
         assert summary.groups is not None
         assert summary.groups["c"].n_unique() == len(set(rows))

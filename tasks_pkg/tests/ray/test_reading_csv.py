@@ -41,7 +41,7 @@ def training(path: Path) -> int:
 
 
 def aggregation(path: Path) -> int:
-    return aggregate.summarise(aggregate.Wanted((), None), path.name, path).rows
+    return aggregate.summarise(aggregate.Wanted((), None), aggregate.Item(path.name, path)).rows
 
 
 def conversion(path: Path) -> int:

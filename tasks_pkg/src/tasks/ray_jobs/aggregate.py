@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import partial as bind
 from pathlib import Path
 from typing import Any, cast
@@ -9,8 +10,6 @@ from typing import Any, cast
 from . import one_thread  # noqa: F401 - before polars
 
 import polars as pl  # isort: skip
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from . import (
     byte_ranges,
@@ -21,6 +20,8 @@ from . import (
     csv_notes,
     csv_plan,
     formula_engine,
+    hive,
+    parquet_tables,
     partials,
 )
 from .accounting import account
@@ -33,18 +34,25 @@ from .expressions import NUMERIC, Kind
 from .job import Reporter
 from .process_csv import RANGE_BYTES
 from .protocol import InputProblemError, JobRequest
-from .sources import Source, require_column, require_distinct, resolve
+from .sources import Source, require_column, resolve
 
 TASK = "tasks.data_tasks.aggregate_data"
 
 #: Rows of a Parquet file that are in memory at a time.
 BATCH_ROWS = 100_000
 MAX_PASSES = 5
+#: Whole numbers that 64 bits with a sign hold.
+_WITHIN = {pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64(), pl.UInt8(), pl.UInt16(), pl.UInt32()}
 #: Summaries of parts that are kept before they are put together.
 MOST_PARTS = 16
 #: A CSV file is cut into ranges where it is more than so small a part of what each CPU has to do.
 SHARES = 8
 
+
+#: Names of columns in a warning.
+SHOWN_NAMES = 10
+#: What is aggregated of a column of numbers where nothing is asked.
+BY_DEFAULT = ("count", "sum", "mean", "min", "max")
 
 #: What a CSV file looks like of which nobody has said anything.
 PLAIN = csv_plan.said({})
@@ -52,26 +60,51 @@ PLAIN = csv_plan.said({})
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of each file: groups by ``keys``, and these columns (None for all).
+    """What is asked of each file: groups by ``keys``, and functions of columns (None for all).
 
     ``form`` is what CSV files look like, as far as the caller has said it; it may declare columns
     that a file does not have.
     """
 
     keys: tuple[str, ...]
-    columns: tuple[str, ...] | None
+    functions: Mapping[str, Sequence[str]] | None
     form: Form = PLAIN
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Give the columns to read; None for all."""
+        if self.functions is None:
+            return None
+        return tuple(dict.fromkeys([*self.keys, *self.functions]))
+
+    def of(self, kinds: Mapping[str, Kind]) -> Mapping[str, Sequence[str]]:
+        """Give the functions that are asked of columns of these types, by group."""
+        if self.functions is not None:
+            return self.functions
+        return {name: BY_DEFAULT for name, kind in kinds.items() if kind in NUMERIC}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Some rows, a file or a source: its columns' types, its aggregates, and those by group."""
+    """Some rows, a file or a source: the types of what was read, its aggregates, those by group.
+
+    Attributes:
+        rows: their number.
+        columns: all columns that there are.
+        kinds: types of those that were read.
+        whole: aggregates of all rows.
+        groups: those by group.
+        notes: see :class:`csv_blocks.Block`.
+        odd: by column of the type ``other`` what it really is.
+    """
 
     rows: int
+    columns: tuple[str, ...]
     kinds: dict[str, Kind]
     whole: pl.DataFrame
     groups: pl.DataFrame | None
     notes: tuple[Note, ...] = ()
+    odd: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,6 +114,7 @@ class Item:
     Attributes:
         source: what the caller named.
         path: the file.
+        known: what its folders' names hold, one row.
         form: of a range: what the file's records look like.
         bounds: the range.
         first: where its first record begins, if that is known.
@@ -88,6 +122,7 @@ class Item:
 
     source: str
     path: Path
+    known: pl.DataFrame = field(default_factory=pl.DataFrame)
     form: Form | None = None
     bounds: tuple[int, int] | None = None
     first: int | None = None
@@ -127,55 +162,65 @@ def work(wanted: Wanted, item: Item) -> Summary | Made:
             for. What is wrong with a range is told, not raised: its beginning was only guessed.
     """
     if item.form is None or item.bounds is None:
-        return summarise(wanted, item.source, item.path)
+        return summarise(wanted, item)
     try:
         piece = byte_ranges.read(item.path, item.bounds, item.form.byte, item.first)
     except InputProblemError as error:
         start = item.bounds[0] if item.first is None else item.first
         return Made(start, start, problem=(error.kind, str(error)))
-    return _made(wanted, item.source, item.path, item.form, piece)
+    return _made(wanted, item, item.form, piece)
 
 
-def summarise(wanted: Wanted, source: str, path: Path) -> Summary:
+def summarise(wanted: Wanted, item: Item) -> Summary:
     """Read one file, part by part.
 
     Raises:
         InputProblemError: it is damaged, has no rows, or lacks a column that was asked for.
     """
     try:
-        if path.suffix.lower() == ".parquet":
-            return _parquet(wanted, source, path)
-        file, form = form_of(path, wanted.form)
-        run = FileRun(wanted, source, file, form)
+        if item.path.suffix.lower() == ".parquet":
+            return _parquet(wanted, item)
+        file, form = form_of(item, wanted)
+        run = FileRun(wanted, item, file, form)
         for _ in range(MAX_PASSES):
             for piece in csv_input.pieces(file, RANGE_BYTES, form.byte):
-                run.take(_made(wanted, source, path, run.form, piece))
+                run.take(_made(wanted, item, run.form, piece))
             if run.ended():
                 return run.summary()
     except pl.exceptions.PolarsError as error:
         first = str(error).strip().splitlines()[0].rstrip(".")
-        raise InputProblemError("file_unfit", f"{path} cannot be aggregated: {first}.") from None
-    message = f"{path}: the types of its columns changed in every pass"
+        raise InputProblemError(
+            "file_unfit", f"{item.path} cannot be aggregated: {first}."
+        ) from None
+    message = f"{item.path}: the types of its columns changed in every pass"
     raise RuntimeError(message)
 
 
-def form_of(path: Path, given: Form) -> tuple[csv_files.CsvFile, Form]:
+def form_of(item: Item, wanted: Wanted) -> tuple[csv_files.CsvFile, Form]:
     """Give what a CSV file's first bytes show, and what its records seem to look like.
 
-    Args:
-        path: the file.
-        given: what the caller said of such files.
+    Raises:
+        InputProblemError: it lacks a column that was asked for.
     """
-    file, sample = csv_input.begin(path, given.written, "data_sources")
+    given = wanted.form
+    file, sample = csv_input.begin(item.path, given.written, "data_sources")
+    _require_asked(wanted, [*file.columns, *item.known.columns], item.source)
     declared = {name: dtype for name, dtype in given.schema.items() if name in file.columns}
     form = replace(given, schema=declared, declared=frozenset(declared)).of(file.written)
+    if wanted.columns is not None:
+        form = form.narrowed([n for n in wanted.columns if n in file.columns], file.columns)
     return file, csv_blocks.fitted(sample, file.columns, form)
 
 
-def _made(wanted: Wanted, source: str, path: Path, form: Form, piece: Piece) -> Made:
+def _require_asked(wanted: Wanted, columns: Sequence[str], source: str) -> None:
+    for name in (*wanted.keys, *(wanted.functions or ())):
+        require_column(name, columns, "group_by or aggregations", source)
+
+
+def _made(wanted: Wanted, item: Item, form: Form, piece: Piece) -> Made:
     here = Made(piece.start, piece.end)
     if not piece.closed:
-        told = byte_ranges.quote_open(path, piece.start + int(piece.toggles[-1]))
+        told = byte_ranges.quote_open(item.path, piece.start + int(piece.toggles[-1]))
         return replace(here, problem=(told.kind, str(told)))
     block = csv_blocks.parse(piece, form, strict=True)
     # What had no value so far has one here: whole numbers, which empty columns are parsed as.
@@ -193,60 +238,97 @@ def _made(wanted: Wanted, source: str, path: Path, form: Form, piece: Piece) -> 
         return replace(here, problem=problem, problem_row=reject.row)
     if needed or not block.rows:
         return here
-    return replace(here, summary=_summary(wanted, source, block.frame, form.schema))
+    columns = (*form.schema, *item.known.columns)
+    return replace(here, summary=_summary(wanted, item, block.frame, form.schema, columns))
 
 
-def _summary(
-    wanted: Wanted, source: str, frame: pl.DataFrame, schema: Mapping[str, pl.DataType]
+def _summary(  # noqa: PLR0913, PLR0917 - what is asked, of what, and what is known of it
+    wanted: Wanted,
+    item: Item,
+    frame: pl.DataFrame,
+    schema: Mapping[str, pl.DataType],
+    columns: tuple[str, ...],
+    odd: Mapping[str, str] | None = None,
 ) -> Summary:
-    """Aggregate some rows; ``schema`` has the type Null for a column without a value so far."""
-    kinds = formula_engine.kinds(schema)
-    for name in (*wanted.keys, *(wanted.columns or ())):
-        require_column(name, frame.columns, "group_by or aggregations", source)
+    """Aggregate some rows.
+
+    Args:
+        wanted: what is asked.
+        item: whose rows they are.
+        frame: the rows.
+        schema: their types: Null for a column without a value so far.
+        columns: all columns that there are.
+        odd: those that can only be counted, and what they really are.
+    """
+    asked = wanted.columns
+    frame = hive.added(frame, item.known)
+    kinds = formula_engine.kinds({**schema, **item.known.schema})
+    kinds |= dict.fromkeys(odd or (), "other")
+    kinds = {name: kind for name, kind in kinds.items() if asked is None or name in asked}
     frame = frame.with_columns(
-        pl.col(name).fill_nan(None) for name, t in frame.schema.items() if t.is_float()
+        frame[name].fill_nan(None)
+        for name in kinds
+        if kinds[name] == "number" and frame[name].dtype.is_float()
     )
-    columns = {name: kinds[name] for name in wanted.columns or kinds}
+    functions = {name: what for name, what in wanted.of(kinds).items() if name in kinds}
+    aggregated = {name: kinds[name] for name in functions}
     return Summary(
         frame.height,
+        columns,
         kinds,
         partials.partial(frame, (), kinds),
-        partials.partial(frame, wanted.keys, columns) if wanted.keys else None,
+        partials.partial(frame, wanted.keys, aggregated, functions) if wanted.keys else None,
+        odd=odd or {},
     )
 
 
-def _parquet(wanted: Wanted, source: str, path: Path) -> Summary:
-    parts = Parts(wanted, path)
-    try:
-        with pq.ParquetFile(path) as file:
-            require_distinct(path, file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=BATCH_ROWS):
-                frame = pl.DataFrame(pa.Table.from_batches([batch]))
-                _require_plain(path, frame.schema)
-                parts.add(_summary(wanted, source, frame, frame.schema))
-    except (pa.ArrowException, OSError) as error:
-        first = str(error).strip().splitlines()[0].rstrip(".")
-        raise InputProblemError(
-            "file_damaged",
-            f"{path} cannot be read as Parquet: {first}.",
-            "Write it again, or give it the suffix of what it is.",
-        ) from None
+def _parquet(wanted: Wanted, item: Item) -> Summary:
+    own = parquet_tables.names(item.path)
+    columns = (*own, *item.known.columns)
+    _require_asked(wanted, columns, item.source)
+    asked = wanted.columns
+    read = None if asked is None else [name for name in own if name in asked] or [own[0]]
+    parts = Parts(wanted, item.path)
+    for frame, unknown in parquet_tables.parts(item.path, BATCH_ROWS, read):
+        odd = _odd(frame, unknown)
+        if asked is not None:
+            _require_plain(item.path, {name: what for name, what in odd.items() if name in asked})
+        counted = frame.with_columns(
+            pl.when(pl.col(name).is_not_null()).then(statement=True).alias(name) for name in odd
+        )
+        parts.add(_summary(wanted, item, counted, counted.schema, columns, odd))
     return parts.summary()
 
 
-def _require_plain(path: Path, schema: Mapping[str, pl.DataType]) -> None:
-    """Refuse columns of what is neither a number nor a moment nor text.
+def _require_plain(path: Path, odd: Mapping[str, str]) -> None:
+    """Refuse columns that can only be counted.
 
     Raises:
-        InputProblemError: names the column and its type.
+        InputProblemError: names the first of them, and what it is.
     """
-    for name, kind in schema.items():
-        if kind.is_nested() or kind == pl.Binary:
-            raise InputProblemError(
-                "column_type",
-                f"{path}: column {name!r} is of type {kind}, which cannot be aggregated.",
-                "Write it as text, or leave it out.",
-            )
+    for name, what in odd.items():
+        raise InputProblemError(
+            "column_type",
+            f"{path}: column {name!r} {what}; it cannot be aggregated.",
+            "Write it as text or as numbers, or leave it out of group_by and aggregations.",
+        )
+
+
+def _odd(frame: pl.DataFrame, unknown: Mapping[str, str]) -> dict[str, str]:
+    """Say of the columns that can only be counted what they are."""
+    odd = {name: f"is of type {kind}" for name, kind in unknown.items()}
+    for name, dtype in frame.schema.items():
+        if name in unknown:
+            continue
+        if dtype.is_nested() or dtype in {pl.Binary(), pl.Object()} or dtype == pl.Duration:
+            odd[name] = f"is of type {dtype}"
+        elif dtype.is_integer() and dtype not in _WITHIN:
+            wide = frame[name].cast(pl.Int64, strict=False)
+            lost = wide.is_null() & frame[name].is_not_null()
+            if lost.any():
+                value = frame[name].filter(lost)[0]
+                odd[name] = f"holds {value}, beyond 64-bit whole numbers"
+    return odd
 
 
 class Parts:
@@ -286,13 +368,19 @@ class Parts:
 def _merged(parts: Sequence[Summary], kinds: dict[str, Kind], wanted: Wanted) -> Summary:
     """Put summaries together whose columns have ``kinds`` in all of them."""
     groups = [part.groups for part in parts if part.groups is not None]
-    columns = {name: kinds[name] for name in wanted.columns or kinds}
+    functions = {name: what for name, what in wanted.of(kinds).items() if name in kinds}
+    columns = {name: kinds[name] for name in functions}
     keys = {key: kinds[key] for key in wanted.keys}
+    odd: dict[str, str] = {}
+    for part in parts:
+        odd = {**part.odd, **odd}
     return Summary(
         sum(part.rows for part in parts),
+        parts[0].columns,
         kinds,
         partials.merge([part.whole for part in parts], {}, kinds),
-        partials.merge(groups, keys, columns) if groups else None,
+        partials.merge(groups, keys, columns, functions) if groups else None,
+        odd=odd,
     )
 
 
@@ -301,13 +389,14 @@ class FileRun:
 
     Args:
         wanted: what is asked of the file.
-        source: what the caller named.
-        file: the file.
+        item: the file.
+        file: what its first bytes show.
         form: what its records seem to look like.
     """
 
-    def __init__(self, wanted: Wanted, source: str, file: csv_files.CsvFile, form: Form) -> None:
-        self.wanted, self.source, self.path, self.form = wanted, source, file.path, form
+    def __init__(self, wanted: Wanted, item: Item, file: csv_files.CsvFile, form: Form) -> None:
+        self.wanted, self.whole, self.form = wanted, item, form
+        self.path = item.path
         self.told = csv_notes.of_file(file.path, file.told, wanted.form.written, form.written)
         self._begin()
 
@@ -355,12 +444,12 @@ class FileRun:
 class Ranges(FileRun):
     """One large CSV file, as ranges that are read at once."""
 
-    def __init__(self, wanted: Wanted, source: str, file: csv_files.CsvFile, form: Form) -> None:
+    def __init__(self, wanted: Wanted, item: Item, file: csv_files.CsvFile, form: Form) -> None:
         size = file.path.stat().st_size
         count = -(-(size - file.data_start) // RANGE_BYTES)
         self.start = file.data_start
         self.bounds = byte_ranges.split(file.data_start, size, count)
-        super().__init__(wanted, source, file, form)
+        super().__init__(wanted, item, file, form)
 
     def _begin(self) -> None:
         super()._begin()
@@ -369,7 +458,7 @@ class Ranges(FileRun):
     def item(self, number: int, first: int | None = None) -> Item:
         """Give the work of one range."""
         first = self.start if number == 0 else first
-        return Item(self.source, self.path, self.form, self.bounds[number], first)
+        return replace(self.whole, form=self.form, bounds=self.bounds[number], first=first)
 
     def _again(self, number: int, first: int) -> Made:
         made = work(self.wanted, self.item(number, first))
@@ -410,23 +499,22 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         return {**known, "reused": True}
     aggregations = parameters["aggregations"]
     said = csv_plan.said(parameters)
-    wanted = Wanted(
-        tuple(parameters["group_by"]),
-        tuple(aggregations) if aggregations is not None else None,
-        said,
-    )
+    wanted = Wanted(tuple(parameters["group_by"]), aggregations, said)
     _require_apart(wanted.keys, aggregations or {})
     reporter.progress("waiting", 0, 1, "asking the cluster for CPUs")
     cluster.connect()
-    made = _all(wanted, files, reporter)
-    sources = _by_source(found, files, made, wanted)
-    columns = list(dict.fromkeys(name for summary in sources.values() for name in summary.kinds))
+    items = _items(found, said)
+    made = _all(wanted, items, reporter)
+    warnings = _with_text_as_written(wanted, items, made, reporter)
+    sources = _by_source(found, items, made, wanted)
+    columns = list(dict.fromkeys(name for summary in sources.values() for name in summary.columns))
     for name in said.schema:
         require_column(name, columns, "schema", "any of the sources")
     said.require_formats(columns, "any of the sources")
     for (_, file), known_file in zip(files, taken, strict=True):
         csv_plan.require_unchanged(file, known_file)
-    table, mismatches, warnings = _tables(sources, wanted, aggregations)
+    table, mismatches, left = _tables(sources, wanted, aggregations)
+    warnings += left + _unread(columns, wanted)
     warnings += csv_notes.said(note for at in sorted(made) for note in made[at].notes)
     with output.folder():
         output.write(table)
@@ -457,6 +545,34 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         return {**output.publish(TASK, result, taken), "reused": False}
 
 
+def _items(found: Mapping[str, Source], said: Form) -> list[Item]:
+    """Give the work of all files.
+
+    Raises:
+        InputProblemError: what a folder's name holds is not of its declared type.
+    """
+    items = []
+    for name, source in found.items():
+        keys = hive.keys(source, said)
+        for number, file in enumerate(source.files):
+            known = keys.slice(number, 1) if keys.width else keys
+            items.append(Item(name, file, known))
+    return items
+
+
+def _unread(columns: Sequence[str], wanted: Wanted) -> list[str]:
+    """Say which columns were not read: before this release there was a summary of each."""
+    names = [name for name in columns if wanted.columns is not None and name not in wanted.columns]
+    if not names:
+        return []
+    shown = ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
+    said = (
+        "summaries and mismatches hold the columns that are asked for, since no other is read now;"
+        f" not read: {shown}. Without aggregations every column is summarised."
+    )
+    return [said]
+
+
 def _require_once(files: Sequence[tuple[str, Path]]) -> None:
     """Refuse a file that would count twice.
 
@@ -474,19 +590,17 @@ def _require_once(files: Sequence[tuple[str, Path]]) -> None:
             )
 
 
-def _all(
-    wanted: Wanted, files: Sequence[tuple[str, Path]], reporter: Reporter
-) -> dict[int, Summary]:
+def _all(wanted: Wanted, files: Sequence[Item], reporter: Reporter) -> dict[int, Summary]:
     """Do all files at once, and what would keep one CPU busy for long in ranges."""
-    sizes = [path.stat().st_size for _, path in files]
+    sizes = [file.path.stat().st_size for file in files]
     longest = max(RANGE_BYTES, sum(sizes) // (SHARES * cluster.cpus()))
     large = {}
-    for index, (source, path) in enumerate(files):
-        if path.suffix.lower() == ".csv" and sizes[index] > longest:
-            file, form = form_of(path, wanted.form)
+    for index, item in enumerate(files):
+        if item.path.suffix.lower() == ".csv" and sizes[index] > longest:
+            file, form = form_of(item, wanted)
             if not file.is_stream:
-                large[index] = Ranges(wanted, source, file, form)
-    whole = [(index, 0, Item(*file)) for index, file in enumerate(files) if index not in large]
+                large[index] = Ranges(wanted, item, file, form)
+    whole = [(index, 0, item) for index, item in enumerate(files) if index not in large]
     made: dict[int, Summary] = {}
     waiting, items = dict(large), whole
     for _ in range(MAX_PASSES):
@@ -511,19 +625,58 @@ def _all(
     raise RuntimeError(message)
 
 
+def _with_text_as_written(
+    wanted: Wanted, files: Sequence[Item], made: dict[int, Summary], reporter: Reporter
+) -> list[str]:
+    """Read again those CSV files whose column is text in another of the same source.
+
+    Else a code would be ``02494`` in one part and a number in another.
+
+    Returns:
+        Warnings: the columns that became text, and where.
+    """
+    again: dict[tuple[str, ...], list[int]] = {}
+    warnings = []
+    for source in dict.fromkeys(file.source for file in files):
+        at = [i for i, file in enumerate(files) if file.source == source]
+        if any(files[i].path.suffix.lower() == ".parquet" for i in at):
+            continue
+        _, clashing = partials.shared([made[i].kinds for i in at])
+        mixed = [name for name in clashing if any(made[i].kinds.get(name) == "text" for i in at)]
+        for name in mixed:
+            text = next(i for i in at if made[i].kinds.get(name) == "text")
+            other = next(i for i in at if made[i].kinds.get(name) not in {"text", "missing", None})
+            warnings.append(
+                f"column {name!r} is text in all files of {source!r}: it is text in"
+                f" {files[text].path.name}, and {made[other].kinds[name]} in"
+                f" {files[other].path.name}. Where it is one type, declare it: schema."
+            )
+        for i in at:
+            names = tuple(name for name in mixed if made[i].kinds.get(name) != "text")
+            if names:
+                again.setdefault(names, []).append(i)
+    for names, at in again.items():
+        schema = {**wanted.form.schema, **dict.fromkeys(names, pl.String())}
+        form = replace(wanted.form, schema=schema, declared=frozenset(schema))
+        read = _all(replace(wanted, form=form), [files[i] for i in at], reporter)
+        for number, summary in read.items():
+            made[at[number]] = replace(summary, notes=made[at[number]].notes)
+    return warnings
+
+
 def _by_source(
     found: dict[str, Source],
-    files: Sequence[tuple[str, Path]],
+    files: Sequence[Item],
     made: dict[int, Summary],
     wanted: Wanted,
 ) -> dict[str, Summary]:
     """Put the files of each source together; they must have the same columns."""
     sources = {}
     for name in found:
-        parts = {path: made[i] for i, (source, path) in enumerate(files) if source == name}
+        parts = {file.path: made[i] for i, file in enumerate(files) if file.source == name}
         (first, own), *others = parts.items()
         for path, part in others:
-            if odd := sorted(set(part.kinds) ^ set(own.kinds)):
+            if odd := sorted(set(part.columns) ^ set(own.columns)):
                 raise InputProblemError(
                     "columns_differ",
                     f"{path} does not go with {first}: only one of them has {odd}.",
@@ -555,7 +708,7 @@ def _tables(
     kinds, clashing = partials.shared([summary.kinds for summary in sources.values()])
     mismatches = _mismatches(sources)
     if not wanted.keys and aggregations is None:
-        return _summary_table(sources), mismatches, []
+        return _summary_table(sources), mismatches, _left_out(sources)
     needed = [name for name in (*wanted.keys, *(wanted.columns or ())) if name in clashing]
     if needed:
         types = {source: summary.kinds[needed[0]] for source, summary in sources.items()}
@@ -571,7 +724,9 @@ def _tables(
     columns = {name: kinds[name] for name in functions}
     keys = {key: kinds[key] for key in wanted.keys}
     parts = [s.groups if wanted.keys else s.whole for s in sources.values()]
-    merged = partials.merge([part for part in parts if part is not None], keys, columns)
+    there = [part for part in parts if part is not None]
+    asked = functions if wanted.keys else None
+    merged = partials.merge(there, keys, columns, asked)
     table = merged.select(
         *wanted.keys,
         partials.ROWS,
@@ -584,14 +739,25 @@ def _tables(
     left = [
         f"column {name!r} was left out: it has not one type in all sources" for name in clashing
     ]
+    if aggregations is None:
+        left += _left_out(sources)
     return (table.sort(wanted.keys, nulls_last=True) if keys else table), mismatches, left
+
+
+def _left_out(sources: Mapping[str, Summary]) -> list[str]:
+    """Say which columns are counted and no more."""
+    return [
+        f"column {name!r} was only counted: in {source!r} it {what}"
+        for source, summary in sources.items()
+        for name, what in summary.odd.items()
+    ]
 
 
 def _functions(
     kinds: dict[str, Kind], wanted: Wanted, aggregations: dict[str, list[str]] | None
 ) -> dict[str, list[str]]:
     if aggregations is None:
-        every = ["count", "sum", "mean", "min", "max"]
+        every = list(BY_DEFAULT)
         return {n: every for n, k in kinds.items() if k in NUMERIC and n not in wanted.keys}
     for name, names in aggregations.items():
         wrong = [what for what in names if kinds[name] not in NUMERIC]
@@ -627,14 +793,14 @@ def _require_apart(keys: Sequence[str], functions: Mapping[str, Sequence[str]]) 
 
 def _mismatches(sources: dict[str, Summary]) -> list[dict[str, Any]]:
     """Say by source how its columns differ from the first one's."""
-    first = next(iter(sources.values())).kinds
+    first = next(iter(sources.values()))
     found = []
     for name, summary in sources.items():
-        lacks = [column for column in first if column not in summary.kinds]
-        adds = [column for column in summary.kinds if column not in first]
+        lacks = [column for column in first.columns if column not in summary.columns]
+        adds = [column for column in summary.columns if column not in first.columns]
         types = {
             column: {"here": summary.kinds[column], "first": kind}
-            for column, kind in first.items()
+            for column, kind in first.kinds.items()
             if len({kind, summary.kinds.get(column, kind)} - {"missing"}) > 1
         }
         if lacks or adds or types:
@@ -646,16 +812,21 @@ def describe(summary: Summary) -> dict[str, dict[str, Any]]:
     """Give what is known of each column, in JSON types; dates as ISO text."""
     described = {}
     for name, kind in summary.kinds.items():
-        functions = partials.FUNCTIONS if kind in NUMERIC else partials.ANY_KIND
-        values = summary.whole.select(
+        functions = partials.of_kind(kind)
+        found = summary.whole.select(
             partials.value(summary.whole, name, what, kind).alias(what) for what in functions
-        ).row(0, named=True)
+        )
+        # Python's times have no nanoseconds.
+        fine = pl.selectors.datetime("ns").dt.to_string("%Y-%m-%dT%H:%M:%S%.f")
+        values = found.with_columns(fine).row(0, named=True)
         plain = {what: _json(value) for what, value in values.items()}
         described[name] = {"type": kind, "missing": summary.rows - plain["count"], **plain}
     return described
 
 
 def _json(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, Decimal):
+        return float(value)
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if isinstance(value, float) and value in {float("inf"), float("-inf")}:
@@ -674,7 +845,7 @@ def _summary_table(sources: dict[str, Summary]) -> pl.DataFrame:
             "count": found["count"],
             "missing": found["missing"],
             **{what: None if found.get(what) is None else float(found[what]) for what in numbers},
-            **{what: _text(found[what]) for what in ("min", "max")},
+            **{what: _text(found.get(what)) for what in ("min", "max")},
         }
         for source, summary in sources.items()
         for name, found in describe(summary).items()

@@ -11,7 +11,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -21,7 +21,7 @@ import polars as pl  # isort: skip
 import numpy as np
 
 from . import csv_codes, csv_moments, csv_notes, csv_numbers
-from .byte_ranges import RECORD_LIMIT_BYTES, SLICE, Piece, last_record, toggles
+from .byte_ranges import LF, RECORD_LIMIT_BYTES, SLICE, Piece, last_record, toggles
 from .csv_notes import Note
 from .csv_written import PLAIN, Written, has_time
 from .sources import require_column
@@ -88,6 +88,8 @@ class Form:
         written: how the rest is written.
         quick: whether to look for what stands for a missing value after parsing, see
             :func:`quick`.
+        only: the columns to parse, None for all; the others are declared text. See
+            :meth:`narrowed`.
     """
 
     schema: Mapping[str, pl.DataType]
@@ -96,6 +98,7 @@ class Form:
     separator: str = ","
     quick: bool = False
     written: Written = PLAIN
+    only: frozenset[str] | None = None
 
     def of(self, written: Written) -> "Form":
         """Give the form of files that are written so."""
@@ -106,6 +109,18 @@ class Form:
         if isinstance(self.written.date_format, Mapping):
             for name in self.written.date_format:
                 require_column(name, columns, "date_format", where)
+
+    def narrowed(self, wanted: Collection[str], columns: Sequence[str]) -> "Form":
+        """Give the form for some of a file's columns; how long a record is, the last one tells."""
+        others = {name: pl.String() for name in columns if name not in wanted}
+        only = None if set(others) <= {columns[-1]} else frozenset([*wanted, columns[-1]])
+        schema = {**self.schema, **others}
+        return replace(self, schema=schema, declared=self.declared | set(others), only=only)
+
+    def _positions(self, schema: Mapping[str, pl.DataType]) -> list[int] | None:
+        if self.only is None:
+            return None
+        return [number for number, name in enumerate(schema) if name in self.only]
 
     @property
     def dtypes(self) -> dict[str, pl.DataType]:
@@ -127,6 +142,7 @@ class Form:
             data,
             has_header=False,
             schema=self._read(schema),
+            columns=self._positions(schema),
             separator=self.separator,
             null_values=list(self.missing),
             empty_string_is_null="" in self.missing,
@@ -153,7 +169,8 @@ class Form:
             ComputeError: a value is none, and it is not to be lenient.
         """
         made = []
-        for text, (name, dtype) in zip(frame, schema.items(), strict=True):
+        for text in frame:
+            name, dtype = text.name, schema[text.name]
             if text.dtype != pl.String or dtype == pl.String:
                 continue
             if not dtype.is_temporal():
@@ -190,6 +207,7 @@ class Form:
                 data,
                 has_header=False,
                 schema=self._read(self.schema),
+                columns=self._positions(self.schema),
                 separator=self.separator,
                 empty_string_is_null="" in self.missing,
             )
@@ -293,12 +311,29 @@ def _is_whole(frame: pl.DataFrame, piece: Piece, form: Form) -> bool:
     """Say whether no record is short.
 
     Polars fills such up with missing values, the last column always; text where an empty value is
-    not missing with that. More fields than columns are an error to it.
+    not missing with that. More fields than columns are an error to it, where it reads all columns;
+    else they show themselves by their number, since none is short, or record by record.
     """
     last = frame.to_series(-1)
-    if not last.null_count() and (last.dtype != pl.String or "" in form.missing):
+    filled = not last.null_count() and (last.dtype != pl.String or "" in form.missing)
+    if filled and form.only is None:
         return True
-    return _separators(piece, form.byte) == frame.height * (frame.width - 1)
+    width = len(form.schema)
+    if _separators(piece, form.byte) != frame.height * (width - 1):
+        return False
+    return form.only is None or filled or _are_even(piece, form.byte, width)
+
+
+def _are_even(piece: Piece, separator: int, width: int) -> bool:
+    """Say whether every record has so many fields, by the separators before each record's end."""
+    view = np.frombuffer(piece.data, np.uint8)
+    marks = np.flatnonzero((view == separator) | (view == LF)).astype(np.int32)
+    if len(piece.toggles):
+        marks = marks[piece.toggles.searchsorted(marks) % 2 == 0]
+    ends = np.flatnonzero(view[marks] == LF)
+    if len(marks) and view[marks[-1]] != LF:  # the last record needs no newline
+        ends = np.append(ends, len(marks))
+    return not len(ends) or bool(ends[0] == width - 1 and (np.diff(ends) == width).all())
 
 
 def _separators(piece: Piece, separator: int) -> int:

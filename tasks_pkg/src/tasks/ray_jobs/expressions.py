@@ -17,7 +17,8 @@ from typing import Literal, NoReturn
 
 from .protocol import InputProblemError
 
-Kind = Literal["integer", "number", "text", "boolean", "date", "datetime", "missing"]
+#: ``other`` is what no task computes with: lists, bytes, durations and the like, in Parquet alone.
+Kind = Literal["integer", "number", "text", "boolean", "date", "datetime", "missing", "other"]
 Value = int | float | str | bool | None
 
 #: Characters, nesting and tree nodes of one formula; digits of one whole number.

@@ -172,16 +172,20 @@ def _process(
         raise InputProblemError("file_empty", f"{path.name} is empty (0 bytes).")
     warnings: list[str] = []
     if path.suffix.lower() == ".parquet":
-        summary = aggregate.summarise(aggregate.Wanted((), None), path.name, path)
+        summary = aggregate.summarise(aggregate.Wanted((), None), aggregate.Item(path.name, path))
         temporary = output.with_name(f".{output.name}.{request.submission_id}.tmp")
         shutil.copyfile(path, temporary)
         temporary.replace(output)
         rows = summary.rows
+        warnings += [
+            f"column {name!r} was taken over as it is, and only counted: it {what}"
+            for name, what in summary.odd.items()
+        ]
     else:
         csv_files.compression_of(path, "/datasets/new")
         converted = _converted(path, output, request, reporter)
         rows, warnings = converted["rows_written"], converted["warnings"]
-        summary = aggregate.summarise(aggregate.Wanted((), None), path.name, output)
+        summary = aggregate.summarise(aggregate.Wanted((), None), aggregate.Item(path.name, output))
     manifest = {
         **artefacts.identity(request, TASK),
         "digest": digest,

@@ -1,10 +1,17 @@
 """Aggregates of parts that can be put together: exact counts and sums, means, deviations.
 
+Sums of whole numbers and of decimals are exact. Those of numbers have about twice the digits of a
+64-bit float, and are rounded once, when all are together: each value is split into a part whose
+sums are exact and a rest (the extraction of Rump, Ogita and Oishi, "Accurate Floating-Point
+Summation Part I", SIAM J. Sci. Comput. 31, 2008). So 1e17 keeps the cents beside it.
+
 The sum of squared deviations of two parts is theirs, and that of their means: Chan, Golub and
 LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 from . import one_thread  # noqa: F401 - before polars
 
@@ -18,37 +25,152 @@ from .protocol import InputProblemError
 FUNCTIONS = ("count", "min", "max", "sum", "mean", "std")
 ANY_KIND = ("count", "min", "max")
 
+#: What a function is made of.
+_MADE_OF = {
+    "count": {"count"},
+    "min": {"min"},
+    "max": {"max"},
+    "sum": {"sum"},
+    "mean": {"sum", "count"},
+    "std": {"sum", "count", "squares"},
+}
+
 ROWS = "rows"
+
+NANOSECONDS = pl.Datetime("ns")
+#: Digits of a decimal; polars adds beyond them without a word.
+_DIGITS = 38
+#: Sums below this have all their digits, whatever they are rounded to as a float here.
+_SAFE = 10.0 ** (_DIGITS - 1)
+
+
+def every(kinds: Mapping[str, Kind]) -> dict[str, Sequence[str]]:
+    """Give all functions that each column has."""
+    return {name: of_kind(kind) for name, kind in kinds.items()}
+
+
+def of_kind(kind: Kind) -> Sequence[str]:
+    """Give all functions that a column of this type has."""
+    if kind == "other":
+        return ("count",)
+    return FUNCTIONS if kind in NUMERIC else ANY_KIND
+
+
+# -- one part --------------------------------------------------------------------------------------
 
 
 def partial(
-    frame: pl.DataFrame, keys: Sequence[str], columns: Mapping[str, Kind]
-) -> pl.DataFrame:  # fmt: skip
+    frame: pl.DataFrame,
+    keys: Sequence[str],
+    columns: Mapping[str, Kind],
+    functions: Mapping[str, Sequence[str]] | None = None,
+) -> pl.DataFrame:
     """Aggregate one part by ``keys``: one row for each group.
 
     Args:
         frame: the part.
         keys: columns to group by; none for the whole.
         columns: what to aggregate, and its type.
+        functions: what is asked of each column; all by default.
     """
+    functions = functions or every(columns)
+    made: list[pl.Series] = []
     wanted = [pl.len().cast(pl.Int64).alias(ROWS)]
-    for name, kind in columns.items():
-        column = pl.col(name).cast(DTYPES[kind])
+    for at, (name, kind) in enumerate(columns.items()):
+        values = exact(frame[name], kind)
+        parts = _parts(functions[name], kind)
+        column = values.alias(f"\0{at}")
+        made.append(column)
+        if "sum" in parts and column.dtype.is_float():
+            high, rest = _split(column)
+            made += [high.alias(f"\0{at}high"), rest.alias(f"\0{at}rest")]
+        wanted += _aggregates(name, f"\0{at}", column.dtype, parts)
+    # What is asked of a key may be of another type than the key.
+    table = frame.select(keys).with_columns(made) if keys else pl.DataFrame(made)
+    if keys:
+        return table.group_by(keys).agg(wanted)
+    return table.select(wanted) if made else pl.DataFrame({ROWS: [frame.height]})
+
+
+def exact(values: pl.Series, kind: Kind) -> pl.Series:
+    """Give values as the type in which they are aggregated, all of their digits kept.
+
+    Decimals stay decimals where their sums have room, and times keep nanoseconds where they have
+    any.
+    """
+    dtype = values.dtype
+    if kind == "other":
+        return values
+    if dtype == pl.Decimal:
+        ends = [abs(float(end)) for end in _ends(values)]
+        if max(ends, default=0.0) * 10.0 ** _scale(dtype) * len(values) < _SAFE:
+            return values.cast(pl.Decimal(_DIGITS, _scale(dtype)))
+    if dtype == NANOSECONDS or (isinstance(dtype, pl.Datetime) and dtype.time_unit == "ns"):
+        fine = values.cast(NANOSECONDS)  # in UTC, where there is a zone
+        return fine if (fine.to_physical() % 1000 != 0).any() else fine.cast(DTYPES["datetime"])
+    return values.cast(DTYPES[kind])
+
+
+def _parts(functions: Iterable[str], kind: Kind) -> set[str]:
+    found: set[str] = set().union(*(_MADE_OF[what] for what in functions))
+    return found if kind in NUMERIC else found & set(ANY_KIND)
+
+
+def _aggregates(name: str, at: str, dtype: pl.DataType, parts: set[str]) -> list[pl.Expr]:
+    column = pl.col(at)
+    wanted = []
+    if "count" in parts:
         wanted.append(column.count().cast(pl.Int64).alias(f"{name}\0count"))
-        if kind in NUMERIC:
-            number = column.cast(pl.Float64)
-            exact = column.cast(pl.Int128) if kind == "integer" else number
-            wanted += [
-                exact.sum().alias(f"{name}\0sum"),
-                ((number - number.mean()) ** 2).sum().alias(f"{name}\0squares"),
-            ]
-        ordered = column if kind != "boolean" else column.cast(pl.Int64)
-        wanted += [ordered.min().alias(f"{name}\0min"), ordered.max().alias(f"{name}\0max")]
-    return frame.group_by(keys).agg(wanted) if keys else frame.select(wanted)
+    if "sum" in parts and dtype.is_float():
+        wanted += [
+            pl.col(f"{at}high").sum().alias(f"{name}\0sum"),
+            pl.col(f"{at}rest").sum().alias(f"{name}\0rest"),
+        ]
+    elif "sum" in parts:
+        whole = column.cast(pl.Int128) if dtype.is_integer() else column
+        wanted.append(whole.sum().alias(f"{name}\0sum"))
+    if "squares" in parts:
+        number = column.cast(pl.Float64)
+        squares = (number.var(ddof=0) * number.count()).fill_null(0.0)
+        wanted.append(squares.alias(f"{name}\0squares"))
+    ordered = column if dtype != pl.Boolean else column.cast(pl.Int64)
+    if "min" in parts:
+        wanted.append(ordered.min().alias(f"{name}\0min"))
+    if "max" in parts:
+        wanted.append(ordered.max().alias(f"{name}\0max"))
+    return wanted
+
+
+def _split(values: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Split numbers into multiples of one power of two, of which sums are exact, and the rest."""
+    largest = max((abs(end) for end in _ends(values) if math.isfinite(end)), default=0.0)
+    if values.is_infinite().any():
+        finite = values.filter(values.is_finite())
+        largest = max((abs(end) for end in _ends(finite)), default=0.0)
+    power = math.frexp(largest)[1] + (len(values) + 2).bit_length()
+    if power > 1023:  # noqa: PLR2004 - the largest of a 64-bit float
+        return values, pl.zeros(len(values), pl.Float64, eager=True)
+    high = (values + 2.0**power) - 2.0**power
+    # Only infinity less infinity is no number here.
+    return high, (values - high).fill_nan(0.0)
+
+
+def _ends(values: pl.Series) -> list[float]:
+    return [cast("float", end) for end in (values.min(), values.max()) if end is not None]
+
+
+def _scale(dtype: pl.DataType) -> int:
+    return dtype.scale if isinstance(dtype, pl.Decimal) else 0
+
+
+# -- parts put together ----------------------------------------------------------------------------
 
 
 def merge(
-    parts: Sequence[pl.DataFrame], keys: Mapping[str, Kind], columns: Mapping[str, Kind]
+    parts: Sequence[pl.DataFrame],
+    keys: Mapping[str, Kind],
+    columns: Mapping[str, Kind],
+    functions: Mapping[str, Sequence[str]] | None = None,
 ) -> pl.DataFrame:
     """Put partial aggregates together.
 
@@ -56,32 +178,147 @@ def merge(
         parts: of :func:`partial`; columns that some lack count as missing there.
         keys: columns grouped by, and the type that they have in all parts.
         columns: what was aggregated, and the type that it has in all parts.
+        functions: what was asked of each column; all by default.
 
     Raises:
         InputProblemError: two groups could become one, as keys of the type of all parts.
     """
-    made = []
-    for part in parts:
-        for name, kind in keys.items():
-            if kind == "number":
-                _require_exact(part[name])
-        casts = [pl.col(name).cast(DTYPES[kind]) for name, kind in keys.items()]
-        for name, kind in columns.items():
-            casts += _casts(part.columns, name, kind)
-        made.append(part.select([*casts, pl.col(ROWS)]))
-    table = pl.concat(made)
-    wanted = [pl.col(ROWS).sum()]
+    functions = functions or every(columns)
+    types: dict[str, pl.DataType] = {name: _key(parts, name, kind) for name, kind in keys.items()}
+    types[ROWS] = pl.Int64()
     for name, kind in columns.items():
-        count = pl.col(f"{name}\0count")
-        wanted += [count.sum(), pl.col(f"{name}\0min").min(), pl.col(f"{name}\0max").max()]
-        if kind in NUMERIC:
-            total = pl.col(f"{name}\0sum")
-            mean = total.cast(pl.Float64).sum() / count.sum()
-            own = total.cast(pl.Float64) / count
-            apart = pl.when(count > 0).then(count * (own - mean) ** 2).otherwise(0.0)
-            squares = pl.col(f"{name}\0squares").sum() + apart.sum()
-            wanted += [total.sum(), squares.alias(f"{name}\0squares")]
+        types |= _types(parts, name, kind, _parts(functions[name], kind))
+    table = pl.concat(
+        part.select(_column(part, name, dtype) for name, dtype in types.items()) for part in parts
+    )
+    # What the sums of parts lose is added to their rests.
+    for name in [name for name, dtype in types.items() if _is_rounded(name, dtype)]:
+        high, low = _split(table[name])
+        rest = table[_rest(name)] + low
+        table = table.with_columns(high.alias(f"{name}\0"), rest.alias(_rest(name)))
+    wanted = []
+    for name in types:
+        if name not in keys:
+            rounded = _is_rounded(name, types[name])
+            wanted.append(_merged(name, f"{name}\0" if rounded else name, types))
     return table.group_by(list(keys)).agg(wanted) if keys else table.select(wanted)
+
+
+def _is_rounded(name: str, dtype: pl.DataType) -> bool:
+    return name.endswith("\0sum") and dtype.is_float()
+
+
+def _rest(name: str) -> str:
+    return name.removesuffix("\0sum") + "\0rest"
+
+
+def _key(parts: Sequence[pl.DataFrame], name: str, kind: Kind) -> pl.DataType:
+    """Give the type of a key in which all groups stay apart.
+
+    Raises:
+        InputProblemError: there is none.
+    """
+    if kind == "number":
+        for part in parts:
+            _require_exact(part[name])
+    return _joined([part[name] for part in parts], name, kind)
+
+
+def _joined(values: Sequence[pl.Series], name: str, kind: Kind) -> pl.DataType:
+    """Give a type in which times keep their nanoseconds.
+
+    Raises:
+        InputProblemError: there is none.
+    """
+    if not any(_is_fine(column) for column in values):
+        return DTYPES[kind]
+    try:
+        for column in values:
+            column.cast(NANOSECONDS)
+    except pl.exceptions.InvalidOperationError:
+        raise InputProblemError(
+            "column_type",
+            f"Column {name!r} holds times to the nanosecond in one file, and in another times"
+            " before 1677 or after 2262, which have no nanoseconds.",
+            "Round the former to microseconds, or aggregate the files by themselves.",
+        ) from None
+    return NANOSECONDS
+
+
+def _is_fine(column: pl.Series) -> bool:
+    """Say whether there are times of parts of a microsecond."""
+    dtype = column.dtype
+    if not isinstance(dtype, pl.Datetime) or dtype.time_unit != "ns":
+        return False
+    return bool((column.to_physical() % 1000 != 0).any())
+
+
+def _types(
+    parts: Sequence[pl.DataFrame], name: str, kind: Kind, wanted: set[str]
+) -> dict[str, pl.DataType]:
+    """Give the types of a column's aggregates, put together."""
+    made: dict[str, pl.DataType] = {}
+    for what in sorted(wanted):
+        there = [part[f"{name}\0{what}"] for part in parts if f"{name}\0{what}" in part.columns]
+        if what == "count":
+            made[f"{name}\0{what}"] = pl.Int64()
+        elif what == "squares":
+            made[f"{name}\0{what}"] = pl.Float64()
+        elif what == "sum" and kind == "integer":
+            made[f"{name}\0{what}"] = pl.Int128()
+        elif kind == "boolean":
+            made[f"{name}\0{what}"] = pl.Int64()
+        elif kind == "number":
+            made[f"{name}\0{what}"] = _decimal(there, sums=what == "sum") or pl.Float64()
+        else:
+            made[f"{name}\0{what}"] = _joined(there, name, kind)
+        if _is_rounded(f"{name}\0{what}", made[f"{name}\0{what}"]):
+            made[f"{name}\0rest"] = pl.Float64()
+    return made
+
+
+def _decimal(values: Sequence[pl.Series], *, sums: bool) -> pl.DataType | None:
+    """Give the type of decimals which holds all these, and their sum; None where there is none."""
+    values = [column for column in values if column.null_count() < len(column)]
+    if not values or any(not isinstance(column.dtype, pl.Decimal) for column in values):
+        return None
+    scale = max(_scale(column.dtype) for column in values)
+    ends = [abs(float(end)) for column in values for end in _ends(column)]
+    number = sum(map(len, values)) if sums else 1
+    return pl.Decimal(_DIGITS, scale) if max(ends) * 10.0**scale * number < _SAFE else None
+
+
+def _column(part: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Series:
+    """Give a column of a part as this type, or what stands for nothing where the part lacks it."""
+    if name.endswith("\0rest"):
+        total = part.get_column(name.removesuffix("\0rest") + "\0sum", default=None)
+        if total is not None and total.dtype == pl.Int128:
+            lost: pl.Series = total - total.cast(pl.Float64).cast(pl.Int128)
+            return lost.cast(pl.Float64).alias(name)
+    if name in part.columns:
+        column = part[name]
+        if name.endswith("\0sum") and column.dtype.is_float() and not dtype.is_float():
+            message = f"{name!r}: a sum of numbers cannot be one of {dtype}"
+            raise TypeError(message)
+        return column.cast(dtype)
+    nothing = None if name.endswith(("\0min", "\0max")) else 0
+    return pl.repeat(nothing, part.height, dtype=dtype, eager=True).alias(name)
+
+
+def _merged(name: str, column: str, types: Mapping[str, pl.DataType]) -> pl.Expr:
+    values = pl.col(column)
+    if name.endswith("\0min"):
+        return values.min().alias(name)
+    if name.endswith("\0max"):
+        return values.max().alias(name)
+    if not name.endswith("\0squares"):
+        return values.sum().alias(name)
+    owner = name.removesuffix("\0squares")
+    count, total = pl.col(f"{owner}\0count"), pl.col(f"{owner}\0sum").cast(pl.Float64)
+    if f"{owner}\0rest" in types:
+        total = total + pl.col(f"{owner}\0rest")
+    apart = count * (total / count - total.sum() / count.sum()) ** 2
+    return (values.sum() + pl.when(count > 0).then(apart).otherwise(0.0).sum()).alias(name)
 
 
 def _require_exact(key: pl.Series) -> None:
@@ -99,39 +336,29 @@ def _require_exact(key: pl.Series) -> None:
         )
 
 
-def _casts(there: Sequence[str], name: str, kind: Kind) -> list[pl.Expr]:
-    ordered = pl.Int64() if kind == "boolean" else DTYPES[kind]
-    types = {"count": pl.Int64(), "min": ordered, "max": ordered}
-    if kind in NUMERIC:
-        types |= {
-            "sum": pl.Int128() if kind == "integer" else pl.Float64(),
-            "squares": pl.Float64(),
-        }
-    nothing = {"count": 0, "sum": 0, "squares": 0.0}
-    return [
-        pl.col(f"{name}\0{what}").cast(dtype)
-        if f"{name}\0{what}" in there
-        else pl.lit(nothing.get(what), dtype).alias(f"{name}\0{what}")
-        for what, dtype in types.items()
-    ]
-
-
 def value(merged: pl.DataFrame, name: str, what: str, kind: Kind) -> pl.Expr:
     """Give one function of a column from merged partials; missing where infinity leaves none."""
     if what == "mean":
-        return (pl.col(f"{name}\0sum").cast(pl.Float64) / _positive(name, 1)).fill_nan(None)
+        return (_total(merged, name) / _positive(name, 1)).fill_nan(None)
     if what == "std":
         deviation = (pl.col(f"{name}\0squares") / (_positive(name, 2) - 1)).sqrt()
         return deviation.fill_nan(None)
     made = pl.col(f"{name}\0{what}")
     if what == "sum" and kind == "number":
-        return made.fill_nan(None)
+        exactly = isinstance(merged.schema[f"{name}\0sum"], pl.Decimal)
+        return made if exactly else _total(merged, name).fill_nan(None)
     if what in {"min", "max"} and kind == "boolean":
         return made.cast(pl.Boolean)
     if what == "sum" and kind == "integer":
         fits = merged[f"{name}\0sum"].cast(pl.Int64, strict=False).null_count() == 0
         return made.cast(pl.Int64 if fits else pl.Float64)
     return made
+
+
+def _total(merged: pl.DataFrame, name: str) -> pl.Expr:
+    """Give a sum as a number, rounded once."""
+    total = pl.col(f"{name}\0sum").cast(pl.Float64)
+    return total + pl.col(f"{name}\0rest") if f"{name}\0rest" in merged.columns else total
 
 
 def _positive(name: str, least: int) -> pl.Expr:
@@ -142,8 +369,13 @@ def _positive(name: str, least: int) -> pl.Expr:
 def shared(kinds: Sequence[Mapping[str, Kind]]) -> tuple[dict[str, Kind], list[str]]:
     """Give the type that each column has in all sources, and the columns that have none."""
     names = list(dict.fromkeys(name for found in kinds for name in found))
-    joined = {name: common([found[name] for found in kinds if name in found]) for name in names}
+    joined = {name: _common([found[name] for found in kinds if name in found]) for name in names}
     return (
         {name: kind for name, kind in joined.items() if kind is not None},
         [name for name, kind in joined.items() if kind is None],
     )
+
+
+def _common(kinds: Sequence[Kind]) -> Kind | None:
+    # What nobody can compute with in one part is that in all.
+    return "other" if "other" in kinds else common(kinds)

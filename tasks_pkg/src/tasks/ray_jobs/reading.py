@@ -1,21 +1,30 @@
 """Reads a dataset into memory with polars, and takes the fingerprints of its files."""
 
+import hashlib
+import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from . import byte_ranges, csv_blocks, csv_files, csv_input, csv_notes, csv_plan
+from . import (
+    byte_ranges,
+    csv_blocks,
+    csv_files,
+    csv_input,
+    csv_notes,
+    csv_plan,
+    hive,
+    parquet_tables,
+)
 from .csv_blocks import Form
 from .csv_notes import Note, Notes
 from .files import sha256
 from .protocol import InputProblemError
-from .sources import Source, require_column, require_distinct
+from .sources import Source, require_column
 
 #: What a CSV file looks like of which nobody has said anything.
 PLAIN = csv_plan.said({})
@@ -32,7 +41,10 @@ _TIME = r"^[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?$"
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What one input file was when it was read."""
+    """What one input file was when it was read.
+
+    ``sha256`` is its content's; where its folders' names hold columns, that of both.
+    """
 
     path: str
     bytes: int
@@ -47,12 +59,15 @@ class Fingerprint:
 def fingerprints(source: Source) -> list[Fingerprint]:
     """Digest every file of ``source`` by its content."""
 
-    def take(file: Path) -> Fingerprint:
+    def take(file: Path, keys: Mapping[str, str | None]) -> Fingerprint:
         status = file.stat()
-        return Fingerprint(str(file), status.st_size, status.st_mtime_ns, sha256(file))
+        digest = sha256(file)
+        if keys:
+            digest = hashlib.sha256(json.dumps([digest, keys]).encode()).hexdigest()
+        return Fingerprint(str(file), status.st_size, status.st_mtime_ns, digest)
 
     with ThreadPoolExecutor() as pool:  # hashlib lets other threads run meanwhile
-        return list(pool.map(take, source.files))
+        return list(pool.map(take, source.files, source.keys or [{}] * len(source.files)))
 
 
 def require_unchanged(taken: list[Fingerprint]) -> None:
@@ -91,10 +106,17 @@ def read(
         InputProblemError: a file that is damaged, or whose columns are not those of the first.
     """
     noted: list[Note] = []
+    unread: dict[str, str] = {}
+    keys = hive.keys(source, said, text)
+    own = hive.without(said, keys.columns)
     frames = [
-        _read_csv(file, text, said, noted) if source.format == "csv" else _read_parquet(file)
+        _read_csv(file, text, own, noted) if source.format == "csv" else _read_parquet(file, unread)
         for file in source.files
     ]
+    for file, frame in zip(source.files, frames, strict=True):
+        source.columns(file, frame.columns)
+    # What polars cannot read in one file is left out of all.
+    frames = [frame.drop(unread, strict=False) for frame in frames]
     names = frames[0].columns
     for file, frame in zip(source.files, frames, strict=True):
         if sorted(frame.columns) != sorted(names):
@@ -107,9 +129,13 @@ def read(
                 "Give every part the same header.",
             )
     if source.format == "csv":
-        frames = _with_text_as_written(source.files, frames, text, said)
+        frames = _with_text_as_written(source.files, frames, text, own)
     if warnings is not None:
         warnings += csv_notes.said(noted)
+        warnings += [f"column {n!r} was left out: it is of type {t}" for n, t in unread.items()]
+    if keys.width:
+        frames = [hive.added(frame, keys.slice(number, 1)) for number, frame in enumerate(frames)]
+        names = [*names, *keys.columns]
     return _join(source.files, [frame.select(names) for frame in frames], said.missing)
 
 
@@ -168,8 +194,15 @@ def _join(
             )
         empty = pl.lit(None).alias(name)
         frames = [f.with_columns(empty) if f[name].null_count() == len(f) else f for f in frames]
+    fine = [name for name in frames[0].columns if _lose_nanoseconds(files, frames, name)]
     joined = pl.concat(
-        [f.with_columns(written(f[name]) for name in text) for f in frames],
+        [
+            f.with_columns(
+                *(written(f[name]) for name in text),
+                *(_with_nanoseconds(f[name]) for name in fine),
+            )
+            for f in frames
+        ],
         how="vertical_relaxed",
     )
     words = [name for name, kind in joined.schema.items() if kind == pl.String]
@@ -180,6 +213,34 @@ def _join(
         pl.when(pl.col(name).is_in([*missing, ""])).then(None).otherwise(pl.col(name)).alias(name)
         for name in words
     )
+
+
+def _lose_nanoseconds(files: Sequence[Path], frames: list[pl.DataFrame], name: str) -> bool:
+    """Say whether times have nanoseconds in one table, and polars would take them away.
+
+    Raises:
+        InputProblemError: there are times in another that would have no room for them.
+    """
+    types = [frame[name].dtype for frame in frames]
+    units = {dtype.time_unit for dtype in types if isinstance(dtype, pl.Datetime)}
+    if len(units) == 1 or "ns" not in units or not all(isinstance(t, pl.Datetime) for t in types):
+        return False
+    for file, frame in zip(files, frames, strict=True):
+        try:
+            _with_nanoseconds(frame[name])
+        except pl.exceptions.InvalidOperationError:
+            raise InputProblemError(
+                "columns_differ",
+                f"Column {name!r} holds times to the nanosecond, and in {file} times before 1677 or"
+                " after 2262, which have no nanoseconds.",
+                "Round it to microseconds in every part.",
+            ) from None
+    return True
+
+
+def _with_nanoseconds(times: pl.Series) -> pl.Series:
+    zone = times.dtype.time_zone if isinstance(times.dtype, pl.Datetime) else None
+    return times.cast(pl.Datetime("ns", zone))
 
 
 def written(column: pl.Series) -> pl.Series:
@@ -286,22 +347,8 @@ def _times(frame: pl.DataFrame) -> Iterator[pl.Series]:
                 yield found
 
 
-def _read_parquet(file: Path) -> pl.DataFrame:
-    try:
-        require_distinct(file, pq.read_schema(file).names)  # polars reads none with such
-        frame = pl.read_parquet(file)
-    except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
-        raise InputProblemError(
-            "dataset_damaged",
-            f"{file} cannot be read as Parquet: {_first_line(error)}.",
-            "Write it again, or give it the suffix of what it is.",
-        ) from None
-    if frame.is_empty():
-        raise InputProblemError(
-            "dataset_empty", f"{file} has no rows.", "Check how it was exported."
-        )
+def _read_parquet(file: Path, unread: dict[str, str]) -> pl.DataFrame:
+    """Read a file; ``unread`` takes the columns of a type that polars lacks, and their types."""
+    frame, unknown = parquet_tables.read(file)
+    unread |= unknown
     return frame
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

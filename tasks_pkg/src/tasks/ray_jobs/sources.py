@@ -9,10 +9,11 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import unquote
 
 from . import paths
 from .protocol import InputProblemError
@@ -25,14 +26,41 @@ NAME_LIMIT = 1000
 _SHOWN = 60
 #: What a Parquet file begins and ends with.
 _PARQUET = b"PAR1"
+#: The value of a Hive partition without one.
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
 class Source:
-    """The files of one dataset, in the order in which their rows count, all of one format."""
+    """The files of one dataset, in the order in which their rows count, all of one format.
+
+    Attributes:
+        files: the files.
+        format: ``csv`` or ``parquet``.
+        keys: of each file the columns that its folders' names hold (``year=2024``), as text; None
+            where the value is missing. Empty where the folders' names hold none.
+    """
 
     files: tuple[Path, ...]
     format: str
+    keys: tuple[Mapping[str, str | None], ...] = ()
+
+    def columns(self, file: Path, own: Sequence[str]) -> list[str]:
+        """Give a file's columns, with those that its folders' names hold.
+
+        Raises:
+            InputProblemError: it holds one of the latter itself.
+        """
+        keys = list(self.keys[0]) if self.keys else []
+        for name in keys:
+            if name in own:
+                raise InputProblemError(
+                    "columns_repeated",
+                    f"{file}: column {name!r} is in the file and in the name of its folder.",
+                    f"Leave it out of the files, or rename the folders {name}=... so that they hold"
+                    " no '='.",
+                )
+        return [*own, *keys]
 
 
 def resolve(
@@ -44,9 +72,10 @@ def resolve(
     """Find the files that ``dataset_path`` names.
 
     Args:
-        dataset_path: a file, a folder (its ``.csv`` or ``.parquet`` files, not those of its
-            subfolders), or the common prefix of ``<dataset_path>_part_<i>.csv``. A relative
-            path is taken under the first root.
+        dataset_path: a file, a folder (its ``.csv`` or ``.parquet`` files, and those of
+            subfolders of a Hive partitioning, ``year=2024/month=01/``, but of no others), or the
+            common prefix of ``<dataset_path>_part_<i>.csv``. A relative path is taken under the
+            first root.
         roots: folders that the files must be in once every link and ``..`` is followed.
         parameter: what errors call the path.
         formats: those that can be read, by the end of a file's name.
@@ -69,16 +98,15 @@ def resolve(
 
 
 def _find(path: Path, shown: str, roots: Sequence[str], formats: Mapping[str, str]) -> Source:
+    keys: tuple[Mapping[str, str | None], ...] = ()
     if path.is_dir():
-        files = sorted(
-            (f for f in path.iterdir() if _format(f, formats) and f.name[0] not in "._"),
-            key=_natural,
-        )
+        files, keys = _in_folder(path, shown, formats)
         if not files:
             raise InputProblemError(
                 "dataset_empty",
                 f"{shown} is a folder with no {' or '.join(formats)} file in it.",
-                "Name the folder that holds the files; subfolders are not searched.",
+                "Name the folder that holds the files; of its subfolders only those that are called"
+                " key=value are searched.",
             )
     elif path.exists():
         files = [path]
@@ -94,7 +122,51 @@ def _find(path: Path, shown: str, roots: Sequence[str], formats: Mapping[str, st
             f"{shown} holds both {found[0]} and {found[1]} files.",
             "Keep one format per dataset.",
         )
-    return Source(tuple(files), found[0])
+    return Source(tuple(files), found[0], keys)
+
+
+def _in_folder(
+    folder: Path, shown: str, formats: Mapping[str, str]
+) -> tuple[list[Path], tuple[Mapping[str, str | None], ...]]:
+    """Find a folder's files, and the keys that its subfolders' names hold.
+
+    Raises:
+        InputProblemError: the files have not the same keys.
+    """
+    found = list(_partitions(folder, {}, shown, formats))
+    first, own = found[0] if found else (folder, {})
+    for file, keys in found:
+        if list(keys) != list(own):
+            raise InputProblemError(
+                "columns_differ",
+                f"{shown}: {file} lies in folders that name {list(keys) or 'no key'}, and {first}"
+                f" in folders that name {list(own) or 'none'}.",
+                "Put all files equally deep, below folders of the same keys in the same order.",
+            )
+    files = [file for file, _ in found]
+    return files, tuple(keys for _, keys in found) if own else ()
+
+
+def _partitions(
+    folder: Path, above: Mapping[str, str | None], shown: str, formats: Mapping[str, str]
+) -> Iterator[tuple[Path, Mapping[str, str | None]]]:
+    """Go through a folder and those below it whose names are ``key=value``."""
+    for entry in sorted(folder.iterdir(), key=_natural):
+        if entry.name[0] in "._":
+            continue
+        key, sign, value = entry.name.partition("=")
+        if _format(entry, formats) and not entry.is_dir():
+            yield entry, above
+        elif key and sign and entry.is_dir():
+            name = unquote(key)
+            if name in above:
+                raise InputProblemError(
+                    "columns_repeated",
+                    f"{shown}: {entry} names {name!r}, which a folder above it names too.",
+                    "Name each key once.",
+                )
+            there = None if value == _NO_VALUE else unquote(value)
+            yield from _partitions(entry, {**above, name: there}, shown, formats)
 
 
 def _format(file: Path, formats: Mapping[str, str]) -> str:
