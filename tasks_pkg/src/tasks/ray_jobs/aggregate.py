@@ -294,6 +294,9 @@ def _parquet(wanted: Wanted, item: Item) -> Summary:
         if asked is not None:
             _require_plain(item.path, {name: what for name, what in odd.items() if name in asked})
         counted = frame.with_columns(
+            # A cast to text would cut off what is less than a second.
+            pl.selectors.time().dt.to_string("%H:%M:%S%.f")
+        ).with_columns(
             pl.when(pl.col(name).is_not_null()).then(statement=True).alias(name) for name in odd
         )
         parts.add(_summary(wanted, item, counted, counted.schema, columns, odd))

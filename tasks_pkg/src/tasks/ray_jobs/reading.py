@@ -221,9 +221,9 @@ def _lose_nanoseconds(files: Sequence[Path], frames: list[pl.DataFrame], name: s
     Raises:
         InputProblemError: there are times in another that would have no room for them.
     """
-    types = [frame[name].dtype for frame in frames]
+    types = {frame[name].dtype for frame in frames} - {pl.Null()}
     units = {dtype.time_unit for dtype in types if isinstance(dtype, pl.Datetime)}
-    if len(units) == 1 or "ns" not in units or not all(isinstance(t, pl.Datetime) for t in types):
+    if len(types) == 1 or "ns" not in units:
         return False
     for file, frame in zip(files, frames, strict=True):
         try:
@@ -245,6 +245,8 @@ def _with_nanoseconds(times: pl.Series) -> pl.Series:
 
 def written(column: pl.Series) -> pl.Series:
     """Give a column as text; a whole number is written alike, whatever stands beside it."""
+    if column.dtype == pl.Time:  # a cast would cut off what is less than a second
+        return column.dt.to_string("%H:%M:%S%.f")
     if not column.dtype.is_float():
         return column.cast(pl.String)
     # Beside a fraction or a missing value, whole numbers are stored as floats.
@@ -255,7 +257,9 @@ def _group(kind: pl.DataType) -> str:
     """Name what a type goes together with."""
     if kind.is_numeric() or kind == pl.Boolean:
         return "number"
-    return "moment" if kind in {pl.Date, pl.Datetime} else str(kind)
+    if isinstance(kind, pl.Datetime) and kind.time_zone is not None:
+        return f"moment in {kind.time_zone}"
+    return "moment" if isinstance(kind, (pl.Date, pl.Datetime)) else str(kind)
 
 
 def _read_csv(

@@ -1,0 +1,154 @@
+"""``year=2024/month=01/``: a folder whose names hold columns, in every task that takes a folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+
+from tasks import datasets
+from tasks.contracts import InvalidArgumentsError
+from tasks.ray_jobs import aggregate, cluster, reading, sources
+from tasks.ray_jobs.csv_files import MISSING
+from tasks.ray_jobs.csv_plan import said
+from tasks.ray_jobs.job import Reporter
+from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
+
+Aggregate = Callable[..., dict[str, Any]]
+TABLE = pa.table(
+    {
+        "year": [2023, 2024, 2024, 2024],
+        "region": ["a/b c", "NA", "é=1", "é=1"],
+        "x": [1, 2, 3, 4],
+        "target": [0.5, 1.5, 2.5, 3.5],
+    }
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "models").mkdir()
+    return tmp_path / "datasets"
+
+
+@pytest.fixture
+def run(root: Path, monkeypatch: pytest.MonkeyPatch) -> Aggregate:
+    monkeypatch.setenv(ENGINE_VARIABLE, "plain")
+    monkeypatch.setattr(cluster, "cpus", lambda: 1)
+    monkeypatch.setattr(aggregate, "RANGE_BYTES", 40)
+
+    def call(source: str, **given: object) -> dict[str, Any]:
+        defaults: dict[str, Any] = {"aggregations": None, "group_by": [], "overwrite": True}
+        defaults |= {"schema": {}, "missing": list(MISSING), "separator": ","}
+        parameters = {**defaults, **given, "data_sources": [source], "output_path": "out.parquet"}
+        request = JobRequest(
+            submission_id="t",
+            runs_dir=str(root.parent / "runs"),
+            datasets_dir=str(root),
+            models_dir=str(root.parent / "models"),
+            code_version="test",
+            parameters=parameters,
+        )
+        return aggregate.main(request, Reporter(root.parent / "runs"))
+
+    return call
+
+
+def hive(root: Path, kind: str) -> sources.Source:
+    """Write the table as pyarrow does: values in percent code where they need it."""
+    fields = pa.schema([("year", pa.int64()), ("region", pa.string())])
+    partitioning = ds.partitioning(fields, flavor="hive")
+    ds.write_dataset(TABLE, root / "h", format=kind, partitioning=partitioning)
+    return sources.resolve("h", (str(root), str(root.parent / "models")))
+
+
+def rows(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
+    return frame.select("year", "region", "x", "target").sort("x").rows()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_keys_are_columns_to_training_and_the_like(root: Path, kind: str) -> None:
+    source = hive(root, kind)
+    frame = reading.read(source, said=said({"missing": [""]}))
+    assert rows(frame) == rows(pl.DataFrame(TABLE))
+    assert reading.read(source)["region"].null_count() == 1  # NA, where nobody says otherwise
+    assert reading.read(source, ["year"])["year"].dtype == pl.String
+    declared = reading.read(source, said=said({"schema": {"year": "text", "x": "number"}}))
+    assert (declared.schema["year"], declared.schema["region"]) == (pl.String, pl.String)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_keys_are_columns_to_aggregates(run: Aggregate, root: Path, kind: str) -> None:
+    hive(root, kind)
+    asked = {"x": ["sum"], "region": ["max"]}
+    result = run("h", group_by=["year"], aggregations=asked, missing=[""])
+    assert pl.read_parquet(root / "out.parquet").rows() == [
+        (2023, 1, 1, "a/b c"), (2024, 3, 9, "é=1"),
+    ]  # fmt: skip
+    assert result["summaries"][0]["files"] == 3
+    whole = run("h")["summaries"][0]["columns"]
+    assert (whole["year"]["sum"], whole["region"]["missing"], whole["x"]["sum"]) == (8095, 1, 10)
+    run("h", group_by=["year"], aggregations={}, schema={"year": "text"})
+    assert pl.read_parquet(root / "out.parquet")["year"].to_list() == ["2023", "2024"]
+    with pytest.raises(InputProblemError, match="region=.*not of the declared type"):
+        run("h", schema={"region": "integer"})
+
+
+def test_keys_are_typed_as_values_are(root: Path) -> None:
+    for zipcode in ("02494", "7", "__HIVE_DEFAULT_PARTITION__", ""):
+        folder = root / "z" / f"zip={zipcode}"
+        folder.mkdir(parents=True)
+        (folder / "a.csv").write_text("x\n1\n")
+    frame = reading.read(sources.resolve("z", (str(root),)))
+    assert sorted(frame["zip"].to_list(), key=str) == ["02494", "7", None, None]
+
+
+def test_the_same_files_under_other_keys_are_another_dataset(root: Path) -> None:
+    source = hive(root, "csv")
+    before = reading.fingerprints(source)
+    (root / "h" / "year=2023").rename(root / "h" / "year=2022")
+    after = reading.fingerprints(sources.resolve("h", (str(root),)))
+    assert len({mark.sha256 for mark in (*before, *after)}) == 4  # one of three is another
+
+
+def test_a_worker_knows_the_keys(root: Path) -> None:
+    hive(root, "csv")
+    settings: Any = type("Settings", (), {})()
+    settings.datasets_dir, settings.models_dir = root, root.parent / "models"
+    datasets.check("h", {"year": "model_config.target"}, settings)
+    with pytest.raises(InvalidArgumentsError, match=r"'yeer' is not in.*Did you mean 'year'"):
+        datasets.check("h", {"yeer": "model_config.target"}, settings)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["year=1/a.csv", "a.csv"], "lies in folders that name"),
+        (["year=1/a.csv", "month=1/a.csv"], "lies in folders that name"),
+        (["year=1/year=2/a.csv"], "which a folder above it names too"),
+        (["x=1/a.csv"], "column 'x' is in the file and in the name of its folder"),
+        (["plain/a.csv"], "a folder with no .csv or .parquet file"),
+        (["=1/a.csv"], "a folder with no .csv or .parquet file"),
+    ],
+)
+def test_what_is_no_partitioning_is_refused(root: Path, files: list[str], words: str) -> None:
+    for name in files:
+        (root / "d" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "d" / name).write_text("x\n1\n")
+    with pytest.raises(InputProblemError) as caught:
+        reading.read(sources.resolve("d", (str(root),)))
+    assert words in str(caught.value)
+
+
+def test_a_partition_cannot_lead_out_of_the_roots(root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a.csv").write_text("x\n1\n")
+    (root / "d").mkdir()
+    (root / "d" / "year=1").symlink_to(outside)
+    with pytest.raises(InputProblemError, match="outside|not in|leads"):
+        sources.resolve("d", (str(root),))
