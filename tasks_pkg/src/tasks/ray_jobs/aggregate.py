@@ -272,14 +272,14 @@ def _summary(  # noqa: PLR0913, PLR0917 - what is asked, of what, and what is kn
     )
     functions = {name: what for name, what in wanted.of(kinds).items() if name in kinds}
     aggregated = {name: kinds[name] for name in functions}
-    return Summary(
-        frame.height,
-        columns,
-        kinds,
-        partials.partial(frame, (), kinds),
-        partials.partial(frame, wanted.keys, aggregated, functions) if wanted.keys else None,
-        odd=odd or {},
-    )
+    groups, named = None, dict[str, Kind]()
+    if wanted.keys:
+        groups = partials.partial(frame, wanted.keys, aggregated, functions)
+        named = {name: kinds[name] for name in wanted.keys if kinds[name] not in NUMERIC}
+    whole = partials.partial(frame, (), {n: kind for n, kind in kinds.items() if n not in named})
+    if groups is not None and named:
+        whole = pl.concat([whole, partials.of_keys(groups, named)], how="horizontal")
+    return Summary(frame.height, columns, kinds, whole, groups, odd=odd or {})
 
 
 def _parquet(wanted: Wanted, item: Item) -> Summary:

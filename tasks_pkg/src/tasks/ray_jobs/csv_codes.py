@@ -34,6 +34,9 @@ WRITTEN_POWER = r"^[ \t]*-?[1-9]e(?:1[6-9]|[2-9][0-9]|[12][0-9]{2}|30[0-8])$"
 #: More digits than a whole number of 64 bits has.
 LONG = r"^[ \t]*[+-]?[0-9]{19,}$"
 
+#: One of these, or no number at all; in one look, for that nearly no column has any.
+SUSPECT = rf"{LED}|[eE]"
+
 
 def codes(text: pl.Series) -> pl.Series:
     """Say of each value whether it is a code, if it is a number at all."""

@@ -84,7 +84,7 @@ def partial(
         if "sum" in parts and column.dtype.is_float():
             high, rest = _split(column)
             made += [high.alias(f"\0{at}high"), rest.alias(f"\0{at}rest")]
-        wanted += _aggregates(name, f"\0{at}", column.dtype, parts)
+        wanted += _aggregates(f"{name}\0", column, parts)
     # What is asked of a key may be of another type than the key.
     table = frame.select(keys).with_columns(made) if keys else pl.DataFrame(made)
     if keys:
@@ -116,29 +116,41 @@ def _parts(functions: Iterable[str], kind: Kind) -> set[str]:
     return found if kind in NUMERIC else found & set(ANY_KIND)
 
 
-def _aggregates(name: str, at: str, dtype: pl.DataType, parts: set[str]) -> list[pl.Expr]:
-    column = pl.col(at)
-    wanted = []
+def _aggregates(prefix: str, values: pl.Series, parts: set[str]) -> list[pl.Expr]:
+    column, dtype = pl.col(values.name), values.dtype
+    wanted: dict[str, pl.Expr] = {}
     if "count" in parts:
-        wanted.append(column.count().cast(pl.Int64).alias(f"{name}\0count"))
+        number = column.count() if values.null_count() else pl.len()
+        wanted["count"] = number.cast(pl.Int64)
     if "sum" in parts and dtype.is_float():
-        wanted += [
-            pl.col(f"{at}high").sum().alias(f"{name}\0sum"),
-            pl.col(f"{at}rest").sum().alias(f"{name}\0rest"),
-        ]
+        wanted["sum"] = pl.col(f"{values.name}high").sum()
+        wanted["rest"] = pl.col(f"{values.name}rest").sum()
     elif "sum" in parts:
-        whole = column.cast(pl.Int128) if dtype.is_integer() else column
-        wanted.append(whole.sum().alias(f"{name}\0sum"))
+        wanted["sum"] = (column.cast(pl.Int128) if dtype.is_integer() else column).sum()
     if "squares" in parts:
-        number = column.cast(pl.Float64)
-        squares = (number.var(ddof=0) * number.count()).fill_null(0.0)
-        wanted.append(squares.alias(f"{name}\0squares"))
+        floats = column.cast(pl.Float64)
+        wanted["squares"] = (floats.var(ddof=0) * floats.count()).fill_null(0.0)
     ordered = column if dtype != pl.Boolean else column.cast(pl.Int64)
     if "min" in parts:
-        wanted.append(ordered.min().alias(f"{name}\0min"))
+        wanted["min"] = ordered.min()
     if "max" in parts:
-        wanted.append(ordered.max().alias(f"{name}\0max"))
-    return wanted
+        wanted["max"] = ordered.max()
+    return [made.alias(prefix + what) for what, made in wanted.items()]
+
+
+def of_keys(groups: pl.DataFrame, keys: Mapping[str, Kind]) -> pl.DataFrame:
+    """Give what :func:`partial` gives of the whole for columns that are no numbers.
+
+    Args:
+        groups: what it gave by these columns, of which there are fewer rows.
+        keys: the columns, and their types.
+    """
+    ends = {name: ("min", "max") for name in keys}
+    counts = groups.select(
+        pl.col(ROWS).filter(pl.col(name).is_not_null()).sum().alias(f"{name}\0count")
+        for name in keys
+    )
+    return pl.concat([partial(groups, (), keys, ends).drop(ROWS), counts], how="horizontal")
 
 
 def _split(values: pl.Series) -> tuple[pl.Series, pl.Series]:
