@@ -90,6 +90,7 @@ class Form:
             :func:`quick`.
         only: the columns to parse, None for all; the others are declared text. See
             :meth:`narrowed`.
+        asked: of these, what the caller asked for: all but perhaps the last.
     """
 
     schema: Mapping[str, pl.DataType]
@@ -99,6 +100,7 @@ class Form:
     quick: bool = False
     written: Written = PLAIN
     only: frozenset[str] | None = None
+    asked: frozenset[str] = frozenset()
 
     def of(self, written: Written) -> "Form":
         """Give the form of files that are written so."""
@@ -115,7 +117,8 @@ class Form:
         others = {name: pl.String() for name in columns if name not in wanted}
         only = None if set(others) <= {columns[-1]} else frozenset([*wanted, columns[-1]])
         schema = {**self.schema, **others}
-        return replace(self, schema=schema, declared=self.declared | set(others), only=only)
+        declared = self.declared | set(others)
+        return replace(self, schema=schema, declared=declared, only=only, asked=frozenset(wanted))
 
     def _positions(self, schema: Mapping[str, pl.DataType]) -> list[int] | None:
         if self.only is None:
@@ -195,8 +198,10 @@ class Form:
         frame = self._quickly(data) if self.quick and data else None
         return self.read(data, self.schema) if frame is None else frame
 
-    def _quickly(self, data: bytes) -> pl.DataFrame | None:
+    def _quickly(self, data: bytes, unlooked: Collection[str] = frozenset()) -> pl.DataFrame | None:
         """Give the same as :meth:`read`, or nothing where this way cannot tell.
+
+        Columns of text that are ``unlooked`` keep what stands for a missing value.
 
         Polars compares every field with every word that stands for a missing value, which takes
         a third of its time. In a column of numbers or dates such a word does not parse, or is the
@@ -222,7 +227,7 @@ class Form:
         holding = [
             name
             for name, dtype in frame.schema.items()
-            if dtype == pl.String and _holds(frame[name], words)
+            if dtype == pl.String and name not in unlooked and _holds(frame[name], words)
         ]
         return frame.with_columns(
             pl.when(~pl.col(name).is_in(words)).then(pl.col(name)).alias(name) for name in holding
@@ -305,7 +310,8 @@ def _narrowly(piece: Piece, form: Form) -> Block | None:
         if dtype in {pl.Int64(), pl.Float64()} and name not in form.declared
     }
     texts = replace(form, schema={**form.schema, **dict.fromkeys(guessed, pl.String())})
-    text = texts._quickly(piece.data)
+    # What stands for a missing number is no number, and shows itself; nobody asks for the last.
+    text = texts._quickly(piece.data, {*guessed, *form.declared - form.asked})
     if text is None or not _is_whole(text, piece, texts):
         return None
     try:
