@@ -6,7 +6,7 @@
 import argparse
 import sys
 
-from tests.bench import csv_file, jobs, training
+from tests.bench import csv_file, groups, jobs, training
 from tests.bench import operations as do
 from tests.bench.converge import edit_one_line, fresh, no_change
 from tests.bench.loopback import ssh_server
@@ -17,10 +17,10 @@ from tests.bench.throughput import throughput
 
 PARTS = (
     *("fresh", "nothing", "edit", "ping", "sizes"),
-    *("csv", "training", "throughput", "overhead", "search"),
+    *("csv", "groups", "training", "throughput", "overhead", "search"),
 )
 #: What needs no deployment.
-ALONE = frozenset({"csv", "training", "throughput", "overhead", "search"})
+ALONE = frozenset({"csv", "groups", "training", "throughput", "overhead", "search"})
 
 
 def say(text: str) -> None:
@@ -73,6 +73,8 @@ def measure_alone(report: Report, wanted: list[str], repeat: int) -> None:
     """Everything that needs no deployment."""
     if "csv" in wanted:
         report.csv = csv_file.compare(repeat, say)
+    if "groups" in wanted:
+        report.groups = groups.compare(repeat, say)
     if "training" in wanted:
         report.training = training.compare(repeat, say)
     if "throughput" in wanted:

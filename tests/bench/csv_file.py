@@ -50,26 +50,46 @@ def compare(turns: int, say: Callable[[str], None]) -> CsvFile:
     with folder() as place:
         file = place / "large.csv"
         say("csv: a file of 8 million rows")
-        found = CsvFile(_inside("generate", file, file)["bytes"] / 1e6)
+        found = CsvFile(inside("generate", file, file)["bytes"] / 1e6)
         for way in ("polars", "celray"):  # the file is in the page cache from here on
-            _inside(way, file, place / f"{way}.parquet")
+            inside(way, file, place / f"{way}.parquet")
         for turn in range(turns):
             ways = ["polars", "default", "celray", "plain", *(["raydata"] * (turn < SLOW_TURNS))]
             for way in reversed(ways) if turn % 2 else ways:
-                told = _inside("celray" if way == "plain" else way, file, place / way, way)
+                told = inside("celray" if way == "plain" else way, file, place / way, way)
                 say(f"csv: {way}, {turn + 1} of {turns}: {told['seconds']:.2f} s")
                 found.ways.setdefault(way, []).append(told["seconds"])
                 if way == "celray":
                     found.startup.append(told["startup"])
         for _ in range(SLOW_TURNS):
             for count in ("1", "2"):
-                told = _inside("nodes", file, place / "nodes", "celray", count)
+                told = inside("nodes", file, place / "nodes", "celray", count)
                 say(f"csv: nodes with slow storage: {count}: {told['seconds']:.2f} s")
                 found.ways.setdefault(f"nodes {count}", []).append(told["seconds"])
         return found
 
 
-def _inside(way: str, file: Path, output: Path, engine: str = "", *more: str) -> dict[str, float]:
+def inside(
+    way: str,
+    file: Path,
+    output: Path,
+    engine: str = "",
+    *more: str,
+    program: str = "csv_inside.py",
+) -> dict[str, float]:
+    """Go one way in a process of its own, and give what it prints.
+
+    Args:
+        way: as ``program`` calls it.
+        file: the input.
+        output: where its output goes; what lies there is removed.
+        engine: ``plain`` for our job without Ray.
+        more: further arguments.
+        program: beside this module.
+
+    Raises:
+        BenchError: it failed.
+    """
     output = output if way in {"generate", "raydata"} else output.with_suffix(".parquet")
     for old in (output, output.with_name(f"{output.name}.manifest.json")):
         if old != file:
@@ -84,8 +104,9 @@ def _inside(way: str, file: Path, output: Path, engine: str = "", *more: str) ->
         "RAY_USAGE_STATS_ENABLED": "0",
         "CELRAY_JOB_ENGINE": "plain" if engine == "plain" else "ray",
     }
-    program = str(here / "csv_inside.py")
-    said = do.run(str(PYTHON), program, way, str(file), str(output), *more, extra=variables)
+    said = do.run(
+        str(PYTHON), str(here / program), way, str(file), str(output), *more, extra=variables
+    )
     lines = [line for line in said.splitlines() if line.startswith("{")]
     if not lines:
         message = f"csv, {way}: it printed no figures:\n{said[-1000:]}"

@@ -145,7 +145,7 @@ def of_keys(groups: pl.DataFrame, keys: Mapping[str, Kind]) -> pl.DataFrame:
         groups: what it gave by these columns, of which there are fewer rows.
         keys: the columns, and their types.
     """
-    ends = {name: ("min", "max") for name in keys}
+    ends = dict.fromkeys(keys, ("min", "max"))
     counts = groups.select(
         pl.col(ROWS).filter(pl.col(name).is_not_null()).sum().alias(f"{name}\0count")
         for name in keys
