@@ -137,14 +137,13 @@ def test_a_file_is_read_as_the_models_own_dataset_was_unless_the_caller_says_oth
     result = plain("predict", request)
     assert result["predictions"][:2] == ["far", "near"]
     said = "column 'land': 'FR' and the like (1 rows) did not occur in training"
-    assert result["warnings"] == [said]
+    assert said in result["warnings"]
     manifest = json.loads(Path(result["manifest_path"]).read_text())
-    assert manifest["read_as_in_training"] == {"separator": ";", "missing": ["-"]}
+    assert manifest["read_as_in_training"]["missing"] == ["-"]
+    assert "separator" not in manifest["read_as_in_training"]
 
     (datasets / "commas.csv").write_text("land,n\nNA,1\nDE,2\n")
-    with pytest.raises(InvalidArgumentsError, match="commas"):
-        predictions.check(model, "commas.csv", None, settings)
-    predictions.check(model, "commas.csv", None, settings, ",")
+    predictions.check(model, "commas.csv", None, settings)  # what its lines show
     said_otherwise = {"model_path": model, "data_batches": "commas.csv", "id_column": None}
     said_otherwise |= {"separator": ",", "missing": ["NA"]}
     other = plain("predict", lambda name: job_request(name, said_otherwise, settings))

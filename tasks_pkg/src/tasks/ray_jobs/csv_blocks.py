@@ -304,6 +304,8 @@ def _narrowly(piece: Piece, form: Form) -> Block | None:
     Numbers are read as text and made numbers then, which takes no longer: so the few columns are
     looked through for codes, and not all bytes of the piece.
     """
+    if form.written.is_local:  # its numbers are no numbers to a cast
+        return None
     guessed = {
         name: dtype
         for name, dtype in form.dtypes.items()
@@ -326,7 +328,8 @@ def _narrowly(piece: Piece, form: Form) -> Block | None:
                 return None
         if text[name].str.contains(csv_codes.SUSPECT).any() and csv_codes.any_code(text[name]):
             return None
-    return Block(frame, frame.height, notes=list(csv_notes.notes(frame, form.declared)))
+    noted = list(csv_notes.notes(frame, form.declared, form.written))
+    return Block(frame, frame.height, notes=noted)
 
 
 def _is_plain(piece: Piece, width: int) -> bool:
