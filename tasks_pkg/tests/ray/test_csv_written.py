@@ -4,6 +4,7 @@ import csv
 import datetime as dt
 import gzip
 import io
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -13,9 +14,11 @@ from typing import Any
 import polars as pl
 import pytest
 from celray_jobs import AGGREGATE, ALL, CSV, INBOX, PREDICT, RETRAIN, Place, place_in
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import csv_input, csv_plan, reading
+from tasks.ray_jobs import csv_input, csv_plan, csv_recoding, reading
 from tasks.ray_jobs.csv_written import Written
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.ray_jobs.sources import Source
@@ -370,3 +373,49 @@ def test_predictions_take_values_as_the_training_did(place: Place) -> None:
     assert place.local.run(PREDICT, **given)["predictions"] == ["y", "x"]
     with pytest.raises(InvalidArgumentsError, match="'1,5' is not a number"):
         place.local.run(PREDICT, **given, decimal=".")
+
+
+# -- any table -------------------------------------------------------------------------------------
+
+VALUE = st.text(st.sampled_from("ab\"'\\;,\t#\n €é"), max_size=6)
+
+
+@given(
+    records=st.lists(st.tuples(VALUE, VALUE, VALUE), min_size=1, max_size=8),
+    separator=st.sampled_from(",;\t"),
+    quote=st.sampled_from("\"'"),
+    escape=st.sampled_from([None, "\\"]),
+    encoding=st.sampled_from(["utf-8", "utf-16", "cp1252"]),
+    comments=st.lists(st.text(st.sampled_from("ab\"'\\;,#"), max_size=6), max_size=8),
+    above=st.integers(0, 3),
+    block=st.integers(1, 40),
+)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_table_comes_through_its_recoding(  # noqa: PLR0913, PLR0917 - all of a dialect
+    records: list[tuple[str, str, str]],
+    separator: str,
+    quote: str,
+    escape: str | None,
+    encoding: str,
+    comments: list[str],
+    above: int,
+    block: int,
+) -> None:
+    """Whatever stands in fields and comments, in blocks of any length."""
+    text = "any \"thing, it's\n" * above
+    rows = [[f"x{first}", *others] for first, *others in records]  # no row begins as comments do
+    for row, comment in itertools.zip_longest(rows, comments):
+        text += f"#{comment}\n" if comment is not None else ""
+        out = io.StringIO(newline="")
+        csv.writer(
+            out, delimiter=separator, quotechar=quote, escapechar=escape,
+            doublequote=escape is None, lineterminator="\n",
+        ).writerows([row] if row else [])  # fmt: skip
+        text += out.getvalue()
+    data = text.encode(encoding)
+    said = Written(
+        separator, encoding=encoding, quote=quote, escape=escape, comment="#", skip_rows=above
+    )
+    blocks = (data[at : at + block] for at in range(0, len(data), block))
+    plain = b"".join(csv_recoding.recoded(Path("a.csv"), blocks, said)).decode()
+    assert list(csv.reader(io.StringIO(plain, newline=""), delimiter=separator)) == rows

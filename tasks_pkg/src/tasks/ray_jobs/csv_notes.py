@@ -62,7 +62,7 @@ class Note:
             return (
                 f"column {self.column!r} is text: {value} ({place}) would not be written back as it"
                 " was read if it were a number. Where it is one, declare it: schema"
-                f" {{{self.column!r}: 'number'}} (of every task but process_new_data)."
+                f" {{{self.column!r}: 'number'}}."
             )
         if self.kind == "number":
             return (
