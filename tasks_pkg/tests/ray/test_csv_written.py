@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import csv_input, csv_plan, csv_recoding, reading
+from tasks.ray_jobs import aggregate, csv_input, csv_plan, csv_recoding, process_csv, reading
 from tasks.ray_jobs.csv_written import Written
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.ray_jobs.sources import Source
@@ -349,6 +349,28 @@ def test_what_is_read_from_its_beginning_may_be_of_any_length(tmp_path: Path) ->
         file, _ = csv_input.begin(path, Written(encoding=encoding, comment="#"), "file_path")
         pieces = list(csv_input.pieces(file, 1 << 20, ord(";")))
         assert b"".join(piece.data for piece in pieces).decode().split("\r\n")[:-1] == lines
+
+
+@pytest.mark.parametrize("way", ["plain", "semicolons", "preamble", "excel", "comments"])
+def test_a_file_of_many_ranges_is_read_whole(
+    place: Place, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """One that can only be read from its beginning is not cut into ranges of its bytes."""
+    content, said, _ = WRITTEN[way]
+    (place.datasets / "large.csv").write_bytes(content)
+    for module in (aggregate, process_csv):
+        monkeypatch.setattr(module, "RANGE_BYTES", 600)
+    monkeypatch.setattr(aggregate, "SHARES", 100)
+    result = place.call(AGGREGATE, "large.csv", **said)
+    assert result["summaries"][0]["columns"]["a"]["sum"] == sum(range(60))
+    assert result["rows_used"] == 60
+    result = place.call(CSV, "large.csv", **said)
+    assert result["num_chunks"] > 1
+    assert essence(CSV, result) == [
+        (a, b, dt.date.fromisoformat(day), v, word, target)
+        for a, b, day, v, word, target in ROWS
+        if a > 1
+    ]
 
 
 def test_the_inbox_takes_the_same_file_again_where_other_is_said_of_it(place: Place) -> None:
