@@ -68,6 +68,9 @@ def check_csv(parameters: dict[str, Any], settings: Settings) -> None:
         file = csv_files.look(path, compression, begin)
         for name in parameters["schema"]:
             sources.require_column(name, file.columns, "transformations.schema", str(path))
+        formats = parameters.get("date_format")
+        for name in formats if isinstance(formats, dict) else ():
+            sources.require_column(name, file.columns, "transformations.date_format", str(path))
         known = list(file.columns)
         for formula in formulas:
             formula.require_columns(known)

@@ -190,4 +190,6 @@ def _wanted(config: ModelConfig, origin: str) -> dict[str, str]:
     """Give the columns that a dataset must have, and the argument that names each."""
     excluded = dict.fromkeys(config.exclude_columns, f"{origin}.exclude_columns")
     declared = dict.fromkeys(config.declared, f"{origin}.schema")
+    if isinstance(config.date_format, dict):
+        declared |= dict.fromkeys(config.date_format, f"{origin}.date_format")
     return {config.target: f"{origin}.target"} | excluded | declared

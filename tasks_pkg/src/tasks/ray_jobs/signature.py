@@ -116,6 +116,10 @@ def written(model: Model, said: Mapping[str, Any]) -> dict[str, Any]:
     """
     names = {"missing", *csv_written.DEFAULTS} - _OWN
     trained = model.manifest.get("parameters") or {}
+    formats = trained.get("date_format")
+    if isinstance(formats, dict):  # the target's, say, is not to be in the files
+        own = {name: form for name, form in formats.items() if name in model.needed}
+        trained = {**trained, "date_format": own}
     return {
         **{name: trained[name] for name in sorted(names) if name in trained},
         **{name: said[name] for name in ("missing", *csv_written.DEFAULTS) if name in said},
