@@ -11,7 +11,18 @@ from typing import Any
 
 import polars as pl
 
-from . import artefacts, comparison, csv_plan, metrics, reading, registry, signature, sources, train
+from . import (
+    artefacts,
+    comparison,
+    csv_plan,
+    metrics,
+    reading,
+    registry,
+    room,
+    signature,
+    sources,
+    train,
+)
 from .accounting import ACCOUNT
 from .files import write_bytes
 from .job import Reporter
@@ -201,6 +212,7 @@ def freeze(
         if file.exists():
             return file
     content = io.BytesIO()
+    room.require(source)
     frame = reading.read(source, said=csv_plan.said(parameters))
     train.held_out_rows(frame, parameters, source).write_parquet(content)
     number = hashlib.sha256(content.getvalue()).hexdigest()[:8]

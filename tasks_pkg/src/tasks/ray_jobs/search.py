@@ -14,6 +14,7 @@ from . import (
     csv_plan,
     metrics,
     reading,
+    room,
     sources,
     train,
     trial_plots,
@@ -96,6 +97,7 @@ def _search(  # noqa: PLR0913, PLR0917 - what main has found out
     reporter: Reporter,
 ) -> dict[str, Any]:
     parameters = request.parameters
+    room.require(source)
     frame = reading.read(source, said=csv_plan.said(parameters))
     data = train.prepare(frame, parameters, source, reporter)
     reading.require_unchanged(taken)

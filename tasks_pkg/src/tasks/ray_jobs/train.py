@@ -20,6 +20,7 @@ from . import (
     metrics,
     models,
     reading,
+    room,
     signature,
     sources,
     split,
@@ -127,6 +128,7 @@ def fit(
         return {**finished, "reused": True}
     artefacts.require_writable(folder.parent, reporter.run_dir)
 
+    room.require(source)
     told: list[str] = []
     frame, held_out = reading.read(source, (), told, csv_plan.said(parameters)), None
     read, places = frame.height, np.arange(frame.height, dtype="uint32")
