@@ -78,7 +78,7 @@ def test_keys_are_columns_to_training_and_the_like(root: Path, kind: str) -> Non
     assert reading.read(source)["region"].null_count() == 1  # NA, where nobody says otherwise
     assert reading.read(source, ["year"])["year"].dtype == pl.String
     declared = reading.read(source, said=said({"schema": {"year": "text", "x": "number"}}))
-    assert [declared.schema[name] for name in ("year", "region")] == [pl.String, pl.String]
+    assert all(declared.schema[name] == pl.String for name in ("year", "region"))
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])

@@ -285,11 +285,11 @@ def _summary(  # noqa: PLR0913, PLR0917 - what is asked, of what, and what is kn
 def _parquet(wanted: Wanted, item: Item) -> Summary:
     own = parquet_tables.names(item.path)
     columns = (*own, *item.known.columns)
-    _require_asked(wanted, columns, item.source)
     asked = wanted.columns
     read = None if asked is None else [name for name in own if name in asked] or [own[0]]
     parts = Parts(wanted, item.path)
     for frame, unknown in parquet_tables.parts(item.path, BATCH_ROWS, read):
+        _require_asked(wanted, columns, item.source)
         odd = _odd(frame, unknown)
         if asked is not None:
             _require_plain(item.path, {name: what for name, what in odd.items() if name in asked})
