@@ -349,7 +349,7 @@ FAULTS = [
     Fault(
         "nested.parquet",
         parquet(a=[[1]], b=[1]),
-        {AGGREGATE: "column 'a' is of type List", INBOX: "column 'a' is of type List"},
+        {AGGREGATE: "column 'a' is of type List"},
         LATE,
     ),
 ]
