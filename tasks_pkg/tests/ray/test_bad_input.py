@@ -385,7 +385,7 @@ def test_parts_must_go_together(place: Place, task: str) -> None:
         number = 1 if second else 2
         (place.datasets / f"{name}_part_{number}.csv").write_text(second or GOOD)
         # Aggregates read the columns alone that are asked for.
-        every = {"aggregations": None} if task == AGGREGATE else {}
+        every: dict[str, Any] = {"aggregations": None} if task == AGGREGATE else {}
         said = refused(place, task, name, **every)
         assert re.search(words, said), said
         assert place.here.started == (late or task == RETRAIN)
