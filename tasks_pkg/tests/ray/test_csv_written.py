@@ -196,7 +196,9 @@ def test_every_task_takes_every_way(
     result = place.call(task, f"{way}.csv", **said)
     found = [text for text in told_of(task, result) if "was read with" in text]
     assert len(found) == bool(detected)
-    assert all(f"{way}.csv was read with {detected};" in text for text in found)
+    # Aggregates read what is asked for, and the numbers with a comma are not.
+    shown = detected.partition(", decimal")[0] if task == AGGREGATE else detected
+    assert all(f"{way}.csv was read with {shown};" in text for text in found)
     assert essence(task, result) == expected
     if task not in {RETRAIN, INBOX}:
         manifest = json.loads(Path(result["manifest_path"]).read_text())

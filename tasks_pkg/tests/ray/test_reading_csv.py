@@ -51,7 +51,7 @@ def conversion(path: Path) -> int:
 
 def narrowly(path: Path) -> int:
     """As aggregates of some columns do; these are what they are among all."""
-    first = csv_input.begin(path, ",", "data_sources")[0].columns[0]
+    first = csv_input.begin(path, Written(","), "data_sources")[0].columns[0]
     item = aggregate.Item(path.name, path)
     some = aggregate.summarise(aggregate.Wanted((), {first: ["count"]}), item)
     every = aggregate.summarise(aggregate.Wanted((), None), item)

@@ -1,6 +1,7 @@
 """The columns that a folder's names hold: ``year=2024/month=01/part-0.parquet``."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from . import one_thread  # noqa: F401 - before polars
 
@@ -66,4 +67,4 @@ def added(frame: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
 def without(form: Form, names: Sequence[str]) -> Form:
     """Give what the caller said of a file's own columns."""
     schema = {name: dtype for name, dtype in form.schema.items() if name not in names}
-    return Form(schema, frozenset(schema), form.missing, form.separator)
+    return replace(form, schema=schema, declared=frozenset(schema))
