@@ -247,7 +247,7 @@ def test_bad_rows_go_to_the_rejects_file_with_number_and_reason(
         (1501, "", "2 fields, not 3"),
         (1601, "", "4 fields, not 3"),
         (1701, "day", "'soon' is not a date such as 2026-01-31"),
-        (1900, "", "not UTF-8"),
+        (1900, "", "not UTF-8; where the whole file is not, say its encoding"),
         (2001, "", "a NUL byte"),
     ]
     assert json.loads(rejects["record"][1]) == ["1501", "1.5"]
