@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from celray_testing import RedisServer, environment, free_port
 
+from tasks.ray_jobs import cluster
+from tasks.ray_jobs.protocol import ENGINE_VARIABLE
 from tasks.settings import Settings
 
 #: Of every cluster of a run: Ray's client reads a token once per process.
@@ -37,6 +39,22 @@ class RayCluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_file),
         }
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The datasets folder of folders of its own."""
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "models").mkdir()
+    return tmp_path / "datasets"
+
+
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Jobs run in this process, on one CPU; what else is to be otherwise is set by this."""
+    monkeypatch.setenv(ENGINE_VARIABLE, "plain")
+    monkeypatch.setattr(cluster, "cpus", lambda: 1)
+    return monkeypatch
 
 
 def _descendants(pid: int) -> list[int]:

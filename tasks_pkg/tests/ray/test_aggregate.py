@@ -17,25 +17,16 @@ from polars.testing import assert_frame_equal
 
 from tasks.ray_jobs import aggregate, cluster
 from tasks.ray_jobs.job import Reporter
-from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
+from tasks.ray_jobs.protocol import InputProblemError, JobRequest
 from tasks.ray_jobs.reading import MISSING
 
 Aggregate = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    (tmp_path / "datasets").mkdir()
-    (tmp_path / "models").mkdir()
-    return tmp_path / "datasets"
-
-
-@pytest.fixture
-def run(root: Path, monkeypatch: pytest.MonkeyPatch) -> Aggregate:
-    monkeypatch.setenv(ENGINE_VARIABLE, "plain")
-    monkeypatch.setattr(cluster, "cpus", lambda: 1)
-    monkeypatch.setattr(aggregate, "RANGE_BYTES", 3000)
-    monkeypatch.setattr(aggregate, "BATCH_ROWS", 100)
+def run(root: Path, one_process: pytest.MonkeyPatch) -> Aggregate:
+    one_process.setattr(aggregate, "RANGE_BYTES", 3000)
+    one_process.setattr(aggregate, "BATCH_ROWS", 100)
 
     def call(*sources: str, output: str = "out.parquet", **given: object) -> dict[str, Any]:
         defaults: dict[str, Any] = {"group_by": [], "aggregations": None, "overwrite": False}

@@ -11,11 +11,11 @@ import pytest
 
 from tasks import datasets
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import aggregate, cluster, reading, sources
+from tasks.ray_jobs import aggregate, reading, sources
 from tasks.ray_jobs.csv_files import MISSING
 from tasks.ray_jobs.csv_plan import said
 from tasks.ray_jobs.job import Reporter
-from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
+from tasks.ray_jobs.protocol import InputProblemError, JobRequest
 
 Aggregate = Callable[..., dict[str, Any]]
 TABLE = pa.table(
@@ -29,17 +29,8 @@ TABLE = pa.table(
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    (tmp_path / "datasets").mkdir()
-    (tmp_path / "models").mkdir()
-    return tmp_path / "datasets"
-
-
-@pytest.fixture
-def run(root: Path, monkeypatch: pytest.MonkeyPatch) -> Aggregate:
-    monkeypatch.setenv(ENGINE_VARIABLE, "plain")
-    monkeypatch.setattr(cluster, "cpus", lambda: 1)
-    monkeypatch.setattr(aggregate, "RANGE_BYTES", 40)
+def run(root: Path, one_process: pytest.MonkeyPatch) -> Aggregate:
+    one_process.setattr(aggregate, "RANGE_BYTES", 40)
 
     def call(source: str, **given: object) -> dict[str, Any]:
         defaults: dict[str, Any] = {"aggregations": None, "group_by": [], "overwrite": True}

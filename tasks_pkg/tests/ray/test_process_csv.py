@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import byte_ranges, cluster, csv_blocks, csv_input, process_csv
+from tasks.ray_jobs import byte_ranges, csv_blocks, csv_input, process_csv
 from tasks.ray_jobs.byte_ranges import Piece
 from tasks.ray_jobs.csv_blocks import Form
 from tasks.ray_jobs.job import Reporter
@@ -40,17 +40,8 @@ Process = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    (tmp_path / "datasets").mkdir()
-    (tmp_path / "models").mkdir()
-    return tmp_path / "datasets"
-
-
-@pytest.fixture
-def process(root: Path, monkeypatch: pytest.MonkeyPatch) -> Process:
+def process(root: Path, one_process: pytest.MonkeyPatch) -> Process:  # noqa: ARG001 - sets up
     """Run the job in this process."""
-    monkeypatch.setenv(ENGINE_VARIABLE, "plain")
-    monkeypatch.setattr(cluster, "cpus", lambda: 1)
 
     def run(file: str, output: str = "out.parquet", **transformations: object) -> dict[str, Any]:
         parameters = transformations_from(transformations).parameters(file, output)
