@@ -1,6 +1,5 @@
 """One large CSV file: our job against polars alone and Ray Data, two nodes against one."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench import operations as do
-from tests.bench.operations import REPO, BenchError, Sample
+from tests.bench.operations import REPO, Sample
 
 PYTHON = REPO / ".venv-ray/bin/python"
 #: Two seconds each; on a machine shared with others any of them may take half as long again, and
@@ -107,11 +106,7 @@ def inside(
     said = do.run(
         str(PYTHON), str(here / program), way, str(file), str(output), *more, extra=variables
     )
-    lines = [line for line in said.splitlines() if line.startswith("{")]
-    if not lines:
-        message = f"csv, {way}: it printed no figures:\n{said[-1000:]}"
-        raise BenchError(message)
-    found: dict[str, float] = json.loads(lines[-1])
+    found: dict[str, float] = do.figures(f"csv, {way}", said)
     return found
 
 

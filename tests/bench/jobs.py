@@ -1,6 +1,5 @@
 """Ray jobs through Celery: what they cost beside Ray's own, and what a search saves."""
 
-import json
 import os
 import statistics
 import tempfile
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from tests.bench import operations as do
 from tests.bench.csv_file import PYTHON
-from tests.bench.operations import REPO, BenchError, Sample
+from tests.bench.operations import REPO, Sample
 from tests.bench.throughput import environment, redis_server
 
 
@@ -89,9 +88,5 @@ def _inside(part: str, turns: int) -> dict[str, list[float]]:
         }
         program = str(REPO / "tests/bench/jobs_inside.py")
         said = do.run(str(PYTHON), program, part, place, str(turns), extra=variables)
-    lines = [line for line in said.splitlines() if line.startswith("{")]
-    if not lines:
-        message = f"{part}: it printed no figures:\n{said[-1000:]}"
-        raise BenchError(message)
-    found: dict[str, list[float]] = json.loads(lines[-1])
+    found: dict[str, list[float]] = do.figures(part, said)
     return found

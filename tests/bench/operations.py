@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 REPO = Path(__file__).resolve().parents[2]
 #: make's own variables must not leak from `make bench` into the makes that it measures.
@@ -65,6 +66,19 @@ def run(*command: str, extra: Mapping[str, str] | None = None) -> str:
         message = f"`{' '.join(command)}` failed:\n{done.stdout[-3000:]}"
         raise BenchError(message)
     return done.stdout
+
+
+def figures(what: str, said: str) -> Any:
+    """Give the JSON of the last line that has any, of what a program printed.
+
+    Raises:
+        BenchError: none has.
+    """
+    lines = [line for line in said.splitlines() if line.startswith("{")]
+    if not lines:
+        message = f"{what}: it printed no figures:\n{said[-1000:]}"
+        raise BenchError(message)
+    return json.loads(lines[-1])
 
 
 def timed(*command: str, extra: Mapping[str, str] | None = None) -> tuple[float, str]:

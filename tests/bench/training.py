@@ -1,6 +1,5 @@
 """Training on one large table: our job, on Ray and without, against xgboost alone."""
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -73,9 +72,5 @@ def _inside(way: str, engine: str, file: Path, rows: int) -> dict[str, float]:
     }
     program = str(here / "training_inside.py")
     said = do.run(str(PYTHON), program, way, str(file), str(rows), extra=variables)
-    lines = [line for line in said.splitlines() if line.startswith("{")]
-    if not lines:
-        message = f"training, {way}: it printed no figures:\n{said[-1000:]}"
-        raise BenchError(message)
-    found: dict[str, float] = json.loads(lines[-1])
+    found: dict[str, float] = do.figures(f"training, {way}", said)
     return found
