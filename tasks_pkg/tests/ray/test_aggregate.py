@@ -13,11 +13,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from celray_jobs import run_job_in
 from polars.testing import assert_frame_equal
 
 from tasks.ray_jobs import aggregate, cluster
-from tasks.ray_jobs.job import Reporter
-from tasks.ray_jobs.protocol import InputProblemError, JobRequest
+from tasks.ray_jobs.protocol import InputProblemError
 from tasks.ray_jobs.reading import MISSING
 
 Aggregate = Callable[..., dict[str, Any]]
@@ -32,15 +32,7 @@ def run(root: Path, one_process: pytest.MonkeyPatch) -> Aggregate:
         defaults: dict[str, Any] = {"group_by": [], "aggregations": None, "overwrite": False}
         defaults |= {"schema": {}, "missing": list(MISSING), "separator": ","}
         parameters = {**defaults, **given, "data_sources": list(sources), "output_path": output}
-        request = JobRequest(
-            submission_id="t",
-            runs_dir=str(root.parent / "runs"),
-            datasets_dir=str(root),
-            models_dir=str(root.parent / "models"),
-            code_version="test",
-            parameters=parameters,
-        )
-        return aggregate.main(request, Reporter(root.parent / "runs"))
+        return run_job_in(root, aggregate.main, parameters)
 
     return call
 

@@ -8,14 +8,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from celray_jobs import run_job_in
 
 from tasks import datasets
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs import aggregate, reading, sources
 from tasks.ray_jobs.csv_files import MISSING
 from tasks.ray_jobs.csv_plan import said
-from tasks.ray_jobs.job import Reporter
-from tasks.ray_jobs.protocol import InputProblemError, JobRequest
+from tasks.ray_jobs.protocol import InputProblemError
 
 Aggregate = Callable[..., dict[str, Any]]
 TABLE = pa.table(
@@ -36,15 +36,7 @@ def run(root: Path, one_process: pytest.MonkeyPatch) -> Aggregate:
         defaults: dict[str, Any] = {"aggregations": None, "group_by": [], "overwrite": True}
         defaults |= {"schema": {}, "missing": list(MISSING), "separator": ","}
         parameters = {**defaults, **given, "data_sources": [source], "output_path": "out.parquet"}
-        request = JobRequest(
-            submission_id="t",
-            runs_dir=str(root.parent / "runs"),
-            datasets_dir=str(root),
-            models_dir=str(root.parent / "models"),
-            code_version="test",
-            parameters=parameters,
-        )
-        return aggregate.main(request, Reporter(root.parent / "runs"))
+        return run_job_in(root, aggregate.main, parameters)
 
     return call
 

@@ -17,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from celray_jobs import run_job_in
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -25,7 +26,6 @@ from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs import byte_ranges, csv_blocks, csv_input, process_csv
 from tasks.ray_jobs.byte_ranges import Piece
 from tasks.ray_jobs.csv_blocks import Form
-from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import (
     ENGINE_VARIABLE,
     REQUEST_VARIABLE,
@@ -45,15 +45,7 @@ def process(root: Path, one_process: pytest.MonkeyPatch) -> Process:  # noqa: AR
 
     def run(file: str, output: str = "out.parquet", **transformations: object) -> dict[str, Any]:
         parameters = transformations_from(transformations).parameters(file, output)
-        request = JobRequest(
-            submission_id="t",
-            runs_dir=str(root.parent / "runs"),
-            datasets_dir=str(root),
-            models_dir=str(root.parent / "models"),
-            code_version="test",
-            parameters=parameters,
-        )
-        return process_csv.main(request, Reporter(root.parent / "runs"))
+        return run_job_in(root, process_csv.main, parameters)
 
     return run
 

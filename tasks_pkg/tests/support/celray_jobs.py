@@ -31,6 +31,21 @@ PATHS = (*TABLES, CSV, AGGREGATE)
 ALL = (*PATHS, INBOX)
 
 
+def run_job_in(
+    root: Path, main: Callable[[JobRequest, Reporter], dict[str, Any]], parameters: dict[str, Any]
+) -> dict[str, Any]:
+    """Call a job's main function on the datasets folder ``root``, beside which its models lie."""
+    request = JobRequest(
+        submission_id="t",
+        runs_dir=str(root.parent / "runs"),
+        datasets_dir=str(root),
+        models_dir=str(root.parent / "models"),
+        code_version="test",
+        parameters=parameters,
+    )
+    return main(request, Reporter(root.parent / "runs"))
+
+
 class Here:
     """Runs a job's main function in this process, and remembers what it was asked."""
 
