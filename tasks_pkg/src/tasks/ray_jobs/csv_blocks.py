@@ -493,11 +493,10 @@ def _rewritten(
     if not guessed:
         return {}
     fractions = [name for name in guessed if form.schema[name] == pl.Float64]
-    powers = any((frame[name] == frame[name].floor()).any() for name in fractions)
     large = {name for name in fractions if _is_large(frame[name])}
     if isinstance(source, bytes):
         closely = large or form.written.is_local
-        if not closely and not csv_codes.may_hold(source, form.byte, frame, powers=powers):
+        if not closely and not csv_codes.may_hold(source, form.byte, frame, _whole(frame)):
             return {}
         source = form.read(source, dict.fromkeys(form.schema, pl.String()))
     texts = {name: _plain(source[name], form) for name in guessed}
@@ -507,6 +506,15 @@ def _rewritten(
         if csv_codes.any_code(texts[name], frame[name])
         or (name in large and _loses_digits(texts[name]))
     }
+
+
+def _whole(frame: pl.DataFrame) -> pl.Series:
+    """Give the numbers of the rows in which a fraction is a whole number."""
+    found = pl.repeat(value=False, n=0, dtype=pl.Boolean, eager=True)
+    for numbers in frame:
+        if numbers.dtype.is_float() and (here := numbers == numbers.floor()).any():
+            found = found | here if len(found) else here
+    return found.arg_true()
 
 
 def _plain(text: pl.Series, form: Form) -> pl.Series:

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 LF, TAB, BLANK, QUOTE, PLUS, MINUS, ZERO, NINE, E = (np.uint8(i) for i in b'\n\t "+-09e')
-#: What the lowest byte becomes when a minus sign is taken from it.
-LOWER = np.uint8(256 - ord("-"))
 #: The bit that makes a letter a small one.
 LOWER_CASE = np.uint8(ord("a") - ord("A"))
 #: So much is looked at together: what fits into a processor's own memory.
 SLICE = 1 << 17
+#: So many places of a slice are looked for one by one, which is quicker than to go through all.
+FEW = 64
 #: From so many places on, bytes are looked at once more before the places are.
 DENSE = 1 / 64
 
@@ -60,19 +60,20 @@ def any_code(text: pl.Series, numbers: pl.Series | None = None) -> bool:
     return bool((numbers.is_infinite() & text.str.contains("[0-9]")).any())
 
 
-def may_hold(data: bytes, separator: int, frame: pl.DataFrame, *, powers: bool) -> bool:
+def may_hold(data: bytes, separator: int, frame: pl.DataFrame, whole: pl.Series) -> bool:
     """Say whether a column of numbers may have a code; quickly, for that nearly none has.
 
     Args:
         data: regular records.
         separator: the byte between fields.
         frame: the same, parsed: what its columns of text account for is no matter.
-        powers: whether to look for exponents too.
+        whole: the rows in which a fraction is a whole number, as each is that has an exponent
+            and no point.
     """
-    first, powers_at = _places(data, separator, powers=powers)
     view = np.frombuffer(data, np.uint8)
-    if len(powers_at) and _are_powers(view, powers_at):
+    if len(whole) and _has_power(view, whole, frame.height):
         return True
+    first = _places(view, separator)
     begun = int(re.match(rb"[ \t]*(?:\+|-?0[0-9])", data) is not None)
     begun += _count(view, first, separator) if len(first) else 0
     if not begun:
@@ -86,48 +87,92 @@ def _begun_in(text: pl.Series) -> int:
     return int(some.str.contains(LED).sum())
 
 
-def _places(
-    data: bytes, separator: int, *, powers: bool
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Find where a field may begin as :data:`LED` says, and some more, and each ``e``.
+def _places(view: NDArray[np.uint8], separator: int) -> NDArray[np.intp]:
+    """Find where a field may begin as :data:`LED` says, and some more.
 
     By bytes, with few steps for all of them, in memory that is taken once: a fresh page costs more
     than to look at it. What stands behind a low character or the separator and is a zero, a sign
-    or a point, which few are, is looked at closely; so is an ``e`` behind no letter.
+    or a point, which few are, is looked at closely.
     """
-    view = np.frombuffer(data, np.uint8)
-    plus = b"+" in data
-    space, bits = np.empty((2, SLICE + 1), np.uint8), np.empty((2, SLICE + 1), bool)
-    first: list[NDArray[np.intp]] = []
-    es: list[NDArray[np.intp]] = []
+    pairs = _Pairs()
+    found: list[NDArray[np.intp]] = []
     for start in range(0, len(view) - 1, SLICE):
         here = view[start : start + SLICE + 1]
-        (shifted, letters), (low, found) = space[:, : len(here)], bits[:, : len(here)]
-        np.subtract(here, MINUS, out=shifted)  # what is lower than a minus sign is high now
-        np.greater_equal(shifted, LOWER, out=low)
+        low, begun = pairs.of(len(here))
+        np.less(here, MINUS, out=low)
         if separator >= MINUS:
             low |= here == separator
-        np.less_equal(shifted, ZERO - MINUS, out=found)
-        if plus:
-            found |= here == PLUS
-        at = _both(low, found)
-        if len(at) > DENSE * len(here):  # numbers below one, or negative
-            found[:-1] &= ((here[1:] - ZERO) <= NINE - ZERO) | (here[:-1] != ZERO)
-            at = _both(low, found)
-        first.append(at + (start + 1))
-        if powers:
-            np.less_equal(shifted, NINE - MINUS, out=low)
-            np.bitwise_or(here, LOWER_CASE, out=letters)
-            np.equal(letters, E, out=found)
-            es.append(_both(low, found) + (start + 1))
-    none = [np.empty(0, np.intp)]
-    return np.concatenate(first or none), np.concatenate(es or none)
+        np.less_equal(here, ZERO, out=begun)
+        at = pairs.found(len(here))
+        if len(at) > DENSE * len(here):  # numbers below one, or negative; missing ones; CRLF
+            begun[:-1] &= (
+                (here[:-1] == MINUS)
+                | (here[:-1] == PLUS)
+                | ((here[:-1] == ZERO) & _digit(here[1:]))
+            )
+            at = pairs.found(len(here))
+        found.append(at + start)
+    return np.concatenate(found or [np.empty(0, np.intp)])
 
 
-def _both(before: NDArray[np.bool_], here: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Give where one stands before the other; ``before`` is overwritten."""
-    found = np.logical_and(before[:-1], here[1:], out=before[:-1])
-    return np.flatnonzero(found) if found.any() else np.empty(0, np.intp)
+def _has_power(view: NDArray[np.uint8], rows: pl.Series, height: int) -> bool:
+    """Say whether an ``e`` is between two digits in one of these rows, or near it."""
+    pairs, letters = _Pairs(), np.empty(SLICE + 1, np.uint8)
+    for number in _slices(view, rows.to_numpy(), height):
+        start = number * SLICE
+        here = view[start : start + SLICE + 1]
+        digit, e = pairs.of(len(here))
+        np.less_equal(here, NINE, out=digit)
+        np.equal(np.bitwise_or(here, LOWER_CASE, out=letters[: len(here)]), E, out=e)
+        if _are_powers(view, pairs.found(len(here)) + start):
+            return True
+    return False
+
+
+def _slices(view: NDArray[np.uint8], rows: NDArray[np.uint32], height: int) -> NDArray[np.intp]:
+    """Give the numbers of the slices with these rows; of all, where a line is not always a row."""
+    count = -(-len(view) // SLICE)
+    if 2 * len(rows) > count:
+        return np.arange(count)
+    bits = np.empty(SLICE, bool)
+    slices = (view[at : at + SLICE] for at in range(0, len(view), SLICE))
+    lines = np.cumsum(
+        [np.count_nonzero(np.equal(here, LF, out=bits[: len(here)])) for here in slices]
+    )
+    if lines[-1] + int(view[-1] != LF) != height:
+        return np.arange(count)
+    # A row begins behind the end of the one before it.
+    begins, ends = lines.searchsorted(rows), lines.searchsorted(rows + 1)
+    marks = np.zeros(count + 2, np.intp)
+    np.add.at(marks, begins, 1)
+    np.add.at(marks, ends + 1, -1)
+    return np.flatnonzero(np.cumsum(marks)[:count])
+
+
+class _Pairs:
+    """Finds where one kind of byte stands before another, slice by slice, in memory of its own."""
+
+    def __init__(self) -> None:
+        self._found = bytearray(SLICE + 1)
+        self._bits = np.frombuffer(self._found, bool), np.empty(SLICE + 1, bool)
+
+    def of(self, length: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Give where to say of each byte of a slice whether it is of the one kind, of the other."""
+        first, second = self._bits
+        return first[:length], second[:length]
+
+    def found(self, length: int) -> NDArray[np.intp]:
+        """Give the places of the second of each pair; the first kind's bits are pairs then."""
+        first, second = self.of(length)
+        np.logical_and(first[:-1], second[1:], out=first[:-1])
+        few: list[int] = []
+        at = self._found.find(1, 0, length - 1)
+        while at >= 0:
+            few.append(at + 1)
+            if len(few) > FEW:
+                return np.flatnonzero(first[:-1]) + 1
+            at = self._found.find(1, at + 1, length - 1)
+        return np.array(few, np.intp)
 
 
 def _count(view: NDArray[np.uint8], at: NDArray[np.intp], separator: int) -> int:
