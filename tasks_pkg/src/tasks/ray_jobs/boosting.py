@@ -39,14 +39,20 @@ class Matrix:
             enable_categorical=True,
         )
 
-    def binned(self) -> xgboost.QuantileDMatrix:
-        """Give the rows to learn from in XGBoost's bins: a byte a value in place of eight."""
+    def binned(self, threads: int) -> xgboost.QuantileDMatrix:
+        """Give the rows to learn from in XGBoost's bins: a byte a value in place of eight.
+
+        Args:
+            threads: that bin them. Without, XGBoost takes what ``OMP_NUM_THREADS`` says, and Ray
+                says 1 to a process that has asked for no CPU, such as a job's.
+        """
         return xgboost.QuantileDMatrix(
             self.x,
             label=self.y,
             feature_names=self.names,
             feature_types=self.types,
             enable_categorical=True,
+            nthread=threads,
         )
 
 
@@ -66,7 +72,7 @@ def grow(matrix: Matrix, parameters: dict[str, Any], rounds: int, *, tell: bool)
 
     Args:
         matrix: the rows of this process.
-        parameters: XGBoost's.
+        parameters: XGBoost's; ``nthread`` is the number of CPUs of this process.
         rounds: boosting rounds.
         tell: whether this process reports how far it is.
 
@@ -74,9 +80,8 @@ def grow(matrix: Matrix, parameters: dict[str, Any], rounds: int, *, tell: bool)
         The model in XGBoost's UBJSON format.
     """
     callbacks = [_RoundsReported(rounds)] if tell else None
-    booster = xgboost.train(
-        parameters, matrix.binned(), num_boost_round=rounds, callbacks=callbacks
-    )
+    rows = matrix.binned(parameters["nthread"])
+    booster = xgboost.train(parameters, rows, num_boost_round=rounds, callbacks=callbacks)
     return bytes(booster.save_raw("ubj"))
 
 

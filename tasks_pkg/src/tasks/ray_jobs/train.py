@@ -147,7 +147,7 @@ def fit(
     del frame  # the largest thing by far, and everything is in its numbers now
     rows = _account(read, places, held_out, data)
     reading.require_unchanged(taken)
-    model, workers, warnings = _train(data, parameters, reporter)
+    model, cpus, warnings = _train(data, parameters, reporter)
     reporter.progress("evaluating", 0, 1, f"{int(data.held_out.sum())} held-out rows")
     evaluation = _evaluate(model, data)
     main_metric = metrics.chosen(parameters["metric"], data.goal.classes)
@@ -164,7 +164,7 @@ def fit(
         "train_samples": int((~data.held_out).sum()),
         "test_samples": int(data.held_out.sum()),
         "num_features": len(data.plan.columns),
-        "num_partitions": workers,
+        "num_partitions": cpus,
         "model_path": str(folder),
         "manifest_path": str(folder / artefacts.MANIFEST),
         "warnings": [
@@ -285,26 +285,34 @@ def _held_out(goal: target.Target, parameters: dict[str, Any]) -> NDArray[np.boo
 def _train(
     data: Prepared, parameters: dict[str, Any], reporter: Reporter
 ) -> tuple[bytes, int, list[str]]:
-    """Give the model, the number of workers that grew it, and what the caller should know."""
+    """Give the model, the number of CPUs that grew it, and what the caller should know."""
     matrix = data.training_rows()
     asked = xgboost_parameters(parameters, data.goal, data.scaling)
     rounds = parameters["n_estimators"]
+
+    def grow_here(threads: int) -> bytes:
+        reporter.progress("training", 0, rounds, "boosting rounds")
+        return boosting.grow(matrix, {**asked, "nthread": threads}, rounds, tell=True)
+
     if cluster.engine() == "plain":
         threads = min(parameters["num_partitions"], cluster.cpus())
-        reporter.progress("training", 0, rounds, "boosting rounds")
-        settings = {**asked, "nthread": threads}
-        return boosting.grow(matrix, settings, rounds, tell=True), 1, []
-    # Ray Train takes seconds to import, which a request that was trained before need not wait.
-    from . import training  # noqa: PLC0415
+        return grow_here(threads), threads, []
+    # Ray takes seconds to import, which a request that was trained before need not wait.
+    from . import placement  # noqa: PLC0415
 
     reporter.progress("waiting", 0, 1, "asking the cluster for CPUs")
-    training.connect()
-    workers, warnings = training.partitions(parameters["num_partitions"], len(matrix.y))
-    workers, more = training.wait_for_cpus(workers, reporter.progress)
-    reporter.progress("training", 0, rounds, "boosting rounds")
-    model = training.train(matrix, asked, rounds, workers, reporter.run_dir)
-    shutil.rmtree(reporter.run_dir / "train", ignore_errors=True)
-    return model, workers, warnings + more
+    cluster.connect()
+    wanted, warnings = placement.partitions(parameters["num_partitions"], len(matrix.y))
+    with placement.found(wanted, reporter.progress) as (place, more):
+        if place.here:
+            model = grow_here(place.cpus)
+        else:
+            from . import training  # noqa: PLC0415 - Ray Train takes as long again
+
+            reporter.progress("training", 0, rounds, "boosting rounds")
+            model = training.train(matrix, asked, rounds, place, reporter.run_dir)
+            shutil.rmtree(reporter.run_dir / "train", ignore_errors=True)
+    return model, place.cpus, warnings + more
 
 
 def _target(
