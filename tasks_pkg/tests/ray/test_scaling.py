@@ -18,9 +18,10 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.metrics import log_loss
 
-from tasks.ray_jobs import features, metrics, predict, retrain, scaling, search, train
+from tasks.ray_jobs import features, metrics, predict, retrain, scaling, search, signature, train
 from tasks.ray_jobs.job import Reporter
-from tasks.ray_jobs.protocol import ENGINE_VARIABLE, JobRequest
+from tasks.ray_jobs.predictor import Predictor
+from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
 from tasks.schemas_ml import model_config_from, search_from
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -203,6 +204,60 @@ def test_models_of_earlier_releases_are_loaded() -> None:
     plan = features.Plan.from_json(old)
     assert features.transform(pl.DataFrame({"a": [1.5, 2.0]}), plan)[:, 0].tolist() == [1.5, 2.0]
     assert scaling.Scaling.from_json(None).undo(np.array([2.5])).tolist() == [2.5]
+
+
+def by_releases_before_scaling(manifest: dict[str, Any]) -> dict[str, str]:
+    """Read the columns as commit 7e78cb4 does, which refuses a model where this is an error."""
+    kind = manifest["signature"]["columns"]
+    return {str(column["name"]): str(column["type"]) for column in kind}
+
+
+def seconds(x: Floats) -> Floats:
+    return np.round(1.7e9 + 10 * x)
+
+
+@pytest.mark.parametrize(
+    ("target", "column", "scaled"),
+    [
+        (lambda y: y, lambda x: x, True),  # of a regression, the target always is
+        (lambda y: y > 0, lambda x: x, False),
+        (lambda y: y > 0, seconds, True),
+    ],
+    ids=["target", "nothing", "column"],
+)
+def test_older_releases_refuse_a_model_whose_numbers_they_would_not_scale(
+    place: Place,
+    target: Callable[[Floats], Floats],
+    column: Callable[[Floats], Floats],
+    *,
+    scaled: bool,
+) -> None:
+    x, y = two_columns()
+    frame = pl.DataFrame({"a": column(x[:, 0]), "b": x[:, 1], "target": target(y)})
+    result = place.train(frame, n_estimators=5)
+    manifest = json.loads(Path(result["manifest_path"]).read_text())
+    if scaled:
+        with pytest.raises(KeyError):
+            by_releases_before_scaling(manifest)
+    else:
+        assert list(by_releases_before_scaling(manifest)) == ["a", "b"]
+    model = signature.find(result["model_path"], str(place.root / "models"))
+    assert list(model.types) == ["a", "b"]  # this release reads both
+    assert len(Predictor(model).predict(frame.head(3))) == 3
+
+
+@pytest.mark.parametrize("version", [0, 3, "2", None, [2]])
+def test_a_model_of_a_later_release_is_refused_by_name(place: Place, version: object) -> None:
+    x, y = two_columns()
+    frame = pl.DataFrame(x, ["a", "b"]).with_columns(target=pl.Series(y))
+    file = Path(place.train(frame, n_estimators=5)["manifest_path"])
+    manifest = json.loads(file.read_text())
+    manifest["signature"]["version"] = version
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(InputProblemError, match="a later release of celray trained it") as caught:
+        signature.find(str(file.parent), str(place.root / "models"))
+    assert (caught.value.kind, file.parent.name in str(caught.value)) == ("model_newer", True)
+    assert repr(version) in str(caught.value)
 
 
 # -- worth less than a constant --------------------------------------------------------------------

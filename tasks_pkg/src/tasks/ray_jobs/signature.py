@@ -19,6 +19,10 @@ MANIFEST = "manifest.json"
 #: The tasks whose folders hold a model.
 MODEL_TASKS = frozenset({"tasks.ml_tasks.distributed_training"})
 
+#: Of signatures that older releases must not take for theirs: they would use the model without the
+#: scaling of its numbers, and predict others. They look for ``columns``, of which it has none.
+SCALED = 2
+
 #: A manifest is a page of JSON; what is larger is none.
 _LIMIT_BYTES = 64 << 20
 
@@ -44,13 +48,25 @@ class Model:
 
 
 def describe(
-    columns: Sequence[str], roles: Mapping[str, str], preprocessing: Mapping[str, Any]
+    columns: Sequence[str],
+    roles: Mapping[str, str],
+    preprocessing: Mapping[str, Any],
+    *,
+    scaled: bool,
 ) -> dict[str, Any]:
-    """Give a model's signature as its manifest holds it."""
-    return {
-        "columns": [{"name": name, "type": roles[name]} for name in columns],
-        "output": preprocessing["target"],
-    }
+    """Give a model's signature as its manifest holds it.
+
+    Args:
+        columns: in the order of the training table.
+        roles: their types.
+        preprocessing: the model's.
+        scaled: whether it scales anything; releases before scaling then refuse the model.
+    """
+    inputs = [{"name": name, "type": roles[name]} for name in columns]
+    output = preprocessing["target"]
+    if scaled:
+        return {"version": SCALED, "inputs": inputs, "output": output}
+    return {"columns": inputs, "output": output}
 
 
 def find(model_path: str, models_dir: str) -> Model:
@@ -74,8 +90,7 @@ def find(model_path: str, models_dir: str) -> Model:
             raise ValueError
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         task = manifest["task"]
-        kind = manifest["signature"]["columns"] if task in MODEL_TASKS else []
-        types = {str(column["name"]): str(column["type"]) for column in kind}
+        types = _types(manifest["signature"], shown) if task in MODEL_TASKS else {}
     except PermissionError:
         raise InputProblemError(
             "model_unreadable",
@@ -100,6 +115,20 @@ def find(model_path: str, models_dir: str) -> Model:
             "model_foreign", f"{shown}: {folder} was written by {task} and is no model.", way_out
         )
     return Model(folder, manifest, types)
+
+
+def _types(found: Mapping[str, Any], shown: str) -> dict[str, str]:
+    """Give the columns' types by a signature of this release or one before it."""
+    version = dict(found).get("version", 1)
+    if version not in (1, SCALED):
+        raise InputProblemError(
+            "model_newer",
+            f"{shown}: a later release of celray trained it (signature version {version!r}; this"
+            f" one knows up to {SCALED}).",
+            "Deploy that release again, or train the model with this one.",
+        )
+    columns = found["inputs" if version == SCALED else "columns"]
+    return {str(column["name"]): str(column["type"]) for column in columns}
 
 
 #: What of a training's CSV need not be so in the files that are predicted, and shows itself there.

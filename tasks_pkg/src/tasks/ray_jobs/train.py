@@ -73,6 +73,12 @@ class Prepared:
     warnings: list[str]
     scaling: Scaling
 
+    @property
+    def scaled(self) -> bool:
+        """Whether the model's numbers are others than the table's."""
+        every = [self.scaling, *(column.scaling for column in self.plan.columns)]
+        return any(each != AS_IT_IS for each in every)
+
     def training_rows(self) -> boosting.Matrix:
         """Give the rows that are not held out."""
         y = self.scaling.apply(self.goal.values[~self.held_out]).astype("float32")
@@ -193,7 +199,9 @@ def fit(
             else f"frozen: {frozen}"
         ),
         "columns": [dataclasses.asdict(column) for column in data.plan.columns],
-        "signature": signature.describe(data.columns, data.plan.roles, preprocessing),
+        "signature": signature.describe(
+            data.columns, data.plan.roles, preprocessing, scaled=data.scaled
+        ),
         "result": result,
     }
     write = models.writer(model, preprocessing, evaluation.holdout)
@@ -215,7 +223,7 @@ def _account(
     """
     present = data.goal.present if held_out is None else data.goal.present[~held_out]
     lacking = places[~present]
-    apart = np.setdiff1d(np.arange(read), places, assume_unique=True)
+    apart = np.delete(np.arange(read), places)
     left_out = {
         "it has no target": lacking,
         "it is equal to a row that is held out for comparisons": apart,
