@@ -1,6 +1,7 @@
 """Training jobs on a real Ray: right models, told errors."""
 
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import metrics, signature
+from tasks.ray_jobs import metrics, room, signature
 from tasks.ray_jobs.predictor import Predictor
 from tasks.ray_jobs.protocol import InputProblemError, JobRequest
 from tasks.submission import JobResult, RayJobs
@@ -183,3 +184,23 @@ def test_data_that_cannot_be_learnt_from_is_one_line_and_leaves_nothing(
         (folders / "models/.runs" / str(newest.submission_id) / "error.json").read_text()
     )
     assert written["kind"] == "target_one_class"
+
+
+def test_a_table_of_twice_the_memory_is_refused_by_name(
+    train: Train, datasets: Path, folders: Path
+) -> None:
+    """Of the job's process on Ray: a file of a few KB by its size, linked until it is too many."""
+    rows, columns = 1_000_000, 100
+    free = room.available()
+    assert free is not None
+    folder = datasets / "twice"
+    folder.mkdir()
+    frame = pl.select(pl.repeat(0.5, rows).alias("target"))
+    frame = frame.with_columns(pl.col("target").alias(f"c{i}") for i in range(columns - 1))
+    frame.write_parquet(folder / "0.parquet", row_group_size=rows)
+    for number in range(1, 2 * free // (rows * columns * 12) + 2):
+        os.link(folder / "0.parquet", folder / f"{number}.parquet")
+    with pytest.raises(InvalidArgumentsError, match=r"twice/0.parquet and its other parts take"):
+        train("twice")
+    shutil.rmtree(folder)
+    assert not list((folders / "models" / "distributed_training").glob("*twice*"))
