@@ -73,6 +73,16 @@ FAULTS = {
         b"Report 2026,,\n,,\nyear,mean,unc\n1959,315.98,0.12\n1960,316.91,0.12\n",
         "If the header is line 3, say skip_rows 2",
     ),
+    # As scikit-learn, statsmodels and R ship their data sets.
+    "blanks": (b"Chins Situps Jumps\n5 162 60\n2 110 60\n12 101 101\n", "separator ' '"),
+    "r": (b'"x" "y"\n"1" 2 3\n"2" 5 6\n"3" 8 9\n', "blanks seem to separate its columns"),
+    "row_names": (b'"x","y"\n"1",2,3\n"2",5,NA\n"3",8,9\n', "write it with row.names=FALSE"),
+    "trailing": (b"a,b\n1,2,\n3,4,\n5,6,\n", "Each record ends with a separator"),
+    "wider": (
+        b"178,13,a\n" + b"14.2,1.7,2.4,15\n" * 3,
+        "has 3 fields, and each record below it has 4",
+    ),
+    "no_header": (b"0,0,1.5\n1,0,2.5\n2,1,3.5\n", "seems to be a row and no header"),
     "short": (b"Report 2026,,\nyear,mean,unc\n", "names one column of 3"),
 }
 

@@ -313,7 +313,10 @@ def test_a_comma_is_a_point_only_where_nothing_else_can_be_meant(tmp_path: Path)
         ("-1 234,5", "decimal ',' and thousands ' '", {"decimal": ",", "thousands": " "}),
         ("1'234.5", "decimal '.' and thousands \"'\"", {"thousands": "'"}),
         ("12,5", "decimal ','", {"decimal": ","}),
-        ("$273.36", "thousands ','", {"thousands": ","}),
+        ("$273.36", "decimal '.'", {"decimal": "."}),
+        ("29.861 ", "decimal '.'", {"decimal": "."}),
+        ("1.234 €", "thousands '.' or decimal '.'", {"thousands": ".", "decimal": ","}),
+        ("-$1.234,5", "decimal ',' and thousands '.'", {"decimal": ",", "thousands": "."}),
     ],
 )
 def test_a_number_that_is_text_is_said_with_what_reads_it(

@@ -400,7 +400,7 @@ class FileRun:
     def __init__(self, wanted: Wanted, item: Item, file: csv_files.CsvFile, form: Form) -> None:
         self.wanted, self.whole, self.form = wanted, item, form
         self.path = item.path
-        self.told = csv_notes.of_file(file.path, file.told, wanted.form.written, form.written)
+        self.told = csv_notes.of_file(file, wanted.form.written, form.written)
         self._begin()
 
     def _begin(self) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 
 from . import csv_codes, csv_moments, csv_notes, csv_numbers
 from .byte_ranges import LF, RECORD_LIMIT_BYTES, SLICE, Piece, last_record, toggles
+from .csv_files import MISSING
 from .csv_notes import Note
 from .csv_written import PLAIN, Written, has_time
 from .sources import require_column
@@ -193,15 +194,48 @@ class Form:
             made.append(values)
         return frame.with_columns(made)
 
-    def parsed(self, data: bytes) -> pl.DataFrame:
-        """Parse regular records, of which every value must be of its column's type."""
-        frame = self._quickly(data) if self.quick and data else None
-        return self.read(data, self.schema) if frame is None else frame
+    def parsed(self, data: bytes) -> tuple[pl.DataFrame, list[Note]]:
+        """Parse regular records, of which every value must be of its column's type.
 
-    def _quickly(self, data: bytes, unlooked: Collection[str] = frozenset()) -> pl.DataFrame | None:
+        Returns:
+            The table, and the words that it takes for missing values.
+        """
+        words: list[Note] = []
+        frame = self._quickly(data, words=words) if self.quick and data else None
+        if frame is not None:
+            return frame, words
+        frame = self.read(data, self.schema)
+        return frame, self.taken(frame, data)
+
+    def taken(self, frame: pl.DataFrame, data: bytes) -> list[Note]:
+        """Give the words that a table of these records took for missing values among text.
+
+        None where the caller said what is missing: it is no surprise then.
+        """
+        names = [c.name for c in frame if c.dtype == pl.String and c.null_count()]
+        if not names or self.missing != MISSING:
+            return []
+        positions = [number for number, name in enumerate(self.schema) if name in names]
+        text = pl.read_csv(
+            data,
+            has_header=False,
+            schema=dict.fromkeys(self.schema, pl.String()),
+            columns=positions,
+            separator=self.separator,
+        )
+        found = (csv_notes.words(column, self.missing) for column in text)
+        return [note for note in found if note is not None]
+
+    def _quickly(
+        self,
+        data: bytes,
+        unlooked: Collection[str] = frozenset(),
+        words: list[Note] | None = None,
+    ) -> pl.DataFrame | None:
         """Give the same as :meth:`read`, or nothing where this way cannot tell.
 
-        Columns of text that are ``unlooked`` keep what stands for a missing value.
+        Columns of text that are ``unlooked`` keep what stands for a missing value. ``words`` takes
+        the first such word of each of the others.
 
         Polars compares every field with every word that stands for a missing value, which takes
         a third of its time. In a column of numbers or dates such a word does not parse, or is the
@@ -223,14 +257,17 @@ class Form:
         # One is enough to make the sum one; so do both infinities, and the other way reads these.
         if any(math.isnan(frame[name].sum()) for name in numbers):
             return None
-        words = list(self.missing)
+        missing = list(self.missing)
         holding = [
             name
             for name, dtype in frame.schema.items()
-            if dtype == pl.String and name not in unlooked and _holds(frame[name], words)
+            if dtype == pl.String and name not in unlooked and _holds(frame[name], missing)
         ]
+        if words is not None and self.missing == MISSING:
+            found = (csv_notes.words(frame[name], missing) for name in holding)
+            words += [note for note in found if note is not None]
         return frame.with_columns(
-            pl.when(~pl.col(name).is_in(words)).then(pl.col(name)).alias(name) for name in holding
+            pl.when(~pl.col(name).is_in(missing)).then(pl.col(name)).alias(name) for name in holding
         )
 
 
@@ -287,14 +324,14 @@ def parse(piece: Piece, form: Form, *, strict: bool = False) -> Block:
         if form.only is not None and form.quick and (block := _narrowly(piece, form)) is not None:
             return block
         try:
-            frame = form.parsed(piece.data)
+            frame, words = form.parsed(piece.data)
         except (pl.exceptions.PolarsError, UnicodeDecodeError):
             pass  # somewhere a record or a value does not fit: find out which
         else:
             if _is_whole(frame, piece, form):
                 needed = _rewritten(frame, piece.data, form)
-                noted = [] if needed else list(csv_notes.notes(frame, form.declared, form.written))
-                return Block(frame, frame.height, needed=needed, notes=noted)
+                noted = [] if needed else csv_notes.notes(frame, form.declared, form.written)
+                return Block(frame, frame.height, needed=needed, notes=[*noted, *words])
     return _parse_slowly(piece.data, form, strict=strict)
 
 
@@ -313,7 +350,8 @@ def _narrowly(piece: Piece, form: Form) -> Block | None:
     }
     texts = replace(form, schema={**form.schema, **dict.fromkeys(guessed, pl.String())})
     # What stands for a missing number is no number, and shows itself; nobody asks for the last.
-    text = texts._quickly(piece.data, {*guessed, *form.declared - form.asked})
+    words: list[Note] = []
+    text = texts._quickly(piece.data, {*guessed, *form.declared - form.asked}, words)
     if text is None or not _is_whole(text, piece, texts):
         return None
     try:
@@ -328,8 +366,8 @@ def _narrowly(piece: Piece, form: Form) -> Block | None:
                 return None
         if text[name].str.contains(csv_codes.SUSPECT).any() and csv_codes.any_code(text[name]):
             return None
-    noted = list(csv_notes.notes(frame, form.declared, form.written))
-    return Block(frame, frame.height, notes=noted)
+    noted = csv_notes.notes(frame, form.declared, form.written)
+    return Block(frame, frame.height, notes=[*noted, *words])
 
 
 def _is_plain(piece: Piece, width: int) -> bool:
@@ -397,7 +435,8 @@ def _parse_slowly(data: bytes, form: Form, *, strict: bool = False) -> Block:
     try:
         frame = form.read(clean, form.schema)
         needed = _rewritten(frame, clean, form)
-        return Block(frame, rows, rejects, needed, _noted(frame, form, numbers))
+        noted = [*_noted(frame, form, numbers), *_at(form.taken(frame, clean), numbers)]
+        return Block(frame, rows, rejects, needed, noted)
     except pl.exceptions.PolarsError:
         pass
     text = form.read(clean, dict.fromkeys(form.schema, pl.String()))
@@ -411,6 +450,8 @@ def _parse_slowly(data: bytes, form: Form, *, strict: bool = False) -> Block:
     needed = _rewritten(frame, text, form) | {
         name: narrowest(text[name], form) for name in faulty if name not in form.declared
     }
+    taken = form.taken(frame, clean)
+    at = numbers
     bad: dict[int, Reject] = {}
     for name in faulty:
         if name in form.declared:
@@ -424,13 +465,16 @@ def _parse_slowly(data: bytes, form: Form, *, strict: bool = False) -> Block:
         frame = frame.filter(pl.Series(keep))
         numbers = [number for number, kept in zip(numbers, keep, strict=True) if kept]
         rejects = sorted([*rejects, *bad.values()], key=lambda reject: reject.row)
-    return Block(frame, rows, rejects, needed, _noted(frame, form, numbers))
+    return Block(frame, rows, rejects, needed, [*_noted(frame, form, numbers), *_at(taken, at)])
 
 
 def _noted(frame: pl.DataFrame, form: Form, numbers: Sequence[int]) -> list[Note]:
     """Give what is to be known, by the numbers of the records that became the table's rows."""
-    found = csv_notes.notes(frame, form.declared, form.written)
-    return [replace(note, row=numbers[note.row]) for note in found]
+    return _at(csv_notes.notes(frame, form.declared, form.written), numbers)
+
+
+def _at(notes: Iterable[Note], numbers: Sequence[int]) -> list[Note]:
+    return [replace(note, row=numbers[note.row]) for note in notes]
 
 
 def _short(value: str) -> str:

@@ -57,6 +57,7 @@ class CsvFile:
         data_start: offset of the first byte behind the header, in the text that is read.
         written: how it is written, the separator included.
         told: what of that was detected, for the caller; empty where nothing was.
+        like_a_row: a name in the header that makes it seem to be a row; empty where none does.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class CsvFile:
     data_start: int
     written: Written
     told: tuple[str, ...] = ()
+    like_a_row: str = ""
 
     @property
     def separator(self) -> str:
@@ -292,12 +294,15 @@ def look(path: Path, compression: Compression, begin: Beginning) -> CsvFile:
     csv_nature.require_table(path, text + beyond, fields, written)
     # What pandas writes for its index has no name.
     names = [name or f"column_{number}" for number, name in enumerate(fields, 1)]
+    like_a_row = csv_nature.like_a_row(text + beyond, fields, separator)
+    if like_a_row and len(set(names)) < len(names):
+        raise csv_nature.no_header(path, like_a_row)
     require_distinct(path, names)
     if begin.whole and not head[end:].strip():
         raise InputProblemError(
             "file_empty", f"{path} has a header and no rows.", "Check how it was exported."
         )
-    return CsvFile(path, compression, tuple(names), end, written, begin.told)
+    return CsvFile(path, compression, tuple(names), end, written, begin.told, like_a_row)
 
 
 def columns_of(path: Path, written: Written = PLAIN) -> list[str]:

@@ -3,9 +3,11 @@
 Nearly any text is a table of one column, so that each of these would be read without a fault.
 """
 
+import csv
 import json
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from .csv_written import SEPARATORS, Written, first_records
@@ -39,6 +41,12 @@ _SEP = re.compile(rb'\s*"?sep=(.)"?\s*\r?\n', re.IGNORECASE)
 
 #: Lines that are looked at, and the share of them that must agree.
 _LINES, _SHARE = 200, 0.9
+#: So many records at least show how wide a table is.
+_RECORDS = 3
+#: And so many names that are numbers, each above the one before, are no row by chance.
+_SERIES = 4
+_NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
+_WHOLE = re.compile(r"[0-9]+")
 #: So many columns of which the first alone has a name are a title above the header.
 _TITLE_COLUMNS = 3
 
@@ -162,6 +170,84 @@ def require_table(path: Path, text: str, columns: Sequence[str], written: Writte
             "If it is a title, say how many lines stand above the header (skip_rows); else name"
             " the other columns.",
         )
+    if len(columns) > 1:
+        _require_width(path, _records(text, separator))
+
+
+def _records(text: str, separator: str) -> list[list[str]]:
+    """Give the header and the first records below it, as far as they are whole."""
+    return first_records(text, separator, Written(), whole=text.endswith("\n"))
+
+
+def _require_width(path: Path, records: Sequence[Sequence[str]]) -> None:
+    """Refuse a header that is narrower than every record, with the likely reason.
+
+    Raises:
+        InputProblemError: says how wide they are.
+    """
+    (header, *below) = records or [[]]
+    widths = {len(record) for record in below}
+    if len(below) < _RECORDS or len(widths) > 1 or widths <= {*range(len(header) + 1)}:
+        return
+    (wide,) = widths
+    hint = (
+        "The first line names the columns: put one above the records, or say how many lines stand"
+        " above it (skip_rows)."
+    )
+    if wide == len(header) + 1:
+        hint = (
+            "R writes row names so: write it with row.names=FALSE, or put a name for them in front"
+            " of the header."
+        )
+        if not any(record[-1].strip() for record in below):
+            hint = "Each record ends with a separator: end the header with one and a name, or none."
+    raise InputProblemError(
+        "header_missing",
+        f"{path}: its header has {len(header)} fields, and each record below it has {wide}.",
+        hint,
+    )
+
+
+def like_a_row(text: str, columns: Sequence[str], separator: str) -> str:
+    """Give a name in the header that makes it seem to be a row; empty where it seems to be none.
+
+    So it is where every column of numbers has one for its name. Years (``2019,2020``) and other
+    series are names all the same.
+
+    Args:
+        text: the file's beginning, header included.
+        columns: the names in the header, as they are written.
+        separator: the character between fields.
+    """
+    if not any(_NUMBER.fullmatch(name) for name in columns):
+        return ""
+    below = [r for r in _records(text, separator)[1:] if len(r) == len(columns)]
+    names = [
+        name
+        for name, values in zip(columns, zip(*below, strict=True), strict=False)
+        if (known := [value for value in values if value.strip()])
+        and all(_NUMBER.fullmatch(value) for value in known)
+    ]
+    if not names or not all(_NUMBER.fullmatch(name) for name in names):
+        return ""
+    numbers = [float(name.replace(",", ".")) for name in names]
+    rising = all(here < there for here, there in pairwise(numbers))
+    falling = all(here > there for here, there in pairwise(numbers))
+    if len(names) >= _SERIES and (rising or falling):
+        return ""
+    if rising and all(_WHOLE.fullmatch(name) and str(int(name)) == name for name in names):
+        return ""
+    return names[0]
+
+
+def no_header(path: Path, name: str) -> InputProblemError:
+    """Tell of a first line that names columns alike, and seems to be a row."""
+    return InputProblemError(
+        "header_missing",
+        f"{path}: its first line seems to be a row and no header: a column would be called"
+        f" {name[:60]!r}, and holds such values.",
+        "Put a line of names above it.",
+    )
 
 
 def _header_at(text: str, sign: str, least: int) -> int:
@@ -206,6 +292,34 @@ def _require_one_column(path: Path, text: str, separator: str) -> None:
             f"{path}: its columns seem to be of fixed width, with blanks between them.",
             "Write it with a separator.",
         )
+    if (single := _blanks(lines)) is not None:
+        raise InputProblemError(
+            "separator_other",
+            f"{path}: blanks seem to separate its columns, and it would be one column.",
+            "Say so: separator ' '." if single else "Write it with a separator.",
+        )
+
+
+def _blanks(lines: Sequence[str]) -> bool | None:
+    """Say of a table with blanks or tabs between its columns whether it is one blank each.
+
+    None where it is none: lines are as wide as the header, or one wider by R's row names, and hold
+    numbers below it; of two columns both do, since ``Main Street 5`` is an address.
+    """
+    rows = [
+        next(csv.reader([re.sub(r"[ \t]+", " ", line.strip())], delimiter=" "), [])
+        for line in lines
+    ]
+    header, *below = rows or [[]]
+    wide = len(below[0]) if below else 0
+    if len(below) < _RECORDS - 1 or len(header) not in {wide, wide - 1} or len(header) < 2:  # noqa: PLR2004 - two columns
+        return None
+    if any(len(row) != wide for row in below):
+        return None
+    numbers = sum(all(_NUMBER.fullmatch(row[at]) for row in below) for at in range(wide))
+    if not numbers or (wide == 2 and numbers < wide):  # noqa: PLR2004 - two columns
+        return None
+    return len(header) == wide and not any(re.search(r"[ \t]{2}|\t|^ | $", one) for one in lines)
 
 
 def _agree(lines: Sequence[str], pattern: str) -> bool:

@@ -65,8 +65,8 @@ class Written:
 
     @property
     def is_local(self) -> bool:
-        """Say whether numbers are written otherwise than in programs."""
-        return self.decimal not in {None, "."} or self.thousands is not None
+        """Say whether numbers may be written otherwise than in programs."""
+        return self.decimal is not None or self.thousands is not None
 
     def format_of(self, column: str) -> str | None:
         """Give the format of a column's dates; None: ISO 8601."""

@@ -17,6 +17,7 @@ from . import (
     csv_blocks,
     csv_codes,
     csv_moments,
+    csv_notes,
     csv_plan,
     features,
     reading,
@@ -155,7 +156,11 @@ def _from_files(  # noqa: PLR0913, PLR0917 - what main has found out
     heard: list[str] = []
     frame = reading.read(source, text, heard, said)
     # Not what the reader says of a column's type: that is the model's here.
-    told += [each for each in heard if not each.startswith("column ") and each not in told]
+    told += [
+        each
+        for each in heard
+        if (not each.startswith("column ") or csv_notes.TAKEN in each) and each not in told
+    ]
     where = str(source.files[0])
     signature.require_columns(model, frame.columns, where)
     if wanted is not None:

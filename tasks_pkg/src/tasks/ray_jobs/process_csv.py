@@ -173,7 +173,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     with output.folder() as folder:
         plan = csv_plan.make(file, parameters, folder, sample)
         run = Run(plan, file, output, reporter, parameters["num_chunks"])
-        told = csv_notes.of_file(path, file.told, csv_written.of(parameters), plan.form.written)
+        told = csv_notes.of_file(file, csv_written.of(parameters), plan.form.written)
         run.warnings += csv_notes.said(told)
         result = run.run()
         csv_plan.require_unchanged(path, taken)

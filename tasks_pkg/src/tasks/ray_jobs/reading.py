@@ -284,7 +284,7 @@ def _read_csv(
         message = f"{file}: the types of its columns changed in every pass"
         raise RuntimeError(message)
     if noted is not None:
-        noted += csv_notes.of_file(file, head.told, said.written, form.written)
+        noted += csv_notes.of_file(head, said.written, form.written)
         noted += notes.all()
     frame = pl.concat(frames) if frames else pl.DataFrame()
     if frame.is_empty():
