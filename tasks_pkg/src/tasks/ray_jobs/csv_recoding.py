@@ -7,6 +7,7 @@ file is read from its beginning to its end, by one CPU. Standard library only.
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,6 +181,8 @@ def _plainly_quoted(
     """
     csv.field_size_limit(max(csv.field_size_limit(), FIELD_LIMIT))
     text = (line.decode(errors="surrogateescape") for line in lines)
+    if written.escape:
+        text = _fully_escaped(text, written)
     # Where a quote is open at the end, this line is part of the last field.
     reader = csv.reader(
         _followed(text),
@@ -213,6 +216,17 @@ def _plainly_quoted(
             f" {written.skip_rows + begun + 1}, without comments, is never closed.",
             "Double it or remove it, or say what quotes there are (quote, escape).",
         ) from None
+
+
+def _fully_escaped(lines: Iterable[str], written: Written) -> Iterator[str]:
+    r"""Escape the escapes of what needs none: Spark's ``C:\dir`` and MySQL's ``\N`` lose nothing."""
+    escape = re.escape(written.escape or "")
+    special = (
+        "".join({written.separator or ",", written.quote or "", written.escape or ""}) + "\r\n"
+    )
+    pair = re.compile(f"{escape}([^{re.escape(special)}])|{escape}.", re.DOTALL)
+    for line in lines:
+        yield pair.sub(lambda m: (written.escape or "") * (m[1] is not None) + m[0], line)
 
 
 def _followed(text: Iterable[str]) -> Iterator[str]:

@@ -1,0 +1,121 @@
+"""How each task reads a CSV file, called in this process, and what Python's csv module sees."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tasks.ray_jobs import aggregate, byte_ranges, csv_input, csv_plan, csv_written, reading
+from tasks.ray_jobs.byte_ranges import Chain
+from tasks.ray_jobs.csv_plan import Plan
+from tasks.ray_jobs.process_csv import MAX_PASSES, Done, Item, work
+from tasks.ray_jobs.protocol import InputProblemError
+from tasks.ray_jobs.sources import Source
+from tasks.schemas_data import transformations_from
+
+#: Longer than any field of a test.
+_FIELD = 1 << 30
+
+
+def table(path: Path, **said: object) -> pl.DataFrame:
+    """As training, search, predictions from files and retraining do."""
+    return reading.read(Source((path,), "csv"), (), None, csv_plan.said(said))
+
+
+def summary(path: Path, **said: object) -> aggregate.Summary:
+    """As ``aggregate_data`` does, of all columns."""
+    wanted = aggregate.Wanted((), None, csv_plan.said(said))
+    return aggregate.summarise(wanted, aggregate.Item(path.name, path))
+
+
+def summary_of_ranges(path: Path, length: int, **said: object) -> aggregate.Summary:
+    """As it does with a large file, in ranges of about so many bytes."""
+    wanted = aggregate.Wanted((), None, csv_plan.said(said))
+    item = aggregate.Item(path.name, path)
+    file, form = aggregate.form_of(item, wanted)
+    if file.is_stream:
+        return summary(path, **said)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aggregate, "RANGE_BYTES", length)
+        run = aggregate.Ranges(wanted, item, file, form)
+    for _ in range(MAX_PASSES):
+        for number in range(len(run.bounds)):
+            made = aggregate.work(wanted, run.item(number))
+            assert isinstance(made, aggregate.Made)
+            run.add(number, made)
+        if run.ended():
+            return run.summary()
+    raise AssertionError(run.form)
+
+
+def converted(path: Path, count: int, block: int = 1 << 20, **said: object) -> pl.DataFrame:
+    """As ``process_large_csv`` and ``process_new_data`` do.
+
+    Args:
+        path: the file.
+        count: ranges, of one that can be read from its middle.
+        block: bytes of a piece, of one that cannot.
+        said: how it is written.
+    """
+    given = {"num_chunks": count, "bad_rows": "fail", **said}
+    parameters = transformations_from(given).parameters(str(path), "out.parquet")
+    file, sample = csv_input.begin(path, csv_written.of(parameters), "file_path")
+    plan = csv_plan.make(file, parameters, path.parent, sample)
+    for _ in range(MAX_PASSES):
+        bounds = byte_ranges.split(file.data_start, path.stat().st_size, count)
+        items = _items(file, plan, bounds, block)
+        frames, needed = _pass(plan, Chain(file.data_start, partial(_again, plan, bounds)), items)
+        if not needed:
+            return pl.concat(frames) if frames else plan.empty()
+        plan = plan.widened(needed)
+    raise AssertionError(needed)
+
+
+def _items(file: Any, plan: Plan, bounds: list[tuple[int, int]], block: int) -> Iterator[Item]:  # noqa: ANN401 - a CsvFile
+    if file.is_stream:
+        for number, piece in enumerate(csv_input.pieces(file, block, plan.form.byte)):
+            yield Item(number, None, None, piece)
+        return
+    for number, bound in enumerate(bounds):
+        yield Item(number, bound, file.data_start if number == 0 else None)
+
+
+def _pass(
+    plan: Plan, chain: "Chain[Done]", items: Iterator[Item]
+) -> tuple[list[pl.DataFrame], Mapping[str, list[pl.DataType]]]:
+    needed: dict[str, list[pl.DataType]] = {}
+    frames, rows = [], 0
+    for item in items:
+        for made in chain.add(item.number, work(plan, item)):
+            if made.problem is not None:
+                kind, text = made.problem
+                if made.problem_row is not None:
+                    text = f"{plan.path}, row {rows + made.problem_row + 1}: {text}"
+                raise InputProblemError(kind, text)
+            rows += made.rows
+            for name, dtype in (made.needed or {}).items():
+                needed.setdefault(name, []).append(dtype)
+            if made.part is not None:
+                frames.append(pl.read_parquet(made.part))
+    return frames, needed
+
+
+def _again(plan: Plan, bounds: list[tuple[int, int]], number: int, start: int) -> Done:
+    return work(plan, Item(number, bounds[number], start))
+
+
+def records(
+    text: str,
+    separator: str = ",",
+    skip_rows: int = 0,
+    **dialect: Any,  # noqa: ANN401 - csv.reader's own
+) -> list[list[str]]:
+    """Give a text's rows as Python's csv module sees them, without the header."""
+    csv.field_size_limit(_FIELD)
+    lines = io.StringIO("\n".join(text.split("\n")[skip_rows:]), newline="")
+    return [record for record in csv.reader(lines, delimiter=separator, **dialect) if record][1:]
