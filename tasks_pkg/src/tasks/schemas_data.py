@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -101,8 +102,10 @@ class CsvWritten(BaseModel):
     """Lines above the CSV's header that are none of the table."""
     comment: LineSign | None = None
     """What a line of CSV begins with that is none of the table, such as '#'."""
-    quote: Annotated[str, AfterValidator(_sign)] | None = '"'
-    """What stands round fields of CSV; null: quotes are part of the values."""
+    quote: Annotated[
+        Annotated[str, AfterValidator(_sign)] | None, BeforeValidator(lambda said: said or None)
+    ] = '"'
+    """What stands round fields of CSV; null, or "" in TOML: quotes are part of the values."""
     escape: Annotated[str, AfterValidator(_sign)] | None = None
     """What takes the next character's meaning away in CSV; by default a quote is doubled."""
     decimal: Literal[".", ","] | None = None

@@ -159,6 +159,7 @@ def _toml(text: str) -> str:
 def _toml_of(value: object) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_toml(k)} = {_toml_of(v)}" for k, v in value.items()) + "}"
+    value = "" if value is None else value  # which TOML does not have
     return _toml(value) if isinstance(value, str) else json.dumps(value)
 
 

@@ -11,7 +11,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -432,10 +432,11 @@ def _parse_slowly(data: bytes, form: Form, *, strict: bool = False) -> Block:
     rows = len(numbers) + len(rejects)
     if strict and rejects:
         return Block(form.read(b"", form.schema), rows, rejects)
+    odd = list(_escaped(clean, form, numbers)) if b'\\"' in data else []
     try:
         frame = form.read(clean, form.schema)
         needed = _rewritten(frame, clean, form)
-        noted = [*_noted(frame, form, numbers), *_at(form.taken(frame, clean), numbers)]
+        noted = [*odd, *_noted(frame, form, numbers), *_at(form.taken(frame, clean), numbers)]
         return Block(frame, rows, rejects, needed, noted)
     except pl.exceptions.PolarsError:
         pass
@@ -465,7 +466,15 @@ def _parse_slowly(data: bytes, form: Form, *, strict: bool = False) -> Block:
         frame = frame.filter(pl.Series(keep))
         numbers = [number for number, kept in zip(numbers, keep, strict=True) if kept]
         rejects = sorted([*rejects, *bad.values()], key=lambda reject: reject.row)
-    return Block(frame, rows, rejects, needed, [*_noted(frame, form, numbers), *_at(taken, at)])
+    return Block(
+        frame, rows, rejects, needed, [*odd, *_noted(frame, form, numbers), *_at(taken, at)]
+    )
+
+
+def _escaped(clean: bytes, form: Form, numbers: Sequence[int]) -> Iterator[Note]:
+    records = csv.reader(io.StringIO(clean.decode(), newline=""), delimiter=form.separator)
+    if (note := csv_notes.escaped(list(form.schema), records)) is not None:
+        yield replace(note, row=numbers[note.row])
 
 
 def _noted(frame: pl.DataFrame, form: Form, numbers: Sequence[int]) -> list[Note]:

@@ -4,6 +4,7 @@ Nearly any text is a table of one column, so that each of these would be read wi
 """
 
 import csv
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -292,7 +293,7 @@ def _require_one_column(path: Path, text: str, separator: str) -> None:
             f"{path}: its columns seem to be of fixed width, with blanks between them.",
             "Write it with a separator.",
         )
-    if (single := _blanks(lines)) is not None:
+    if (single := _blanks(text)) is not None:
         raise InputProblemError(
             "separator_other",
             f"{path}: blanks seem to separate its columns, and it would be one column.",
@@ -300,16 +301,21 @@ def _require_one_column(path: Path, text: str, separator: str) -> None:
         )
 
 
-def _blanks(lines: Sequence[str]) -> bool | None:
+def _blanks(text: str) -> bool | None:
     """Say of a table with blanks or tabs between its columns whether it is one blank each.
 
     None where it is none: lines are as wide as the header, or one wider by R's row names, and hold
     numbers below it; of two columns both do, since ``Main Street 5`` is an address.
     """
     rows = [
-        next(csv.reader([re.sub(r"[ \t]+", " ", line.strip())], delimiter=" "), [])
-        for line in lines
-    ]
+        [field for field in record if field]
+        for record in csv.reader(
+            io.StringIO(text, newline=""), delimiter=" ", skipinitialspace=True
+        )
+        if any(record)
+    ][:_LINES]
+    if not text.endswith("\n"):
+        rows = rows[:-1]  # which may be cut
     header, *below = rows or [[]]
     wide = len(below[0]) if below else 0
     if len(below) < _RECORDS - 1 or len(header) not in {wide, wide - 1} or len(header) < 2:  # noqa: PLR2004 - two columns
@@ -319,7 +325,7 @@ def _blanks(lines: Sequence[str]) -> bool | None:
     numbers = sum(all(_NUMBER.fullmatch(row[at]) for row in below) for at in range(wide))
     if not numbers or (wide == 2 and numbers < wide):  # noqa: PLR2004 - two columns
         return None
-    return len(header) == wide and not any(re.search(r"[ \t]{2}|\t|^ | $", one) for one in lines)
+    return len(header) == wide and re.search(r"  |\t|^ | $", text, re.MULTILINE) is None
 
 
 def _agree(lines: Sequence[str], pattern: str) -> bool:

@@ -1,7 +1,7 @@
 """What a reader of CSV had to decide, for the caller to know: column, first value, row, way out."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -34,7 +34,7 @@ _DATE = (
 _ISO = rf"^{csv_moments.DATE}(?:[T ].*)?$"
 
 
-Kind = Literal["code", "date", "number", "word", "missing", "header", "written"]
+Kind = Literal["code", "date", "number", "word", "missing", "escape", "header", "written"]
 
 
 #: What is said where a word among text is no value.
@@ -49,6 +49,11 @@ _SAID: dict[Kind, str] = {
     "missing": (
         f"column {{column}} is text: {{value}} ({{place}}) {TAKEN}. Where it is one, say what is"
         " missing: missing ['']."
+    ),
+    "escape": (
+        "column {column}: {value} ({place}) was read with its quotes as others are, and a backslash"
+        " stands in front of one. Where it takes away the quote's meaning, as Spark and MySQL have"
+        " it, say so: escape '\\\\'."
     ),
     "word": (
         "column {column} is text: {value} ({place}) is no number, and most others are. Where it"
@@ -79,8 +84,9 @@ class Note:
         kind: ``code`` where it looks like a number, ``date`` where it looks like a date,
             ``number`` where it looks like a number that is written otherwise, ``word`` where the
             others are numbers; ``missing`` where it is a word of a column of text that counts as
-            missing; ``header`` where it is a name that seems to be a value; ``written`` of how the
-            whole file is written, which is then the value.
+            missing; ``escape`` where backslashes stand before quotes; ``header`` where it is a
+            name that seems to be a value; ``written`` of how the whole file is written, which is
+            then the value.
         value: the value, as it was read.
         row: its row, from 0.
         file: where it is.
@@ -93,9 +99,10 @@ class Note:
     file: str = ""
 
     @property
-    def subject(self) -> tuple[str, bool]:
+    def subject(self) -> tuple[str, str]:
         """Tell what it is about, of which the first note alone is said."""
-        return self.column or f"{self.kind} {self.value}", self.kind == "missing"
+        of_type = self.kind not in {"missing", "escape"}
+        return self.column or f"{self.kind} {self.value}", "type" if of_type else self.kind
 
     def said(self) -> str:
         """Give it as one of a result's warnings."""
@@ -165,8 +172,7 @@ def notes(frame: pl.DataFrame, declared: Collection[str], written: Written) -> I
 
 def _of_text(column: pl.Series, few: pl.Series, written: Written) -> Iterator[Note]:
     """Look at a column of text, of which these are the first values."""
-    first = few[0]
-    if _share(few.head(_FIRST)) and _share(few) >= _SHARE:
+    if _seems(few, _NUMBER):
         codes = csv_codes.codes(column) | _long(column)
         if codes.any():
             yield from _first(column, "code", codes)
@@ -174,14 +180,23 @@ def _of_text(column: pl.Series, few: pl.Series, written: Written) -> Iterator[No
         for note in _first(column, "word", ~column.str.contains(_NUMBER) & (column != "")):
             local = re.match(_LOCAL, note.value) is not None
             yield replace(note, kind="number") if local else note
-    elif re.match(_DATE, first) and few.str.contains(_DATE).all():
+    elif _seems(few, _DATE):
         odd = column.str.contains(_DATE)
         if written.format_of(column.name) is None:
             odd &= ~column.str.contains(_ISO)
         yield from _first(column, "date", odd)
-    elif re.match(_LOCAL, first) and few.str.contains(_LOCAL).all():
+    elif _seems(few, _LOCAL):
         odd = column.str.contains(_LOCAL) & ~column.str.contains(_NUMBER)
         yield from _first(column, "number", odd)
+
+
+def escaped(columns: Collection[str], records: Iterable[Sequence[str]]) -> Note | None:
+    """Give the first field that seems to be one with escaped quotes, read without."""
+    for row, record in enumerate(records):
+        for column, value in zip(columns, record, strict=False):
+            if "\\" in value and '"' in value:
+                return Note(column, "escape", value, row)
+    return None
 
 
 def words(column: pl.Series, missing: Collection[str]) -> Note | None:
@@ -190,8 +205,11 @@ def words(column: pl.Series, missing: Collection[str]) -> Note | None:
     return next(_first(column, "missing", found), None)
 
 
-def _share(few: pl.Series) -> float:
-    return float(few.str.contains(_NUMBER).mean() or 0.0)  # type: ignore[arg-type]
+def _seems(few: pl.Series, pattern: str) -> bool:
+    """Say whether nearly all values are so written; a look at some is enough for most columns."""
+    if not few.head(_FIRST).str.contains(pattern).any():
+        return False
+    return int(few.str.contains(pattern).sum()) >= _SHARE * len(few)
 
 
 def _long(column: pl.Series) -> pl.Series:
@@ -213,7 +231,7 @@ class Notes:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self._first: dict[tuple[str, bool], Note] = {}
+        self._first: dict[tuple[str, str], Note] = {}
 
     def add(self, found: Iterable[Note], rows: int) -> None:
         """Take those of the next piece, before which there were ``rows`` rows."""
@@ -228,7 +246,7 @@ class Notes:
 
 def said(found: Iterable[Note]) -> list[str]:
     """Give the first note of each subject, over the files in their order, as warnings."""
-    first: dict[tuple[str, bool], Note] = {}
+    first: dict[tuple[str, str], Note] = {}
     for note in found:
         first.setdefault(note.subject, note)
     return [note.said() for note in first.values()]

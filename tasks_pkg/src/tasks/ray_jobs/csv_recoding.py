@@ -180,7 +180,7 @@ def _plainly_quoted(
         InputProblemError: a quote is open at the end.
     """
     csv.field_size_limit(max(csv.field_size_limit(), FIELD_LIMIT))
-    text = (line.decode(errors="surrogateescape") for line in lines)
+    text = _at_each_end(line.decode(errors="surrogateescape") for line in lines)
     if written.escape:
         text = _fully_escaped(text, written)
     # Where a quote is open at the end, this line is part of the last field.
@@ -218,8 +218,17 @@ def _plainly_quoted(
         ) from None
 
 
+def _at_each_end(lines: Iterable[str]) -> Iterator[str]:
+    """Cut lines behind each CR too, as files are read: it ends a record, unless within quotes."""
+    for line in lines:
+        if "\r" in line[:-2]:
+            yield from io.StringIO(line, newline="")
+        else:
+            yield line
+
+
 def _fully_escaped(lines: Iterable[str], written: Written) -> Iterator[str]:
-    r"""Escape the escapes of what needs none: Spark's ``C:\dir`` and MySQL's ``\N`` lose nothing."""
+    r"""Escape what stands before none of these signs: Spark's ``C:\dir`` and MySQL's ``\N``."""
     escape = re.escape(written.escape or "")
     special = (
         "".join({written.separator or ",", written.quote or "", written.escape or ""}) + "\r\n"
