@@ -364,7 +364,7 @@ def _narrowly(piece: Piece, form: Form) -> Block | None:
             total = numbers.sum()
             if not math.isfinite(total) or _is_large(numbers):
                 return None
-        if text[name].str.contains(csv_codes.SUSPECT).any() and csv_codes.any_code(text[name]):
+        if csv_codes.any_code(csv_codes.suspects(text[name], numbers)):
             return None
     noted = csv_notes.notes(frame, form.declared, form.written)
     return Block(frame, frame.height, notes=[*noted, *words])

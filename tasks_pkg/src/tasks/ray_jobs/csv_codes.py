@@ -34,8 +34,21 @@ WRITTEN_POWER = r"^[ \t]*-?[1-9]e(?:1[6-9]|[2-9][0-9]|[12][0-9]{2}|30[0-8])$"
 #: More digits than a whole number of 64 bits has.
 LONG = r"^[ \t]*[+-]?[0-9]{19,}$"
 
-#: One of these, or no number at all; in one look, for that nearly no column has any.
-SUSPECT = rf"{LED}|[eE]"
+
+def suspects(text: pl.Series, numbers: pl.Series) -> pl.Series:
+    """Give the values that may be codes, which of most columns are few; quickly.
+
+    A code begins below ``1`` (blank, sign, zero), or is a whole number, since its exponent has
+    neither point nor sign.
+
+    Args:
+        text: as it was read.
+        numbers: as it was parsed.
+    """
+    may_be = text < "1"
+    if numbers.dtype.is_float():
+        may_be |= numbers == numbers.floor()
+    return text.filter(may_be)
 
 
 def codes(text: pl.Series) -> pl.Series:
