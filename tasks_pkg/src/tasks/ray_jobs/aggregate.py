@@ -271,13 +271,14 @@ def _summary(  # noqa: PLR0913, PLR0917 - what is asked, of what, and what is kn
         if kinds[name] == "number" and frame[name].dtype.is_float()
     )
     functions = {name: what for name, what in wanted.of(kinds).items() if name in kinds}
-    aggregated = {name: kinds[name] for name in functions}
-    groups, named = None, dict[str, Kind]()
-    if wanted.keys:
-        groups = partials.partial(frame, wanted.keys, aggregated, functions)
-        named = {name: kinds[name] for name in wanted.keys if kinds[name] not in NUMERIC}
-    whole = partials.partial(frame, (), {n: kind for n, kind in kinds.items() if n not in named})
-    if groups is not None and named:
+    if not wanted.keys:
+        whole = partials.partial(frame, (), kinds)
+        return Summary(frame.height, columns, kinds, whole, None, odd=odd or {})
+    # Of text that is a key and no more, its few groups tell all.
+    named = {n: kinds[n] for n in wanted.keys if kinds[n] not in NUMERIC and n not in functions}
+    rest = {name: kind for name, kind in kinds.items() if name not in named}
+    whole, groups = partials.both(frame, wanted.keys, rest, functions)
+    if named:
         whole = pl.concat([whole, partials.of_keys(groups, named)], how="horizontal")
     return Summary(frame.height, columns, kinds, whole, groups, odd=odd or {})
 

@@ -74,21 +74,66 @@ def partial(
         functions: what is asked of each column; all by default.
     """
     functions = functions or every(columns)
-    made: list[pl.Series] = []
-    wanted = [pl.len().cast(pl.Int64).alias(ROWS)]
+    parts = {name: _parts(functions[name], kind) for name, kind in columns.items()}
+    return _aggregated(frame, keys, _prepared(frame, columns, parts), parts)
+
+
+def both(
+    frame: pl.DataFrame,
+    keys: Sequence[str],
+    columns: Mapping[str, Kind],
+    functions: Mapping[str, Sequence[str]],
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Aggregate one part as a whole, and by ``keys``; what groups tell of the whole, they do.
+
+    Args:
+        frame: the part.
+        keys: columns to group by.
+        columns: what to aggregate as a whole, and its type.
+        functions: what is asked of some of these columns by group.
+    """
+    by_group = {name: _parts(what, columns[name]) for name, what in functions.items()}
+    parts = {name: _parts(of_kind(kind), kind) for name, kind in columns.items()}
+    values = _prepared(frame, columns, parts)
+    groups = _aggregated(frame, keys, values, by_group)
+    told = {name: found - {"squares"} for name, found in by_group.items()}
+    others = {name: found - told.get(name, set()) for name, found in parts.items()}
+    whole = _aggregated(frame, (), values, others).drop(ROWS)
+    names = [f"{name}\0{what}" for name, found in told.items() for what in sorted(found)]
+    names += [rest for name in told if (rest := f"{name}\0rest") in groups.columns]
+    sums = groups.select(pl.col(ROWS).sum(), *(_merged(name, name, {}) for name in names))
+    return pl.concat([sums, whole], how="horizontal"), groups
+
+
+def _prepared(
+    frame: pl.DataFrame, columns: Mapping[str, Kind], parts: Mapping[str, set[str]]
+) -> dict[str, list[pl.Series]]:
+    """Give of each column its values as they are aggregated, and where sums need it, both parts."""
+    found: dict[str, list[pl.Series]] = {}
     for at, (name, kind) in enumerate(columns.items()):
-        values = exact(frame[name], kind)
-        parts = _parts(functions[name], kind)
-        column = values.alias(f"\0{at}")
-        made.append(column)
-        if "sum" in parts and column.dtype.is_float():
-            high, rest = _split(column)
-            made += [high.alias(f"\0{at}high"), rest.alias(f"\0{at}rest")]
-        wanted += _aggregates(f"{name}\0", column, parts)
+        values = exact(frame[name], kind).alias(f"\0{at}")
+        found[name] = [values]
+        if "sum" in parts[name] and values.dtype.is_float():
+            high, rest = _split(values)
+            found[name] += [high.alias(f"\0{at}high"), rest.alias(f"\0{at}rest")]
+    return found
+
+
+def _aggregated(
+    frame: pl.DataFrame,
+    keys: Sequence[str],
+    values: Mapping[str, Sequence[pl.Series]],
+    parts: Mapping[str, set[str]],
+) -> pl.DataFrame:
+    wanted = [pl.len().cast(pl.Int64).alias(ROWS)]
+    made = []
+    for name, found in parts.items():
+        made += values[name]
+        wanted += _aggregates(f"{name}\0", values[name][0], found)
     # What is asked of a key may be of another type than the key.
     table = frame.select(keys).with_columns(made) if keys else pl.DataFrame(made)
-    if keys:
-        return table.group_by(keys).agg(wanted)
+    if keys:  # the other engine gathers each group's values first, which takes half as long again
+        return table.lazy().group_by(keys).agg(wanted).collect(engine="streaming")
     return table.select(wanted) if made else pl.DataFrame({ROWS: [frame.height]})
 
 
