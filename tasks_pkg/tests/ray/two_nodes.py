@@ -80,6 +80,9 @@ def main(folder: Path) -> None:
     while placement._free() != {ray.get_runtime_context().get_node_id(): CPUS}:
         assert time.monotonic() < deadline, "CPUs that were set aside are not given back"
         time.sleep(0.05)
+    # In this order: a process whose node ends before it leaves ends with 1.
+    ray.shutdown()
+    nodes.shutdown()
     sys.stdout.write(json.dumps(found) + "\n")
 
 
