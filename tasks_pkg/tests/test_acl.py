@@ -75,7 +75,7 @@ def test_a_submitter_sends_and_reads_results(service: Service, client: Celery) -
         (chain(nap(client, 7), nap(client, 8).set(immutable=True)).apply_async(), 8),
     ]
     for result, wanted in waits:
-        assert result.get(timeout=20) == wanted
+        assert result.get(timeout=60) == wanted
     assert waits[0][0].state == "SUCCESS"
     assert service.redis.denied() == []
 
@@ -86,13 +86,13 @@ def test_a_chord_that_a_worker_starts_works(service: Service, client: Celery) ->
     first = nap(client, 1).set(immutable=True)
     whole = chain(first, chord([nap(client, n).set(immutable=True) for n in (2, 3)], body))
     result = whole.apply_async(queue="default")
-    assert result.get(timeout=20) == 5
+    assert result.get(timeout=60) == 5
     assert service.redis.denied() == []
 
 
 def test_what_a_submitter_loses_is_refused_at_once(client: Celery) -> None:
     done = client.send_task("extra.nap", args=[1, 0])
-    done.get(timeout=20)
+    done.get(timeout=60)
     refused = (NoPermissionError, OperationalError, ResponseError)
     body = signature("extra.summed", app=client)
     with pytest.raises(refused):
@@ -181,11 +181,11 @@ def test_an_operator_cancels_inspects_and_sends_chords(service: Service) -> None
     with Celery("desk", broker=url[0], backend=url[1], set_as_current=False) as app:
         assert app.control.inspect(timeout=5).ping()
         body = signature("extra.summed", app=app)
-        assert chord([nap(app, 1), nap(app, 2)])(body).get(timeout=20) == 3
+        assert chord([nap(app, 1), nap(app, 2)])(body).get(timeout=60) == 3
         later = app.send_task("extra.nap", args=[1, 0], countdown=60)
         app.control.revoke(later.id, terminate=True, reply=True, timeout=5)
         done = app.send_task("extra.nap", args=[1, 0])
-        done.get(timeout=20)
+        done.get(timeout=60)
         done.forget()
     assert service.redis.denied() == []
     with service.redis.connect("operator") as operator:
@@ -195,7 +195,7 @@ def test_an_operator_cancels_inspects_and_sends_chords(service: Service) -> None
 
 
 def test_workers_are_refused_nothing(service: Service, client: Celery) -> None:
-    client.send_task("extra.nap", args=[1, 0]).get(timeout=20)
+    client.send_task("extra.nap", args=[1, 0]).get(timeout=60)
     assert [user for user, _ in service.redis.denied() if user == "celray"] == []
     assert json.loads(service.env["CELRAY_WORKERS"]) == CATALOGUE
 

@@ -50,7 +50,7 @@ def busy(server: RedisServer, script: str = ENDLESS) -> Iterator[None]:
             server.process.kill()
             server.process.wait()
             server.start()
-        runs.wait(timeout=30)
+        runs.wait(timeout=60)
 
 
 def _is_busy(server: RedisServer) -> bool:

@@ -141,7 +141,7 @@ def test_a_failed_task_says_so_in_one_line(
 ) -> None:
     start_worker()
     sent = client.send_task("tasks.simple_tasks.ping", kwargs={"loud": 1})
-    sent.get(timeout=20, propagate=False)
+    sent.get(timeout=60, propagate=False)
     done = celray("result", sent.id, status=1)
     assert done.stderr.startswith("celray: InvalidArgumentsError: ping: got an unexpected keyword")
     assert done.stdout == ""

@@ -50,7 +50,7 @@ def test_submit_wait_and_result(ours: Client, start_worker: StartWorker) -> None
     start_worker()
     seen: list[Status] = []
     task = ours.submit("ping")
-    status = task.wait(timeout=30, on_change=seen.append)
+    status = task.wait(timeout=60, on_change=seen.append)
     assert status.state == "SUCCESS"
     assert seen[-1] == status
     assert task.result()["status"] == "pong"
@@ -152,7 +152,7 @@ def test_a_failure_a_cancellation_and_a_missing_result_differ(
     start_worker(app="extra_tasks")
     wrong = ours.send(TaskInfo("tasks.simple_tasks.ping", "default"), {"loud": 1})
     with pytest.raises(TaskFailedError, match="InvalidArgumentsError: ping: got an unexpected"):
-        wrong.result(timeout=30)
+        wrong.result(timeout=60)
 
     nap = ours.send(TaskInfo("extra.nap", "default"), {"number": 1, "seconds": 60})
     with redis.client(5) as traces:
@@ -165,7 +165,7 @@ def test_an_id_of_ones_own_is_for_one_task(
 ) -> None:
     start_worker()
     first = ours.submit("send_notification", task_id="night:1", message="good night", channel="ops")
-    result = first.result(timeout=30)
+    result = first.result(timeout=60)
     again = ours.submit("send_notification", task_id="night:1", channel="ops", message="good night")
     assert again.result(timeout=5) == result
     with redis.client(0) as broker:
@@ -187,7 +187,7 @@ def test_so_it_is_from_another_client(ours: Client, start_worker: StartWorker) -
     start_worker("ml", "ml")
     sent = ours.app.send_task("tasks.ml_tasks.retrain_models", task_id="../up", queue="ml")
     with pytest.raises(Exception, match=r"task id '../up' cannot be used"):
-        sent.get(timeout=30)
+        sent.get(timeout=60)
 
 
 def test_watching_a_task_that_keeps_no_result_ends(
@@ -250,7 +250,7 @@ def test_a_task_that_only_workers_have_is_sent_to_its_queue(
     with pytest.raises(UnknownTaskError):  # registered, and routed nowhere
         ours.submit("extra.nap", number=1, seconds=0)
     task = ours.send(TaskInfo("extra.nap", None), {"number": 1, "seconds": 0}, queue="default")
-    assert task.result(timeout=30) == 1
+    assert task.result(timeout=60) == 1
 
 
 def test_many_wait_at_once_without_blocking_the_loop(
@@ -261,7 +261,7 @@ def test_many_wait_at_once_without_blocking_the_loop(
     async def main() -> None:
         async with AsyncClient(broker=redis.url(0), backend=redis.url(1)) as client:
             task = await client.submit("ping")
-            assert (await task.result(timeout=30))["status"] == "pong"
+            assert (await task.result(timeout=60))["status"] == "pong"
             nap = TaskInfo("extra.nap", "default")
             sent = [
                 client.task(
@@ -269,7 +269,7 @@ def test_many_wait_at_once_without_blocking_the_loop(
                 )
                 for n in range(4)
             ]
-            assert await asyncio.gather(*(one.result(timeout=30) for one in sent)) == [0, 1, 2, 3]
+            assert await asyncio.gather(*(one.result(timeout=60) for one in sent)) == [0, 1, 2, 3]
             states = [status.state async for status in sent[0].follow()]
             assert states == ["SUCCESS"]
             assert (await sent[0].trace())["state"] == "SUCCESS"

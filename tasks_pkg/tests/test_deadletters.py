@@ -31,7 +31,7 @@ def test_a_task_that_takes_its_whole_worker_along_is_given_up_and_kept(
         # Every worker that takes it dies of it, with all its processes.
         process = start_worker(app="extra_tasks", **SHORT)
         wait_for(lambda n=number: starts(redis) == n + 1, LEASE + 10)  # type: ignore[misc]
-        process.popen.wait(timeout=10)
+        process.popen.wait(timeout=60)
         process.kill()
     start_worker("data", "data,default,celery", app="extra_tasks", **SHORT)
     broker = deadletters.connect(redis.url(0))
@@ -47,7 +47,7 @@ def test_a_task_that_takes_its_whole_worker_along_is_given_up_and_kept(
     failed = client.AsyncResult(letter.id)
     assert failed.state == "FAILURE"
     assert f"celray dead show {letter.id}" in str(failed.result)
-    joined.get(timeout=20, propagate=False)
+    joined.get(timeout=60, propagate=False)
     assert joined.state == "FAILURE"  # the chord's body is told, and waits for nobody
 
 
@@ -56,7 +56,7 @@ def test_a_task_that_kills_its_process_is_kept_and_can_be_replayed_or_dropped(
 ) -> None:
     start_worker(app="extra_tasks")
     result = client.send_task("extra.poison")
-    result.get(timeout=40, propagate=False)
+    result.get(timeout=60, propagate=False)
     assert result.state == "FAILURE"
     broker = deadletters.connect(redis.url(0))
     (letter,) = wait_for(lambda: deadletters.letters(broker))
@@ -79,7 +79,7 @@ def test_what_is_no_message_does_not_stop_a_worker_and_is_kept(
     with redis.client(0) as broker:
         broker.lpush("default", "not JSON", json.dumps({"properties": {}}))
     start_worker()
-    assert client.send_task("tasks.simple_tasks.ping", queue="default").get(timeout=20)
+    assert client.send_task("tasks.simple_tasks.ping", queue="default").get(timeout=60)
     broker = deadletters.connect(redis.url(0))
     letters = deadletters.letters(broker)
     assert {letter.unreadable for letter in letters} == {"not JSON", '{"properties": {}}'}

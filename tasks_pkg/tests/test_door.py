@@ -83,7 +83,7 @@ def listed(server: RedisServer) -> list[str]:
             return [" ".join(f"{k}={v}" for k, v in row.items()) for row in redis.client_list()]
         return []
 
-    return wait_for(rows, 10)
+    return wait_for(rows, 60)
 
 
 def flood(server: RedisServer, stack: ExitStack, number: int) -> None:

@@ -54,7 +54,7 @@ def queue_all(redis: RedisServer, how: str) -> list[str]:
 
 def still_works(client: Celery, worker: Process) -> None:
     for _ in range(3):
-        assert client.send_task(PING, queue="default").get(timeout=20)["status"] == "pong"
+        assert client.send_task(PING, queue="default").get(timeout=60)["status"] == "pong"
     assert len(client.control.ping(timeout=10, limit=1)) == 1
     assert worker.popen.poll() is None
 

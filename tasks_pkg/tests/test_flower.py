@@ -174,7 +174,7 @@ def test_every_page_works_in_a_real_browser(stack: Watched, tmp_path: Path) -> N
     """What the pages' scripts put there, and nothing that they complain of."""
     with Celery(broker=stack.redis.url(0), backend=stack.redis.url(1), set_as_current=False) as app:
         sent = app.send_task("tasks.simple_tasks.ping", queue="default")
-        sent.get(timeout=30)
+        sent.get(timeout=60)
         wait_for(lambda: stack.ask("GET", f"/api/task/info/{sent.id}").ok)
     pages = {
         "/workers": [stack.node, "Online"],
@@ -222,7 +222,7 @@ def test_every_page_and_call_works_and_tells_no_secret(tmp_path: Path) -> None:
             broker=stack.redis.url(0), backend=stack.redis.url(1), set_as_current=False
         ) as app:
             sent = app.send_task("tasks.simple_tasks.ping", queue="default")
-            sent.get(timeout=30)
+            sent.get(timeout=60)
             wait_for(lambda: stack.ask("GET", f"/api/task/info/{sent.id}").ok)
         wait_for(lambda: stack.node in stack.ask("GET", "/api/workers?refresh=1").json())
         for pattern, call in calls(stack.node, sent.id).items():

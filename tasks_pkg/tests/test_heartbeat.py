@@ -37,7 +37,7 @@ def test_it_grows_old_without_consumption_and_without_a_broker(
 
         own_redis.start()
         wait_for(lambda: age(file) < 1, 30)
-        assert client.send_task("tasks.simple_tasks.ping").get(timeout=20)["status"] == "pong"
+        assert client.send_task("tasks.simple_tasks.ping").get(timeout=60)["status"] == "pong"
     finally:
         process.kill()
         client.close()

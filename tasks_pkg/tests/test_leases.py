@@ -80,7 +80,7 @@ def test_a_pool_grows_and_shrinks_within_its_bounds_and_runs_everything_once(
     assert sorted(result.get(timeout=60) for result in results) == list(range(8))
     assert children() <= 4
     wait_for(lambda: children() == 1, 60)
-    assert client.send_task("extra.nap", args=[8, 0.1]).get(timeout=30) == 8
+    assert client.send_task("extra.nap", args=[8, 0.1]).get(timeout=60) == 8
     assert set(traces(redis).values()) == {1}
     assert "Traceback" not in process.text
 
@@ -166,7 +166,7 @@ def test_a_stop_does_not_wait_for_a_redis_that(fate: str, stack: Stack) -> None:
     first.says("stop: running tasks")
     server.send_signal(signal.SIGKILL if fate == "is gone" else signal.SIGSTOP)
     try:
-        first.popen.wait(timeout=30)
+        first.popen.wait(timeout=60)
     finally:
         server.send_signal(signal.SIGCONT)
     if fate == "is gone":

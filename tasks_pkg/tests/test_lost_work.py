@@ -30,11 +30,11 @@ def test_a_task_that_kills_its_process_ends_after_three_runs(
 ) -> None:
     start_worker(app="extra_tasks")
     result = client.send_task("extra.poison")
-    result.get(timeout=40, propagate=False)
+    result.get(timeout=60, propagate=False)
     assert result.state == "FAILURE"
     assert "WorkerLostError" in repr(result.result)
     assert traces(redis) == {"start poison": 3}
-    assert client.send_task("tasks.simple_tasks.ping").get(timeout=20)["status"] == "pong"
+    assert client.send_task("tasks.simple_tasks.ping").get(timeout=60)["status"] == "pong"
 
 
 def test_a_stopping_worker_finishes_what_it_can_and_leaves_the_rest(
@@ -55,7 +55,7 @@ def test_a_stopping_worker_finishes_what_it_can_and_leaves_the_rest(
         assert broker.llen("celery") == 8  # four were running, and finished
         assert not broker.exists(HELD, LEASES)
     start_worker(app="extra_tasks")
-    assert [result.get(timeout=30) for result in results] == list(range(12))
+    assert [result.get(timeout=60) for result in results] == list(range(12))
     assert set(traces(redis).values()) == {1}  # each started once and ended once
 
 
@@ -74,7 +74,7 @@ def test_what_cannot_finish_in_time_goes_back_to_its_queue(
     with redis.client(0) as broker:
         assert broker.llen("celery") == 2
     start_worker(app="extra_tasks")
-    assert [result.get(timeout=30) for result in results] == [0, 1]
+    assert [result.get(timeout=60) for result in results] == [0, 1]
     assert traces(redis) == {"start 0": 2, "start 1": 2, "end 0": 1, "end 1": 1}
 
 
@@ -165,7 +165,7 @@ def test_a_task_that_had_its_time_and_kills_each_worker_is_given_up(
         broker.lpush("default", json.dumps(made))
         sweeper = Sweeper(app, connection.default_channel.leases, 0.0, 3)
         for death in range(3):
-            start_worker(app="extra_tasks").popen.wait(timeout=30)
+            start_worker(app="extra_tasks").popen.wait(timeout=60)
             assert not broker.exists(DEAD)
             assert traces(redis) == {"start poison": death + 1}
             sweeper.sweep()

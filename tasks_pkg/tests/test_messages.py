@@ -53,7 +53,7 @@ def settled(redis: RedisServer, *queues: str) -> Callable[[], bool]:
 
 
 def still_works(client: Celery, worker: Process) -> None:
-    assert client.send_task(PING, queue="default").get(timeout=30)["status"] == "pong"
+    assert client.send_task(PING, queue="default").get(timeout=60)["status"] == "pong"
     assert worker.popen.poll() is None
 
 
@@ -141,7 +141,7 @@ def test_protocol_1_runs_whatever_its_empty_headers_are(
         broker.lpush("default", *(json.dumps(one) for one in made))
     for one in made:
         task_id = json.loads(base64.b64decode(one["body"]))["id"]
-        assert client.AsyncResult(task_id).get(timeout=30)["status"] == "pong"
+        assert client.AsyncResult(task_id).get(timeout=60)["status"] == "pong"
     still_works(client, worker)
 
 
@@ -155,7 +155,7 @@ def test_a_chord_with_a_part_that_cannot_be_decoded_ends(
         spoiled["body"] = "x"
         broker.lpush("default", json.dumps(spoiled))  # the last to be taken, now
     start_worker()
-    joined.get(timeout=30, propagate=False)
+    joined.get(timeout=60, propagate=False)
     assert joined.state == "FAILURE"
 
 
@@ -165,10 +165,10 @@ def test_a_date_without_a_time_zone_is_taken_as_utc_and_said_to_be(
     worker = start_worker()
     past = datetime(2020, 1, 1, 12)  # noqa: DTZ001 - what is tested
     sent = client.send_task(PING, queue="default", eta=past)
-    assert sent.get(timeout=30)["status"] == "pong"
+    assert sent.get(timeout=60)["status"] == "pong"
     worker.says("its eta 2020-01-01T12:00:00 has no time zone and is taken as UTC")
     aware = client.send_task(PING, queue="default", countdown=0.1)
-    assert aware.get(timeout=30)["status"] == "pong"
+    assert aware.get(timeout=60)["status"] == "pong"
     assert worker.text.count("has no time zone") == 1
 
 
@@ -242,7 +242,7 @@ def test_a_long_message_runs_or_is_refused_and_costs_redis_few_of_it(
     if len(item) > MOST_BYTES:
         assert result.state == "PENDING"  # nobody reads so much to find an id
     else:
-        assert result.get(timeout=30)["status"] == "pong"
+        assert result.get(timeout=60)["status"] == "pong"
     still_works(client, worker)
 
 

@@ -84,10 +84,10 @@ def test_what_had_its_effect_while_redis_was_silent_is_not_run_again(stack: Stac
         kept = wait_for(lambda: sorted(stack.outcomes.glob("*.json")))
         wait_for(lambda: len(sorted(stack.outcomes.glob("*.json"))) == 2)
         assert kept[0].stat().st_mode & 0o777 == 0o600
-        process.popen.wait(timeout=30)
+        process.popen.wait(timeout=60)
         assert process.popen.returncode == 75
     again = stack.start()
-    assert body.get(timeout=30) == "body"
+    assert body.get(timeout=60) == "body"
     assert [part.state for part in parts] == ["SUCCESS"] * 2
     wait_for(stack.nothing_held, 4 * LEASE)
     assert sorted(stack.lines()) == ["body", "one", "two"]
@@ -104,7 +104,7 @@ def test_a_container_that_is_killed_meanwhile_has_kept_its_outcome(stack: Stack)
         wait_for(lambda: list(stack.outcomes.glob("*.json")))
         process.kill()
     stack.start()
-    assert result.get(timeout=30) == "one"
+    assert result.get(timeout=60) == "one"
     wait_for(stack.nothing_held, 4 * LEASE)
     assert stack.lines() == ["one"]
 
@@ -115,7 +115,7 @@ def test_what_redis_takes_late_leaves_no_file(stack: Stack) -> None:
     wait_for(lambda: started(result))
     with stack.silent():
         wait_for(lambda: list(stack.outcomes.glob("*.json")))
-    assert result.get(timeout=30) == "one"
+    assert result.get(timeout=60) == "one"
     wait_for(lambda: not list(stack.outcomes.iterdir()))
     wait_for(stack.nothing_held)
     assert stack.lines() == ["one"]

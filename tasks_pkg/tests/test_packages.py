@@ -92,7 +92,7 @@ def test_a_declared_package_is_called_where_it_was_routed(
     install("word-count")
     start_worker(CELRAY_PACKAGES=json.dumps(WORDS))
     result = client.send_task("word_count.one", args=["four"], queue="default")
-    assert result.get(timeout=20) == 4
+    assert result.get(timeout=60) == 4
 
 
 def test_a_task_that_is_named_beside_a_pattern_is_told_and_sent_to_its_own_queue(
@@ -240,7 +240,7 @@ def test_a_package_may_call_our_tasks_without_taking_them(
 ) -> None:
     install("word-count", more="\nfrom tasks.simple_tasks import ping  # noqa: F401\n")
     start_worker(CELRAY_PACKAGES=json.dumps(WORDS))
-    assert client.send_task("word_count.one", args=["a"], queue="default").get(timeout=20) == 1
+    assert client.send_task("word_count.one", args=["a"], queue="default").get(timeout=60) == 1
 
 
 @pytest.mark.parametrize(

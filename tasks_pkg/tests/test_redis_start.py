@@ -209,7 +209,7 @@ def test_rules_that_redis_refuses_end_it_with_its_words(name: str, server: Start
     server.start(wait=False)
     assert server.process
     group = server.process.pid
-    assert server.process.wait(timeout=30) is not None
+    assert server.process.wait(timeout=60) is not None
     assert "Unknown command or category name" in server.log
 
     def is_gone() -> bool:

@@ -158,7 +158,7 @@ def test_a_pool_keeps_a_process_whatever_it_is_told(
         assert "one must stay" in next(iter(answer.values()))["error"]
     (answer,) = client.control.pool_shrink(3, reply=True, timeout=5)
     assert "ok" in next(iter(answer.values()))
-    assert [client.send_task(NAP, (n, 0.1)).get(timeout=30) for n in range(3)] == [0, 1, 2]
+    assert [client.send_task(NAP, (n, 0.1)).get(timeout=60) for n in range(3)] == [0, 1, 2]
 
 
 def test_a_task_that_stores_no_start_waits_for_redis(

@@ -26,7 +26,7 @@ def test_a_running_task_that_is_revoked_ends_and_the_worker_goes_on(
             wait_for(lambda: not broker.exists("unacked"))
         # The child is gone: four tasks at once still find four children.
         others = [client.send_task("extra.nap", (n, 1), queue="default") for n in range(2, 6)]
-        assert [other.get(timeout=30) for other in others] == [2, 3, 4, 5]
+        assert [other.get(timeout=60) for other in others] == [2, 3, 4, 5]
         assert "end 1" not in traces.lrange(TRACES, 0, -1)
     assert sent.state == "REVOKED"
     assert "Traceback" not in worker.text

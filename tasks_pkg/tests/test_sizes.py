@@ -80,7 +80,7 @@ def test_more_is_refused_with_its_size_before_anything_is_sent(service: Service)
 def test_who_sends_more_all_the_same_is_cut_off_and_nobody_else(service: Service) -> None:
     with service.redis.client(0) as rude, pytest.raises(RedisConnectionError):
         rude.lpush("default", 20_000_000 * "x")
-    assert service.app.send_task("extra.length", args=["ok"], queue="default").get(timeout=30) == 2
+    assert service.app.send_task("extra.length", args=["ok"], queue="default").get(timeout=60) == 2
 
 
 def test_a_refused_call_leaves_a_small_result(service: Service) -> None:

@@ -42,7 +42,7 @@ from celery import Celery
 from celery.exceptions import NotRegistered
 client = Celery(broker=sys.argv[1], backend=sys.argv[2])
 result = client.send_task("tasks.simple_tasks.ping", queue="default")
-print(json.dumps(result.get(timeout=20)))
+print(json.dumps(result.get(timeout=60)))
 """
 
 CHORD_OUTSIDE = """
@@ -52,7 +52,7 @@ client = Celery(broker=sys.argv[1], backend=sys.argv[2])
 ping = client.signature("tasks.simple_tasks.ping", queue="default")
 gone = client.signature("tasks.simple_tasks.gone", queue="default")
 result = chord([ping, gone], app=client)(ping.clone(immutable=True))
-error = result.get(timeout=20, propagate=False)
+error = result.get(timeout=60, propagate=False)
 print(json.dumps({"state": result.state, "error": repr(error)}))
 """
 
@@ -78,9 +78,9 @@ def test_ping_says_who_answers(
     assert set(answer["versions"]) == {"python", "celery", "kombu", "ray", "code"}
 
     # A client that names no queue publishes to Celery's own default queue.
-    assert client.send_task(PING).get(timeout=20)["queue"] == "celery"
+    assert client.send_task(PING).get(timeout=60)["queue"] == "celery"
 
-    ours = app.send_task(PING).get(timeout=20)
+    ours = app.send_task(PING).get(timeout=60)
     assert ours["queue"] == "default"
     assert 0 <= ours["queue_seconds"] < 5
 
@@ -89,12 +89,12 @@ def test_the_wait_in_the_queue_is_measured(start_worker: StartWorker, app: Celer
     pending = app.send_task(PING)
     time.sleep(1.0)
     start_worker()
-    assert pending.get(timeout=20)["queue_seconds"] >= 1.0
+    assert pending.get(timeout=60)["queue_seconds"] >= 1.0
 
 
 def test_wrong_arguments_fail_at_once_in_one_line(default_worker: Process, client: Celery) -> None:
     result = client.send_task(PING, kwargs={"loud": True})
-    result.get(timeout=20, propagate=False)
+    result.get(timeout=60, propagate=False)
     assert result.state == "FAILURE"
     assert "unexpected keyword argument 'loud'; it accepts: nothing" in str(result.result)
     default_worker.says("raised expected: InvalidArgumentsError")
@@ -107,7 +107,7 @@ def test_a_result_is_json_and_expires(
 ) -> None:
     assert default_worker.popen.poll() is None
     result = client.send_task(PING)
-    result.get(timeout=20)
+    result.get(timeout=60)
     with redis.client(1) as store:
         key = f"celery-task-meta-{result.id}"
         assert str(store.get(key)).startswith("{")
@@ -126,7 +126,7 @@ def test_pickle_is_refused_and_the_worker_lives(
             headers={"task": PING, "id": "pickled", "lang": "py"},
         )
     default_worker.says("is refused: its body is serialised by pickle")
-    assert client.send_task(PING).get(timeout=20)["status"] == "pong"
+    assert client.send_task(PING).get(timeout=60)["status"] == "pong"
     with redis.client(0) as broker:
         wait_for(lambda: not broker.exists(HELD, LEASES))
 
@@ -134,7 +134,7 @@ def test_pickle_is_refused_and_the_worker_lives(
 def test_an_unknown_task_does_not_stop_the_worker(default_worker: Process, client: Celery) -> None:
     client.send_task("tasks.simple_tasks.gone")
     default_worker.says("Received unregistered task")
-    assert client.send_task(PING).get(timeout=20)["status"] == "pong"
+    assert client.send_task(PING).get(timeout=60)["status"] == "pong"
 
 
 @pytest.mark.usefixtures("default_worker")
@@ -151,7 +151,7 @@ def test_old_code_leaves_tasks_that_it_does_not_know_to_newer(
         deployed.announce(broker, "newer")
     start_worker("data", "default", "extra_tasks", CELRAY_CODE_VERSION="newer")
     results = [client.send_task("extra.nap", args=[n, 0.1], queue="default") for n in range(20)]
-    assert [result.get(timeout=30) for result in results] == list(range(20))
+    assert [result.get(timeout=60) for result in results] == list(range(20))
     default_worker.says("left to a worker of newer code")
 
 
@@ -164,7 +164,7 @@ def test_old_code_fails_in_the_end_what_no_worker_knows(
         before = default_worker.text.count("left to a worker of newer code")
         gone = client.send_task("extra.gone", queue="default", headers={PASSED_ON: passed})
         with pytest.raises(NotRegistered):
-            gone.get(timeout=20)
+            gone.get(timeout=60)
         assert default_worker.text.count("left to a worker of newer code") == before + left
     with redis.client(0) as broker:
         wait_for(lambda: not broker.exists(HELD, LEASES))

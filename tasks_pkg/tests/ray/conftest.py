@@ -67,7 +67,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     family = _descendants(process.pid)
     process.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):  # what Ray takes to leave is not what is tested
-        process.wait(timeout=20)
+        process.wait(timeout=60)
     for pid in family:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

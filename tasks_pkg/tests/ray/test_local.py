@@ -131,7 +131,7 @@ def test_an_interrupted_run_leaves_no_process(datasets: Path, tmp_path: Path) ->
         (job,) = _children(run.pid)
         run.send_signal(signal.SIGINT)
         said = run.stderr.read()
-        assert run.wait(timeout=30) == 130
+        assert run.wait(timeout=60) == 130
     wait_for(lambda: not Path(f"/proc/{job}").exists())
     assert "Traceback" not in said
     assert not list((tmp_path / "models").glob("distributed_training/*"))

@@ -45,13 +45,13 @@ class Guarded:
             method,
             f"{self.cluster.address}/api/jobs/{path}",
             headers={"Authorization": f"Bearer {self.token}"},
-            timeout=30,
+            timeout=60,
             json=body or None,
         )
 
     def metrics(self) -> str:
         port = self.ports["metrics-export-port"]
-        return requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+        return requests.get(f"http://127.0.0.1:{port}/metrics", timeout=60).text
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_logs_of_jobs_that_ended_go_and_ray_goes_on(ray: Guarded) -> None:
         subprocess.run(command, check=True)
         return not list(logs.glob("job-driver-*"))
 
-    wait_for(gone, 30)
+    wait_for(gone, 60)
     assert (logs / "gcs_server.out").exists()
     sent = ray.jobs("POST", "", entrypoint="echo still here")
     name = sent.json()["submission_id"]

@@ -598,7 +598,7 @@ def mlflow(tmp_path: Path) -> Iterator[str]:
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            server.wait(timeout=30)
+            server.wait(timeout=60)
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
         server.wait()
