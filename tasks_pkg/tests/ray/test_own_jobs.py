@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import os
 import uuid
 import zipfile
 from collections.abc import Callable
@@ -46,6 +47,24 @@ def test_it_runs_on_ray_with_the_modules_beside_it(jobs: RayJobs, texts: Texts) 
     done = jobs.run(task_id, JOB, texts("a", "bcd"), lambda _, progress: told.append(progress))
     assert done.result == {"lengths": [1, 3]}
     assert told[-1] == {"phase": "counting", "done": 2, "total": 2, "message": "texts"}
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) == 1, reason="one CPU has one thread")
+def test_a_job_has_the_threads_that_it_asks_for(
+    jobs: RayJobs, texts: Texts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray gives one to a process that asked it for no CPU; without Ray, the user's word holds."""
+    request = texts()
+
+    def asking(name: str) -> JobRequest:
+        return dataclasses.replace(request(name), parameters={"threads": 2})
+
+    job = "own_package.jobs.threads"
+    done = jobs.run(uuid.uuid4().hex, job, asking, lambda *_: None)
+    assert done.result["begun"] > 0
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert LocalJobs("plain").run("t", job, asking, lambda *_: None).result == {"begun": 0}
 
 
 def test_its_refusal_is_the_callers_mistake(jobs: RayJobs, texts: Texts) -> None:

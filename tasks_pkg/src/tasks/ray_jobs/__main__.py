@@ -15,5 +15,9 @@ if __name__ == "__main__":
     begun = time.time()
     os.write(1, f'{MARKER}{{"type":"started","at":{begun}}}\n'.encode())
     run = import_module(".job", __package__).run
+    if "RAY_ADDRESS" in os.environ:
+        # The Jobs API starts jobs from an actor of no CPU, to which Ray gives one thread, and
+        # XGBoost takes no more. How many a job uses is decided where it sets CPUs aside.
+        os.environ.pop("OMP_NUM_THREADS", None)
     name = sys.argv[1]
     run(import_module(name if "." in name else f".{name}", __package__).main, begun)

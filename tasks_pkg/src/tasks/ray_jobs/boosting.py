@@ -43,8 +43,7 @@ class Matrix:
         """Give the rows to learn from in XGBoost's bins: a byte a value in place of eight.
 
         Args:
-            threads: that bin them. Without, XGBoost takes what ``OMP_NUM_THREADS`` says, and Ray
-                says 1 to a process that has asked for no CPU, such as a job's.
+            threads: that bin them; without, XGBoost takes as many as there are CPUs.
         """
         return xgboost.QuantileDMatrix(
             self.x,
