@@ -224,7 +224,7 @@ def _account(
     present = data.goal.present if held_out is None else data.goal.present[~held_out]
     lacking = places[~present]
     apart = np.delete(np.arange(read), places)
-    left_out = {
+    left_out: dict[str, NDArray[Any]] = {
         "it has no target": lacking,
         "it is equal to a row that is held out for comparisons": apart,
     }
