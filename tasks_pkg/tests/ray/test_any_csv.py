@@ -157,12 +157,12 @@ def require_sums(sheet: Sheet, found: aggregate.Summary) -> None:
     assert found.rows == len(sheet.rows)
     columns = aggregate.describe(found)
     for name, at in (("v", 1), ("day", 2), ("word", 3)):
-        known = [row[at] for row in sheet.rows if row[at] is not None]
+        known: list[Any] = [row[at] for row in sheet.rows if row[at] is not None]
         assert (columns[name]["missing"], columns[name]["count"]) == (
             found.rows - len(known), len(known),
         )  # fmt: skip
         if name == "v" and known and "sum" in columns["v"]:
-            assert columns["v"]["sum"] == pytest.approx(sum(v / 10**d for v, d in known))  # type: ignore[misc]
+            assert columns["v"]["sum"] == pytest.approx(sum(v / 10**d for v, d in known))
 
 
 @pytest.mark.timeout(60 + EXAMPLES)
@@ -247,6 +247,9 @@ OF_RECORDS = {"row_invalid", "file_encoding", "quote_open", "file_damaged"}
 )
 @example(2, ",", b'1,"a " b"\n2,c\n3,"d " e"\n', 3, 7, {})
 @example(2, ",", b'1,"x\n2,y"\n', 2, 5, {})
+@example(1, ",", b"\xef\xbb\xbf\n\xef\xbb\xbf1\n\xef\xbb\xbfx", 3, 4, {})
+@example(1, ",", b'a\r"b\n', 1, 1, {"quote": "'"})
+@example(2, ",", b"1,C:\\dir\n2,\\N\n", 2, 9, {"escape": "\\"})
 @ANY
 def test_any_bytes_are_the_same_rows_to_every_task_or_an_error_that_says_where(  # noqa: PLR0913, PLR0917
     tmp_path: Path, columns: int, separator: str, content: bytes, count: int, length: int,

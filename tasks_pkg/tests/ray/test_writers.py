@@ -74,7 +74,8 @@ def by_pandas(**options: Any) -> bytes:  # noqa: ANN401 - to_csv's own
 
 
 def by_polars(**options: Any) -> bytes:  # noqa: ANN401 - write_csv's own
-    return pl.DataFrame(ROWS, schema=NAMES, orient="row").write_csv(**options).encode()
+    text: str = pl.DataFrame(ROWS, schema=NAMES, orient="row").write_csv(**options)
+    return text.encode()
 
 
 def of(name: str) -> Callable[[], bytes]:
@@ -173,7 +174,7 @@ def require_same(path: Path, frame: pl.DataFrame, said: dict[str, Any]) -> None:
     rows = expected(path)
     for at, name in enumerate(NAMES):
         for row, found in zip(rows, frame[name].to_list(), strict=True):
-            value = "w" if name == "word" and path.name == "awk.csv" else row[at]
+            value: Any = "w" if name == "word" and path.name == "awk.csv" else row[at]
             if found is None:
                 assert value is None or (value == "NA" and "missing" not in said), (name, row)
             elif name == "flag":

@@ -6,6 +6,7 @@ record through Python's :mod:`csv`; what is sound is written out again and parse
 so that both ways give the same values.
 """
 
+import codecs
 import csv
 import io
 import json
@@ -143,7 +144,7 @@ class Form:
         if not data:
             return pl.DataFrame(schema={name: _parsed(dtype) for name, dtype in schema.items()})
         frame = pl.read_csv(
-            data,
+            _unmarked(data),
             has_header=False,
             schema=self._read(schema),
             columns=self._positions(schema),
@@ -217,7 +218,7 @@ class Form:
             return []
         positions = [number for number, name in enumerate(self.schema) if name in names]
         text = pl.read_csv(
-            data,
+            _unmarked(data),
             has_header=False,
             schema=dict.fromkeys(self.schema, pl.String()),
             columns=positions,
@@ -243,7 +244,7 @@ class Form:
         """
         try:
             frame = pl.read_csv(
-                data,
+                _unmarked(data),
                 has_header=False,
                 schema=self._read(self.schema),
                 columns=self._positions(self.schema),
@@ -269,6 +270,14 @@ class Form:
         return frame.with_columns(
             pl.when(~pl.col(name).is_in(missing)).then(pl.col(name)).alias(name) for name in holding
         )
+
+
+def _unmarked(data: bytes) -> bytes:
+    """Give what polars takes for records as they are: it drops a byte order mark in front of them.
+
+    Which one of a file's pieces may have too, where files were put together.
+    """
+    return codecs.BOM_UTF8 + data if data.startswith(codecs.BOM_UTF8) else data
 
 
 def _parsed(dtype: pl.DataType) -> pl.DataType:
