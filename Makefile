@@ -40,6 +40,7 @@ RAY   := .venv-ray
 PEERS := .venv-peers
 UV := .venv-uv
 MLFLOW := .venv-mlflow
+FILES := .venv-files
 CLIENT := .venv-client
 # Stock Celery clients of other versions, for one test.
 OLD := $(patsubst tasks_pkg/tests/clients/%.lock,.venv-%,$(wildcard tasks_pkg/tests/clients/*.lock))
@@ -197,7 +198,7 @@ test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(OLD:=/stamp) ## unit tests
 	@.ci/test-fast
 test: $(VENV)/stamp test-fast ## test-fast, then whole deployments in container hosts (molecule)
 	@.ci/test-hosts
-test-long: $(VENV)/stamp $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(MLFLOW)/stamp ## what takes too long for each change: MLflow's own server, each new machine, an hour of fuzzing
+test-long: $(VENV)/stamp $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(MLFLOW)/stamp $(FILES)/stamp ## what takes too long for each change: MLflow's own server, each new machine, data sets, hours of fuzzing
 	@.ci/test-long
 chaos: $(VENV)/stamp $(TASKS)/stamp ## faults under load, counted, into docs/reliability.md: CHAOS="--rounds 3", CHAOS=--deployed
 	@.ci/chaos --write $(CHAOS)
@@ -222,7 +223,7 @@ venv: $(VENV)/stamp ## make the control environment now (every operation does wh
 lock: $(DEV)/stamp ## renew every lock from its .in file; UPGRADE=1 takes the newest versions
 	@.ci/lock
 clean: ## remove environments and caches; the deployment is not touched
-	@rm -rf $(VENV) $(DEV) $(TASKS) $(RAY) $(CLIENT) $(PEERS) $(MLFLOW) $(UV) $(OLD) .ansible
+	@rm -rf $(VENV) $(DEV) $(TASKS) $(RAY) $(CLIENT) $(PEERS) $(MLFLOW) $(FILES) $(UV) $(OLD) .ansible
 	@find . -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache -o -name .ruff_cache \
 	  -o -name .hypothesis | xargs rm -rf
 
@@ -234,6 +235,7 @@ $(DEV)/stamp: requirements-dev.txt $(call stale,$(DEV))
 $(CLIENT)/stamp: $(LOCKS)/client.lock $(call stale,$(CLIENT))
 $(PEERS)/stamp: tests/bench/peers.lock $(call stale,$(PEERS))
 $(MLFLOW)/stamp: $(LOCKS)/mlflow.lock $(call stale,$(MLFLOW))
+$(FILES)/stamp: $(LOCKS)/files.lock $(call stale,$(FILES))
 $(foreach v,$(OLD),$(eval $v/stamp: $(v:.venv-%=tasks_pkg/tests/clients/%.lock) $(call stale,$v)))
 $(TASKS)/stamp: $(LOCKS)/worker.lock $(LOCKS)/test.lock $(call stale,$(TASKS))
 $(RAY)/stamp: $(addprefix $(LOCKS)/,ray.lock worker.lock test.lock test_ray.lock) $(call stale,$(RAY))

@@ -18,12 +18,11 @@ from typing import Any
 
 import polars as pl
 import pytest
-from celray_csv import converted, records, summary, summary_of_ranges, table
+from celray_csv import converted, is_kept, records, summary, summary_of_ranges, table
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tasks.ray_jobs import aggregate, csv_files
-from tasks.ray_jobs.csv_codes import WRITTEN_POWER
 from tasks.ray_jobs.protocol import InputProblemError
 
 EXAMPLES = int(os.environ.get("CELRAY_FUZZ_EXAMPLES", "40"))
@@ -336,23 +335,3 @@ def escaped(text: str, said: dict[str, Any]) -> str:
         needs = following in {said["separator"], said.get("quote", '"'), sign, "\n", "\r", ""}
         out += sign + following if needs else sign * 2 + following
     return out
-
-
-def is_kept(text: str, value: object, missing: set[str], said: dict[str, Any]) -> bool:
-    """Say whether a value is what was written, or written so that it could be written back."""
-    plain = text.strip()
-    if value is None:
-        return plain in missing or text in missing
-    if isinstance(value, str):
-        return plain == value.strip()
-    if isinstance(value, bool):
-        return plain.lower() == str(value).lower()
-    if isinstance(value, (int, float)):
-        number = plain
-        if said.get("thousands"):
-            number = number.replace(said["thousands"], "")
-        if said.get("decimal") or said["separator"] != ",":  # said, or detected
-            number = number.replace(",", ".")
-        code = re.match(r"\+|-?0[0-9]|-?[0-9]+[eE][0-9]+$", number)
-        return (not code or bool(re.match(WRITTEN_POWER, number))) and float(number) == value
-    return isinstance(value, (dt.date, dt.time)) and str(value)[:10] in {plain[:10], plain}

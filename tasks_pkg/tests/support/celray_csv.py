@@ -1,7 +1,9 @@
 """How each task reads a CSV file, called in this process, and what Python's csv module sees."""
 
 import csv
+import datetime as dt
 import io
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from tasks.ray_jobs import aggregate, byte_ranges, csv_input, csv_plan, csv_written, reading
 from tasks.ray_jobs.byte_ranges import Chain
+from tasks.ray_jobs.csv_codes import WRITTEN_POWER
 from tasks.ray_jobs.csv_plan import Plan
 from tasks.ray_jobs.process_csv import MAX_PASSES, Done, Item, work
 from tasks.ray_jobs.protocol import InputProblemError
@@ -119,3 +122,23 @@ def records(
     csv.field_size_limit(_FIELD)
     lines = io.StringIO("\n".join(text.split("\n")[skip_rows:]), newline="")
     return [record for record in csv.reader(lines, delimiter=separator, **dialect) if record][1:]
+
+
+def is_kept(text: str, value: object, missing: set[str], said: dict[str, Any]) -> bool:
+    """Say whether a value is what was written, or written so that it could be written back."""
+    plain = text.strip()
+    if value is None:
+        return plain in missing or text in missing
+    if isinstance(value, str):
+        return plain == value.strip()
+    if isinstance(value, bool):
+        return plain.lower() == str(value).lower()
+    if isinstance(value, (int, float)):
+        number = plain
+        if said.get("thousands"):
+            number = number.replace(said["thousands"], "")
+        if said.get("decimal") or said["separator"] != ",":  # said, or detected
+            number = number.replace(",", ".")
+        code = re.match(r"\+|-?0[0-9]|-?[0-9]+[eE][0-9]+$", number)
+        return (not code or bool(re.match(WRITTEN_POWER, number))) and float(number) == value
+    return isinstance(value, (dt.date, dt.time)) and str(value)[:10] in {plain[:10], plain}
