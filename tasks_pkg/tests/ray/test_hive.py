@@ -1,6 +1,7 @@
 """``year=2024/month=01/``: a folder whose names hold columns, in every task that takes a folder."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,18 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
-from celray_jobs import run_job_in
+from celray_jobs import (
+    AGGREGATE,
+    CSV,
+    PATHS,
+    PREDICT,
+    RETRAIN,
+    ROWS,
+    TABLES,
+    Place,
+    place_in,
+    run_job_in,
+)
 
 from tasks import datasets
 from tasks.contracts import InvalidArgumentsError
@@ -135,3 +147,40 @@ def test_a_partition_cannot_lead_out_of_the_roots(root: Path, tmp_path: Path) ->
     (root / "d" / "year=1").symlink_to(outside)
     with pytest.raises(InputProblemError, match=r"outside|not in|leads"):
         sources.resolve("d", (str(root),))
+
+
+# -- whole tasks -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A folder by ``b`` and ``target``, of the rows of the other tests' table."""
+    with place_in(tmp_path_factory.mktemp("hive") / "place") as made:
+        for row in ROWS:
+            a, b, day, target = row.split(",")
+            folder = made.datasets / "parts" / f"b={b}" / f"target={target}"
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "part-0.csv").open("a") as part:
+                part.write(("" if part.tell() else "a,day\n") + f"{a},{day}\n")
+        yield made
+
+
+@pytest.mark.parametrize("task", [task for task in PATHS if task != CSV])
+def test_a_folder_with_keys_goes_through_every_task_that_takes_a_folder(
+    place: Place, task: str
+) -> None:
+    result = place.call(task, "parts")
+    model = result["models"][0] if task == RETRAIN else result
+    assert (model["rows_read"], model["rows_rejected"]) == (len(ROWS), 0)
+    if task == AGGREGATE:
+        sums = pl.read_parquet(result["output_file"]).sort("b")
+        assert sums["b"].to_list() == list(range(7))
+        assert sums["a_sum"].sum() == sum(range(60))
+    if task in TABLES and task != PREDICT:
+        manifest = json.loads((Path(model["model_path"]) / "manifest.json").read_text())
+        assert {"a", "b", "day"} == {one["name"] for one in manifest["columns"]}
+
+
+def test_a_task_of_one_file_names_the_folder(place: Place) -> None:
+    with pytest.raises(InvalidArgumentsError, match=r"parts.* is not a regular file|no CSV file"):
+        place.call(CSV, "parts")
