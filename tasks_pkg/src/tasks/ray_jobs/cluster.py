@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import cache
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
@@ -94,7 +95,7 @@ def _on_ray(
     import ray  # noqa: PLC0415
     from ray.exceptions import RayTaskError  # noqa: PLC0415
 
-    call: Any = ray.remote(num_cpus=cpus_each)(_call)  # Ray itself refuses a partial
+    call = _remote(cpus_each)
     running = {call.remote(function, item): index for index, item in islice(numbered, started)}
     try:
         while running:
@@ -110,6 +111,14 @@ def _on_ray(
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
+
+
+@cache
+def _remote(cpus_each: float) -> Any:  # noqa: ANN401 - Ray's are of no type
+    """Give :func:`_call` on Ray: always the same, since processes ask the head for a new one."""
+    import ray  # noqa: PLC0415
+
+    return ray.remote(num_cpus=cpus_each)(_call)  # Ray itself refuses a partial
 
 
 def _call(function: Callable[[T], R], item: T) -> R:
