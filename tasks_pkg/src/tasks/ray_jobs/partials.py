@@ -270,15 +270,32 @@ def _rest(name: str) -> str:
 
 
 def _key(parts: Sequence[pl.DataFrame], name: str, kind: Kind) -> pl.DataType:
-    """Give the type of a key in which all groups stay apart.
+    """Give the type of a key in which all groups stay apart: decimals stay decimals.
 
     Raises:
         InputProblemError: there is none.
     """
     if kind == "number":
+        if (decimals := _decimals([part[name] for part in parts])) is not None:
+            return decimals
         for part in parts:
             _require_exact(part[name])
     return _joined([part[name] for part in parts], name, kind)
+
+
+def _decimals(values: Sequence[pl.Series]) -> pl.DataType | None:
+    """Give the type of decimals that holds all of these and whole numbers beside them, if any."""
+    values = [column for column in values if column.null_count() < len(column)]
+    scales = [_scale(column.dtype) for column in values if isinstance(column.dtype, pl.Decimal)]
+    if not scales or any(column.dtype.is_float() for column in values):
+        return None
+    found = pl.Decimal(_DIGITS, max(scales))
+    try:
+        for column in values:
+            column.cast(found)
+    except pl.exceptions.PolarsError:  # no room
+        return None
+    return found
 
 
 def _joined(values: Sequence[pl.Series], name: str, kind: Kind) -> pl.DataType:
