@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# No deadline: a shared machine can take a second for anything.
-settings.register_profile("celray", deadline=None, max_examples=50, database=None)
+# No deadline, for examples or for making them: a shared machine can take a second for anything.
+settings.register_profile(
+    "celray",
+    deadline=None,
+    max_examples=50,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("celray")
 
 _LEFT_OUT = pytest.StashKey[int]()
