@@ -150,8 +150,8 @@ TRAINING = """
 ## Training on one table of 2 million rows and 20 columns
 
 A hundred rounds on two CPUs, from a Parquet file to a scored model. Memory is the most that the
-process and those it has started take together, less what an idle Ray does. Start-up is a training
-of a thousand rows, with all that Ray starts once.
+process and those it has started take together, less what an idle Ray does and what they map from
+files. Start-up is a training of a thousand rows, with all that Ray starts once.
 
 | way | seconds | start-up | MB |
 | --- | --- | --- | --- |"""
