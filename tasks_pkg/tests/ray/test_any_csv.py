@@ -12,7 +12,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,6 @@ class Sheet:
     said: dict[str, Any]
     number: Callable[[tuple[int, int]], str]
     day: Callable[[dt.date], str]
-    quoting: int = field(default=csv.QUOTE_MINIMAL)
 
 
 def grouped(number: tuple[int, int], point: str, group: str) -> str:
@@ -96,7 +95,7 @@ def sheets(draw: st.DrawFn) -> Sheet:
     def day(value: dt.date) -> str:
         return value.isoformat() if form is None else value.strftime(form)
 
-    quoting = draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]))
+    quoting: Any = draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]))
     end = draw(st.sampled_from(["\n", "\r\n"]))
     out = io.StringIO(newline="")
     writer = csv.writer(
@@ -131,7 +130,7 @@ def sheets(draw: st.DrawFn) -> Sheet:
     if draw(st.booleans()):
         said["schema"] = {"v": "number", "day": "date", "word": "text"}
     said = {name: value for name, value in said.items() if value is not None}
-    return Sheet(table_, text.encode(encoding), said, number, day, quoting)
+    return Sheet(table_, text.encode(encoding), said, number, day)
 
 
 def require_same(sheet: Sheet, frame: pl.DataFrame) -> None:

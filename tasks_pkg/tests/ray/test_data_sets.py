@@ -83,15 +83,16 @@ def test_a_data_set_is_read_as_it_is_or_refused_by_what_it_is(path: Path) -> Non
             assert is_kept(value, other, missing, said), (record, again)
     found = summary(path)
     assert found.rows == len(rows)
-    require_beside(path, head.separator, len(rows))
+    require_beside(path, head.separator, sum(map(any, rows)))
 
 
 def require_beside(path: Path, separator: str, rows: int) -> None:
+    """Hold the number of rows in which there is something against that of others."""
     try:
         other = pl.read_csv(content(path), separator=separator, infer_schema=False)
     except pl.exceptions.PolarsError:
         return  # it refuses more than is wrong
-    # A blank line is a row of nothing to it.
+    # A blank line is a row of nothing to it, as is one of separators alone.
     assert other.filter(~pl.all_horizontal(pl.all().is_null())).height == rows
     if importlib.util.find_spec("duckdb"):
         import duckdb  # noqa: PLC0415 - the long form's alone
