@@ -12,7 +12,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tasks.ray_jobs import aggregate, byte_ranges, csv_input, csv_plan, csv_written, reading
+from tasks.ray_jobs import (
+    aggregate,
+    byte_ranges,
+    cluster,
+    csv_input,
+    csv_plan,
+    csv_written,
+    reading,
+)
 from tasks.ray_jobs.byte_ranges import Chain
 from tasks.ray_jobs.csv_codes import WRITTEN_POWER
 from tasks.ray_jobs.csv_plan import Plan
@@ -45,6 +53,7 @@ def summary_of_ranges(path: Path, length: int, **said: object) -> aggregate.Summ
         return summary(path, **said)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aggregate, "RANGE_BYTES", length)
+        patch.setattr(cluster, "cpus", lambda: 1)
         run = aggregate.Ranges(wanted, item, file, form)
     for _ in range(MAX_PASSES):
         for number in range(len(run.bounds)):
