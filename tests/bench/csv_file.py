@@ -11,6 +11,8 @@ from tests.bench import operations as do
 from tests.bench.operations import REPO, Sample
 
 PYTHON = REPO / ".venv-ray/bin/python"
+#: Of ways that have an environment of their own.
+PYTHONS = {"duckdb": REPO / ".venv-peers/bin/python"}
 #: Two seconds each; on a machine shared with others any of them may take half as long again, and
 #: for seconds on end. Of seven, the median moved by a tenth from one run to the next.
 LEAST_TURNS = 15
@@ -103,9 +105,8 @@ def inside(
         "RAY_USAGE_STATS_ENABLED": "0",
         "CELRAY_JOB_ENGINE": "plain" if engine == "plain" else "ray",
     }
-    said = do.run(
-        str(PYTHON), str(here / program), way, str(file), str(output), *more, extra=variables
-    )
+    python = str(PYTHONS.get(way, PYTHON))
+    said = do.run(python, str(here / program), way, str(file), str(output), *more, extra=variables)
     found: dict[str, float] = do.figures(f"csv, {way}", said)
     return found
 

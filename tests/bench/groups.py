@@ -1,4 +1,4 @@
-"""``aggregate_data`` on one large CSV file, beside polars alone."""
+"""``aggregate_data`` on one large CSV file, beside polars alone and DuckDB."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ LEAST_TURNS = 7
 
 
 def compare(turns: int, say: Callable[[str], None]) -> CsvFile:
-    """Measure both ways, in turns; each goes backwards through what the one before it went through.
+    """Measure all ways, in turns; each goes backwards through what the one before it went through.
 
     Args:
         turns: how many, but at least :data:`LEAST_TURNS`.
@@ -25,7 +25,7 @@ def compare(turns: int, say: Callable[[str], None]) -> CsvFile:
         say("groups: a file of 3.4 million rows")
         found = CsvFile(csv_file.inside("generate", file, file, program=PROGRAM)["bytes"] / 1e6)
         for turn in range(turns):
-            ways = ["polars", "celray"]
+            ways = ["polars", "celray", "duckdb"]
             for way in reversed(ways) if turn % 2 else ways:
                 told = csv_file.inside(way, file, place / way, program=PROGRAM)
                 say(f"groups: {way}, {turn + 1} of {turns}: {told['seconds']:.2f} s")

@@ -1,7 +1,7 @@
-"""Runs in the Ray environment: aggregates of one CSV file by group; prints JSON.
+"""Aggregates of one CSV file by group; prints JSON.
 
-``python groups_inside.py generate|polars|celray FILE OUTPUT``. ``seconds`` begins when the engine
-has done a few rows.
+``python groups_inside.py generate|polars|celray|duckdb FILE OUTPUT``, in the Ray environment;
+DuckDB in that of the peers. ``seconds`` begins when the engine has done a few rows.
 """
 
 import json
@@ -82,6 +82,27 @@ def celray(file: Path, output: Path) -> dict[str, float]:
     return {"seconds": seconds}
 
 
+def duckdb(file: Path, output: Path) -> dict[str, float]:
+    """DuckDB alone, on all CPUs, which has done a few rows before too."""
+    from duckdb import connect  # noqa: PLC0415
+
+    functions = {"count": "count", "sum": "sum", "mean": "avg", "min": "min", "max": "max"}
+    made = ", ".join(f"{functions[what]}(price) AS price_{what}" for what in FUNCTIONS)
+
+    def process(source: Path) -> float:
+        started = time.perf_counter()
+        database.sql(
+            f"SELECT store, count(*) AS rows, {made} FROM read_csv('{source}')"  # noqa: S608 - our own
+            " GROUP BY store ORDER BY store"
+        ).write_parquet(str(output))
+        return time.perf_counter() - started
+
+    database = connect()
+    process(few(file, 1_000_000))
+    calm()
+    return {"seconds": process(file)}
+
+
 def request(file: Path, output: Path) -> Any:
     """Ask the job for the same."""
     from ray_jobs.protocol import JobRequest  # noqa: PLC0415
@@ -109,7 +130,7 @@ def main(way: str, file: Path, output: Path) -> None:
     if way == "generate":
         found = generate(file)
     else:
-        found = {"polars": polars, "celray": celray}[way](file, output)
+        found = {"polars": polars, "celray": celray, "duckdb": duckdb}[way](file, output)
     sys.stdout.write(json.dumps(found) + "\n")
 
 

@@ -85,6 +85,7 @@ WAYS = {
     "celray": "our job on Ray",
     "plain": "our job without Ray",
     "raydata": "Ray Data",
+    "duckdb": "DuckDB alone",
     "nodes 1": "our job on one node, slow storage",
     "nodes 2": "our job on two nodes, slow storage",
 }
@@ -93,7 +94,7 @@ GROUPS = """
 ## Aggregates of one CSV file of {megabytes:.0f} MB by group
 
 3.4 million rows of eight columns, in 400 groups: count, sum, mean, least and greatest of one
-column. In turns, as above; both read the two columns that are asked for. Our job also checks every
+column. In turns, as above; all read the two columns that are asked for. Our job also checks every
 record, looks both columns through for codes, keeps twice the digits of a sum, and summarises both
 columns.
 
