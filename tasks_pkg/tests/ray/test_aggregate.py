@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from celray_jobs import run_job_in
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -270,6 +270,7 @@ def test_long_keys_that_differ_are_never_one_group(run: Aggregate, root: Path) -
     assert table.select("k", "rows").rows() == [(0.1, 2), (7.0, 2), (None, 1)]
 
 
+@settings(deadline=None)
 @given(
     digits=st.lists(st.integers(1 - 10**38, 10**38 - 1), min_size=1),
     scales=st.tuples(st.integers(0, 38), st.integers(0, 38)),

@@ -21,7 +21,7 @@ from . import one_thread  # noqa: F401 - before polars
 import polars as pl  # isort: skip
 import numpy as np
 
-from . import csv_codes, csv_moments, csv_notes, csv_numbers
+from . import csv_codes, csv_moments, csv_notes, csv_numbers, csv_wide
 from .byte_ranges import LF, RECORD_LIMIT_BYTES, SLICE, Piece, last_record, toggles
 from .csv_files import MISSING
 from .csv_notes import Note
@@ -174,6 +174,10 @@ class Form:
             ComputeError: a value is none, and it is not to be lenient.
         """
         made = []
+        dates = [c for c in frame if c.dtype == pl.String and schema[c.name] == pl.Date]
+        many: dict[str, pl.Series] = {}
+        if len(dates) >= csv_wide.MANY and self.written.date_format is None:
+            many = {column.name: column for column in csv_wide.each(csv_moments.dates, dates)}
         for text in frame:
             name, dtype = text.name, schema[text.name]
             if text.dtype != pl.String or dtype == pl.String:
@@ -183,7 +187,7 @@ class Form:
             elif (format_ := self.written.format_of(name)) is not None:
                 values = csv_moments.formatted(text, format_, _parsed(dtype))
             elif dtype == pl.Date:
-                values = csv_moments.dates(text)
+                values = many[name] if many else csv_moments.dates(text)
             else:
                 zone = None if name in self.declared else dtype == csv_moments.ZONED
                 values = csv_moments.moments(text, zone)
@@ -254,16 +258,14 @@ class Form:
             frame = self._with_values(frame, self.schema)
         except pl.exceptions.PolarsError:
             return None
-        numbers = [name for name, dtype in frame.schema.items() if dtype == pl.Float64]
         # One is enough to make the sum one; so do both infinities, and the other way reads these.
-        if any(math.isnan(frame[name].sum()) for name in numbers):
+        if any(math.isnan(column.sum()) for column in frame if column.dtype == pl.Float64):
             return None
         missing = list(self.missing)
-        holding = [
-            name
-            for name, dtype in frame.schema.items()
-            if dtype == pl.String and name not in unlooked and _holds(frame[name], missing)
-        ]
+        texts = [c for c in frame if c.dtype == pl.String and c.name not in unlooked]
+        if len(texts) >= csv_wide.MANY and not _holds(csv_wide.below(texts), missing):
+            return frame
+        holding = [text.name for text in texts if _holds(text, missing)]
         if words is not None and self.missing == MISSING:
             found = (csv_notes.words(frame[name], missing) for name in holding)
             words += [note for note in found if note is not None]
@@ -704,10 +706,10 @@ def infer(sample: bytes, columns: Sequence[str], form: Form) -> dict[str, pl.Dat
         form: for separator, missing values and declared types.
     """
     text = _text(sample, columns, form)
-    return {
-        name: form.schema[name] if name in form.declared else narrowest(text[name], form)
-        for name in columns
-    }
+    plain = form.written.date_format is None and not form.written.is_local
+    known = csv_wide.plain_types(text) if plain else {}
+    known |= {name: dtype for name, dtype in form.schema.items() if name in form.declared}
+    return {name: known[name] if name in known else narrowest(text[name], form) for name in columns}
 
 
 def _piece(sample: bytes, form: Form) -> Piece:

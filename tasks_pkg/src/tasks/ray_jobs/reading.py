@@ -194,7 +194,8 @@ def _join(
             )
         empty = pl.lit(None).alias(name)
         frames = [f.with_columns(empty) if f[name].null_count() == len(f) else f for f in frames]
-    fine = [name for name in frames[0].columns if _lose_nanoseconds(files, frames, name)]
+    names = frames[0].columns if len(frames) > 1 else ()
+    fine = [name for name in names if _lose_nanoseconds(files, frames, name)]
     joined = pl.concat(
         [
             f.with_columns(
