@@ -173,6 +173,8 @@ class Form:
         Raises:
             ComputeError: a value is none, and it is not to be lenient.
         """
+        if not self.written.is_local and not any(dtype.is_temporal() for dtype in schema.values()):
+            return frame
         made = []
         dates = [c for c in frame if c.dtype == pl.String and schema[c.name] == pl.Date]
         many: dict[str, pl.Series] = {}

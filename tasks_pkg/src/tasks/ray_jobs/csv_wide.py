@@ -53,16 +53,17 @@ def plain_types(text: pl.DataFrame) -> dict[str, pl.DataType]:
         return dict.fromkeys(text.columns, pl.Null())
     values = below(text.get_columns())
     there = _table(values.is_not_null(), text)
-    filled = there.any(axis=1)
+    filled: NDArray[np.bool_] = np.logical_or.reduce(there, axis=1)
 
     def all_of(found: pl.Series) -> NDArray[np.bool_]:
-        every: NDArray[np.bool_] = (_table(found, text) | ~there).all(axis=1) & filled
-        return every
+        every: NDArray[np.bool_] = np.logical_and.reduce(_table(found, text) | ~there, axis=1)
+        return every & filled
 
     whole = all_of(values.str.contains(_WHOLE))
     number = all_of(values.str.contains(_NUMBER))
     date = all_of(csv_moments.dates(values).is_not_null())
-    word = (_table(values.str.contains(_WORD), text) & there).any(axis=1)
+    words = _table(values.str.contains(_WORD), text)
+    word: NDArray[np.bool_] = np.logical_or.reduce(words, axis=1)
     found: dict[str, pl.DataType] = {}
     for at, name in enumerate(text.columns):
         if not filled[at]:

@@ -126,7 +126,7 @@ def _aggregated(
     parts: Mapping[str, set[str]],
 ) -> pl.DataFrame:
     wanted = [pl.len().cast(pl.Int64).alias(ROWS)]
-    made = []
+    made: list[pl.Series] = []
     for name, found in parts.items():
         made += values[name]
         wanted += _aggregates(f"{name}\0", values[name][0], found)
