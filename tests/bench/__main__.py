@@ -17,10 +17,10 @@ from tests.bench.throughput import throughput
 
 PARTS = (
     *("fresh", "nothing", "edit", "ping", "sizes"),
-    *("csv", "groups", "training", "throughput", "overhead", "search"),
+    *("csv", "groups", "wide", "training", "throughput", "overhead", "search"),
 )
 #: What needs no deployment.
-ALONE = frozenset({"csv", "groups", "training", "throughput", "overhead", "search"})
+ALONE = frozenset({"csv", "groups", "wide", "training", "throughput", "overhead", "search"})
 
 
 def say(text: str) -> None:
@@ -75,6 +75,8 @@ def measure_alone(report: Report, wanted: list[str], repeat: int) -> None:
         report.csv = csv_file.compare(repeat, say)
     if "groups" in wanted:
         report.groups = groups.compare(repeat, say)
+    if "wide" in wanted:
+        report.wide = groups.compare_wide(repeat, say)
     if "training" in wanted:
         report.training = training.compare(repeat, say)
     if "throughput" in wanted:
