@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from celery import Celery
 from celray_testing import ALONE, Process, RedisServer, StartWorker, environment, worker
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
+from hypothesis import settings as examples
 
 from tasks.settings import Settings, get_settings, load_settings
 
 # No deadline, for examples or for making them: a shared machine can take a second for anything.
-settings.register_profile("celray", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("celray")
+examples.register_profile("celray", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+examples.load_profile("celray")
 
 
 @pytest.fixture(scope="session")

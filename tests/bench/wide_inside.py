@@ -36,8 +36,8 @@ def generate(file: Path) -> dict[str, float]:
     makers = (
         lambda: random.normal(size=ROWS).round(4),
         lambda: random.integers(0, 1000, ROWS),
-        lambda: words[random.integers(0, 50, ROWS)].tolist(),
-        lambda: days[random.integers(0, 2000, ROWS)].tolist(),
+        lambda: random.choice(words, ROWS).tolist(),
+        lambda: random.choice(days, ROWS).tolist(),
     )
     made = {name: makers[at % len(makers)]() for at, name in enumerate(types())}
     pl.DataFrame(made, schema=types()).write_csv(file)

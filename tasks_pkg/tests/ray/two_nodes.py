@@ -81,7 +81,7 @@ def main(folder: Path) -> None:
         assert time.monotonic() < deadline, "CPUs that were set aside are not given back"
         time.sleep(0.05)
     # In this order: a process whose node ends before it leaves ends with 1.
-    ray.shutdown()
+    _ray.shutdown()
     nodes.shutdown()
     sys.stdout.write(json.dumps(found) + "\n")
 
