@@ -82,7 +82,7 @@ def main(folder: Path) -> None:
         time.sleep(0.05)
     # In this order: a process whose node ends before it leaves ends with 1.
     _ray.shutdown()
-    nodes.shutdown()
+    nodes.shutdown()  # type: ignore[no-untyped-call]
     sys.stdout.write(json.dumps(found) + "\n")
 
 
