@@ -33,7 +33,7 @@ MOST_BYTES = 3_000_000
 #: What each may be refused as; whether a target can be learnt from is no question of reading.
 KINDS = {"row_invalid", "separator_other", "separator_unclear", "header_missing", "file_empty",
          "columns_repeated", "column_repeated", "file_damaged", "file_encoding"}  # fmt: skip
-LEARNING = ("arget '", "No column is left", "no_features")
+LEARNING = ("arget '", "No column is left", "trials failed")
 
 
 def files() -> list[Path]:
