@@ -9,7 +9,7 @@ from . import one_thread  # noqa: F401 - before polars
 
 import polars as pl  # isort: skip
 
-from . import csv_codes, csv_moments
+from . import csv_codes, csv_moments, csv_wide
 from .csv_files import CsvFile
 from .csv_written import Written
 
@@ -31,6 +31,8 @@ _DATE = (
     r"^[ \t]*(?:[0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2,4}|[0-9]{4}[./-][0-9]{1,2}[./-][0-9]{1,2})"
     r"(?:[T ,]+[0-9]{1,2}:[0-9]{2}.*)?[ \t]*$"
 )
+#: What all of these begin with.
+_BEGUN = r"^[ \t]*[+-]?[$€£¥]?[ ]?[+-]?\.?[0-9]"
 _ISO = rf"^{csv_moments.DATE}(?:[T ].*)?$"
 
 
@@ -159,9 +161,10 @@ def of_file(file: CsvFile, said: Written, found: Written) -> list[Note]:
 
 def notes(frame: pl.DataFrame, declared: Collection[str], written: Written) -> Iterator[Note]:
     """Look at the columns of text that nobody declared; rows count within ``frame``."""
-    for column in frame:
-        if column.dtype != pl.String or column.name in declared:
-            continue
+    columns = [c for c in frame if c.dtype == pl.String and c.name not in declared]
+    if len(columns) >= csv_wide.MANY:
+        columns = csv_wide.but(columns, _FEW, _BEGUN)
+    for column in columns:
         few = column.head(_FEW).drop_nulls()
         if few.is_empty():
             few = column.drop_nulls().head(_FEW)

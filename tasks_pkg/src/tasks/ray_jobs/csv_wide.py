@@ -41,6 +41,17 @@ def each(
     ]
 
 
+def but(columns: Sequence[pl.Series], rows: int, pattern: str) -> list[pl.Series]:
+    """Leave out columns that have values in their first rows, of which none has a pattern."""
+    first = pl.DataFrame([column.head(rows) for column in columns])
+    if not first.height:
+        return []
+    values = below(first.get_columns())
+    there = np.logical_or.reduce(_table(values.is_not_null(), first), axis=1)
+    alike = np.logical_or.reduce(_table(values.str.contains(pattern), first), axis=1)
+    return [column for at, column in enumerate(columns) if alike[at] or not there[at]]
+
+
 def plain_types(text: pl.DataFrame) -> dict[str, pl.DataType]:
     """Give the types of columns of which no closer look is needed; the others are left out.
 
