@@ -117,7 +117,7 @@ def test_a_task_has_one_job(
 def test_nothing_but_the_package_of_jobs_travels() -> None:
     with zipfile.ZipFile(io.BytesIO(package(JOB))) as archive:
         names = [name for name in archive.namelist() if not name.startswith("ray_jobs/")]
-    files = ("__init__", "brought", "count", "unsendable", "variable", "words")
+    files = ("__init__", "brought", "count", "threads", "unsendable", "variable", "words")
     assert names == [f"own_package/jobs/{file}.py" for file in files]
 
 
