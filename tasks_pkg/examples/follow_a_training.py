@@ -6,7 +6,7 @@ with Client() as client:
     task = client.submit(
         "distributed_training",
         dataset_path="examples/winequality.csv",
-        model_config={"target": "quality", "n_estimators": 20, "num_partitions": 2},
+        model_config={"target": "quality", "n_estimators": 300, "num_partitions": 2},
     )
     for status in task.follow(timeout=300):
         step = status.progress or {}
