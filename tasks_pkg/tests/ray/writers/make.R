@@ -1,4 +1,4 @@
-# Writes the table of table.py by R's writers with their defaults.
+# Writes the table of celray_writers.py by R's writers with their defaults.
 i <- 1:40
 d <- data.frame(
   a = i, b = i %% 7, day = as.Date("2024-01-01") + i, zip = sprintf("%05d", 500 + 97 * i),

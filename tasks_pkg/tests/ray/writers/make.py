@@ -1,4 +1,4 @@
-"""Writes the table of ``table.py`` by other programs, where they are installed.
+"""Writes the table of ``celray_writers.py`` by other programs, where they are installed.
 
 ``python make.py`` in an environment with pyspark, duckdb, and R (r-base-core, r-cran-data.table)
 and LibreOffice (libreoffice-calc) beside it. The files are kept, so that no test needs any of them.
