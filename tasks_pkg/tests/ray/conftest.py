@@ -24,6 +24,13 @@ TOKEN = secrets.token_hex(32)
 SAMPLE = Path(__file__).parents[2] / "samples" / "winequality.csv"
 
 
+def pytest_collection_finish() -> None:
+    """Refuse a test module that imports Ray: how it authenticates, Ray reads then, and once."""
+    if "ray" in sys.modules:
+        message = "a test module imports Ray, before a test can say how it authenticates"
+        raise pytest.UsageError(message)
+
+
 @dataclass(frozen=True)
 class RayCluster:
     """A one-node Ray of this run's own: two CPUs, token authentication, ports of its own."""

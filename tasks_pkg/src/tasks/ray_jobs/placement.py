@@ -10,18 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-from ray._private.state import available_resources_per_node
-from ray.util.placement_group import placement_group, remove_placement_group
-
 from . import cluster
 from .protocol import InfrastructureError
-
-# Ray's annotations do not cover these.
-_ray: Any = ray
-_group: Any = placement_group
-_remove: Any = remove_placement_group
-_available: Any = available_resources_per_node
 
 #: How long to wait for the CPUs that other jobs hold.
 SECONDS = 300.0
@@ -103,7 +93,10 @@ def found(
     Raises:
         InfrastructureError: not one became free.
     """
-    here = _ray.get_runtime_context().get_node_id()
+    import ray  # noqa: PLC0415 - who only divides CPUs needs none
+
+    context: Any = ray.get_runtime_context()
+    here = context.get_node_id()
     deadline = time.monotonic() + SECONDS
     while True:
         free = _free()
@@ -123,21 +116,33 @@ def found(
         yield place, [less] if place.cpus < wanted else []
     finally:
         for each in group:
-            _remove(each)
+            _give_back(each)
 
 
 def _free() -> dict[str, int]:
     """Give the whole CPUs that nobody holds, by node."""
-    return {node: int(there.get("CPU", 0)) for node, there in _available().items()}
+    from ray._private.state import available_resources_per_node  # noqa: PLC0415
+
+    available: Any = available_resources_per_node
+    return {node: int(there.get("CPU", 0)) for node, there in available().items()}
 
 
 def _set_aside(place: Place, here: str) -> list[Any] | None:
     """Give what holds the CPUs of this process; None where they are gone."""
     if not place.here:
         return []
-    selector = [{"ray.io/node-id": here}]
-    group = _group([{"CPU": place.cpus}], bundle_label_selector=selector)
+    from ray.util.placement_group import placement_group  # noqa: PLC0415
+
+    make: Any = placement_group
+    group = make([{"CPU": place.cpus}], bundle_label_selector=[{"ray.io/node-id": here}])
     if group.wait(_GRANT_SECONDS):
         return [group]
-    _remove(group)
+    _give_back(group)
     return None
+
+
+def _give_back(group: Any) -> None:  # noqa: ANN401 - Ray's are of no type
+    from ray.util.placement_group import remove_placement_group  # noqa: PLC0415
+
+    remove: Any = remove_placement_group
+    remove(group)
