@@ -7,22 +7,18 @@ import csv
 import io
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pytest
+from celray_csv import converted
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tasks.ray_jobs import aggregate, byte_ranges, csv_input, csv_plan, reading
-from tasks.ray_jobs.byte_ranges import Chain
-from tasks.ray_jobs.csv_plan import Plan
+from tasks.ray_jobs import aggregate, csv_input, reading
 from tasks.ray_jobs.csv_written import Written
-from tasks.ray_jobs.process_csv import MAX_PASSES, Done, Item, work
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.ray_jobs.sources import Source
-from tasks.schemas_data import transformations_from
 
 #: What stands in one of 400 rows, twice: a quote that ends inside its field, by whatever writer.
 ODD = [
@@ -46,7 +42,7 @@ def aggregation(path: Path) -> int:
 
 def conversion(path: Path) -> int:
     """As ``process_large_csv`` and ``process_new_data`` do, range by range."""
-    return sum(frame.height for frame in ranges(path, 3))
+    return converted(path, 3, separator=",").height
 
 
 def narrowly(path: Path) -> int:
@@ -60,41 +56,6 @@ def narrowly(path: Path) -> int:
 
 
 READERS: list[Callable[[Path], int]] = [training, aggregation, conversion, narrowly]
-
-
-def ranges(path: Path, count: int) -> list[pl.DataFrame]:
-    """Give what ``process_large_csv`` makes of each range of a file."""
-    given = {"num_chunks": count}
-    parameters = transformations_from(given).parameters(str(path), "out.parquet")
-    file, sample = csv_input.begin(path, Written(","), "file_path")
-    plan = csv_plan.make(file, parameters, path.parent, sample)
-    bounds = byte_ranges.split(file.data_start, path.stat().st_size, count)
-    for _ in range(MAX_PASSES):
-        chain = Chain(file.data_start, partial(again, plan, bounds))
-        needed: dict[str, list[pl.DataType]] = {}
-        frames, rows = [], 0
-        for number, bound in enumerate(bounds):
-            first = file.data_start if number == 0 else None
-            done = work(plan, Item(number, bound, first))
-            for made in chain.add(number, done):
-                if made.problem is not None:
-                    kind, text = made.problem
-                    if made.problem_row is not None:
-                        text = f"{path}, row {rows + made.problem_row + 1}: {text}"
-                    raise InputProblemError(kind, text)
-                rows += made.rows
-                for name, dtype in (made.needed or {}).items():
-                    needed.setdefault(name, []).append(dtype)
-                if made.part is not None:
-                    frames.append(pl.read_parquet(made.part))
-        if not needed:
-            return frames
-        plan = plan.widened(needed)
-    raise AssertionError(needed)
-
-
-def again(plan: Plan, bounds: list[tuple[int, int]], number: int, start: int) -> Done:
-    return work(plan, Item(number, bounds[number], start))
 
 
 def records(content: bytes) -> list[list[str]]:
