@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from tasks.ray_jobs import aggregate, cluster, partials
+from tasks.ray_jobs import aggregate, cluster, partials, process_csv
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.ray_jobs.reading import MISSING
 
@@ -335,7 +335,7 @@ def test_a_damaged_source_is_told_and_leaves_nothing(
 def test_no_range_is_too_long_and_no_cpu_has_more_of_them_than_another(
     length: int, longest: int, cpus: int
 ) -> None:
-    count = aggregate.range_count(length, longest, cpus)
+    count = process_csv.range_count(length, None, cpus, longest)
     assert length <= count * longest
     assert count < cpus or count % cpus == 0
 

@@ -32,7 +32,7 @@ from .csv_notes import Note, Notes
 from .csv_output import Output
 from .expressions import NUMERIC, Kind
 from .job import Reporter
-from .process_csv import LEAST_RANGE_BYTES, RANGE_BYTES
+from .process_csv import RANGE_BYTES, range_count
 from .protocol import InputProblemError, JobRequest
 from .sources import Source, require_column, resolve
 
@@ -47,8 +47,6 @@ _WITHIN = {pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64(), pl.UInt8(), pl.UInt16(
 MOST_PARTS = 16
 #: A CSV file is cut into ranges where it is more than so small a part of what each CPU has to do.
 SHARES = 8
-#: And each CPU has so many ranges of it, where they are not too short.
-RANGES_EACH = 4
 #: Of ranges of which only some columns are parsed: they take less memory, and a call costs a few
 #: milliseconds of the two processes.
 NARROW = 2
@@ -450,20 +448,13 @@ class FileRun:
         return replace(self.parts.summary(), notes=(*self.told, *self.notes.all()))
 
 
-def range_count(length: int, longest: int, cpus: int) -> int:
-    """Say into how many ranges to cut so many bytes: as many for one CPU as for another."""
-    least = -(-length // longest)
-    count = max(least, min(RANGES_EACH * cpus, length // LEAST_RANGE_BYTES))
-    return count if count <= cpus else -(-count // cpus) * cpus
-
-
 class Ranges(FileRun):
     """One large CSV file, as ranges that are read at once."""
 
     def __init__(self, wanted: Wanted, item: Item, file: csv_files.CsvFile, form: Form) -> None:
         size = file.path.stat().st_size
         longest = RANGE_BYTES if form.only is None else NARROW * RANGE_BYTES
-        count = range_count(size - file.data_start, longest, cluster.cpus())
+        count = range_count(size - file.data_start, None, cluster.cpus(), longest)
         self.start = file.data_start
         self.bounds = byte_ranges.split(file.data_start, size, count)
         super().__init__(wanted, item, file, form)

@@ -43,7 +43,7 @@ class Matrix:
         """Give the rows to learn from in XGBoost's bins: a byte a value in place of eight.
 
         Args:
-            threads: that bin them; without, XGBoost takes as many as there are CPUs.
+            threads: that bin them.
         """
         return xgboost.QuantileDMatrix(
             self.x,

@@ -135,9 +135,12 @@ def _block(plan: Plan, number: int, piece: Piece) -> Done:
     return replace(here, written=frame.height, part=part, rejects=rejects)
 
 
-def range_count(length: int, wanted: int | None, cpus: int) -> int:
-    """Say into how many ranges to cut so many bytes: as wanted, or as the CPUs have most of."""
-    least = -(-length // RANGE_BYTES)
+def range_count(length: int, wanted: int | None, cpus: int, longest: int | None = None) -> int:
+    """Say into how many ranges to cut so many bytes: as wanted, or as the CPUs have most of.
+
+    None is longer than ``longest`` (:data:`RANGE_BYTES`).
+    """
+    least = -(-length // (longest or RANGE_BYTES))
     if wanted:
         return max(least, wanted)
     count = max(least, min(SHARES * cpus, -(-length // LEAST_RANGE_BYTES)))
