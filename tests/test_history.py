@@ -534,25 +534,3 @@ def test_a_hook_that_would_not_run_is_named_before_anything_changes(
     assert words in stopped.output
     assert place.lines() == []
     assert not place.locked
-
-
-@pytest.mark.parametrize(
-    ("target", "argument", "words"),
-    [
-        ("rollback", "TO=last", 'TO="last" is not the number of a version'),
-        ("diff", "TO=1.2", "make history lists them"),
-        ("unlock", "LOCK=a;b", 'LOCK="a;b" is not the name of a lock'),
-        ("logs", "FOLLOW=maybe", "FOLLOW=1 goes on with the log"),
-        ("shell", "RUN=perl", "RUN=python is Python with the app"),
-        ("shell", "WHAT=a b", "name one service"),
-    ],
-)
-def test_wrong_use_of_make_is_one_line_before_anything_runs(
-    target: str, argument: str, words: str
-) -> None:
-    done = subprocess.run(
-        ["make", "-n", target, argument], cwd=REPO, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert done.stdout == ""

@@ -11,6 +11,7 @@ import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,9 +29,10 @@ ROLES = sorted(path for path in (REPO / "roles").iterdir() if path.is_dir())
 
 @cache
 def load(path: str) -> ModuleType:
-    """The module at a path below the repository."""
+    """The module at a path below the repository; a program of .ci/ has no suffix."""
     name = path.removesuffix(".py").replace("/", "_")
-    spec = importlib.util.spec_from_file_location(name, REPO / path)
+    loader = SourceFileLoader(name, str(REPO / path))
+    spec = importlib.util.spec_from_file_location(name, REPO / path, loader=loader)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
