@@ -1,0 +1,45 @@
+local now = redis.call('TIME')
+local score = tonumber(now[1]) + tonumber(now[2]) / 1e6 + tonumber(ARGV[1])
+score = string.format('%.6f', score)
+local got, most, bytes = {}, tonumber(ARGV[2]), 0
+local held, leases, prefix, number = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
+local first_done = 7 + #KEYS
+if #ARGV >= first_done then
+  redis.call('HDEL', held, unpack(ARGV, first_done))
+  redis.call('ZREM', leases, unpack(ARGV, first_done))
+end
+for i = 1, #KEYS do
+  local queue = ARGV[6 + i]
+  while #got < 3 * most and bytes < 1048576 do
+    local item = redis.pcall('RPOP', KEYS[i])
+    if not item then break end
+    if type(item) == 'table' then
+      if not string.find(item.err, 'WRONGTYPE', 1, true) then return item end
+      local name = 'celray:aside:' .. KEYS[i]
+      redis.call('RENAME', KEYS[i], name)
+      redis.call('EXPIRE', name, 604800)
+      got[#got + 1] = queue
+      got[#got + 1] = ''
+      got[#got + 1] = name
+      break
+    end
+    local tag = prefix .. number
+    number = number + 1
+    local record = item
+    if #item < 65536 then
+      record = '[' .. item .. ',"",' .. cjson.encode(queue) .. ']'
+    else
+      tag = tag .. '@' .. queue
+    end
+    redis.call('HSET', held, tag, record)
+    redis.call('ZADD', leases, score, tag)
+    got[#got + 1] = queue
+    got[#got + 1] = tag
+    got[#got + 1] = item
+    bytes = bytes + #item
+  end
+end
+if #got == 0 and #KEYS > 0 then
+  redis.call('EXISTS', unpack(KEYS))
+end
+return got

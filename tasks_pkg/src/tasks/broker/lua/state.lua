@@ -1,0 +1,17 @@
+if ARGV[7] ~= '' and redis.call('ZSCORE', KEYS[2], ARGV[7]) then return 2 end
+local there = ARGV[4] ~= '' and redis.call('GET', KEYS[1])
+if there then
+  local fine, found = pcall(cjson.decode, there)
+  if fine and type(found) == 'table' and found.celray_same == ARGV[4]
+    and found.celray_run ~= ARGV[5]
+    and (tonumber(found.celray_stored_at) or 0) > tonumber(ARGV[6])
+  then return 1 end
+end
+if redis.call('GETRANGE', KEYS[1], 0, #ARGV[3] - 1) == ARGV[3] then return 0 end
+if tonumber(ARGV[2]) > 0 then
+  redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+else
+  redis.call('SET', KEYS[1], ARGV[1])
+end
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+return 0
