@@ -21,6 +21,7 @@ import requests
 from celery.utils.log import get_logger
 from redis import Redis
 
+from tasks.broker.scripts import FORGET
 from tasks.inspection import ray_get
 from tasks.ray_jobs.files import LOCK
 from tasks.ray_jobs.protocol import run_of
@@ -38,11 +39,6 @@ _END_MARKS = ("result.json", "error.json")
 
 _BATCH = 200
 _DAY = 86_400
-
-#: Delete a key only while it still holds what was judged: a task may have run again meanwhile.
-_DELETE_IF_SAME = (
-    "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
-)
 
 
 @dataclass
@@ -84,7 +80,8 @@ def clean_results(
         redis.exceptions.RedisError: the result store does not answer.
     """
     limit = time.time() - seconds
-    delete = client.register_script(_DELETE_IF_SAME)
+    # A task may have run again since its result was judged.
+    delete = client.register_script(FORGET)
     for keys in _batches(client.scan_iter(match=RESULT_PATTERN, count=1_000, _type="string")):
         pipe = client.pipeline(transaction=False)
         pipe.mget(keys)

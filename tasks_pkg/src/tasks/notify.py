@@ -7,12 +7,10 @@ from typing import cast
 
 from redis import Redis
 
+from tasks.broker.scripts import FORGET
 from tasks.settings import Settings
 
 KEY_PREFIX = "celray:notify:"
-
-#: Deletes the mark only while it is still ours.
-_RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end"
 
 #: Loggers whose records may hold a part of a channel's URL.
 _TALKATIVE = ("apprise", "urllib3", "requests")
@@ -58,7 +56,7 @@ class Once:
     def release(self) -> None:
         """Take the mark back, so that a later attempt may send."""
         if self._seconds:
-            self._client.register_script(_RELEASE)(keys=[self.key], args=[self._owner])
+            self._client.register_script(FORGET)(keys=[self.key], args=[self._owner])
 
 
 def deliver(url: str, channel: str, message: str) -> None:

@@ -1,3 +1,22 @@
+-- Take messages from queues and record them with a lease, in one step.
+--
+-- KEYS  the queues' lists
+-- ARGV  seconds added to the lease; most messages; the names of held and leases; what the new tags
+--       begin with; their first number; the queue of each list; tags that are done (a fetch takes
+--       them along)
+-- Returns queue, tag, message, queue, tag, message, ...
+--
+-- Nothing is decoded: a message may be any bytes. So the tags are ours: what a message calls its
+-- own is its sender's choice, and two could share one. A long message is recorded as it is, with
+-- its queue in the tag: to join a record of it, Lua would hold it three times. After a mebibyte no
+-- further message is fetched, or a few long ones would take all the memory that Redis has.
+--
+-- An empty answer has read every list with EXISTS, so that a tracking client is told when one gets
+-- a message. The two names are no KEYS, because Redis 7.0 tracks all of these, read or not: any
+-- message of any queue would then wake every worker. A key that is no list is renamed to
+-- celray:aside: and its name, and expires after a week; in the answer its tag is empty, and its
+-- message is the new name.
+
 local now = redis.call('TIME')
 local score = tonumber(now[1]) + tonumber(now[2]) / 1e6 + tonumber(ARGV[1])
 score = string.format('%.6f', score)

@@ -1,3 +1,8 @@
+-- Make a held message that cannot be understood a dead letter; the oldest such letters make room.
+--
+-- KEYS  held, leases, dead, refused (the letters of refused messages, by time), counts
+-- ARGV  tag; the letter's id; the letter; most such letters; seconds that one is kept
+
 local now = tonumber(redis.call('TIME')[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[1], ARGV[1])

@@ -1,3 +1,11 @@
+-- Renew leases.
+--
+-- KEYS  leases
+-- ARGV  seconds added to the lease; tags
+-- Returns the tags that are no longer there.
+--
+-- A full Redis refuses a script's first write if it may need memory, and no later one: ZREM first.
+
 local now = redis.call('TIME')
 local score = string.format('%.6f', tonumber(now[1]) + tonumber(now[2]) / 1e6 + tonumber(ARGV[1]))
 local lost = {}

@@ -1,3 +1,15 @@
+-- Store a state, unless the task is cancelled, runs already as another copy, or has succeeded.
+--
+-- KEYS  the result's key, the set of cancelled ids
+-- ARGV  result; seconds to keep it (0: for ever); how a success begins;
+--       of a start that must not be a copy's (tasks.duplicates): the message's digest, the run, the
+--       oldest record that counts;
+--       of a start, which a cancelled task must not make: the task's id
+-- Returns 2 for a cancelled task and 1 for a copy, of which nothing is stored, and 0 otherwise.
+--
+-- A success is final: a task that ran twice must not take it back. The first copy to begin is the
+-- one that runs. Two copies never have one tag: each fetch makes its own.
+
 if ARGV[7] ~= '' and redis.call('ZSCORE', KEYS[2], ARGV[7]) then return 2 end
 local there = ARGV[4] ~= '' and redis.call('GET', KEYS[1])
 if there then

@@ -1,4 +1,10 @@
 #!lua flags=allow-oom
+-- How a script begins that a worker may run while Redis is full.
+--
+-- Redis refuses what may need memory once it is full. What a worker writes lets it finish what it
+-- has, which is what empties the queues; so that may take a tenth more than maxmemory. Only the
+-- service's own user may ask how much is used; a client's gets the refusal.
+
 local memory = redis.pcall('INFO', 'memory')
 if type(memory) == 'table' then
   return redis.error_reply('OOM Redis is full, and the reserve is for workers')
