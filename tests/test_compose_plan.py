@@ -17,8 +17,8 @@ def there(digest: str = "new", state: str = "running") -> dict[str, Any]:
     return {"id": "0", "digest": digest, "state": state}
 
 
-def plan(services: Any, present: Any, stored: Any = None, force: Any = ()) -> dict[str, Any]:
-    actions: dict[str, Any] = load(MODULE).plan(services, present, stored or {}, list(force))
+def plan(services: Any, present: Any, stored: Any = None) -> dict[str, Any]:
+    actions: dict[str, Any] = load(MODULE).plan(services, present, stored or {})
     return actions
 
 
@@ -46,10 +46,6 @@ def test_a_stopped_container_is_started_and_a_stopped_wrong_one_replaced() -> No
 def test_what_no_service_names_any_more_is_removed() -> None:
     actions = plan({"a": wanted()}, {"a": there(), "b": there()})
     assert actions == {"b": ("remove", "no longer defined")}
-
-
-def test_what_is_asked_for_is_recreated_although_nothing_differs() -> None:
-    assert plan({"a": wanted()}, {"a": there()}, force=["a"]) == {"a": ("recreate", "asked for")}
 
 
 def test_a_host_without_a_memory_of_parts_still_gets_a_reason() -> None:

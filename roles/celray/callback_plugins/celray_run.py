@@ -65,8 +65,7 @@ def changes_of(data: dict[str, Any], name: str) -> tuple[list[str], bool]:
     if isinstance(actions, dict) and actions:
         changes = [f"{verb} {service} ({why})" for service, (verb, why) in actions.items()]
         return changes, any(
-            verb in ("create", "remove") or (verb == "recreate" and why != "asked for")
-            for verb, why in actions.values()
+            verb in ("create", "recreate", "remove") for verb, _ in actions.values()
         )
     return [name], isinstance(actions, dict)
 

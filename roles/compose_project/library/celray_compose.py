@@ -28,11 +28,6 @@ options:
   folders: {description: Directories that are mounted, type: list, elements: str, default: []}
   uid: {description: Owner of files and directories, type: int, required: true}
   gid: {description: Group of files and directories, type: int, required: true}
-  force:
-    description: Services to replace although nothing differs.
-    type: list
-    elements: str
-    default: []
   wait_seconds:
     description: How long a changed service may take to become healthy.
     type: int
@@ -89,7 +84,6 @@ def plan(
     services: dict[str, dict[str, Any]],
     present: dict[str, dict[str, Any]],
     stored: dict[str, dict[str, str]],
-    force: list[str],
 ) -> dict[str, tuple[str, str]]:
     """Service -> (create | recreate | start | remove, reason); what needs nothing is not named."""
     actions: dict[str, tuple[str, str]] = {}
@@ -99,8 +93,6 @@ def plan(
             actions[name] = ("create", "not there")
         elif there["digest"] != wanted["digest"]:
             actions[name] = ("recreate", reason(stored.get(name), wanted["parts"]))
-        elif name in force:
-            actions[name] = ("recreate", "asked for")
         elif there["state"] != "running":
             actions[name] = ("start", there["state"])
     for name in present.keys() - services.keys():
@@ -431,7 +423,7 @@ class Project:
 
     def run(self) -> dict[str, Any]:
         present = self.present_before = self.present()
-        actions = plan(self.params["services"], present, self.stored_parts(), self.params["force"])
+        actions = plan(self.params["services"], present, self.stored_parts())
         differing, obsolete = self.differing_files(), self.obsolete_files()
         missing = [path for path in self.params["folders"] if not os.path.exists(path)]
         text_differs = read(self.compose_file) != self.params["text"]
@@ -492,7 +484,6 @@ def main() -> None:
             "folders": {"type": "list", "elements": "str", "default": []},
             "uid": {"type": "int", "required": True},
             "gid": {"type": "int", "required": True},
-            "force": {"type": "list", "elements": "str", "default": []},
             "wait_seconds": {"type": "int", "default": 180},
             "stand_in": {"type": "dict", "default": None},
             "deployed": {"type": "str", "default": ""},

@@ -16,9 +16,6 @@ from tasks.client.errors import AmbiguousNameError, UnknownTaskError
 from tasks.contracts import Contract, Untyped
 from tasks.routes import ROUTES
 
-#: A parameter that must be given.
-REQUIRED = object()
-
 
 @dataclass(frozen=True)
 class Parameter:
