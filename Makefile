@@ -69,7 +69,7 @@ destroy:     ## remove containers and images; data stays unless PURGE=yes; asks 
 
 ##@ Develop
 .PHONY: lint test test-fast test-long chaos bench
-lint: $(DEV)/stamp $(RAY)/stamp ## ansible-lint, yamllint, ruff, mypy, hadolint, shellcheck
+lint: $(DEV)/stamp $(RAY)/stamp ## ansible-lint, yamllint, ruff, mypy, typos, hadolint, shellcheck, luacheck
 	@.ci/lint
 test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(OLD:=/stamp) ## unit tests: templates, modules, tasks (real Redis, real Ray), no container
 	@.ci/test-fast
