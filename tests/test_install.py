@@ -125,6 +125,12 @@ def test_a_ping_is_sent_from_an_empty_environment(
     assert "WAITING" in shown.stdout
 
 
+def test_what_is_installed_has_the_version_that_the_package_says(installed: Installed) -> None:
+    said = "import importlib.metadata as m, tasks; print(m.version('tasks'), tasks.__version__)"
+    recorded, own = run(installed.python, "-c", said).stdout.split()
+    assert recorded == own
+
+
 def test_a_client_needs_no_extra() -> None:
     assert METADATA["optional-dependencies"]["client"] == []
 
