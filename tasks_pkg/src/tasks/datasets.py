@@ -36,9 +36,10 @@ def check(
     written = csv_written.of(said)
     with _told(settings):
         source = sources.resolve(dataset_path, [str(root) for root in roots])
-        if source.format == "csv":
-            for file in source.files:
-                header = source.columns(file, csv_files.columns_of(file, written))
+        for file in source.files if source.format == "csv" else ():
+            own = csv_files.columns_of(file, written, sound=said.get("bad_rows") != "reject")
+            if own is not None:
+                header = source.columns(file, own)
                 for column, origin in columns.items():
                     sources.require_column(column, header, origin, str(file))
 
@@ -99,7 +100,7 @@ def check_sources(parameters: dict[str, Any], settings: Settings) -> None:
         found: dict[str, None] = {}
         whole = True
         for name in parameters["data_sources"]:
-            source = sources.resolve(name, roots, "data_sources", csv_files.FORMATS)
+            source = sources.resolve(name, roots, "data_sources")
             for file in source.files:
                 csv_files.require_output_apart(file, target)
                 if source.format == "parquet":

@@ -37,9 +37,9 @@ def distributed_training(
     Args:
         self: the bound task.
         model_config: see :class:`tasks.schemas_ml.ModelConfig`.
-        dataset_path: a ``.csv`` or ``.parquet`` file, a folder of them, or the prefix of
-            ``<dataset_path>_part_<i>.csv``; under the datasets or the models folder, relative to
-            the former.
+        dataset_path: a ``.csv``, ``.tsv``, ``.txt`` (also with ``.gz`` or ``.zst`` behind it) or
+            ``.parquet`` file, a folder of them, or the prefix of ``<dataset_path>_part_<i>.csv``;
+            under the datasets or the models folder, relative to the former.
 
     Returns:
         See :class:`tasks.schemas_ml.TrainingResult`.

@@ -114,6 +114,8 @@ class CsvWritten(BaseModel):
     """What stands between groups of three digits in the CSV's numbers; by default nothing."""
     date_format: DateFormat | dict[Column, DateFormat] | None = None
     """Of the CSV's dates, such as '%d.%m.%Y', in all columns or by column; by default ISO 8601."""
+    bad_rows: Literal["fail", "reject"] | None = None
+    """Whether a bad row of CSV ends the task, as by default, or is put aside and counted."""
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
@@ -130,7 +132,11 @@ class CsvWritten(BaseModel):
 
     def written(self) -> dict[str, Any]:
         """Give those of a job's parameters that are not as everywhere."""
-        given = {"schema": dict(self.declared), "missing": self.missing}
+        given: dict[str, Any] = {
+            "schema": dict(self.declared),
+            "missing": self.missing,
+            "bad_rows": self.bad_rows,
+        }
         given = {name: value for name, value in given.items() if value not in ({}, None)}
         defaults = csv_written.DEFAULTS.items()
         return given | {
@@ -219,9 +225,11 @@ class AggregateResult(JobTimes):
     rows_used: int
     rows_filtered: int
     rows_rejected: int
-    """None: a bad row ends the task."""
+    """Bad rows; none where ``bad_rows`` is not 'reject'."""
     left_out: list[dict[str, Any]]
     """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
+    rejected: list[dict[str, Any]]
+    """The first bad rows: ``file``, ``row`` (from 1), ``column`` and ``reason``."""
     num_sources: int
     summaries: list[dict[str, Any]]
     """By source: ``source``, ``files``, ``rows``, ``columns`` (type, missing, count, min, max)."""
@@ -243,6 +251,10 @@ class NewFile(TypedDict, total=False):
     output: str | None
     """Its Parquet file."""
     rows: int | None
+    rows_rejected: int
+    """Bad rows that were put aside."""
+    rejects_file: str | None
+    """Where they are, with their reasons; None where there are none."""
     columns: int
     of: str
     """Of a duplicate: the file of the same content that was processed."""

@@ -96,9 +96,11 @@ class TrainingResult(TypedDict):
     rows_used: int
     rows_filtered: int
     rows_rejected: int
-    """None: a bad row ends the task."""
+    """Bad rows; none where ``bad_rows`` is not 'reject'."""
     left_out: list[dict[str, Any]]
     """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
+    rejected: list[dict[str, Any]]
+    """The first bad rows: ``file``, ``row`` (from 1), ``column`` and ``reason``."""
     train_samples: int
     test_samples: int
     num_features: int
@@ -128,9 +130,11 @@ class PredictionResult(TypedDict):
     rows_used: int
     rows_filtered: int
     rows_rejected: int
-    """None: a bad row ends the task."""
+    """Bad rows; none where ``bad_rows`` is not 'reject'."""
     left_out: list[dict[str, Any]]
     """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
+    rejected: list[dict[str, Any]]
+    """The first bad rows: ``file``, ``row`` (from 1), ``column`` and ``reason``."""
     predictions: list[Any]
     """The first 100, in the order of the rows: labels, or numbers for regression."""
     ids: list[Any]
@@ -226,9 +230,11 @@ class SearchResult(TypedDict):
     rows_used: int
     rows_filtered: int
     rows_rejected: int
-    """None: a bad row ends the task."""
+    """Bad rows; none where ``bad_rows`` is not 'reject'."""
     left_out: list[dict[str, Any]]
     """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
+    rejected: list[dict[str, Any]]
+    """The first bad rows: ``file``, ``row`` (from 1), ``column`` and ``reason``."""
     best_params: dict[str, Any]
     best_score: float
     """The metric on the validation rows: the mean over the folds."""

@@ -319,10 +319,10 @@ FAULTS = [
     Fault(
         "cut.csv.gz",
         gzip.compress((GOOD + "\n".join(ROWS * 300)).encode())[:-99],
-        {"ranges": "cannot be decompressed"},
+        both("cannot be decompressed"),
     ),
-    Fault("junk.csv.gz", b"no archive", {"ranges": "cannot be decompressed"}),
-    Fault("junk.csv.zst", b"no archive", {"ranges": "cannot be decompressed"}, LATE),
+    Fault("junk.csv.gz", b"no archive", both("cannot be decompressed")),
+    Fault("junk.csv.zst", b"no archive", both("cannot be decompressed"), LATE),
     Fault(
         "junk.parquet",
         b"no Parquet file",

@@ -126,8 +126,8 @@ def test_a_worker_knows_the_keys(root: Path) -> None:
         (["year=1/a.csv", "month=1/a.csv"], "lies in folders that name"),
         (["year=1/year=2/a.csv"], "which a folder above it names too"),
         (["x=1/a.csv"], "column 'x' is in the file and in the name of its folder"),
-        (["plain/a.csv"], "a folder with no .csv or .parquet file"),
-        (["=1/a.csv"], "a folder with no .csv or .parquet file"),
+        (["plain/a.csv"], "a folder with no .csv, .tsv or .parquet file"),
+        (["=1/a.csv"], "a folder with no .csv, .tsv or .parquet file"),
     ],
 )
 def test_what_is_no_partitioning_is_refused(root: Path, files: list[str], words: str) -> None:

@@ -1,11 +1,15 @@
-"""A table that has no room in memory is refused by name, before it is read."""
+"""A table that has no room in memory is refused by name, before it is read or while it is."""
 
-from collections.abc import Callable
+import gzip
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
+from celray_jobs import AGGREGATE, CSV, INBOX, PREDICT, TABLES, Place, place_in
 
+from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs import reading, room, search, train
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import InputProblemError, JobRequest
@@ -92,3 +96,95 @@ def test_without_a_limit_it_is_what_the_host_has(
     free = room.available()
     assert free is not None
     assert 1e6 < free < 1e15
+
+
+# -- compressed files, whose size on disk says little ----------------------------------------------
+
+
+def cut(suffix: str, content: bytes) -> bytes:
+    """Give a compressed file whose end lacks, so that an error tells who has read so far."""
+    if suffix.endswith(".gz"):
+        return gzip.compress(content)[:-9]
+    return bytes(pa.compress(content, codec="zstd", asbytes=True))[:-9]
+
+
+@pytest.mark.parametrize("suffix", [".csv.gz", ".csv.zst"])
+@pytest.mark.parametrize("kind", ["numbers", "text"])
+def test_what_unpacks_to_more_than_memory_is_refused_as_soon_as_it_shows(
+    limit: Limit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, kind: str
+) -> None:
+    """Where all of it was read, the error would be that it is cut off."""
+    row = b"1.5,2.5,3.5,4.5,5\n" if kind == "numbers" else b"a text that fits no word,,,,x\n"
+    path = tmp_path / f"small{suffix}"
+    path.write_bytes(cut(suffix, b"a,b,c,d,target\n" + row * 400_000))
+    source = Source((path,), "csv")
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 18)
+    limit(5_000_000)
+    room.require(source)  # it takes 50 KB on disk
+    with pytest.raises(InputProblemError, match="is larger than memory: what was read") as caught:
+        reading.read(source)
+    assert caught.value.kind == "dataset_too_large"
+    assert str(path) in str(caught.value)
+    limit(1_000_000_000)
+    with pytest.raises(InputProblemError, match="cannot be decompressed"):
+        reading.read(source)
+
+
+def test_a_compressed_file_counts_at_least_as_if_it_were_not(limit: Limit, tmp_path: Path) -> None:
+    numbers = pl.DataFrame({n: pl.Series(range(50_000)).shuffle(ord(n)) for n in "abcd"})
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(numbers.write_csv().encode()))
+    limit(1_200_000)
+    with pytest.raises(InputProblemError, match=r"a\.csv\.gz take about"):
+        room.require(Source((tmp_path / "a.csv.gz",), "csv"))
+
+
+def test_memory_that_others_take_meanwhile_counts(limit: Limit, tmp_path: Path) -> None:
+    limit(101_000_000)
+    growth = room.Growth()
+    piece = pl.DataFrame({"a": pl.int_range(1_000_000, eager=True)})
+    growth.take(tmp_path / "a.csv", piece)
+    limit(1_050_000)
+    with pytest.raises(InputProblemError, match="is larger than memory"):
+        growth.take(tmp_path / "a.csv", piece)
+
+
+def test_a_pass_that_shows_types_alone_takes_no_memory(
+    limit: Limit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had to be read again does not count twice."""
+    rows = "".join(f"{i},{i / 2}\n" for i in range(50_000)) + "x,1\n"
+    (tmp_path / "a.csv").write_text("a,b\n" + rows)
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 16)
+    source = Source((tmp_path / "a.csv",), "csv")
+    size = reading.read(source).estimated_size()
+    assert reading.read(source)["a"].dtype == pl.String
+    limit(int(1_000_000 + 2.2 * size))
+    assert reading.read(source).height == 50_001
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with place_in(tmp_path_factory.mktemp("room") / "place") as made:
+        yield made
+
+
+@pytest.mark.parametrize("task", [*TABLES, CSV, AGGREGATE, INBOX])
+def test_a_small_file_that_unpacks_to_much_ends_no_task_without_a_word(
+    place: Place, limit: Limit, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    """Those that hold a table refuse it; the others have a piece of it in memory at a time."""
+    rows = b"1,2,2024-01-01,x\n2,3,2024-01-02,y\n" * 100_000
+    (place.datasets / "bomb.csv.gz").write_bytes(gzip.compress(b"a,b,day,target\n" + rows))
+    monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 18)
+    limit(5_000_000)
+    if task in TABLES:
+        try:
+            result = place.call(task, "bomb.csv.gz")
+        except InvalidArgumentsError as error:
+            said = str(error)
+        else:
+            said = result["models"][0]["reason"]
+        assert "bomb.csv.gz is larger than memory" in said
+        assert ("as the model's numbers" in said) == (task != PREDICT)
+    else:
+        assert place.call(task, "bomb.csv.gz")["status"] == "success"

@@ -24,17 +24,16 @@ from . import (
     parquet_tables,
     partials,
 )
-from .accounting import account
+from .accounting import Rejected, Rejects, account
 from .byte_ranges import Chain, Piece
 from .csv_blocks import Form
-from .csv_files import FORMATS
 from .csv_notes import Note, Notes
 from .csv_output import Output
 from .expressions import NUMERIC, Kind
 from .job import Reporter
 from .process_csv import RANGE_BYTES, range_count
 from .protocol import InputProblemError, JobRequest
-from .sources import Source, require_column, resolve
+from .sources import Source, format_of, passed_over, require_column, resolve, uncompressed
 
 TASK = "tasks.data_tasks.aggregate_data"
 
@@ -52,6 +51,8 @@ SHARES = 8
 NARROW = 2
 
 
+#: What releases before this one read of a folder.
+BEFORE = (".csv", ".csv.gz", ".csv.zst", ".csv.zstd", ".parquet")
 #: Names of columns in a warning.
 SHOWN_NAMES = 10
 #: What is aggregated of a column of numbers where nothing is asked.
@@ -99,6 +100,7 @@ class Summary:
         groups: those by group.
         notes: see :class:`csv_blocks.Block`.
         odd: by column of the type ``other`` what it really is.
+        rejects: of a file: its bad rows, which are not among the others.
     """
 
     rows: int
@@ -108,6 +110,7 @@ class Summary:
     groups: pl.DataFrame | None
     notes: tuple[Note, ...] = ()
     odd: Mapping[str, str] = field(default_factory=dict)
+    rejects: Rejects = field(default_factory=Rejects)
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ class Made:
         needed: see :class:`csv_blocks.Block`.
         problem: why it cannot be done; ``problem_row`` is the row in this range that is at fault.
         notes: see :class:`csv_blocks.Block`.
+        rejects: of its records those that are put aside.
     """
 
     start: int
@@ -152,6 +156,7 @@ class Made:
     problem: tuple[str, str] | None = None
     problem_row: int | None = None
     notes: tuple[Note, ...] = ()
+    rejects: Rejects = field(default_factory=Rejects)
 
 
 # -- on every CPU ----------------------------------------------------------------------------------
@@ -225,7 +230,7 @@ def _made(wanted: Wanted, item: Item, form: Form, piece: Piece) -> Made:
     if not piece.closed:
         told = byte_ranges.quote_open(item.path, piece.start + int(piece.toggles[-1]))
         return replace(here, problem=(told.kind, str(told)))
-    block = csv_blocks.parse(piece, form, strict=True)
+    block = csv_blocks.parse(piece, form, strict=not form.reject)
     # What had no value so far has one here: whole numbers, which empty columns are parsed as.
     filled = {
         name: block.frame[name].dtype
@@ -234,12 +239,17 @@ def _made(wanted: Wanted, item: Item, form: Form, piece: Piece) -> Made:
     }
     needed = {**filled, **block.needed}
     here = replace(here, rows=block.rows, needed=needed, notes=tuple(block.notes))
-    if block.rejects:
+    if block.rejects and form.reject:
+        rejects = Rejects()
+        rejects.add(block.rejects, 0)
+        here = replace(here, rejects=rejects)
+    elif block.rejects:
         reject = block.rejects[0]
         where = f"column {reject.column!r}: " if reject.column else ""
-        problem = ("row_invalid", f"{where}{reject.reason}")
+        hint = "Correct the file, or have such rows put aside: bad_rows 'reject'"
+        problem = ("row_invalid", f"{where}{reject.reason}. {hint}")
         return replace(here, problem=problem, problem_row=reject.row)
-    if needed or not block.rows:
+    if needed or not block.frame.height:
         return here
     columns = (*form.schema, *item.known.columns)
     return replace(here, summary=_summary(wanted, item, block.frame, form.schema, columns))
@@ -410,6 +420,7 @@ class FileRun:
     def _begin(self) -> None:
         self.parts = Parts(self.wanted, self.path)
         self.rows = 0
+        self.rejects = Rejects()
         self.notes = Notes(self.path.name)
         self.needed: dict[str, list[pl.DataType]] = {}
 
@@ -425,6 +436,7 @@ class FileRun:
                 text = f"{self.path}, row {self.rows + made.problem_row + 1}: {text}."
             raise InputProblemError(kind, text)
         self.notes.add(made.notes, self.rows)
+        self.rejects.join(made.rejects, self.rows)
         self.rows += made.rows
         for name, dtype in made.needed.items():
             self.needed.setdefault(name, []).append(dtype)
@@ -444,8 +456,14 @@ class FileRun:
         return False
 
     def summary(self) -> Summary:
-        """Give the file's summary."""
-        return replace(self.parts.summary(), notes=(*self.told, *self.notes.all()))
+        """Give the file's summary.
+
+        Raises:
+            InputProblemError: it has no row, or too many bad ones.
+        """
+        self.rejects.require_few(self.path, self.rows)
+        notes = (*self.told, *self.notes.all())
+        return replace(self.parts.summary(), notes=notes, rejects=self.rejects)
 
 
 class Ranges(FileRun):
@@ -495,9 +513,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     reporter.progress("reading", 0, 1, "looking at the sources")
     roots = (request.datasets_dir, request.models_dir)
     target = csv_files.output_file(parameters["output_path"], "output_path", *roots)
-    found = {
-        name: resolve(name, roots, "data_sources", FORMATS) for name in parameters["data_sources"]
-    }
+    found = {name: resolve(name, roots, "data_sources") for name in parameters["data_sources"]}
     files = [(name, file) for name, source in found.items() for file in source.files]
     _require_once(files)
     taken = [csv_plan.fingerprint(file) for _, file in files]
@@ -523,6 +539,12 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         csv_plan.require_unchanged(file, known_file)
     table, mismatches, left = _tables(sources, wanted, aggregations)
     warnings += left + _unread(columns, wanted)
+    rejected = Rejected()
+    for at, (_, file) in enumerate(files):
+        rejected.add(file, made[at].rows, made[at].rejects)
+    warnings += rejected.said()
+    for source in found.values():
+        warnings += passed_over(source.files, BEFORE)
     warnings += csv_notes.said(note for at in sorted(made) for note in made[at].notes)
     with output.folder():
         output.write(table)
@@ -530,9 +552,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
             "status": "success",
             "total_rows": sum(summary.rows for summary in sources.values()),
             **account(
-                sum(made[at].rows for at in range(len(files))),
-                sum(summary.rows for summary in sources.values()),
-                {},
+                rejected.read, sum(summary.rows for summary in sources.values()), {}, rejected
             ),
             "num_sources": len(sources),
             "summaries": [
@@ -604,7 +624,7 @@ def _all(wanted: Wanted, files: Sequence[Item], reporter: Reporter) -> dict[int,
     longest = max(RANGE_BYTES, sum(sizes) // (SHARES * cluster.cpus()))
     large = {}
     for index, item in enumerate(files):
-        if item.path.suffix.lower() == ".csv" and sizes[index] > longest:
+        if sizes[index] > longest and _is_plain(item.path):
             file, form = form_of(item, wanted)
             if not file.is_stream:
                 large[index] = Ranges(wanted, item, file, form)
@@ -631,6 +651,10 @@ def _all(wanted: Wanted, files: Sequence[Item], reporter: Reporter) -> dict[int,
             return made
     message = f"the types of the columns of {[str(r.path) for r in waiting.values()]} changed"
     raise RuntimeError(message)
+
+
+def _is_plain(path: Path) -> bool:
+    return format_of(path) == "csv" and uncompressed(path) == path
 
 
 def _with_text_as_written(

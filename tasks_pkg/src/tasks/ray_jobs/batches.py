@@ -38,7 +38,7 @@ def divided(data_batches: str | Sequence[Any]) -> tuple[list[str], list[list[Any
             raise InputProblemError(
                 "batch_unfit",
                 f"data_batches[{number}]: {repr(batch)[:80]} is no batch.",
-                "A batch is a list of rows, or the path of a .csv or .parquet file.",
+                "A batch is a list of rows, or the path of a file, such as a .csv.",
             )
     files = [batch for batch in batches if isinstance(batch, str)]
     rows = [batch for batch in batches if not isinstance(batch, str)]

@@ -93,6 +93,7 @@ class Form:
         only: the columns to parse, None for all; the others are declared text. See
             :meth:`narrowed`.
         asked: of these, what the caller asked for: all but perhaps the last.
+        reject: whether a bad record is put aside, rather than end the job.
     """
 
     schema: Mapping[str, pl.DataType]
@@ -103,6 +104,7 @@ class Form:
     written: Written = PLAIN
     only: frozenset[str] | None = None
     asked: frozenset[str] = frozenset()
+    reject: bool = False
 
     def of(self, written: Written) -> "Form":
         """Give the form of files that are written so."""

@@ -15,22 +15,13 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from . import csv_nature, csv_recoding, csv_written, sources
 from .csv_written import PLAIN, Written
 from .expressions import Formula, parse
 from .paths import inside, require_apart
 from .protocol import InputProblemError
-from .sources import require_distinct
-
-Compression = Literal["none", "gzip", "zstd"]
-
-COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
-CSV_SUFFIXES = (".csv", ".tsv", ".txt")
-
-#: What ``aggregate_data`` reads: what every task does, and compressed CSV.
-FORMATS = sources.FORMATS | {f".csv{suffix}": "csv" for suffix in COMPRESSIONS}
+from .sources import Compression, require_distinct
 
 #: What is left of 255 beside the longest name that a run gives something next to its output.
 OUTPUT_NAME_LIMIT_BYTES = 180
@@ -193,19 +184,13 @@ def compression_of(path: Path, parameter: str) -> Compression:
     Raises:
         InputProblemError: the name is not that of a CSV file.
     """
-    compression = COMPRESSIONS.get(path.suffix.lower(), "none")
-    if uncompressed(path).suffix.lower() not in CSV_SUFFIXES:
+    if sources.format_of(path) != "csv":
         raise InputProblemError(
             "file_format",
             f"{parameter}: {path.name!r} is no CSV file by its name.",
-            f"It must end in {', '.join(CSV_SUFFIXES)}, or one of these and .gz or .zst.",
+            f"It must end in {sources.CSV_NAMES}.",
         )
-    return compression
-
-
-def uncompressed(path: Path) -> Path:
-    """Give a file's path without the suffix that says how it is compressed."""
-    return path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
+    return sources.COMPRESSIONS.get(path.suffix.lower(), "none")
 
 
 def beginning(path: Path, written: Written, raw: bytes) -> Beginning:
@@ -305,16 +290,25 @@ def look(path: Path, compression: Compression, begin: Beginning) -> CsvFile:
     return CsvFile(path, compression, tuple(names), end, written, begin.told, like_a_row)
 
 
-def columns_of(path: Path, written: Written = PLAIN) -> list[str]:
-    """Give the columns of a CSV file that must be sound, as far as its beginning shows it.
+def columns_of(path: Path, written: Written = PLAIN, *, sound: bool = True) -> list[str] | None:
+    """Return the columns of a CSV file; None where a library is needed to unpack it.
+
+    Args:
+        path: the file.
+        written: what the caller said.
+        sound: whether all of its beginning must be text: no row of it may be put aside.
 
     Raises:
         InputProblemError: see :func:`beginning`, :func:`look` and :func:`require_text`.
     """
-    raw = read_head(path, "none") or b""
+    compression = compression_of(path, "dataset_path")
+    raw = read_head(path, compression)
+    if raw is None:
+        return None
     begin = beginning(path, written, raw)
-    file = look(path, "none", begin)
-    require_text(path, [begin.head], whole=begin.whole)
+    file = look(path, compression, begin)
+    if sound:
+        require_text(path, [begin.head], whole=begin.whole)
     return list(file.columns)
 
 

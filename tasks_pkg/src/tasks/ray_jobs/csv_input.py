@@ -13,6 +13,7 @@ from .byte_ranges import Piece
 from .csv_files import CsvFile
 from .csv_written import Written
 from .protocol import InputProblemError
+from .sources import Compression
 
 #: Bytes of a file, uncompressed, that decide the types of its columns.
 SAMPLE_BYTES = 256 << 10
@@ -21,7 +22,7 @@ SAMPLE_POINTS, POINT_BYTES = 16, 32 << 10
 
 
 @contextmanager
-def unpacked(path: Path, compression: csv_files.Compression) -> Iterator[BinaryIO]:
+def unpacked(path: Path, compression: Compression) -> Iterator[BinaryIO]:
     """Open a file's uncompressed text.
 
     Raises:

@@ -33,8 +33,8 @@ _ZIP = b"PK\x03\x04"
 #: Suffixes that celray itself would have read.
 _SUFFIXES = {
     "a Parquet file": "Give it the suffix .parquet.",
-    "a gzip archive": "Give it the suffix .csv.gz where the task takes that, or unpack it.",
-    "a zstd archive": "Give it the suffix .csv.zst where the task takes that, or unpack it.",
+    "a gzip archive": "Give it the suffix .csv.gz, or unpack it.",
+    "a zstd archive": "Give it the suffix .csv.zst, or unpack it.",
 }
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _MARKUP = re.compile(rb"\s*<(?:!doctype\b|html\b|head\b|body\b|\?xml\b|!--)", re.IGNORECASE)
@@ -284,7 +284,7 @@ def _require_one_column(path: Path, text: str, separator: str) -> None:
                 "separator_other",
                 f"{path}: its lines hold {shown}, and its header no"
                 f" {SEPARATORS.get(separator, repr(separator))}: all of it would be one column.",
-                f"Say so: separator {sign!r} (delivered files with tabs are named .tsv). Or write"
+                f"Say so: separator {sign!r} (files with tabs are named .tsv). Or write"
                 f" it with {SEPARATORS.get(separator, repr(separator))}.",
             )
     if len(lines) > 2 and _agree(lines, r"\S {2,}\S"):  # noqa: PLR2004

@@ -129,13 +129,16 @@ def said(parameters: Mapping[str, Any]) -> Form:
     """Give what a caller said of how CSV is written; what he did not say is as everywhere.
 
     Args:
-        parameters: of which ``schema``, ``missing`` and those of :class:`Written` count.
+        parameters: of which ``schema``, ``missing``, ``bad_rows`` and those of :class:`Written`
+            count.
     """
     schema = parameters.get("schema") or {}
     declared = {name: formula_engine.DTYPES[kind] for name, kind in schema.items()}
     missing = parameters.get("missing")
     words = csv_files.MISSING if missing is None else tuple(missing)
-    return Form(declared, frozenset(declared), words).of(csv_written.of(parameters))
+    reject = parameters.get("bad_rows") == "reject"
+    form = Form(declared, frozenset(declared), words, reject=reject)
+    return form.of(csv_written.of(parameters))
 
 
 # -- the input -------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from .protocol import InputProblemError
 BLOCK_BYTES = 1 << 20
 #: No field is longer: what is has an open quote in it.
 FIELD_LIMIT = 32 << 20
+_SHOWN = 60
 #: No line of a file has it in front, and nothing that was read before may hold it.
 _LAST = "\udfff\udfffcelray"
 
@@ -75,7 +76,7 @@ def recoded(
     requoted = requoted and (written.quote != '"' or written.escape is not None)
     if not written.comment and not requoted:
         return blocks
-    lines = _lines(blocks, whole=whole)
+    lines = _lines(path, blocks, whole=whole)
     if written.comment:
         lines = _without_comments(lines, written)
     if requoted:
@@ -101,12 +102,24 @@ def _decoded(path: Path, blocks: Iterable[bytes], encoding: str, *, whole: bool)
         ) from None
 
 
-def _lines(blocks: Iterable[bytes], *, whole: bool) -> Iterator[bytes]:
+def _lines(path: Path, blocks: Iterable[bytes], *, whole: bool) -> Iterator[bytes]:
+    """Cut blocks into lines.
+
+    Raises:
+        InputProblemError: a line is longer than any field: it would fill the memory.
+    """
     rest = b""
     for block in blocks:
         first, *others = block.split(b"\n")
         if not others:
             rest += first  # a line as long as several blocks is rare
+            if len(rest) > FIELD_LIMIT:
+                raise InputProblemError(
+                    "record_too_long",
+                    f"{path}: a line that begins {rest[:_SHOWN]!r} is longer than"
+                    f" {FIELD_LIMIT >> 20} MiB.",
+                    "Is it no CSV file?",
+                )
             continue
         yield rest + first + b"\n"
         *full, rest = others

@@ -14,7 +14,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import aggregate, artefacts, claims, csv_files, csv_input, csv_written, paths, process_csv
+from . import one_thread  # noqa: F401 - before polars
+
+import polars as pl  # isort: skip
+
+from . import aggregate, artefacts, claims, csv_input, csv_written, paths, process_csv, sources
+from .accounting import First, require_few
 from .claims import Inbox
 from .files import sha256, write_json
 from .job import Reporter
@@ -133,7 +138,7 @@ def _key(digest: str, path: Path, request: JobRequest) -> str:
 
     What was read wrongly can be delivered again with the arguments that read it.
     """
-    names = ("schema", "missing", *csv_written.DEFAULTS)
+    names = ("schema", "missing", "bad_rows", *csv_written.DEFAULTS)
     said = {name: request.parameters[name] for name in names if name in request.parameters}
     if not said or path.suffix.lower() == ".parquet":
         return digest
@@ -171,7 +176,8 @@ def _process(
     if path.stat().st_size == 0:
         raise InputProblemError("file_empty", f"{path.name} is empty (0 bytes).")
     warnings: list[str] = []
-    if path.suffix.lower() == ".parquet":
+    rejected, rejects = 0, None
+    if sources.require_format(path, "/datasets/new") == "parquet":
         summary = aggregate.summarise(aggregate.Wanted((), None), aggregate.Item(path.name, path))
         temporary = output.with_name(f".{output.name}.{request.submission_id}.tmp")
         shutil.copyfile(path, temporary)
@@ -182,17 +188,22 @@ def _process(
             for name, what in summary.odd.items()
         ]
     else:
-        csv_files.compression_of(path, "/datasets/new")
         converted = _converted(path, output, request, reporter)
-        rows, warnings = converted["rows_written"], converted["warnings"]
+        rows, rejected = converted["rows_written"], converted["rows_rejected"]
+        rejects = converted["rejects_file"]
+        warnings = [*_put_aside(path, output, converted), *converted["warnings"]]
         summary = aggregate.summarise(aggregate.Wanted((), None), aggregate.Item(path.name, output))
     manifest = {
         **artefacts.identity(request, TASK),
         "digest": digest,
         "inputs": [{"name": path.name, "sha256": digest, "bytes": path.stat().st_size}],
-        "files": {output.name: {"sha256": sha256(output), "bytes": output.stat().st_size}},
+        "files": {
+            file.name: {"sha256": sha256(file), "bytes": file.stat().st_size}
+            for file in (output, *([Path(rejects)] if rejects else []))
+        },
         "result": {
             "rows": rows,
+            "rows_rejected": rejected,
             "columns": aggregate.describe(summary),
             "warnings": warnings,
         },
@@ -200,7 +211,36 @@ def _process(
     manifest_path = output.with_name(f"{output.name}.manifest.json")
     write_json(manifest_path, manifest)
     columns = len(summary.kinds)
-    return {"output": str(output), "rows": rows, "columns": columns, "warnings": warnings}
+    return {
+        "output": str(output),
+        "rows": rows,
+        "rows_rejected": rejected,
+        "rejects_file": rejects,
+        "columns": columns,
+        "warnings": warnings,
+    }
+
+
+def _put_aside(path: Path, output: Path, converted: dict[str, Any]) -> list[str]:
+    """Say how many of a file's rows were rejected.
+
+    Raises:
+        InputProblemError: they are too many; what was written is removed.
+    """
+    if converted["rejects_file"] is None:
+        return []
+    rejects = Path(converted["rejects_file"])
+    one = pl.read_csv(rejects, n_rows=1, infer_schema=False).row(0, named=True)
+    rejected, read = converted["rows_rejected"], converted["rows_read"]
+    first = First(int(one["row"]) - 1, one["column"] or "", one["reason"])
+    try:
+        require_few(path, rejected, read, first)
+    except InputProblemError:
+        for file in (Path(converted["manifest_path"]), output, rejects):
+            file.unlink(missing_ok=True)
+        raise
+    reasons = f"with their reasons they are in {rejects}"
+    return [f"{rejected} of {read} rows were rejected (bad_rows); {reasons}"]
 
 
 def _converted(path: Path, output: Path, request: JobRequest, reporter: Reporter) -> dict[str, Any]:
@@ -218,7 +258,7 @@ def _converted(path: Path, output: Path, request: JobRequest, reporter: Reporter
         "columns": None,
         # A delivery has files of many kinds.
         "schema": {name: kind for name, kind in schema.items() if name in file.columns},
-        "bad_rows": "fail",
+        "bad_rows": request.parameters.get("bad_rows", "fail"),
         "missing": list(MISSING) if missing is None else missing,
         "overwrite": True,
         **given.given(),

@@ -9,6 +9,7 @@ import polars as pl
 from . import artefacts
 from .files import write_bytes, write_json
 from .protocol import JobRequest
+from .sources import name_of
 
 FOLDER = "distributed_training"
 TASK = "tasks.ml_tasks.distributed_training"
@@ -25,7 +26,7 @@ def folder(request: JobRequest, digests: Sequence[str]) -> Path:
         digests: of the input files' contents, in order.
     """
     number = artefacts.digest(request, digests, ignoring={"dataset_path"})
-    stem = request.parameters["name"] or Path(request.parameters["dataset_path"]).stem
+    stem = request.parameters["name"] or name_of(request.parameters["dataset_path"])
     return Path(request.models_dir) / FOLDER / artefacts.folder_name(stem or "model", number)
 
 

@@ -5,9 +5,11 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from . import (
@@ -21,10 +23,11 @@ from . import (
     csv_plan,
     features,
     reading,
+    room,
     signature,
     sources,
 )
-from .accounting import account
+from .accounting import Rejected, account
 from .job import Reporter
 from .models import MODEL, PREPROCESSING
 from .predictor import Predictor
@@ -86,9 +89,11 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     wanted = parameters["id_column"]
     said = csv_plan.said(form)
     told: list[str] = []
-    tables = [_from_files(model, source, words, wanted, said, told) for source in found]
+    read = Read(told, Rejected(), room.Growth(model=False))
+    tables = [_from_files(model, source, words, wanted, said, read) for source in found]
     tables += [_from_rows(model, rows, words, wanted)] if rows else []
-    ids = _ids([part for part, _ in tables], wanted)
+    number_of_rows = sum(len(part) for part, _ in tables) + len(read.rejected.rows)
+    ids = _ids([part for part, _ in tables], wanted, number_of_rows, read.rejected)
     table = pl.concat([part for _, part in tables], how="vertical_relaxed")
     reading.require_unchanged(taken)
     reporter.progress("predicting", 0, table.height, "rows")
@@ -98,7 +103,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     result = {
         "status": "success",
         "total_predictions": predictions.height,
-        **account(sum(len(part) for part, _ in tables), predictions.height, {}),
+        **account(number_of_rows, predictions.height, {}, read.rejected),
         "predictions": first["prediction"].to_list(),
         "ids": [_plain(value) for value in first["id"].to_list()],
         "task": model.manifest["signature"]["output"]["task"],
@@ -142,19 +147,30 @@ def _warnings(plan: features.Plan, table: pl.DataFrame) -> list[str]:
     return found
 
 
+@dataclass(frozen=True)
+class Read:
+    """What there is to say of the files that were read, and the memory that they take."""
+
+    told: list[str]
+    rejected: Rejected
+    growth: room.Growth
+
+
 def _from_files(  # noqa: PLR0913, PLR0917 - what main has found out
     model: signature.Model,
     source: sources.Source,
     words: Words,
     wanted: str | None,
     said: csv_blocks.Form,
-    told: list[str],
+    read: Read,
 ) -> tuple[pl.Series, pl.DataFrame]:
     text = list(words)
     if wanted is not None and model.types.get(wanted) not in _PARSED:
         text.append(wanted)
     heard: list[str] = []
-    frame = reading.read(source, text, heard, said)
+    told = read.told
+    room.require(source, model=False)
+    frame = reading.read(source, text, heard, said, rejected=read.rejected, growth=read.growth)
     # Not what the reader says of a column's type: that is the model's here.
     told += [
         each
@@ -323,14 +339,21 @@ def _require_all(given: pl.Series, read: pl.Series, kind: str, where: str) -> pl
     )
 
 
-def _ids(parts: list[pl.Series], wanted: str | None) -> pl.Series:
+def _ids(parts: list[pl.Series], wanted: str | None, rows: int, rejected: Rejected) -> pl.Series:
     """Give one id per row: the caller's own, or the row's number from 0 over all inputs.
+
+    Args:
+        parts: what each input says.
+        wanted: the column of the caller's own.
+        rows: their number, with those that were rejected: these have numbers, too.
+        rejected: of the files, which come first.
 
     Raises:
         InputProblemError: an id is missing or occurs twice.
     """
     if wanted is None:
-        return pl.int_range(sum(map(len, parts)), eager=True).alias("id")
+        numbers = np.delete(np.arange(rows), np.array(rejected.rows))
+        return pl.Series("id", numbers, dtype=pl.Int64)
     if len({part.dtype for part in parts}) > 1:
         parts = [reading.written(part) for part in parts]
     ids = pl.concat(parts).alias("id")

@@ -112,7 +112,7 @@ def _block(plan: Plan, number: int, piece: Piece) -> Done:
     if block.rejects and not plan.reject:
         first = block.rejects[0]
         where = f"column {first.column!r}: " if first.column else ""
-        hint = "Correct the file, or have process_large_csv put aside such rows: bad_rows 'reject'."
+        hint = "Correct the file, or have such rows put aside: bad_rows 'reject'."
         problem = ("row_invalid", f"{where}{first.reason}. {hint}")
         return replace(here, problem=problem, problem_row=first.row)
     try:

@@ -20,11 +20,13 @@ from . import (
     hive,
     parquet_tables,
 )
-from .csv_blocks import Form
+from .accounting import Rejected, Rejects
+from .csv_blocks import Form, Reject
 from .csv_notes import Note, Notes
 from .files import sha256
 from .protocol import InputProblemError
-from .sources import Source, require_column
+from .room import Growth
+from .sources import Source, passed_over, require_column
 
 #: What a CSV file looks like of which nobody has said anything.
 PLAIN = csv_plan.said({})
@@ -86,11 +88,14 @@ def require_unchanged(taken: list[Fingerprint]) -> None:
             )
 
 
-def read(
+def read(  # noqa: PLR0913 - what to read, how, and what to tell of it
     source: Source,
     text: Collection[str] = (),
     warnings: list[str] | None = None,
     said: Form = PLAIN,
+    *,
+    rejected: Rejected | None = None,
+    growth: Growth | None = None,
 ) -> pl.DataFrame:
     """Read all files of ``source``, in their order, into one table.
 
@@ -101,18 +106,29 @@ def read(
         text: columns of a CSV file that are text even where they look like numbers.
         warnings: where to put what the caller should know of how values were read.
         said: what the caller said of how CSV is written (:func:`csv_plan.said`).
+        rejected: takes the bad rows, where these are to be put aside.
+        growth: of the memory that this job needs; by default that of this table.
 
     Raises:
-        InputProblemError: a file that is damaged, or whose columns are not those of the first.
+        InputProblemError: a file that is damaged or larger than memory, or whose columns are not
+            those of the first.
     """
     noted: list[Note] = []
+    rejected = Rejected() if rejected is None else rejected
+    growth = Growth() if growth is None else growth
     unread: dict[str, str] = {}
     keys = hive.keys(source, said, text)
     own = hive.without(said, keys.columns)
-    frames = [
-        _read_csv(file, text, own, noted) if source.format == "csv" else _read_parquet(file, unread)
-        for file in source.files
-    ]
+    frames = []
+    for file in source.files:
+        if source.format == "csv":
+            one = _read_csv(file, text, own, growth)
+            noted += one.notes
+            rejected.add(file, one.frame.height, one.rejects)
+            frames.append(one.frame)
+        else:
+            frames.append(_read_parquet(file, unread))
+            rejected.add(file, frames[-1].height)
     for file, frame in zip(source.files, frames, strict=True):
         source.columns(file, frame.columns)
     # What polars cannot read in one file is left out of all.
@@ -129,9 +145,9 @@ def read(
                 "Give every part the same header.",
             )
     if source.format == "csv":
-        frames = _with_text_as_written(source.files, frames, text, own)
+        frames = _with_text_as_written(source.files, frames, text, own, growth)
     if warnings is not None:
-        warnings += csv_notes.said(noted)
+        warnings += [*rejected.said(), *passed_over(source.files), *csv_notes.said(noted)]
         warnings += [f"column {n!r} was left out: it is of type {t}" for n, t in unread.items()]
     if keys.width:
         frames = [hive.added(frame, keys.slice(number, 1)) for number, frame in enumerate(frames)]
@@ -140,7 +156,11 @@ def read(
 
 
 def _with_text_as_written(
-    files: Sequence[Path], frames: list[pl.DataFrame], text: Collection[str], said: Form
+    files: Sequence[Path],
+    frames: list[pl.DataFrame],
+    text: Collection[str],
+    said: Form,
+    growth: Growth,
 ) -> list[pl.DataFrame]:
     """Read again those files that hold only numbers, or the like, where another holds text.
 
@@ -150,7 +170,9 @@ def _with_text_as_written(
         return frames
     mixed = [name for name in frames[0].columns if _is_mixed(_kinds(frames, name))]
     return [
-        _read_csv(file, [*text, *mixed], said) if any(f[m].dtype != pl.String for m in mixed) else f
+        _read_csv(file, [*text, *mixed], said, growth).frame
+        if any(f[m].dtype != pl.String for m in mixed)
+        else f
         for file, f in zip(files, frames, strict=True)
     ]
 
@@ -263,9 +285,22 @@ def _group(kind: pl.DataType) -> str:
     return "moment" if isinstance(kind, (pl.Date, pl.Datetime)) else str(kind)
 
 
-def _read_csv(
-    file: Path, text: Collection[str], said: Form, noted: list[Note] | None = None
-) -> pl.DataFrame:
+@dataclass
+class _File:
+    """A CSV file as a table.
+
+    Attributes:
+        frame: its sound rows.
+        notes: what the caller should know of how values were read.
+        rejects: the numbers of its other rows, from 0, and the first of them.
+    """
+
+    frame: pl.DataFrame
+    notes: list[Note]
+    rejects: Rejects
+
+
+def _read_csv(file: Path, text: Collection[str], said: Form, growth: Growth) -> _File:
     """Read a file with the reader of ``process_large_csv``: the same rows, the same values."""
     head, sample = csv_input.begin(file, said.written, "dataset_path")
     for name in said.schema:
@@ -275,65 +310,92 @@ def _read_csv(
     form = replace(said, schema=declared, declared=frozenset(declared)).of(head.written)
     form = csv_blocks.fitted(sample, head.columns, form)
     for _ in range(MAX_PASSES):
-        notes = Notes(file.name)
-        frames, needed = _pass(head, form, notes)
-        if not needed:
+        made = _Pass(head, form, growth)
+        made.run()
+        if not made.needed:
             break
-        wider = {n: csv_blocks.join([form.schema[n], *types]) for n, types in needed.items()}
+        wider = {n: csv_blocks.join([form.schema[n], *types]) for n, types in made.needed.items()}
         form = replace(form, schema={**form.schema, **wider})
     else:
         message = f"{file}: the types of its columns changed in every pass"
         raise RuntimeError(message)
-    if noted is not None:
-        noted += csv_notes.of_file(head, said.written, form.written)
-        noted += notes.all()
-    frame = pl.concat(frames) if frames else pl.DataFrame()
+    made.rejects.require_few(file, made.rows)
+    frame = pl.concat(made.frames) if made.frames else pl.DataFrame()
     if frame.is_empty():
         raise InputProblemError(
             "dataset_empty", f"{file} has a header and no rows.", "Check how it was exported."
         )
     # A column without a value looks like text, and does not count.
-    return frame.with_columns(
+    frame = frame.with_columns(
         *(pl.col(n).cast(pl.String) for n, kind in form.schema.items() if kind == pl.Null),
         *(column for column in _times(frame) if column.name not in declared),
     )
+    noted = [*csv_notes.of_file(head, said.written, form.written), *made.notes.all()]
+    return _File(frame, noted, made.rejects)
 
 
-def _pass(
-    head: csv_files.CsvFile, form: Form, notes: Notes
-) -> tuple[list[pl.DataFrame], dict[str, list[pl.DataType]]]:
-    """Read a file once; give its pieces as tables, or the types that its values need.
+class _Pass:
+    """A file, read once.
 
-    Raises:
-        InputProblemError: names the first row that is not like the header.
+    Args:
+        head: what its first bytes show.
+        form: what its records look like.
+        growth: told of every piece that is kept.
+
+    Attributes:
+        frames: its pieces as tables; none where types do not fit.
+        needed: the types that its values need then.
+        rows: its rows.
+        rejects: those that are put aside.
+        notes: what the caller should know of how values were read.
     """
-    frames: list[pl.DataFrame] = []
-    needed: dict[str, list[pl.DataType]] = {}
-    rows = 0
-    for piece in csv_input.pieces(head, BLOCK_BYTES, form.byte):
-        if not piece.closed:
-            raise byte_ranges.quote_open(head.path, piece.start + int(piece.toggles[-1]))
-        block = csv_blocks.parse(piece, form, strict=True)
-        if block.rejects:
-            reject = block.rejects[0]
-            where = f"column {reject.column!r}: " if reject.column else ""
-            raise InputProblemError(
-                "row_invalid",
-                f"{head.path}, row {rows + reject.row + 1}: {where}{reject.reason}:"
-                f" {_shown(reject.record)}.",
-                "Correct the file, or put such rows aside with process_large_csv (bad_rows"
-                " 'reject') and use its output.",
-            )
-        notes.add(block.notes, rows)
-        rows += block.rows
-        for name, dtype in block.needed.items():
-            needed.setdefault(name, []).append(dtype)
-        if not needed:
-            frames.append(block.frame)
-    if not needed and sum(frame.height for frame in frames) != rows:
-        message = f"{head.path}: {rows} rows were read, and not as many kept"
-        raise RuntimeError(message)
-    return frames, needed
+
+    def __init__(self, head: csv_files.CsvFile, form: Form, growth: Growth) -> None:
+        self._head, self._form, self._growth = head, form, growth
+        self.frames: list[pl.DataFrame] = []
+        self.needed: dict[str, list[pl.DataType]] = {}
+        self.rows = 0
+        self.rejects = Rejects()
+        self.notes = Notes(head.path.name)
+
+    def run(self) -> None:
+        """Read it.
+
+        Raises:
+            InputProblemError: names the first row that is not like the header, unless such rows
+                are put aside; or there is no room for more.
+        """
+        path, before = self._head.path, self._growth.taken
+        for piece in csv_input.pieces(self._head, BLOCK_BYTES, self._form.byte):
+            if not piece.closed:
+                raise byte_ranges.quote_open(path, piece.start + int(piece.toggles[-1]))
+            block = csv_blocks.parse(piece, self._form, strict=not self._form.reject)
+            if block.rejects and not self._form.reject:
+                raise self._bad(block.rejects[0])
+            self.rejects.add(block.rejects, self.rows)
+            self.notes.add(block.notes, self.rows)
+            self.rows += block.rows
+            for name, dtype in block.needed.items():
+                self.needed.setdefault(name, []).append(dtype)
+            if self.needed:  # all is read again, and what is kept would be in its way
+                self.frames.clear()
+                self._growth.taken = before
+            else:
+                self.frames.append(block.frame)
+                self._growth.take(path, block.frame)
+        kept = sum(frame.height for frame in self.frames)
+        if not self.needed and kept + len(self.rejects.rows) != self.rows:
+            message = f"{path}: {self.rows} rows were read, and not as many kept or rejected"
+            raise RuntimeError(message)
+
+    def _bad(self, reject: Reject) -> InputProblemError:
+        where = f"column {reject.column!r}: " if reject.column else ""
+        return InputProblemError(
+            "row_invalid",
+            f"{self._head.path}, row {self.rows + reject.row + 1}: {where}{reject.reason}:"
+            f" {_shown(reject.record)}.",
+            "Correct the file, or have such rows put aside: bad_rows 'reject'.",
+        )
 
 
 def _shown(record: Sequence[str | None]) -> str:

@@ -70,7 +70,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         [fingerprint.sha256 for fingerprint in taken],
         ignoring={"dataset_path", "max_concurrent"},
     )
-    stem = parameters["name"] or Path(parameters["dataset_path"]).stem
+    stem = parameters["name"] or sources.name_of(parameters["dataset_path"])
     folder = Path(request.models_dir) / FOLDER / artefacts.folder_name(stem, number)
     state = Path(request.runs_dir) / f"{STATE}-{number}"
     artefacts.require_writable(folder.parent, reporter.run_dir, state)

@@ -147,11 +147,12 @@ def written(model: Model, said: Mapping[str, Any]) -> dict[str, Any]:
     trained = model.manifest.get("parameters") or {}
     formats = trained.get("date_format")
     if isinstance(formats, dict):  # the target's, say, is not to be in the files
-        own = {name: form for name, form in formats.items() if name in model.needed}
-        trained = {**trained, "date_format": own}
+        needed = {name: form for name, form in formats.items() if name in model.needed}
+        trained = {**trained, "date_format": needed}
+    own = ("missing", "bad_rows", *csv_written.DEFAULTS)
     return {
         **{name: trained[name] for name in sorted(names) if name in trained},
-        **{name: said[name] for name in ("missing", *csv_written.DEFAULTS) if name in said},
+        **{name: said[name] for name in own if name in said},
     }
 
 

@@ -12,14 +12,25 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 from urllib.parse import unquote
 
 from . import paths
 from .protocol import InputProblemError
 
-#: Format by the end of a file's name.
-FORMATS = {".csv": "csv", ".parquet": "parquet"}
+Compression = Literal["none", "gzip", "zstd"]
+
+#: What files of a table are called. This is the one list: every task takes the same.
+CSV_SUFFIXES = (".csv", ".tsv", ".txt")
+#: What may stand behind the suffix of a CSV file.
+COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+PARQUET_SUFFIX = ".parquet"
+#: In a folder such a file is as often a note about the data: it is read where it is named itself.
+NAMED_ALONE = ".txt"
+
+#: The list in words.
+CSV_NAMES = ".csv, .tsv or .txt, also with .gz, .zst or .zstd behind it"
+NAMES = f"{CSV_NAMES}, or {PARQUET_SUFFIX}"
 
 #: The longest name of a column: what is longer is data that took the header's place.
 NAME_LIMIT = 1000
@@ -63,22 +74,16 @@ class Source:
         return [*own, *keys]
 
 
-def resolve(
-    dataset_path: str,
-    roots: Sequence[str],
-    parameter: str = "dataset_path",
-    formats: Mapping[str, str] = FORMATS,
-) -> Source:
+def resolve(dataset_path: str, roots: Sequence[str], parameter: str = "dataset_path") -> Source:
     """Find the files that ``dataset_path`` names.
 
     Args:
-        dataset_path: a file, a folder (its ``.csv`` or ``.parquet`` files, and those of
-            subfolders of a Hive partitioning, ``year=2024/month=01/``, but of no others), or the
-            common prefix of ``<dataset_path>_part_<i>.csv``. A relative path is taken under the
-            first root.
+        dataset_path: a file that ends in one of :data:`NAMES`; a folder (such files in it but for
+            :data:`NAMED_ALONE`, and those of subfolders of a Hive partitioning,
+            ``year=2024/month=01/``, but of no others); or the common prefix of
+            ``<dataset_path>_part_<i>.csv``. A relative path is taken under the first root.
         roots: folders that the files must be in once every link and ``..`` is followed.
         parameter: what errors call the path.
-        formats: those that can be read, by the end of a file's name.
 
     Raises:
         InputProblemError: names the path, what is wrong with it, and the way out.
@@ -86,7 +91,7 @@ def resolve(
     path = paths.inside(dataset_path, parameter, roots)
     shown = f"{parameter} {dataset_path!r}"
     try:
-        return _find(path, shown, roots, formats)
+        return _find(path, shown, roots)
     except PermissionError as error:
         raise InputProblemError(
             "dataset_unreadable",
@@ -97,25 +102,25 @@ def resolve(
         raise InputProblemError("path_invalid", f"{shown}: {error.strerror}.") from None
 
 
-def _find(path: Path, shown: str, roots: Sequence[str], formats: Mapping[str, str]) -> Source:
+def _find(path: Path, shown: str, roots: Sequence[str]) -> Source:
     keys: tuple[Mapping[str, str | None], ...] = ()
     if path.is_dir():
-        files, keys = _in_folder(path, shown, formats)
+        files, keys = _in_folder(path, shown)
         if not files:
             raise InputProblemError(
                 "dataset_empty",
-                f"{shown} is a folder with no {' or '.join(formats)} file in it.",
-                "Name the folder that holds the files; of its subfolders only those that are called"
-                " key=value are searched.",
+                f"{shown} is a folder with no .csv, .tsv or .parquet file in it.",
+                "Name the folder that holds the files, or a .txt file by itself; of its subfolders"
+                " only those that are called key=value are searched.",
             )
     elif path.exists():
         files = [path]
     else:
-        files = _parts(path, shown, formats) or _missing(path, shown)
+        files = _parts(path, shown) or _missing(path, shown)
     for file in files:
         paths.require_inside(file, shown, roots)
-        _require_readable(file, shown, formats)
-    found = sorted({_format(file, formats) for file in files})
+        _require_readable(file, shown)
+    found = sorted({format_of(file) for file in files})
     if len(found) > 1:
         raise InputProblemError(
             "dataset_mixed",
@@ -125,15 +130,13 @@ def _find(path: Path, shown: str, roots: Sequence[str], formats: Mapping[str, st
     return Source(tuple(files), found[0], keys)
 
 
-def _in_folder(
-    folder: Path, shown: str, formats: Mapping[str, str]
-) -> tuple[list[Path], tuple[Mapping[str, str | None], ...]]:
+def _in_folder(folder: Path, shown: str) -> tuple[list[Path], tuple[Mapping[str, str | None], ...]]:
     """Find a folder's files, and the keys that its subfolders' names hold.
 
     Raises:
-        InputProblemError: the files have not the same keys.
+        InputProblemError: the files have not the same keys, or one is there packed and unpacked.
     """
-    found = list(_partitions(folder, {}, shown, formats))
+    found = list(_partitions(folder, {}, shown))
     first, own = found[0] if found else (folder, {})
     for file, keys in found:
         if list(keys) != list(own):
@@ -144,19 +147,30 @@ def _in_folder(
                 "Put all files equally deep, below folders of the same keys in the same order.",
             )
     files = [file for file, _ in found]
+    seen: dict[Path, Path] = {}
+    for file in files:
+        other = seen.setdefault(uncompressed(file), file)
+        if other != file:
+            raise InputProblemError(
+                "dataset_repeated",
+                f"{shown}: {other} and {file.name} are one file by their names, packed otherwise:"
+                " its rows would count twice.",
+                "Remove one of them, or name a file instead of the folder.",
+            )
     return files, tuple(keys for _, keys in found) if own else ()
 
 
 def _partitions(
-    folder: Path, above: Mapping[str, str | None], shown: str, formats: Mapping[str, str]
+    folder: Path, above: Mapping[str, str | None], shown: str
 ) -> Iterator[tuple[Path, Mapping[str, str | None]]]:
     """Go through a folder and those below it whose names are ``key=value``."""
     for entry in sorted(folder.iterdir(), key=_natural):
         if entry.name[0] in "._":
             continue
         key, sign, value = entry.name.partition("=")
-        if _format(entry, formats) and not entry.is_dir():
-            yield entry, above
+        if format_of(entry) and not entry.is_dir():
+            if uncompressed(entry).suffix.lower() != NAMED_ALONE:
+                yield entry, above
         elif key and sign and entry.is_dir():
             name = unquote(key)
             if name in above:
@@ -166,23 +180,48 @@ def _partitions(
                     "Name each key once.",
                 )
             there = None if value == _NO_VALUE else unquote(value)
-            yield from _partitions(entry, {**above, name: there}, shown, formats)
+            yield from _partitions(entry, {**above, name: there}, shown)
 
 
-def _format(file: Path, formats: Mapping[str, str]) -> str:
-    """Give a file's format by its name; empty where it is none of them."""
-    name = file.name.lower()
-    return next((kind for suffix, kind in formats.items() if name.endswith(suffix)), "")
+def uncompressed(file: Path) -> Path:
+    """Return a file's path without the suffix that says how it is compressed."""
+    return file.with_suffix("") if file.suffix.lower() in COMPRESSIONS else file
 
 
-def _require_readable(file: Path, shown: str, formats: Mapping[str, str]) -> None:
-    kind = _format(file, formats)
+def name_of(dataset_path: str) -> str:
+    """Return what people call a dataset: its path's last name without any suffix of a format."""
+    return uncompressed(Path(dataset_path)).stem
+
+
+def format_of(file: Path) -> Literal["csv", "parquet", ""]:
+    """Return a file's format by its name; empty where no task reads what is called so."""
+    if file.suffix.lower() == PARQUET_SUFFIX:
+        return "parquet"
+    return "csv" if uncompressed(file).suffix.lower() in CSV_SUFFIXES else ""
+
+
+def require_format(file: Path, shown: str) -> Literal["csv", "parquet"]:
+    """Return a file's format by its name.
+
+    Args:
+        file: the file.
+        shown: where its name came from.
+
+    Raises:
+        InputProblemError: no task reads what is called so.
+    """
+    kind = format_of(file)
     if not kind:
         raise InputProblemError(
             "dataset_format",
-            f"{shown}: {file.name!r} does not end in {' or '.join(formats)}.",
+            f"{shown}: {file.name!r} does not end in {NAMES}.",
             "Convert it, or give it the suffix of its format.",
         )
+    return kind
+
+
+def _require_readable(file: Path, shown: str) -> None:
+    kind = require_format(file, shown)
     status = file.stat()
     if not stat.S_ISREG(status.st_mode):
         raise InputProblemError("path_invalid", f"{shown}: {file} is not a regular file.")
@@ -212,17 +251,28 @@ def require_parquet(file: Path) -> None:
     )
 
 
-def _parts(path: Path, shown: str, formats: Mapping[str, str]) -> list[Path]:
-    """Find ``<path>_part_<i>`` files in the order of i; a gap in the numbers is an error."""
-    ends = "|".join(map(re.escape, formats))
+def _parts(path: Path, shown: str) -> list[Path]:
+    """Find ``<path>_part_<i>`` files in the order of i.
+
+    Raises:
+        InputProblemError: a number lacks, or is there twice.
+    """
+    ends = rf"(?:{'|'.join(CSV_SUFFIXES)})(?:{'|'.join(COMPRESSIONS)})?|{PARQUET_SUFFIX}"
+    ends = ends.replace(".", r"\.")
     pattern = re.compile(rf"{re.escape(path.name)}_part_(\d+)(?:{ends})", re.IGNORECASE)
     if not path.parent.is_dir():
         return []
-    found = {
-        int(match[1]): file
-        for file in path.parent.iterdir()
-        if (match := pattern.fullmatch(file.name))
-    }
+    found: dict[int, Path] = {}
+    for file in sorted(path.parent.iterdir()):
+        if match := pattern.fullmatch(file.name):
+            other = found.setdefault(int(match[1]), file)
+            if other != file:
+                raise InputProblemError(
+                    "dataset_repeated",
+                    f"{shown}: part {int(match[1])} is there twice, as {other.name} and as"
+                    f" {file.name}.",
+                    "Remove one of them.",
+                )
     if not found:
         return []
     numbers = sorted(found)
@@ -235,6 +285,26 @@ def _parts(path: Path, shown: str, formats: Mapping[str, str]) -> list[Path]:
             "Add the missing part, or number the parts without a gap.",
         )
     return [found[number] for number in numbers]
+
+
+def passed_over(
+    files: Sequence[Path], before: tuple[str, ...] = (".csv", PARQUET_SUFFIX)
+) -> list[str]:
+    """Say which files of a folder, or of parts, releases before this one passed over.
+
+    Args:
+        files: those that are read.
+        before: the suffixes that earlier releases took.
+    """
+    later = [file.name for file in files if not file.name.lower().endswith(before)]
+    if not later or len(later) == len(files):
+        return []
+    said = (
+        f"{len(later)} of {len(files)} files, such as {later[0]}, are read now, and were passed"
+        f" over by earlier releases, which took {', '.join(before)} alone. Move them away where"
+        " they are no part of the data."
+    )
+    return [said]
 
 
 def _missing(path: Path, shown: str) -> NoReturn:

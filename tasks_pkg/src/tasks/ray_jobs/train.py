@@ -26,7 +26,7 @@ from . import (
     split,
     target,
 )
-from .accounting import account
+from .accounting import Rejected, account
 from .files import sha256
 from .job import Reporter
 from .predictor import outputs
@@ -136,11 +136,14 @@ def fit(
 
     room.require(source)
     told: list[str] = []
-    frame, held_out = reading.read(source, (), told, csv_plan.said(parameters)), None
-    read, places = frame.height, np.arange(frame.height, dtype="uint32")
+    rejected, held_out = Rejected(), None
+    said = csv_plan.said(parameters)
+    frame = reading.read(source, (), told, said, rejected=rejected)
+    kept = np.delete(np.arange(rejected.read, dtype="uint32"), np.array(rejected.rows))
+    places = kept
     if frozen is not None:
         frame, held_out = holdout.apart(frame.with_row_index(_ROW), pl.read_parquet(frozen))
-        places = frame[_ROW].drop_nulls().to_numpy()
+        places = kept[frame[_ROW].drop_nulls().to_numpy()]
         frame = frame.drop(_ROW)
         if held_out.all():
             raise InputProblemError(
@@ -151,7 +154,7 @@ def fit(
             )
     data = prepare(frame, parameters, source, reporter, held_out)
     del frame  # the largest thing by far, and everything is in its numbers now
-    rows = _account(read, places, held_out, data)
+    rows = _account(rejected, kept, places, held_out, data)
     reading.require_unchanged(taken)
     model, cpus, warnings = _train(data, parameters, reporter)
     reporter.progress("evaluating", 0, 1, f"{int(data.held_out.sum())} held-out rows")
@@ -210,26 +213,33 @@ def fit(
 
 
 def _account(
-    read: int, places: NDArray[np.uint32], held_out: NDArray[np.bool_] | None, data: Prepared
+    rejected: Rejected,
+    kept: NDArray[np.uint32],
+    places: NDArray[np.uint32],
+    held_out: NDArray[np.bool_] | None,
+    data: Prepared,
 ) -> dict[str, Any]:
     """Account for the rows of the dataset.
 
     Args:
-        read: how many there are.
-        places: the numbers of those that are not equal to a row that an earlier run held out.
+        rejected: the bad ones.
+        kept: the numbers of the others.
+        places: of these, those that are not equal to a row that an earlier run held out.
         held_out: of the table that is learnt from, with rows of such a choice below them; None
             where the choice is this run's.
         data: what is learnt from.
     """
     present = data.goal.present if held_out is None else data.goal.present[~held_out]
     lacking = places[~present]
-    apart = np.delete(np.arange(read), places)
+    elsewhere = np.ones(rejected.read, dtype=bool)
+    elsewhere[places] = False
+    apart = kept[elsewhere[kept]]
     left_out: dict[str, NDArray[Any]] = {
         "it has no target": lacking,
         "it is equal to a row that is held out for comparisons": apart,
     }
     firsts = {why: (len(rows), int(rows[0]) if len(rows) else 0) for why, rows in left_out.items()}
-    return account(read, int(present.sum()), firsts)
+    return account(rejected.read, int(present.sum()), firsts, rejected)
 
 
 def prepare(
