@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from tasks.ray_jobs import artefacts, cluster, csv_output, csv_plan, process_csv
-from tasks.ray_jobs.files import write_json
+from tasks.ray_jobs.files import tree_digest, write_json
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
 from tasks.schemas_data import transformations_from
@@ -160,3 +160,20 @@ def test_of_two_identical_runs_the_first_stays(root: Path, monkeypatch: pytest.M
     assert found == [{"by": "first"}]
     assert artefacts.finished(folder / artefacts.MANIFEST) == {"by": "first"}
     assert json.loads((folder / "model").read_text()) == "first"
+
+
+def test_the_code_version_of_a_job_counts_files_in_folders_too(tmp_path: Path) -> None:
+    """A job whose code changed must not return what the old code had made as ``reused``."""
+    (tmp_path / "room").mkdir()
+    (tmp_path / "top.py").write_text("a = 1\n")
+    (tmp_path / "room" / "deep.py").write_text("b = 1\n")
+    seen = {tree_digest(tmp_path)}
+
+    (tmp_path / "room" / "deep.py").write_text("b = 2\n")
+    seen.add(tree_digest(tmp_path))
+    (tmp_path / "room" / "deep.py").rename(tmp_path / "deep.py")
+    seen.add(tree_digest(tmp_path))
+    (tmp_path / "deep.pyc").write_bytes(b"compiled")  # no code of ours
+    seen.add(tree_digest(tmp_path))
+
+    assert len(seen) == 3

@@ -58,8 +58,14 @@ def sha256(path: Path) -> str:
 
 
 def code_digest() -> str:
-    """Give a 12-digit digest over the code of this package: the version of what a job does."""
+    """Return a 12-digit digest of the code of this package: the version of what a job does."""
+    return tree_digest(Path(__file__).parent)
+
+
+def tree_digest(folder: Path) -> str:
+    """Return a 12-digit digest of all Python files below ``folder``, their paths and contents."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    for file in sorted(folder.rglob("*.py")):
+        name = file.relative_to(folder).as_posix()
+        digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
