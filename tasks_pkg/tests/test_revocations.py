@@ -11,7 +11,7 @@ from celray_testing import TRACES, RedisServer, StartWorker, wait_for
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tasks import revocations
+from tasks import worker_revocations
 from tasks.broker.scripts import HELD, LEASES
 from tasks.client import Client
 
@@ -178,7 +178,7 @@ def test_a_task_that_stores_no_start_waits_for_redis(
     nap.push_request(id="x", ignore_result=True, task=NAP)
     try:
         monkeypatch.setattr(type(app.backend.client), "zscore", ask)
-        revocations.refuse(nap)
+        worker_revocations.refuse(nap)
     finally:
         nap.pop_request()
     assert answers == []

@@ -1,7 +1,7 @@
 """Beat's scheduler: RedBeat, which keeps its schedule in Redis, with a sign of life.
 
 What was due while Beat or Redis was away is sent once, or left out, as its entry says; either way
-the log and :data:`MISSED_KEY` say so.
+the log and ``MISSED_KEY`` say so.
 """
 
 import json
@@ -21,23 +21,14 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tasks import deployed, packages
+from tasks.beat_records import LAST_TICK_KEY, MISSED_KEY, REFUSED_KEY
 from tasks.broker.leases import disk_full
 from tasks.contracts import Untyped
 from tasks.cron_schedule import CronSchedule
-from tasks.heartbeat import touch
+from tasks.heartbeat_file import touch
 from tasks.settings import get_settings
 
 logger = get_logger("celery.beat")
-
-#: Redis key with the time of the last tick (seconds since the epoch), read by `tasks.ops`.
-LAST_TICK_KEY = "celray:beat:last_tick"
-
-
-#: Redis hash from entry name to what became of its last missed run (:func:`missed_run`, JSON).
-MISSED_KEY = "celray:beat:missed"
-
-#: Redis hash from the name of an entry that cannot run to what is wrong with it.
-REFUSED_KEY = "celray:beat:refused"
 
 #: Field of an entry's Redis hash: its cron expression. The definition beside it is one that every
 #: version of celray can read, so that an earlier version may come back (make rollback).
@@ -126,8 +117,8 @@ class Entry(RedBeatSchedulerEntry):  # type: ignore[misc]  # redbeat has no type
 class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
     """RedBeat that says when it last ticked, and outlives a Redis that is away or full for a while.
 
-    An entry that cannot run is named in the log and under :data:`REFUSED_KEY`, and the others go
-    on. Losing the lock still ends the process, by RedBeat's design: another Beat has it.
+    An entry that cannot run is named in the log and under ``REFUSED_KEY``, and the others go on.
+    Losing the lock still ends the process, by RedBeat's design: another Beat has it.
     """
 
     Entry = Entry

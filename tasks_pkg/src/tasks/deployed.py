@@ -8,11 +8,7 @@ version that began before that is out of date.
 import time
 from typing import Literal, TypedDict, cast
 
-from celery import bootsteps
 from redis import Redis
-
-from tasks.contracts import Untyped
-from tasks.settings import get_settings
 
 #: A hash in the broker's database: ``version``, and ``at``, when Beat first had it (epoch seconds).
 KEY = "celray:deployed"
@@ -75,11 +71,3 @@ def told(version: str, state: State, deployed: Deployed | None) -> str:
     if state == "newer" and deployed is not None:
         return f"{version} (newer than Beat's {deployed['version']})"
     return version
-
-
-class CodeVersion(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
-    """Puts the worker's code version into its stats, which Flower shows on the worker's page."""
-
-    def info(self, consumer: Untyped) -> dict[str, str]:  # noqa: ARG002 - the bootstep's signature
-        """Give what is added to the answer of ``celery inspect stats``."""
-        return {"code_version": get_settings().code_version}

@@ -4,12 +4,11 @@
 (celery#4079), so the container's health check looks at this file's age instead.
 """
 
-from pathlib import Path
-
 from celery import bootsteps
 from celery.utils.log import get_logger
 
 from tasks.contracts import Untyped
+from tasks.heartbeat_file import touch
 from tasks.settings import get_settings
 
 logger = get_logger(__name__)
@@ -18,14 +17,6 @@ logger = get_logger(__name__)
 _FIRST = 1.0
 #: So many beats in a row without a pending read while there is room for a task: stuck.
 _MISSED_POLLS = 3
-
-
-def touch(path: Path) -> None:
-    """Make ``path`` as young as now; a full or vanished disk is logged, never raised."""
-    try:
-        path.touch()
-    except OSError as error:
-        logger.warning("heartbeat: cannot touch %s: %s", path, error.strerror)
 
 
 class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types

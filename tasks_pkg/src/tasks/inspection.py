@@ -10,26 +10,11 @@ from celery import Celery
 from pydantic import BaseModel
 from redbeat.decoder import RedBeatJSONDecoder
 from redbeat.schedulers import ensure_conf
-from redis import Redis
 
-from tasks.beat import LAST_TICK_KEY, MISSED_KEY, REFUSED_KEY
-from tasks.broker.queues import SEPARATOR, STEPS, list_lengths
+from tasks.beat_records import LAST_TICK_KEY, MISSED_KEY, REFUSED_KEY
+from tasks.broker.connection import connect
+from tasks.broker.queues import PRIORITY_SUFFIXES, list_lengths
 from tasks.settings import Settings
-
-#: kombu keeps one list per priority step: the queue's own key, and these.
-PRIORITY_SUFFIXES = ("", *(f"{SEPARATOR}{step}" for step in STEPS[1:]))
-
-
-def connect(url: str, timeout: float) -> Redis:
-    """Open a client that never waits longer than ``timeout`` seconds."""
-    return Redis.from_url(
-        url,
-        decode_responses=True,
-        # A message in a queue may be any bytes.
-        encoding_errors="surrogateescape",
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-    )
 
 
 class RedisState(BaseModel):

@@ -13,6 +13,7 @@ from celery import Celery
 from pydantic import ValidationError
 
 from tasks import deadletters, deployed, health, inspection, rollout
+from tasks.broker.connection import connect
 from tasks.remote import WorkerInfo, ask_workers
 from tasks.report import Report, markdown
 from tasks.samples import SAMPLES
@@ -88,9 +89,7 @@ def status(*, as_json: bool) -> int:
 
 def _dead_letters(settings: Settings) -> tuple[int, int]:
     """Count the dead letters that are there, and the messages that were ever refused."""
-    broker = inspection.connect(
-        settings.broker_url.get_secret_value(), settings.health_timeout_seconds
-    )
+    broker = connect(settings.broker_url.get_secret_value(), settings.health_timeout_seconds)
     with broker:
         return deadletters.count(broker), deadletters.refused_total(broker)
 
@@ -99,9 +98,7 @@ def _codes(
     workers: dict[str, WorkerInfo], settings: Settings
 ) -> tuple[dict[str, deployed.State], deployed.Deployed | None]:
     """Hold each worker's code against what is deployed."""
-    broker = inspection.connect(
-        settings.broker_url.get_secret_value(), settings.health_timeout_seconds
-    )
+    broker = connect(settings.broker_url.get_secret_value(), settings.health_timeout_seconds)
     with broker:
         wanted = deployed.read(broker)
     return {

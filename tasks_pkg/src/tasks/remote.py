@@ -4,7 +4,7 @@ import os
 import time
 from typing import TypedDict, cast
 
-from celery import Celery
+from celery import Celery, bootsteps
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.control import control_command, inspect_command
@@ -128,3 +128,11 @@ def _ask(app: Celery, timeout: float) -> dict[str, WorkerInfo]:
         for node, info in sorted(reply.items())
         if "error" not in info
     }
+
+
+class CodeVersion(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
+    """Puts the worker's code version into its stats, which Flower shows on the worker's page."""
+
+    def info(self, consumer: Untyped) -> dict[str, str]:  # noqa: ARG002 - the bootstep's signature
+        """Give what is added to the answer of ``celery inspect stats``."""
+        return {"code_version": get_settings().code_version}

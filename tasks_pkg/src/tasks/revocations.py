@@ -5,25 +5,19 @@ same. Here a sorted set in the result store has the cancelled ids, written by ``
 by every worker that hears of a revocation from whatever client. A worker reads it when it connects,
 and the step that stores a task's start looks at it too (``tasks.broker.scripts.STATE``): so no task
 begins that was cancelled, however often its message was requeued or redelivered, and that costs no
-round trip.
+round trip. What a worker does with it stands in :mod:`tasks.worker_revocations`.
 """
 
 import time
 from collections.abc import Container, Iterable
 from typing import Final
 
-from celery import Celery, Task, bootsteps, signals
-from celery.exceptions import Ignore, TaskRevokedError
+from celery import Celery
+from celery.exceptions import TaskRevokedError
 from celery.states import REVOKED
-from celery.utils.log import get_logger
-from celery.worker import state as worker_state
-from kombu.utils.encoding import bytes_to_str
-from redis.exceptions import RedisError
 
 from tasks.broker.scripts import CANCEL
 from tasks.contracts import Untyped
-
-logger = get_logger(__name__)
 
 #: Seconds that an id stays cancelled: longer than any task waits for its time.
 KEPT_SECONDS: Final = 90 * 86_400
@@ -32,7 +26,7 @@ MOST: Final = 100_000
 #: The set: ids by the time of their cancellation (seconds since the epoch).
 KEY: Final = "celray-revoked"
 #: On a request: its start was refused, because it was cancelled.
-_REVOKED: Final = "celray_revoked"
+_REFUSED: Final = "celray_revoked"
 
 
 def write(app: Celery, task_ids: Iterable[str], running: Container[str] = frozenset()) -> None:
@@ -67,53 +61,9 @@ def _record(app: Celery, task_id: str) -> str:
 
 def note(request: Untyped) -> None:
     """Remember that a start was refused."""
-    setattr(request, _REVOKED, True)
+    setattr(request, _REFUSED, True)
 
 
-def refuse(task: Task) -> None:
-    """Do not run a cancelled task; its chord, its chain and its errbacks learn of it.
-
-    Raises:
-        celery.exceptions.Ignore: the message goes.
-    """
-    app, request = task.app, task.request
-    revoked = getattr(request, _REVOKED, False)
-    if request.is_eager:  # in its caller's process: nobody can have cancelled it
-        return
-    stored = task.track_started and not request.ignore_result
-    if not revoked and not stored and task.looks_for_cancellation:
-        # As storing a start does, this waits while Redis is away: to fail would lose the task.
-        ask = app.backend.client.zscore
-        revoked = app.backend._ensure_retryable(ask, KEY, request.id) is not None
-    if revoked:
-        logger.info("%s[%s] was cancelled, and is not run", request.task, request.id)
-        # As Celery's main process does for what it knows to be revoked: a Ray job ends with it.
-        worker_state.revoked.add(request.id)
-        signals.task_revoked.send(
-            sender=task,
-            request=request,
-            terminated=False,
-            signum=None,
-            expired=False,
-        )
-        app.backend.mark_as_revoked(
-            request.id, "revoked", request=request, store_result=not request.ignore_result
-        )
-        raise Ignore
-
-
-class Revocations(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
-    """Tells a worker, whenever it connects, what was cancelled while it could not hear."""
-
-    requires = ("celery.worker.consumer.tasks:Tasks",)
-
-    def start(self, consumer: Untyped) -> None:
-        """Read the set."""
-        worker_state.revoked.expires = KEPT_SECONDS
-        worker_state.revoked.maxlen = MOST
-        try:
-            found = consumer.app.backend.client.zrange(KEY, 0, -1)
-        except (RedisError, OSError) as error:
-            logger.warning("cannot read what is cancelled; each start looks at it: %s", error)
-            return
-        worker_state.revoked.update(bytes_to_str(one) for one in found)
+def is_noted(request: Untyped) -> bool:
+    """Return whether :func:`note` was called for this request."""
+    return bool(getattr(request, _REFUSED, False))

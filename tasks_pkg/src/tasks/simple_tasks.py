@@ -11,9 +11,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tasks import cleanup, health, notify
+from tasks.broker.connection import connect
 from tasks.contracts import InvalidArgumentsError, Untyped, validated
 from tasks.headers import PUBLISHED_AT
-from tasks.inspection import connect
 from tasks.settings import Settings, get_settings
 from tasks.versions import versions
 

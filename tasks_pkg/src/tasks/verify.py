@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from tasks import inspection, packages
 from tasks.beat import Entry
+from tasks.broker.connection import connect
 from tasks.remote import WorkerInfo, ask_workers
 from tasks.report import Check, Container, Report
 from tasks.routes import ROUTES
@@ -231,7 +232,7 @@ class Verification:
         result = self.app.send_task(PING)
         result.get(timeout=_PING_SECONDS)
         took = time.monotonic() - clock
-        with inspection.connect(
+        with connect(
             self.settings.result_backend_url.get_secret_value(),
             self.settings.health_timeout_seconds,
         ) as store:

@@ -27,7 +27,7 @@ from tasks.ray_jobs import retrain as retrain_job
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.mlflow_registry import MlflowRegistry
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError
-from tasks.ray_jobs.registry import Version
+from tasks.ray_jobs.registry_versions import Version
 from tasks.ray_jobs.retrain import judged
 from tasks.runners import LocalJobs
 from tasks.settings import Settings

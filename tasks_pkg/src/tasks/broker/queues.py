@@ -6,6 +6,8 @@ from typing import Any, Final
 
 STEPS: Final = (0, 3, 6, 9)
 SEPARATOR: Final = "\x06\x16"
+#: What follows a queue's name in the key of each of its lists, one per priority step.
+PRIORITY_SUFFIXES: Final = ("", *(f"{SEPARATOR}{step}" for step in STEPS[1:]))
 _HIGHEST = 9
 
 

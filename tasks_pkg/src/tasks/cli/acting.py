@@ -49,14 +49,14 @@ def celery(session: Session, arguments: tuple[str, ...]) -> None:
 
 @click.command(short_help="Print what makes a shell complete.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
     """Print what makes a shell complete: eval "$(celray completion bash)"."""
     from click.shell_completion import get_completion_class  # noqa: PLC0415
 
-    from tasks.cli import cli  # noqa: PLC0415 - it imports this module
-
     found = get_completion_class(shell)
     if found is not None:
+        cli = context.find_root().command
         sys.stdout.write(found(cli, {}, "celray", "_CELRAY_COMPLETE").source() + "\n")
 
 

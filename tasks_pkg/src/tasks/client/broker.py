@@ -7,11 +7,11 @@ from typing import Final, cast
 
 from redis import Redis
 
+from tasks.broker.connection import connect
 from tasks.broker.envelope import Refused, payload_of, record_of
-from tasks.broker.queues import list_lengths
+from tasks.broker.queues import PRIORITY_SUFFIXES, list_lengths
 from tasks.broker.scripts import HELD
 from tasks.deployed import Deployed, read
-from tasks.inspection import PRIORITY_SUFFIXES, connect
 from tasks.routes import ROUTES
 from tasks.task_message import identity
 

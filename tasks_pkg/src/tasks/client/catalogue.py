@@ -10,7 +10,7 @@ from typing import Any
 from celery import Celery
 
 from tasks import packages
-from tasks.app import TASK_MODULES
+from tasks.celery_config import TASK_MODULES
 from tasks.client import docstrings
 from tasks.client.errors import AmbiguousNameError, UnknownTaskError
 from tasks.contracts import Contract, Untyped

@@ -11,8 +11,8 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from tasks.app import SERIALIZATION
 from tasks.broker import busy
+from tasks.celery_config import SERIALIZATION
 from tasks.client.errors import NotPermittedError, ServiceUnavailableError
 from tasks.headers import PUBLISHED_AT
 from tasks.routes import ROUTES

@@ -18,7 +18,7 @@ import requests
 
 from .files import locked
 from .protocol import InfrastructureError, InputProblemError
-from .registry import State, Version
+from .registry_versions import State, Version
 
 PREFIX = "celray."
 CHAMPION, PREVIOUS = "champion", "previous"
@@ -42,11 +42,11 @@ class MlflowRegistry:
         self.where = uri.rstrip("/")
 
     def retraining(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
-        """See :class:`registry.Registry`; on this node, since MLflow itself has no lock."""
+        """See :class:`.Registry`; on this node, since MLflow itself has no lock."""
         return locked(self._file("retraining"), waiting)
 
     def lock(self, waiting: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
-        """See :class:`registry.Registry`; on this node, since MLflow itself has no lock."""
+        """See :class:`.Registry`; on this node, since MLflow itself has no lock."""
         return locked(self._file("lock"), waiting)
 
     def _file(self, suffix: str) -> Path:
@@ -74,7 +74,7 @@ class MlflowRegistry:
                 return found
 
     def state(self, name: str) -> State:
-        """See :class:`registry.Registry`; a promotion that was cut short is finished first."""
+        """See :class:`.Registry`; a promotion that was cut short is finished first."""
         state, due = self._read(name)
         if due is None:
             return state
@@ -109,7 +109,7 @@ class MlflowRegistry:
         return State(in_use, before, tuple(versions)), due
 
     def record(self, name: str, version: Version) -> None:
-        """See :class:`registry.Registry`; MLflow chooses the number.
+        """See :class:`.Registry`; MLflow chooses the number.
 
         The version is whole before it is put to use: a champion that were not would be none, and
         the next version would pass without its gate.
@@ -131,7 +131,7 @@ class MlflowRegistry:
             self._put_to_use(name, number, in_use)
 
     def use(self, name: str, number: int) -> None:
-        """See :class:`registry.Registry`."""
+        """See :class:`.Registry`."""
         self._put_to_use(name, number, self.state(name).champion)
 
     def _put_to_use(self, name: str, number: int, before: int | None) -> None:

@@ -27,7 +27,7 @@ from .accounting import ACCOUNT
 from .files import write_bytes
 from .job import Reporter
 from .protocol import InputProblemError, JobRequest
-from .registry import Registry, Version
+from .registry_versions import Registry, Version
 
 FOLDER = "retraining"
 TASK = "tasks.ml_tasks.retrain_models"

@@ -9,6 +9,7 @@ from .files import write_json
 from .job import Reporter
 from .predictor import verify
 from .protocol import InputProblemError, JobRequest
+from .registry_versions import Registry
 
 FOLDER = "rollbacks"
 INTENT = "rollback.json"
@@ -64,7 +65,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     return {**change.report(result), "reused": False}
 
 
-def _do(meant: dict[str, Any], champion: int | None, name: str, kept: registry.Registry) -> None:
+def _do(meant: dict[str, Any], champion: int | None, name: str, kept: Registry) -> None:
     if champion == meant["from"]:
         kept.use(name, meant["to"])
     elif champion != meant["to"]:
