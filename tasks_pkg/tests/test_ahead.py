@@ -7,17 +7,17 @@ import pytest
 from celery import Celery, states
 from celray_testing import RedisServer, StartWorker, wait_for
 
-from tasks.broker import ahead
-from tasks.broker.ahead import PATIENCE, Ahead
-from tasks.broker.scripts import HELD, LEASES
-from tasks.headers import LAPSES
+from tasks.broker.redis import prefetch
+from tasks.broker.redis.prefetch import PATIENCE, Ahead
+from tasks.broker.redis.scripts import HELD, LEASES
+from tasks.message_headers import LAPSES
 
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Set the time."""
     now = [1000.0]
-    monkeypatch.setattr(ahead, "monotonic", lambda: now[0])
+    monkeypatch.setattr(prefetch, "monotonic", lambda: now[0])
 
     def move(seconds: float) -> None:
         now[0] = 1000.0 + seconds

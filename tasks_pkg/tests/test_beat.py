@@ -13,10 +13,10 @@ from celray_testing import Process, RedisServer, full, wait_for
 from redbeat import RedBeatSchedulerEntry
 from redbeat.decoder import RedBeatJSONEncoder
 
-from tasks import health
-from tasks.beat import Entry
-from tasks.cron_schedule import CronSchedule
-from tasks.inspection import beat_state
+from tasks.beat.cron_schedule import CronSchedule
+from tasks.beat.scheduler import Entry
+from tasks.operations import health
+from tasks.operations.probes import beat_state
 from tasks.settings import Settings
 
 SCHEDULE: list[dict[str, object]] = [
@@ -32,7 +32,16 @@ def start_beat(env: dict[str, str], log: Path, schedule: Sequence[object] | None
         "CELRAY_BEAT_SCHEDULE": json.dumps(schedule or SCHEDULE),
         "CELRAY_BEAT_MAX_INTERVAL_SECONDS": "1",
     }
-    arguments = ["-A", "tasks", "beat", "-S", "tasks.beat:Scheduler", "--pidfile=", "-l", "INFO"]
+    arguments = [
+        "-A",
+        "tasks",
+        "beat",
+        "-S",
+        "tasks.beat.scheduler:Scheduler",
+        "--pidfile=",
+        "-l",
+        "INFO",
+    ]
     return Process(arguments, env, log)
 
 

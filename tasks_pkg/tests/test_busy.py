@@ -12,9 +12,9 @@ from celery import Celery
 from celray_testing import PACKAGE, Process, RedisServer, environment, wait_for, worker
 from redis import Redis
 
-from tasks import health
-from tasks.broker.busy import BusyScriptError, count_busy_as_away
-from tasks.broker.leases import refused
+from tasks.broker.redis.busy import BusyScriptError, count_busy_as_away
+from tasks.broker.redis.leases import refused
+from tasks.operations import health
 from tasks.settings import Settings
 
 ENDLESS = "while true do end"
@@ -98,7 +98,7 @@ def test_a_worker_outlives_an_endless_script(
 
 def test_beat_outlives_it_too(own_redis: RedisServer, tmp_path: Path) -> None:
     env = environment(own_redis, tmp_path, CELRAY_BEAT_MAX_INTERVAL_SECONDS="4")
-    arguments = ["-A", "tasks", "beat", "-S", "tasks.beat:Scheduler", "--pidfile="]
+    arguments = ["-A", "tasks", "beat", "-S", "tasks.beat.scheduler:Scheduler", "--pidfile="]
     beat = Process(arguments, env, tmp_path / "beat.log")
     try:
         with own_redis.client(2) as broker:

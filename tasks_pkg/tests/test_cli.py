@@ -20,8 +20,8 @@ from celray_testing import (
     wait_for,
 )
 
-from tasks import deployed
-from tasks.broker.scripts import DEAD
+from tasks import code_version
+from tasks.broker.redis.scripts import DEAD
 from tasks.cli.context import Session
 from tasks.cli.watching import watch
 from tasks.client import Client, NotFinishedError
@@ -543,7 +543,16 @@ def test_a_worker_older_than_the_deployed_code_is_flagged(  # noqa: PLR0913, PLR
 ) -> None:
     start_worker(CELRAY_CODE_VERSION="yesterday")
     assert worker_code(celray) == "unknown"
-    arguments = ["-A", "tasks", "beat", "-S", "tasks.beat:Scheduler", "--pidfile=", "-l", "INFO"]
+    arguments = [
+        "-A",
+        "tasks",
+        "beat",
+        "-S",
+        "tasks.beat.scheduler:Scheduler",
+        "--pidfile=",
+        "-l",
+        "INFO",
+    ]
     beat = Process(arguments, {**env, "CELRAY_CODE_VERSION": "today"}, tmp_path / "beat.log")
     try:
         wait_for(lambda: worker_code(celray) == "old")
@@ -563,7 +572,7 @@ def test_a_worker_older_than_the_deployed_code_is_flagged(  # noqa: PLR0913, PLR
     assert stats["code_version"] == "yesterday"
 
     with redis.client(0) as broker:
-        deployed.announce(broker, "yesterday")
+        code_version.announce(broker, "yesterday")
     assert worker_code(celray) == "current"
 
 
@@ -573,8 +582,8 @@ def worker_code(celray: Celray) -> str:
 
 
 def test_a_worker_that_an_update_has_reached_before_beat_is_newer() -> None:
-    beat: deployed.Deployed = {"version": "a", "at": 1000.0}
-    assert deployed.judge("b", 1090.0, beat) == "newer"
-    assert deployed.judge("b", 900.0, beat) == "old"
-    assert deployed.judge("a", 900.0, beat) == "current"
-    assert deployed.judge("a", 900.0, None) == "unknown"
+    beat: code_version.Deployed = {"version": "a", "at": 1000.0}
+    assert code_version.judge("b", 1090.0, beat) == "newer"
+    assert code_version.judge("b", 900.0, beat) == "old"
+    assert code_version.judge("a", 900.0, beat) == "current"
+    assert code_version.judge("a", 900.0, None) == "unknown"

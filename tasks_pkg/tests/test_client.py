@@ -15,7 +15,7 @@ from celray_testing import PACKAGE, TRACES, RedisServer, StartWorker, wait_for
 from packaging.requirements import Requirement
 from pydantic import SecretStr
 
-from tasks.broker.scripts import HELD
+from tasks.broker.redis.scripts import HELD
 from tasks.cli.context import Session
 from tasks.cli.watching import watch
 from tasks.client import (

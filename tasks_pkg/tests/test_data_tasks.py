@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tasks import datasets
 from tasks.contracts import InvalidArgumentsError
-from tasks.schemas_data import transformations_from
+from tasks.preconditions import datasets
+from tasks.schemas.data import transformations_from
 from tasks.settings import Settings, get_settings
 
 Configure = Callable[..., Settings]

@@ -7,8 +7,8 @@ from celery import Celery, chord, signature
 from celray_testing import TRACES, RedisServer, StartWorker, wait_for
 from redis.exceptions import NoPermissionError
 
-from tasks import deadletters
-from tasks.broker.scripts import DEAD, HELD, LEASES
+from tasks.broker.redis import dead_letters
+from tasks.broker.redis.scripts import DEAD, HELD, LEASES
 
 LEASE = 5
 SHORT = {"CELRAY_VISIBILITY_TIMEOUT_SECONDS": str(LEASE)}
@@ -34,8 +34,8 @@ def test_a_task_that_takes_its_whole_worker_along_is_given_up_and_kept(
         process.popen.wait(timeout=60)
         process.kill()
     start_worker("data", "data,default,celery", app="extra_tasks", **SHORT)
-    broker = deadletters.connect(redis.url(0))
-    (letter,) = wait_for(lambda: deadletters.letters(broker), LEASE + 10)
+    broker = dead_letters.connect(redis.url(0))
+    (letter,) = wait_for(lambda: dead_letters.letters(broker), LEASE + 10)
     assert letter.task == "extra.poison"
     assert letter.queue == "celery"
     assert letter.deliveries == 3
@@ -58,19 +58,19 @@ def test_a_task_that_kills_its_process_is_kept_and_can_be_replayed_or_dropped(
     result = client.send_task("extra.poison")
     result.get(timeout=60, propagate=False)
     assert result.state == "FAILURE"
-    broker = deadletters.connect(redis.url(0))
-    (letter,) = wait_for(lambda: deadletters.letters(broker))
+    broker = dead_letters.connect(redis.url(0))
+    (letter,) = wait_for(lambda: dead_letters.letters(broker))
     assert letter.id == result.id
     assert letter.deliveries == 3
     assert starts(redis) == 3
 
-    deadletters.replay(broker, result.id, app=client)
+    dead_letters.replay(broker, result.id, app=client)
     wait_for(lambda: starts(redis) == 6, 60)  # it has all its starts again
-    again = wait_for(lambda: deadletters.letters(broker))
-    assert deadletters.drop(broker, result.id).id == again[0].id
-    assert deadletters.letters(broker) == []
-    with pytest.raises(deadletters.UnknownLetterError, match="celray dead list"):
-        deadletters.show(broker, result.id)
+    again = wait_for(lambda: dead_letters.letters(broker))
+    assert dead_letters.drop(broker, result.id).id == again[0].id
+    assert dead_letters.letters(broker) == []
+    with pytest.raises(dead_letters.UnknownLetterError, match="celray dead list"):
+        dead_letters.show(broker, result.id)
 
 
 def test_what_is_no_message_does_not_stop_a_worker_and_is_kept(
@@ -80,11 +80,11 @@ def test_what_is_no_message_does_not_stop_a_worker_and_is_kept(
         broker.lpush("default", "not JSON", json.dumps({"properties": {}}))
     start_worker()
     assert client.send_task("tasks.simple_tasks.ping", queue="default").get(timeout=60)
-    broker = deadletters.connect(redis.url(0))
-    letters = deadletters.letters(broker)
+    broker = dead_letters.connect(redis.url(0))
+    letters = dead_letters.letters(broker)
     assert {letter.unreadable for letter in letters} == {"not JSON", '{"properties": {}}'}
-    with pytest.raises(deadletters.UnknownLetterError, match="only be dropped"):
-        deadletters.replay(broker, letters[0].id)
+    with pytest.raises(dead_letters.UnknownLetterError, match="only be dropped"):
+        dead_letters.replay(broker, letters[0].id)
 
 
 def test_a_replay_that_does_not_come_about_leaves_letter_and_failure(
@@ -96,14 +96,14 @@ def test_a_replay_that_does_not_come_about_leaves_letter_and_failure(
     with redis.client(0) as broker:
         broker.hset(DEAD, "a", json.dumps({**letter, "message": message}))
         broker.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+@read")
-    with deadletters.connect(redis.url(0).replace("//", "//reader:secret@")) as reader:
+    with dead_letters.connect(redis.url(0).replace("//", "//reader:secret@")) as reader:
         with pytest.raises(NoPermissionError):
-            deadletters.replay(reader, "a", app=client)
-        assert deadletters.show(reader, "a").task == "extra.poison"
+            dead_letters.replay(reader, "a", app=client)
+        assert dead_letters.show(reader, "a").task == "extra.poison"
     assert client.AsyncResult("a").state == "FAILURE"
 
-    with deadletters.connect(redis.url(0)) as broker:
-        deadletters.replay(broker, "a", app=client)
+    with dead_letters.connect(redis.url(0)) as broker:
+        dead_letters.replay(broker, "a", app=client)
         assert broker.llen("default") == 1
     assert client.AsyncResult("a").state == "PENDING"
 
@@ -114,7 +114,7 @@ def test_a_replay_is_the_message_as_it_first_was() -> None:
         "properties": {"delivery_info": {"redelivered": True, "exchange": ""}, "priority": 3},
         "body": "b",
     }
-    assert deadletters.fresh_message(worn) == {
+    assert dead_letters.fresh_message(worn) == {
         "headers": {"id": "1", "retries": 0, "eta": None},
         "properties": {"delivery_info": {"exchange": ""}, "priority": 3},
         "body": "b",

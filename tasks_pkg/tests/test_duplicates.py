@@ -15,9 +15,9 @@ from celery.exceptions import Ignore
 from celery.states import FAILURE, REVOKED, STARTED, SUCCESS
 from celray_testing import Process, RedisServer, StartWorker, wait_for
 
-from tasks import duplicates
-from tasks.broker.scripts import HELD, LEASES
-from tasks.headers import PUBLISHED_AT
+from tasks.broker.redis.scripts import HELD, LEASES
+from tasks.message_headers import PUBLISHED_AT
+from tasks.results import deduplication
 
 PING = "tasks.simple_tasks.ping"
 
@@ -132,9 +132,9 @@ def told(app: Celery) -> Told:
 def test_a_start_that_finds_another_run_of_the_same_message_is_refused(
     state: str, told: Told
 ) -> None:
-    duplicates.refuse(told(state))
+    deduplication.refuse(told(state))
     with pytest.raises(Ignore):
-        duplicates.refuse(told())
+        deduplication.refuse(told())
 
 
 @pytest.mark.parametrize(
@@ -156,13 +156,13 @@ def test_a_start_that_finds_something_else_under_its_id_goes_on(
     differently: dict[str, object], told: Told
 ) -> None:
     told()
-    duplicates.refuse(told(**differently))
+    deduplication.refuse(told(**differently))
 
 
 @pytest.mark.parametrize("state", ["RETRY", FAILURE, REVOKED])
 def test_a_start_behind_one_that_failed_goes_on(state: str, told: Told) -> None:
     told(state)
-    duplicates.refuse(told())
+    deduplication.refuse(told())
 
 
 def test_of_two_starts_the_first_goes_on_also_if_it_is_stored_again(
@@ -171,9 +171,9 @@ def test_of_two_starts_the_first_goes_on_also_if_it_is_stored_again(
     first = told()
     second = told()
     app.backend.store_result("a", None, STARTED, request=first)  # its answer had been lost
-    duplicates.refuse(first)
+    deduplication.refuse(first)
     with pytest.raises(Ignore):
-        duplicates.refuse(second)
+        deduplication.refuse(second)
 
 
 def test_a_task_whose_message_goes_first_may_be_sent_again(
@@ -181,14 +181,14 @@ def test_a_task_whose_message_goes_first_may_be_sent_again(
 ) -> None:
     monkeypatch.setattr(app.tasks[PING], "acks_late", False)
     told()
-    duplicates.refuse(told())
+    deduplication.refuse(told())
 
 
 def test_an_id_may_be_used_again_later(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     told(SUCCESS)
-    later = time.time() + duplicates.SAME_SECONDS + 1
+    later = time.time() + deduplication.SAME_SECONDS + 1
     monkeypatch.setattr(time, "time", lambda: later)
-    duplicates.refuse(told())
+    deduplication.refuse(told())
 
 
 @pytest.mark.parametrize("there", ["no json", "7", "[1]", '{"celray_same": 1}', "{}"])
@@ -196,4 +196,4 @@ def test_a_record_that_is_none_of_ours_keeps_nothing_from_running(
     there: str, app: Celery, told: Told
 ) -> None:
     app.backend.client.set(app.backend.get_key_for_task("a"), there)
-    duplicates.refuse(told())
+    deduplication.refuse(told())

@@ -13,7 +13,7 @@ from celray_messages import message, protocol_2
 from celray_messages import signature as sent
 from celray_testing import TRACES, Process, RedisServer, StartWorker, wait_for
 
-from tasks import beside
+from tasks import background_calls
 
 PING = "tasks.simple_tasks.ping"
 PAST = "2020-01-01T00:00:00+00:00"
@@ -83,11 +83,11 @@ def test_endless_calls_are_bounded(
 ) -> None:
     from threading import BoundedSemaphore, Event  # noqa: PLC0415
 
-    monkeypatch.setattr(beside, "_places", BoundedSemaphore(beside.MOST))
+    monkeypatch.setattr(background_calls, "_places", BoundedSemaphore(background_calls.MOST))
     end, done = Event(), []
-    assert all(beside.call("one", end.wait) for _ in range(beside.MOST))
-    assert not beside.call("one too many", end.wait)
+    assert all(background_calls.call("one", end.wait) for _ in range(background_calls.MOST))
+    assert not background_calls.call("one too many", end.wait)
     assert "one too many is not called" in caplog.text
     end.set()
-    wait_for(lambda: beside.call("another", lambda: done.append(1)))
+    wait_for(lambda: background_calls.call("another", lambda: done.append(1)))
     wait_for(lambda: done)

@@ -23,13 +23,13 @@ from celray_messages import protocol_2
 from celray_testing import PACKAGE, RedisServer, StartWorker, full, wait_for
 from redis import Redis
 
-from tasks import deadletters
 from tasks.broker.envelope import Refused
-from tasks.broker.refusals import put_aside
-from tasks.broker.scripts import DEAD, HELD
+from tasks.broker.redis import dead_letters
+from tasks.broker.redis.refusals import put_aside
+from tasks.broker.redis.revocations import KEY
+from tasks.broker.redis.scripts import DEAD, HELD
 from tasks.cli import main
 from tasks.client import Client, NotNotedError
-from tasks.revocations import KEY
 
 PING = "tasks.simple_tasks.ping"
 #: How much of what it uses Redis may use: workers still have their reserve, or not even that.
@@ -182,7 +182,7 @@ def test_a_refused_message_is_put_aside_in_a_full_redis(redis: RedisServer) -> N
     with full(redis, SHARES["beyond the reserve"]) as broker:
         broker.hdel(HELD, "t")
         put_aside(broker, "t", "default", b"x", Refused("a test"))
-        assert len(deadletters.letters(broker)) == 1
+        assert len(dead_letters.letters(broker)) == 1
 
 
 def test_cancelling_says_so_where_redis_takes_no_note(
@@ -218,5 +218,5 @@ def test_a_clients_scheme_chooses_tls_also_under_its_transport(url: str, tls: ob
     backend = url if "?" in url else f"{url}?ssl_cert_reqs=required"
     app = Client(broker=url, backend=backend if tls else url).app
     connection = app.connection()
-    assert connection.transport_cls == "tasks.broker.full:Transport"
+    assert connection.transport_cls == "tasks.broker.redis.full:Transport"
     assert (connection.ssl or {}).get("ssl_cert_reqs") == tls

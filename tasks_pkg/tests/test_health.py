@@ -6,7 +6,7 @@ import pytest
 from celery import Celery
 from celray_testing import Answer, HttpService, Process, RedisServer, http_service, ray_answers
 
-from tasks import health
+from tasks.operations import health
 from tasks.settings import Settings
 
 Configure = Callable[..., Settings]

@@ -18,9 +18,9 @@ from redis.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
 
-from tasks.broker.queues import SEPARATOR, STEPS, list_of
-from tasks.broker.scripts import HELD, LEASES
-from tasks.broker.transport import Channel, Poller
+from tasks.broker.redis.priorities import SEPARATOR, STEPS, list_of
+from tasks.broker.redis.scripts import HELD, LEASES
+from tasks.broker.redis.transport import Channel, Poller
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 from celery import Celery
 from celray_testing import TRACES, Process, RedisServer, StartWorker, environment, wait_for, worker
 
-from tasks.broker.scripts import HELD, LEASES
+from tasks.broker.redis.scripts import HELD, LEASES
 
 #: The lease in these tests, in seconds.
 LEASE = 5

@@ -10,12 +10,12 @@ from celery import Celery
 from celray_messages import message, protocol_2
 from celray_testing import TRACES, RedisServer, StartWorker, wait_for
 
-from tasks.broker import leases
 from tasks.broker.envelope import read
-from tasks.broker.scripts import DEAD, HELD, LEASES
-from tasks.duplicates import TAG
-from tasks.headers import LAPSES
-from tasks.keeper import Sweeper
+from tasks.broker.redis import leases
+from tasks.broker.redis.scripts import DEAD, HELD, LEASES
+from tasks.message_headers import LAPSES
+from tasks.results.deduplication import TAG
+from tasks.worker.lease_keeper import Sweeper
 
 
 def traces(redis: RedisServer) -> Counter[str]:

@@ -26,16 +26,15 @@ from celray_messages import signature as sent
 from celray_testing import Process, RedisServer, StartWorker, wait_for
 from redis import Redis
 
-from tasks import deadletters
-from tasks.broker import refusals
 from tasks.broker.envelope import MOST_BYTES, MOST_REASON, Refused, payload_of, read, record_of
-from tasks.broker.leases import all_leases
-from tasks.broker.refusals import MOST_LETTERS, put_aside
-from tasks.broker.scripts import COUNTS, DEAD, FETCH, HELD, LEASES, REFUSED
+from tasks.broker.redis import dead_letters, refusals
+from tasks.broker.redis.leases import all_leases
+from tasks.broker.redis.refusals import MOST_LETTERS, put_aside
+from tasks.broker.redis.scripts import COUNTS, DEAD, FETCH, HELD, LEASES, REFUSED
+from tasks.broker.task_message import check, identity
 from tasks.client import Client
-from tasks.inspection import queue_lengths
-from tasks.keeper import Sweeper, is_due_later
-from tasks.task_message import check, identity
+from tasks.operations.probes import queue_lengths
+from tasks.worker.lease_keeper import Sweeper, is_due_later
 
 FUZZ_SECONDS = float(os.environ.get("CELRAY_FUZZ_SECONDS", "6"))
 
@@ -111,7 +110,7 @@ def test_each_is_put_aside_once_and_answered_where_an_id_can_be_read(
             broker.lpush("default", json.dumps(one))
         broker.lpush("default", b"\xff\xfe not JSON")
         wait_for(settled(redis, "default"))
-        letters = deadletters.letters(deadletters.connect(redis.url(0)))
+        letters = dead_letters.letters(dead_letters.connect(redis.url(0)))
         assert len(letters) == len(FOUND) + 1
         assert int(str(broker.hget(COUNTS, "refused"))) == len(FOUND) + 1
     for name, one in made.items():
@@ -212,7 +211,7 @@ def test_no_message_stops_a_worker(
     assert worker.popen.pid == pid
     still_works(client, worker)
     # What waits for a date in the future is held; everything else has been dealt with.
-    with deadletters.connect(redis.url(0)) as broker:
+    with dead_letters.connect(redis.url(0)) as broker:
 
         def waits(tag: str, record: str) -> bool:
             with suppress(Refused):  # one that is just being put aside
@@ -379,7 +378,7 @@ def test_a_message_of_any_length_is_held_with_its_queue(length: int, redis: Redi
     rng = random.Random(length)  # noqa: S311 - a seed, not a secret
     record = b'["x","","default"]'
     items = [rng.randbytes(length), record[:length].rjust(length, b"["), b"@" * length]
-    with deadletters.connect(redis.url(0)) as broker:
+    with dead_letters.connect(redis.url(0)) as broker:
         fetch = broker.register_script(FETCH)
         broker.lpush("list", *items)
         got = fetch(keys=["list"], args=[60, 16, HELD, LEASES, "tag-", 0, queue])
@@ -429,7 +428,7 @@ def test_every_letter_can_be_listed_shown_replayed_or_dropped(
     app: Celery, redis: RedisServer
 ) -> None:
     rng = random.Random(5)  # noqa: S311 - a seed, not a secret
-    with raw(redis) as broker, deadletters.connect(redis.url(0)) as tools:
+    with raw(redis) as broker, dead_letters.connect(redis.url(0)) as tools:
         for _ in range(200):
             broker.hset(DEAD, rng.randbytes(6), mutated(rng))
             stored = {"queue": "default", "reason": "x", "deliveries": 1, "buried_at": 1}
@@ -438,15 +437,15 @@ def test_every_letter_can_be_listed_shown_replayed_or_dropped(
         for number in range(50):
             item = mutated(rng)
             put_aside(broker, f"t{number}", "default", item, Refused("a test"))
-        letters = deadletters.letters(tools)
+        letters = dead_letters.letters(tools)
         assert len(letters) == broker.hlen(DEAD)
         json.dumps([letter.as_dict() for letter in letters]).encode()
         for letter in letters:
-            assert deadletters.show(tools, letter.id).id == letter.id
+            assert dead_letters.show(tools, letter.id).id == letter.id
             if letter.message is not None and letter.reason == "x":
-                deadletters.replay(tools, letter.id, app=app)
+                dead_letters.replay(tools, letter.id, app=app)
             else:
-                deadletters.drop(tools, letter.id)
+                dead_letters.drop(tools, letter.id)
         assert not broker.exists(DEAD, REFUSED)
         assert broker.llen("default") == 200
 
@@ -573,8 +572,8 @@ def test_a_message_that_grows_has_a_letter_when_its_task_is_given_up(
             broker.zadd(LEASES, {"t": 1.0})
             Sweeper(app, connection.default_channel.leases, 0.0, 3).sweep()
             wait_for(settled(redis, "default"))
-    with deadletters.connect(redis.url(0)) as tools:
-        (letter,) = wait_for(lambda: deadletters.letters(tools))
+    with dead_letters.connect(redis.url(0)) as tools:
+        (letter,) = wait_for(lambda: dead_letters.letters(tools))
     assert letter.id == letter.task_id == made["headers"]["id"]
     assert letter.task == "extra.poison"
     assert letter.deliveries >= 3
@@ -648,7 +647,7 @@ def test_a_reason_that_quotes_the_message_fits_into_redis(
     bounded.lpush("default", json.dumps(message([[], {}, embed], made["headers"])))
     wait_for(settled(redis, "default"), 10)
     still_works(client, worker)
-    for letter in deadletters.letters(deadletters.connect(redis.url(0))):
+    for letter in dead_letters.letters(dead_letters.connect(redis.url(0))):
         assert len(letter.reason) <= MOST_REASON
     assert "waits to be put aside" not in worker.text
 

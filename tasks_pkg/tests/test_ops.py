@@ -9,9 +9,10 @@ import pytest
 from celery import Celery
 from celray_testing import Answer, HttpService, Process, http_service, ray_answers
 
-from tasks import samples, verify
-from tasks.ops import progress_line
-from tasks.report import Check, Container, Report, markdown
+from tasks import samples
+from tasks.operations import verify
+from tasks.operations.__main__ import progress_line
+from tasks.operations.report import Check, Container, Report, markdown
 from tasks.settings import Settings, get_settings
 
 Configure = Callable[..., Settings]

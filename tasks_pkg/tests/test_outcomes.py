@@ -14,8 +14,8 @@ from celery.canvas import Signature
 from celery.result import AsyncResult
 from celray_testing import Process, RedisServer, environment, wait_for, worker
 
-from tasks import outcomes
-from tasks.broker.scripts import HELD, LEASES
+from tasks.broker.redis.scripts import HELD, LEASES
+from tasks.results import spool
 
 #: The lease in these tests, in seconds.
 LEASE = 5
@@ -137,8 +137,8 @@ def test_an_outcome_is_told_once_and_one_that_cannot_be_read_is_left_aside(
     (folder / "c.json").write_text(record("too-late", 2))
     long_ago = time.time() - 1000
     os.utime(folder / "c.json", (long_ago, long_ago))
-    assert outcomes.tell(app, folder, 900) == 1
+    assert spool.tell(app, folder, 900) == 1
     assert app.AsyncResult("late").get(timeout=5) == {"rows": 7}
     assert app.AsyncResult("too-late").state == "PENDING"
     assert {file.name for file in folder.iterdir()} == {f"{name}.unreadable" for name in "01b"}
-    assert outcomes.tell(app, folder, 900) == 0
+    assert spool.tell(app, folder, 900) == 0

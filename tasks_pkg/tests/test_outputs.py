@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from tasks import datasets
 from tasks.client import catalogue
 from tasks.contracts import InvalidArgumentsError
+from tasks.preconditions import datasets
 from tasks.ray_jobs.csv_files import output_file
 from tasks.ray_jobs.protocol import InputProblemError
-from tasks.schemas_data import transformations_from
+from tasks.schemas.data import transformations_from
 from tasks.settings import Settings
 
 HOLDOUT = b"what the next model is judged by"

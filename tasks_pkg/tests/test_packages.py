@@ -36,9 +36,9 @@ def one(text: str) -> int:
 #: The checks of `make verify` that concern packages.
 CHECKS = """
 from tasks.app import app
-from tasks.remote import ask_workers
+from tasks.worker.info import ask_workers
 from tasks.settings import get_settings
-from tasks.verify import Request, Verification
+from tasks.operations.verify import Request, Verification
 
 checks = Verification(app, get_settings(), Request())
 checks._load()
@@ -284,10 +284,10 @@ def test_a_scheduled_task_that_no_package_registers_is_told_apart(
     env["CELRAY_BEAT_SCHEDULE"] = json.dumps(both)
     env["CELRAY_PACKAGES"] = json.dumps([{"name": "word-count", "queues": "default"}])
     code = (
-        "from tasks.app import app; from tasks import packages;"
+        "from tasks.app import app; from tasks import plugins;"
         "from tasks.settings import get_settings\n"
         "app.loader.import_default_modules()\n"
-        "print(packages.unregistered(app, get_settings()))"
+        "print(plugins.unregistered(app, get_settings()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -11,9 +11,9 @@ from celray_testing import TRACES, RedisServer, StartWorker, wait_for
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tasks import worker_revocations
-from tasks.broker.scripts import HELD, LEASES
+from tasks.broker.redis.scripts import HELD, LEASES
 from tasks.client import Client
+from tasks.worker import revocations as worker_revocations
 
 LEASE = 5
 SHORT = {"CELRAY_VISIBILITY_TIMEOUT_SECONDS": str(LEASE)}

@@ -14,7 +14,7 @@ from cronsim import CronSim, CronSimError
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tasks.cron_schedule import CronSchedule
+from tasks.beat.cron_schedule import CronSchedule
 from tasks.schedules import MACROS, Cron, CronError, parse_cron, problems
 from tasks.settings import Settings
 

@@ -12,10 +12,10 @@ from celray_testing import PACKAGE, RedisServer, environment, wait_for, worker
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tasks.broker.envelope import MOST_BYTES
+from tasks.broker.sizes import KEPT_ARGUMENTS_BYTES, in_message
 from tasks.client import Client
 from tasks.client.catalogue import TaskInfo
 from tasks.contracts import InvalidArgumentsError
-from tasks.sizes import KEPT_ARGUMENTS_BYTES, in_message
 
 #: As many characters as fit: in base64, with room for the rest of the message.
 FITS = (MOST_BYTES - 20 * 1024) * 3 // 4

@@ -24,9 +24,9 @@ from celray_testing import (
 )
 from kombu.entity import Queue
 
-from tasks import deployed
-from tasks.broker.scripts import HELD, LEASES
-from tasks.headers import PASSED_ON
+from tasks import code_version
+from tasks.broker.redis.scripts import HELD, LEASES
+from tasks.message_headers import PASSED_ON
 
 PING = "tasks.simple_tasks.ping"
 
@@ -148,7 +148,7 @@ def test_old_code_leaves_tasks_that_it_does_not_know_to_newer(
     start_worker: StartWorker, client: Celery, redis: RedisServer, default_worker: Process
 ) -> None:
     with redis.client(0) as broker:
-        deployed.announce(broker, "newer")
+        code_version.announce(broker, "newer")
     start_worker("data", "default", "extra_tasks", CELRAY_CODE_VERSION="newer")
     results = [client.send_task("extra.nap", args=[n, 0.1], queue="default") for n in range(20)]
     assert [result.get(timeout=60) for result in results] == list(range(20))
@@ -159,7 +159,7 @@ def test_old_code_fails_in_the_end_what_no_worker_knows(
     client: Celery, redis: RedisServer, default_worker: Process
 ) -> None:
     with redis.client(0) as broker:
-        deployed.announce(broker, "newer")
+        code_version.announce(broker, "newer")
     for passed, left in ((9, 1), ("many", 0)):
         before = default_worker.text.count("left to a worker of newer code")
         gone = client.send_task("extra.gone", queue="default", headers={PASSED_ON: passed})

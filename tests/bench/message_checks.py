@@ -12,8 +12,7 @@ from typing import Any
 
 from celery import Celery
 from kombu.utils import json as kombu_json
-from tasks import sizes, task_message
-from tasks.broker import envelope
+from tasks.broker import envelope, sizes, task_message
 
 #: Repetitions of one timing, and timings.
 NUMBER, TURNS = 2000, 15

@@ -7,7 +7,7 @@ from typing import Any
 
 #: A worker has one of them: setting the one takes the other away.
 EXCLUSIVE = ("concurrency", "autoscale")
-#: What kombu appends to a queue's name for each priority step (tasks.broker.queues).
+#: What kombu appends to a queue's name for each priority step (tasks.broker.redis.priorities).
 PRIORITY_SUFFIXES = ("", *(f"\x06\x16{step}" for step in (3, 6, 9)))
 
 

@@ -8,20 +8,23 @@ from typing import Any
 
 from celery import Celery, Task, signals
 
-from tasks import duplicates, fence, packages, worker_revocations
-from tasks.beat_settings import beat_configuration
-from tasks.broker import busy
+from tasks import plugins
+from tasks.beat.schedule_store import keep_schedule
+from tasks.beat.settings import beat_configuration
+from tasks.broker.redis import busy
 from tasks.celery_config import TASK_MODULES, configuration
 from tasks.contracts import Untyped
-from tasks.headers import PUBLISHED_AT
-from tasks.heartbeat import ConsumerHeartbeat
-from tasks.keeper import KeeperStep
-from tasks.outcomes import OutcomesStep
-from tasks.remote import CodeVersion
+from tasks.message_headers import PUBLISHED_AT
+from tasks.results import deduplication
+from tasks.results.spool import OutcomesStep
 from tasks.routes import ROUTES
-from tasks.schedule_store import keep_schedule
 from tasks.settings import ConfigurationError, Settings, get_settings
-from tasks.shutdown import drain_on_sigterm, end_on_sigterm
+from tasks.worker import fencing
+from tasks.worker import revocations as worker_revocations
+from tasks.worker.heartbeat import ConsumerHeartbeat
+from tasks.worker.info import CodeVersion
+from tasks.worker.lease_keeper import KeeperStep
+from tasks.worker.shutdown import drain_on_sigterm, end_on_sigterm
 
 #: sysexits.h: the configuration is wrong, and a restart will not help.
 EX_CONFIG = 78
@@ -35,7 +38,7 @@ class CelrayTask(Task):  # type: ignore[misc]  # celery has no types
     """
 
     abstract = True
-    Request = "tasks.worker_request:Request"
+    Request = "tasks.worker.request:Request"
     max_retries = 2
     default_retry_delay = 5
     #: Whether a task that stores no start asks Redis before it begins if it was cancelled: one
@@ -45,7 +48,7 @@ class CelrayTask(Task):  # type: ignore[misc]  # celery has no types
     def before_start(self, *_: Untyped) -> None:
         """Do not run what was cancelled, or published twice."""
         worker_revocations.refuse(self)
-        duplicates.refuse(self.request)
+        deduplication.refuse(self.request)
 
 
 def create_app(settings: Settings) -> Celery:
@@ -55,7 +58,7 @@ def create_app(settings: Settings) -> Celery:
     celery.conf.update({**configuration(settings), **beat_configuration(settings)})
     keep_schedule(celery, settings)
     celery.loader.override_backends = dict.fromkeys(
-        ("redis", "rediss"), "tasks.results:ResultStore"
+        ("redis", "rediss"), "tasks.results.backend:ResultStore"
     )
     celery.steps["consumer"].add(ConsumerHeartbeat)
     celery.steps["consumer"].add(CodeVersion)
@@ -64,12 +67,12 @@ def create_app(settings: Settings) -> Celery:
     celery.steps["consumer"].add(worker_revocations.Revocations)
     signals.before_task_publish.connect(_stamp)
     signals.celeryd_init.connect(_registered_as_routed)
-    signals.celeryd_init.connect(fence.share)
+    signals.celeryd_init.connect(fencing.share)
     signals.beat_init.connect(_registered_as_routed)
     signals.import_modules.connect(_load_packages, sender=celery)
     signals.worker_ready.connect(drain_on_sigterm)
     signals.worker_process_init.connect(end_on_sigterm)
-    signals.worker_process_init.connect(fence.guard)
+    signals.worker_process_init.connect(fencing.guard)
     return celery
 
 
@@ -106,7 +109,7 @@ def _load_packages(sender: Untyped, **_: object) -> None:
     for module in TASK_MODULES:
         sender.loader.import_task_module(module)
     try:
-        packages.load(sender, settings)
+        plugins.load(sender, settings)
     except ConfigurationError as error:
         raise fail(error) from None
 

@@ -20,7 +20,7 @@ SERIALIZATION: dict[str, Any] = {
 
 #: Our way of fetching from Redis; a name of its own, because kombu shows it in URLs.
 TRANSPORT = "celray"
-TRANSPORT_ALIASES[TRANSPORT] = "tasks.broker.transport:Transport"
+TRANSPORT_ALIASES[TRANSPORT] = "tasks.broker.redis.transport:Transport"
 
 #: The modules that hold tasks. Listed, because a module that nobody imports registers nothing.
 TASK_MODULES = ("tasks.simple_tasks", "tasks.ml_tasks", "tasks.data_tasks")
@@ -42,7 +42,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_routes": settings.routes,
         "task_default_queue": "default",
         "task_create_missing_queues": False,
-        "imports": (*TASK_MODULES, "tasks.remote"),
+        "imports": (*TASK_MODULES, "tasks.worker.info"),
         # -- running work survives: acknowledged when done, one message per child at a time
         "task_acks_late": True,
         "worker_prefetch_multiplier": 1,
@@ -56,7 +56,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         # A task whose result is there, but whose acknowledgement was lost, is not run again.
         "worker_deduplicate_successful_tasks": True,
         "result_backend_always_retry": True,
-        # -- stopping: tasks.shutdown waits for what runs; Celery's own wait stops the loop
+        # -- stopping: tasks.worker.shutdown waits for what runs; Celery's own wait stops the loop
         "worker_soft_shutdown_timeout": 0.0,
         "worker_enable_soft_shutdown_on_idle": False,
         # -- nothing waits for ever, nothing gives up after a second
@@ -93,7 +93,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "result_extended": True,
         "task_track_started": True,
         "worker_send_task_events": True,
-        "worker_consumer": "tasks.consumer:Consumer",
+        "worker_consumer": "tasks.worker.consumer:Consumer",
         "task_send_sent_event": True,
         "worker_hijack_root_logger": True,
     }

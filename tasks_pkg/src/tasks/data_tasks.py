@@ -4,11 +4,11 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, Field
 
-from tasks import datasets
 from tasks.contracts import Distinct, Shape, Untyped, distinct, validated
-from tasks.csv_arguments import csv_arguments, csv_written
 from tasks.orchestration import ray_task, run_job
-from tasks.schemas_data import (
+from tasks.preconditions import datasets
+from tasks.schemas.csv_arguments import csv_arguments, csv_written
+from tasks.schemas.data import (
     MISSING,
     AggregateResult,
     Column,
@@ -44,10 +44,10 @@ def process_large_csv(
         file_path: a ``.csv``, ``.tsv`` or ``.txt`` file, also with ``.gz`` or ``.zst`` behind it,
             under the datasets or the models folder, relative to the former.
         output_path: what to write, ``.parquet`` or ``.csv``, under the datasets folder.
-        transformations: see :class:`tasks.schemas_data.Transformations`.
+        transformations: see :class:`tasks.schemas.data.Transformations`.
 
     Returns:
-        See :class:`tasks.schemas_data.CsvResult`.
+        See :class:`tasks.schemas.data.CsvResult`.
 
     Raises:
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
@@ -89,10 +89,10 @@ def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
             that holds all its values as they are written.
         missing: what stands for a missing value in CSV, quoted or not.
         separator: the character between fields in CSV; by default it is detected.
-        csv: how else CSV is written, see :class:`tasks.schemas_data.CsvWritten`.
+        csv: how else CSV is written, see :class:`tasks.schemas.data.CsvWritten`.
 
     Returns:
-        See :class:`tasks.schemas_data.AggregateResult`.
+        See :class:`tasks.schemas.data.AggregateResult`.
 
     Raises:
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
@@ -130,10 +130,10 @@ def process_new_data(
         self: the bound task.
         settle_seconds: a file is left alone until nobody has written to it for so long.
         stale_seconds: what a run had claimed is taken over when it gave no sign for so long.
-        csv: how CSV is written, see :class:`tasks.schemas_data.CsvWritten`.
+        csv: how CSV is written, see :class:`tasks.schemas.data.CsvWritten`.
 
     Returns:
-        See :class:`tasks.schemas_data.NewDataResult`.
+        See :class:`tasks.schemas.data.NewDataResult`.
 
     Raises:
         InvalidArgumentsError: a mistake in the arguments, or folders that cannot be written to.

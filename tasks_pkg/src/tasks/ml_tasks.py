@@ -2,12 +2,12 @@
 
 from typing import Annotated, Any, cast
 
-from tasks import datasets, predictions, registered
 from tasks.contracts import Shape, Untyped, validated
-from tasks.csv_arguments import csv_arguments, csv_written
 from tasks.orchestration import ray_task, run_job, tried_again
-from tasks.schemas_data import Separator
-from tasks.schemas_ml import (
+from tasks.preconditions import datasets, predictions, retraining
+from tasks.schemas.csv_arguments import csv_arguments, csv_written
+from tasks.schemas.data import Separator
+from tasks.schemas.models import (
     ModelConfig,
     PredictionResult,
     RetrainingResult,
@@ -36,13 +36,13 @@ def distributed_training(
 
     Args:
         self: the bound task.
-        model_config: see :class:`tasks.schemas_ml.ModelConfig`.
+        model_config: see :class:`tasks.schemas.models.ModelConfig`.
         dataset_path: a ``.csv``, ``.tsv``, ``.txt`` (also with ``.gz`` or ``.zst`` behind it) or
             ``.parquet`` file, a folder of them, or the prefix of ``<dataset_path>_part_<i>.csv``;
             under the datasets or the models folder, relative to the former.
 
     Returns:
-        See :class:`tasks.schemas_ml.TrainingResult`.
+        See :class:`tasks.schemas.models.TrainingResult`.
 
     Raises:
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
@@ -81,11 +81,11 @@ def batch_predictions(  # noqa: PLR0913, PLR0917 - what callers may name
         missing: what stands for a missing value in CSV, quoted or not; by default as in the
             model's training.
         separator: the character between fields in CSV; by default it is detected.
-        csv: how else CSV is written, see :class:`tasks.schemas_data.CsvWritten`; by default as in
+        csv: how else CSV is written, see :class:`tasks.schemas.data.CsvWritten`; by default as in
             the model's training.
 
     Returns:
-        See :class:`tasks.schemas_ml.PredictionResult`.
+        See :class:`tasks.schemas.models.PredictionResult`.
 
     Raises:
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
@@ -117,10 +117,10 @@ def hyperparameter_search(
             which a parameter is ``{"low": 2, "high": 8}`` (with ``log`` or ``step``) or
             ``{"choice": [..]}``, searched by Optuna.
         dataset_path: as of ``distributed_training``.
-        search_config: see :class:`tasks.schemas_ml.SearchConfig`.
+        search_config: see :class:`tasks.schemas.models.SearchConfig`.
 
     Returns:
-        See :class:`tasks.schemas_ml.SearchResult`.
+        See :class:`tasks.schemas.models.SearchResult`.
 
     Raises:
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
@@ -148,14 +148,14 @@ def retrain_models(
         force: retrain also where data and parameters are those of the last version.
 
     Returns:
-        See :class:`tasks.schemas_ml.RetrainingResult`.
+        See :class:`tasks.schemas.models.RetrainingResult`.
 
     Raises:
         InvalidArgumentsError: a name that is not registered.
     """
     settings = get_settings()
     with tried_again(self):
-        models = registered.models(settings, names)
+        models = retraining.models(settings, names)
     parameters = {
         "models": models,
         "force": force,
@@ -175,12 +175,12 @@ def rollback_model(self: Untyped, name: str, version: int | None = None) -> Roll
         version: which; by default the one that was in use before.
 
     Returns:
-        See :class:`tasks.schemas_ml.RollbackResult`.
+        See :class:`tasks.schemas.models.RollbackResult`.
 
     Raises:
         InvalidArgumentsError: there is no such model or version, or it is damaged.
     """
-    registered.require_name(name)
+    retraining.require_name(name)
     uri = get_settings().mlflow_tracking_uri
     parameters = {"name": name, "version": version, "mlflow_uri": uri}
     return cast("RollbackResult", run_job(self, "rollback", parameters))

@@ -10,10 +10,11 @@ from celery import shared_task
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tasks import cleanup, health, notify
-from tasks.broker.connection import connect
+from tasks.broker.redis.connection import connect
 from tasks.contracts import InvalidArgumentsError, Untyped, validated
-from tasks.headers import PUBLISHED_AT
+from tasks.maintenance import cleanup, notifications
+from tasks.message_headers import PUBLISHED_AT
+from tasks.operations import health
 from tasks.settings import Settings, get_settings
 from tasks.versions import versions
 
@@ -63,9 +64,9 @@ def check_cluster_health(self: Untyped) -> dict[str, object]:
     """Look at Redis, queues, workers and Ray, and judge them by the deployment's thresholds.
 
     Returns:
-        :class:`tasks.health.Verdict`: ``status`` (healthy, degraded, unhealthy), ``reasons``,
-        ``cluster_data`` (``nodes``, ``available_cpus``, ...), ``redis``, ``results``, ``queues``,
-        ``workers``, ``ray``. A part that is down is a reason, never an exception.
+        :class:`tasks.operations.health.Verdict`: ``status`` (healthy, degraded, unhealthy),
+        ``reasons``, ``cluster_data`` (``nodes``, ``available_cpus``, ...), ``redis``, ``results``,
+        ``queues``, ``workers``, ``ray``. A part that is down is a reason, never an exception.
     """
     return health.check(self.app, get_settings()).model_dump(mode="json")
 
@@ -78,7 +79,7 @@ def _backoff(settings: Settings, retries: int) -> float:
 @shared_task(  # type: ignore[untyped-decorator]  # celery has no types
     name="tasks.simple_tasks.send_notification",
     bind=True,
-    throws=(InvalidArgumentsError, notify.ChannelError, notify.DeliveryError),
+    throws=(InvalidArgumentsError, notifications.ChannelError, notifications.DeliveryError),
 )
 @validated
 def send_notification(
@@ -116,15 +117,15 @@ def send_notification(
     retry_in = _backoff(settings, self.request.retries)
     try:
         store = connect(settings.result_backend_url.get_secret_value(), _STORE_TIMEOUT)
-        once = notify.Once(store, settings, channel, message, self.request.id)
+        once = notifications.Once(store, settings, channel, message, self.request.id)
         if not once.taken():
             return result("duplicate", f"sent less than {settings.notify_dedupe_seconds} s ago")
         try:
-            notify.deliver(url.get_secret_value(), channel, message)
-        except (notify.ChannelError, notify.DeliveryError):
+            notifications.deliver(url.get_secret_value(), channel, message)
+        except (notifications.ChannelError, notifications.DeliveryError):
             once.release()
             raise
-    except (notify.DeliveryError, *_TRANSIENT) as error:
+    except (notifications.DeliveryError, *_TRANSIENT) as error:
         raise self.retry(
             exc=error, countdown=retry_in, max_retries=settings.notify_max_retries
         ) from None

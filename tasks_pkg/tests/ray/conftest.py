@@ -275,7 +275,7 @@ def jobs(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Any:  # no
 
 
 def _jobs_of(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401
-    from tasks.submission import Patience, RayJobs  # noqa: PLC0415 - needs no environment before
+    from tasks.submission.ray import Patience, RayJobs  # noqa: PLC0415 - needs no environment before
 
     for name, value in ray_cluster.variables.items():
         monkeypatch.setenv(name, value)
@@ -286,7 +286,7 @@ def _jobs_of(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Any:  
 def request_for(folders: Path) -> Callable[..., Any]:
     """Make the request of a training job from what differs from the defaults."""
     from tasks.ray_jobs.protocol import JobRequest  # noqa: PLC0415
-    from tasks.schemas_ml import model_config_from  # noqa: PLC0415
+    from tasks.schemas.models import model_config_from  # noqa: PLC0415
 
     def make(dataset_path: str, **config: object) -> Callable[[str], JobRequest]:
         parameters = model_config_from(config).parameters(dataset_path)

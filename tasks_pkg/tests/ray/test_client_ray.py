@@ -11,7 +11,7 @@ import pytest
 from celray_testing import PACKAGE, RedisServer, StartWorker, wait_for
 
 from tasks.client import Client, TaskCancelledError
-from tasks.submission import RayJobs, submission_id
+from tasks.submission.ray import RayJobs, submission_id
 
 pytestmark = pytest.mark.timeout(600)
 

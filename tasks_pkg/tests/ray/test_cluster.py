@@ -10,7 +10,7 @@ import pytest
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest, telling_line
-from tasks.runners import LocalJobs
+from tasks.submission.local import LocalJobs
 
 PACKAGE = Path(__file__).parents[2] / "src" / "tasks" / "ray_jobs"
 

@@ -11,10 +11,10 @@ from polars.testing import assert_frame_equal
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs.protocol import JobRequest, Progress
-from tasks.runners import LocalJobs
 from tasks.samples import SAMPLES
-from tasks.schemas_data import transformations_from
-from tasks.submission import RayJobs
+from tasks.schemas.data import transformations_from
+from tasks.submission.local import LocalJobs
+from tasks.submission.ray import RayJobs
 
 pytestmark = pytest.mark.timeout(600)
 

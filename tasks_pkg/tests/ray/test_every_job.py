@@ -14,9 +14,9 @@ from celray_testing import wait_for
 from tasks import orchestration
 from tasks.local import Local
 from tasks.ray_jobs.predict import PIECE_ROWS
-from tasks.runners import runner
 from tasks.settings import using
-from tasks.submission import JobStoppedError, RayJobs, submission_id
+from tasks.submission.local import runner
+from tasks.submission.ray import JobStoppedError, RayJobs, submission_id
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(600)

@@ -14,7 +14,7 @@ from celray_testing import PACKAGE
 
 from tasks.ray_jobs.protocol import JobRequest
 from tasks.settings import RayRuntimeEnv
-from tasks.submission import JobFailedError, RayJobs, submission_id
+from tasks.submission.ray import JobFailedError, RayJobs, submission_id
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -22,8 +22,8 @@ from celray_jobs import (
     run_job_in,
 )
 
-from tasks import datasets
 from tasks.contracts import InvalidArgumentsError
+from tasks.preconditions import datasets
 from tasks.ray_jobs import aggregate, reading, sources
 from tasks.ray_jobs.csv_files import MISSING
 from tasks.ray_jobs.csv_plan import said

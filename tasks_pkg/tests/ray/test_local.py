@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from celray_testing import PACKAGE, free_port, wait_for
 
-from tasks import runners
 from tasks.client import UnknownTaskError
 from tasks.contracts import InvalidArgumentsError
 from tasks.local import Local
 from tasks.settings import ConfigurationError
-from tasks.submission import RayUnavailableError
+from tasks.submission import local as local_submission
+from tasks.submission.ray import RayUnavailableError
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -89,7 +89,9 @@ def test_nothing_is_tried_again_later_where_nobody_would_bring_it(
 def test_a_library_that_is_missing_is_named_with_the_way_out(
     datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, engine: bool
 ) -> None:
-    monkeypatch.setattr(runners, "find_spec", lambda name: None if name == "polars" else name)
+    monkeypatch.setattr(
+        local_submission, "find_spec", lambda name: None if name == "polars" else name
+    )
     local = Local(datasets, tmp_path / "models", ray=engine)
     with pytest.raises(ConfigurationError, match=r"has no polars: pip install .*\[local\]"):
         local.run("distributed_training", dataset_path=WINE, model_config=CONFIG)

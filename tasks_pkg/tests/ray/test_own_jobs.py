@@ -15,9 +15,9 @@ from tasks.contracts import InvalidArgumentsError
 from tasks.local import Local
 from tasks.orchestration import run_job
 from tasks.ray_jobs.protocol import JobRequest, Progress
-from tasks.runners import LocalJobs
 from tasks.settings import ConfigurationError, using
-from tasks.submission import JobFailedError, RayJobs, package
+from tasks.submission.local import LocalJobs
+from tasks.submission.ray import JobFailedError, RayJobs, package
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -15,17 +15,17 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from tasks import predictions
 from tasks.contracts import InvalidArgumentsError
 from tasks.orchestration import job_request
+from tasks.preconditions import predictions
 from tasks.ray_jobs import signature
 from tasks.ray_jobs.files import sha256
 from tasks.ray_jobs.predict import PIECE_ROWS
 from tasks.ray_jobs.predictor import Predictor
 from tasks.ray_jobs.protocol import JobRequest, Progress
-from tasks.runners import LocalJobs
 from tasks.settings import Settings
-from tasks.submission import RayJobs
+from tasks.submission.local import LocalJobs
+from tasks.submission.ray import RayJobs
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(600)
@@ -58,7 +58,7 @@ def request_to_predict(settings: Settings) -> RequestFor:
 @pytest.fixture(scope="session")
 def odd_model(folders: Path) -> str:
     """A model with a column of every type; the target follows from ``size`` alone."""
-    from tasks.schemas_ml import model_config_from  # noqa: PLC0415
+    from tasks.schemas.models import model_config_from  # noqa: PLC0415
 
     rows = [
         f"2024-01-{i % 28 + 1:02},{'abc'[i % 3]},{'true' if i % 2 else 'false'},{i},"
@@ -123,7 +123,7 @@ def test_files_and_rows_go_together_under_the_callers_own_ids(
 def test_a_file_is_read_as_the_models_own_dataset_was_unless_the_caller_says_otherwise(
     settings: Settings, datasets: Path, request_to_predict: RequestFor
 ) -> None:
-    from tasks.schemas_ml import model_config_from  # noqa: PLC0415
+    from tasks.schemas.models import model_config_from  # noqa: PLC0415
 
     rows = [f"{('NA', 'DE')[i % 2]};{i % 7};{('far', 'near')[i % 2]}" for i in range(100)]
     (datasets / "land.csv").write_text("land;n;target\n" + "\n".join(rows) + "\n")
@@ -167,7 +167,7 @@ def test_values_that_tell_the_model_nothing_are_named(
 def test_a_column_of_labels_that_look_like_numbers_stays_a_column_of_labels(
     settings: Settings, request_to_predict: RequestFor, datasets: Path
 ) -> None:
-    from tasks.schemas_ml import model_config_from  # noqa: PLC0415
+    from tasks.schemas.models import model_config_from  # noqa: PLC0415
 
     codes = ["01", "02", "x"]
     (datasets / "codes.csv").write_text(
@@ -183,7 +183,7 @@ def test_a_column_of_labels_that_look_like_numbers_stays_a_column_of_labels(
 @pytest.fixture(scope="session")
 def code_model(folders: Path) -> str:
     """A model of codes, most of which look like numbers; each has an answer of its own."""
-    from tasks.schemas_ml import model_config_from  # noqa: PLC0415
+    from tasks.schemas.models import model_config_from  # noqa: PLC0415
 
     codes = ["1", "2", "3.0", "007", "K"]
     file = folders / "datasets" / "labels.csv"
@@ -307,7 +307,7 @@ def test_an_id_that_is_missing_is_missing_beside_others_too(
 def test_a_date_is_read_alike_however_the_others_are_written(
     settings: Settings, request_to_predict: RequestFor, datasets: Path
 ) -> None:
-    from tasks.schemas_ml import model_config_from  # noqa: PLC0415
+    from tasks.schemas.models import model_config_from  # noqa: PLC0415
 
     day = datetime(2026, 1, 1, tzinfo=UTC)
     (datasets / "days.csv").write_text(
@@ -336,7 +336,7 @@ def test_a_date_is_read_alike_however_the_others_are_written(
 def test_iris_is_predicted_as_well_as_by_scikit_learn(
     settings: Settings, request_to_predict: RequestFor, datasets: Path
 ) -> None:
-    from tasks.schemas_ml import model_config_from  # noqa: PLC0415
+    from tasks.schemas.models import model_config_from  # noqa: PLC0415
 
     x, y = load_iris(return_X_y=True)
     frame = pl.DataFrame(x).with_columns(target=pl.Series(y), row=pl.int_range(150))

@@ -34,7 +34,7 @@ from tasks.ray_jobs.protocol import (
     decode,
 )
 from tasks.ray_jobs.reading import MISSING
-from tasks.schemas_data import transformations_from
+from tasks.schemas.data import transformations_from
 
 Process = Callable[..., dict[str, Any]]
 

@@ -14,7 +14,7 @@ from tasks.ray_jobs import artefacts, cluster, csv_output, csv_plan, process_csv
 from tasks.ray_jobs.files import tree_digest, write_json
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
-from tasks.schemas_data import transformations_from
+from tasks.schemas.data import transformations_from
 
 
 class KilledError(BaseException):

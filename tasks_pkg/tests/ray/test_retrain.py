@@ -19,9 +19,9 @@ import requests
 from celray_testing import free_port, wait_for
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from tasks import registered
 from tasks.contracts import InvalidArgumentsError
 from tasks.orchestration import job_request
+from tasks.preconditions import retraining
 from tasks.ray_jobs import holdout, reading, sources, train
 from tasks.ray_jobs import retrain as retrain_job
 from tasks.ray_jobs.job import Reporter
@@ -29,9 +29,9 @@ from tasks.ray_jobs.mlflow_registry import MlflowRegistry
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError
 from tasks.ray_jobs.registry_versions import Version
 from tasks.ray_jobs.retrain import judged
-from tasks.runners import LocalJobs
 from tasks.settings import Settings
-from tasks.submission import RayJobs, RayUnavailableError
+from tasks.submission.local import LocalJobs
+from tasks.submission.ray import RayJobs, RayUnavailableError
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(600)
@@ -99,7 +99,7 @@ def job(
 def retrain(
     settings: Settings, task_id: str | None = None, *, force: bool = False
 ) -> dict[str, Any]:
-    models = registered.models(settings, None)
+    models = retraining.models(settings, None)
     return job("retrain", settings, task_id, models=models, force=force)
 
 
@@ -237,7 +237,7 @@ def test_who_goes_back_does_not_wait_for_a_training_which_is_then_compared_with_
     monkeypatch.setattr(train, "fit", fit_meanwhile)
     monkeypatch.setenv(ENGINE_VARIABLE, "plain")
     enter("red", rounds=2, depth=1, gain=-1.0)
-    parameters = {"models": registered.models(settings, None), "force": False, "mlflow_uri": None}
+    parameters = {"models": retraining.models(settings, None), "force": False, "mlflow_uri": None}
     request = job_request("celray-later", parameters, settings)
     (three,) = retrain_job.main(request, Reporter(settings.runs_dir / "later"))["models"]
     assert (three["version"], three["score_in_use"]) == (3, one["score"])
@@ -421,10 +421,10 @@ def test_an_entry_that_is_off_or_an_editors_own_is_none_and_a_gate_of_nan_is_a_m
     (folder / ".#wine.toml").symlink_to("ada@host.1234:1")
     (folder / ".wine.toml").write_text('dataset_path = "wine"\n')
     (folder / "open.toml").write_text('dataset_path = "wine"\n[gate]\nmin_score = nan\n')
-    (found,) = registered.models(settings, None)
+    (found,) = retraining.models(settings, None)
     assert found["name"] == "open"
     assert re.search(r"open\.toml: gate\.min_score: .*finite number, got nan", found["problem"])
-    (asked,) = registered.models(settings, ["off"])
+    (asked,) = retraining.models(settings, ["off"])
     assert "did you mean 'target'" in asked["problem"]
 
 
@@ -433,7 +433,7 @@ def test_an_empty_registry_is_no_error_and_says_so(settings: Settings) -> None:
     assert (result["status"], result["models"]) == ("success", [])
     assert "names no model" in result["warnings"][0]
     with pytest.raises(InvalidArgumentsError, match="'x' is not registered; there are: none"):
-        registered.models(settings, ["x"])
+        retraining.models(settings, ["x"])
 
 
 def test_on_ray_it_is_the_same(
@@ -442,7 +442,7 @@ def test_on_ray_it_is_the_same(
     assert wine.height > 0
     enter("red")
     parameters = {
-        "models": registered.models(settings, ["red"]),
+        "models": retraining.models(settings, ["red"]),
         "force": False,
         "mlflow_uri": None,
     }
@@ -619,7 +619,7 @@ def test_an_mlflow_server_can_be_the_registry(
         timeout=30,
     )
     assert made.ok, made.text
-    assert list(registered.models(with_server, None)[0]["gate"]) == ["min_score", "min_improvement"]
+    assert list(retraining.models(with_server, None)[0]["gate"]) == ["min_score", "min_improvement"]
     the_whole_life_of_a_model(with_server, wine)
     back = rollback(with_server, "red")
     assert (back["version"], back["previous_version"], back["registry"]) == (1, 2, mlflow)
@@ -684,4 +684,4 @@ def test_a_promotion_on_mlflow_is_whole_or_finished_wherever_the_job_was_killed(
 def test_an_mlflow_server_that_is_away_says_so(settings: Settings) -> None:
     away = settings.model_copy(update={"mlflow_tracking_uri": f"http://127.0.0.1:{free_port()}"})
     with pytest.raises(RayUnavailableError, match=r"MLflow at .* does not answer"):
-        registered.models(away, None)
+        retraining.models(away, None)

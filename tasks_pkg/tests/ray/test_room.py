@@ -14,7 +14,7 @@ from tasks.ray_jobs import reading, room, search, train
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import InputProblemError, JobRequest
 from tasks.ray_jobs.sources import Source
-from tasks.schemas_ml import model_config_from, search_from
+from tasks.schemas.models import model_config_from, search_from
 
 ROWS = 50_000
 #: What the table takes, as five numbers a row and as the model's.

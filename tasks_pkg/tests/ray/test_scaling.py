@@ -22,7 +22,7 @@ from tasks.ray_jobs import features, metrics, predict, retrain, scaling, search,
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.predictor import Predictor
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
-from tasks.schemas_ml import model_config_from, search_from
+from tasks.schemas.models import model_config_from, search_from
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Main = Callable[[JobRequest, Reporter], dict[str, Any]]

@@ -7,7 +7,7 @@ import pytest
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs import MARKER, protocol
-from tasks.schemas_ml import ModelConfig, model_config_from
+from tasks.schemas.models import ModelConfig, model_config_from
 
 
 def test_what_callers_have_always_sent_is_accepted() -> None:

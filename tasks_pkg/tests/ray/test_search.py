@@ -33,10 +33,10 @@ from tasks.orchestration import job_request
 from tasks.ray_jobs import boosting, protocol, split
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest, Progress
-from tasks.runners import LocalJobs
-from tasks.schemas_ml import search_from
+from tasks.schemas.models import search_from
 from tasks.settings import Settings
-from tasks.submission import RayJobs, package
+from tasks.submission.local import LocalJobs
+from tasks.submission.ray import RayJobs, package
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(600)

@@ -18,7 +18,7 @@ from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import JobRequest, Progress
 from tasks.settings import ConfigurationError
-from tasks.submission import (
+from tasks.submission.ray import (
     JobFailedError,
     JobStoppedError,
     Patience,

@@ -19,7 +19,7 @@ from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs import metrics, room, signature
 from tasks.ray_jobs.predictor import Predictor
 from tasks.ray_jobs.protocol import InputProblemError, JobRequest
-from tasks.submission import JobResult, RayJobs
+from tasks.submission.ray import JobResult, RayJobs
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(600)

@@ -20,7 +20,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from tasks.ray_jobs import boosting, placement, train
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import InfrastructureError, JobRequest
-from tasks.schemas_ml import model_config_from
+from tasks.schemas.models import model_config_from
 
 CPUS = 2
 _ray: Any = ray

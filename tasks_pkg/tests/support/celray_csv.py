@@ -27,7 +27,7 @@ from tasks.ray_jobs.csv_plan import Plan
 from tasks.ray_jobs.process_csv import MAX_PASSES, Done, Item, work
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.ray_jobs.sources import Source
-from tasks.schemas_data import transformations_from
+from tasks.schemas.data import transformations_from
 
 #: Longer than any field of a test.
 _FIELD = 1 << 30

@@ -1,1 +1,1 @@
-"""How messages leave Redis: popped and recorded in one step, held on leases (ADR 0018, 0019)."""
+"""Messages: their outer form, what they say of a task, their size; and one room per broker."""

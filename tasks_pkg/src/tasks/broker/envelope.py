@@ -3,7 +3,7 @@
 A queue is open to every client, so its bytes may be anything. :func:`read` takes what is a message
 of kombu's, in the form that the rest of the worker expects, and refuses everything else with a
 :class:`Refused`, so that nothing behind it has to survive broken input. What a message says of a
-task is looked at in :mod:`tasks.task_message`.
+task is looked at in :mod:`tasks.broker.task_message`.
 """
 
 import bz2

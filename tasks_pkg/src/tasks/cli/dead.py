@@ -12,7 +12,7 @@ from tasks.cli.context import Session, common
 if TYPE_CHECKING:
     from redis import Redis
 
-    from tasks.deadletters import DeadLetter
+    from tasks.broker.redis.dead_letters import DeadLetter
 
 _IDS = click.argument("letter_ids", metavar="ID...", nargs=-1, required=True)
 
@@ -29,15 +29,15 @@ def dead() -> None:
 @contextmanager
 def _broker(session: Session) -> "Iterator[Redis]":
     """Connect, and tell an unknown letter and a silent Redis in one line."""
-    from tasks import deadletters  # noqa: PLC0415
+    from tasks.broker.redis import dead_letters  # noqa: PLC0415
     from tasks.client.connection import answering  # noqa: PLC0415
     from tasks.client.errors import UnknownIdError  # noqa: PLC0415
 
     settings = session.client.settings
-    with answering(settings), deadletters.connect(settings.broker_url.get_secret_value()) as made:
+    with answering(settings), dead_letters.connect(settings.broker_url.get_secret_value()) as made:
         try:
             yield made
-        except deadletters.UnknownLetterError as error:
+        except dead_letters.UnknownLetterError as error:
             raise UnknownIdError(str(error)) from None
 
 
@@ -46,10 +46,10 @@ def _broker(session: Session) -> "Iterator[Redis]":
 @click.pass_obj
 def list_(session: Session) -> None:
     """List them, the oldest first."""
-    from tasks import deadletters  # noqa: PLC0415
+    from tasks.broker.redis import dead_letters  # noqa: PLC0415
 
     with _broker(session) as broker:
-        found = deadletters.letters(broker)
+        found = dead_letters.letters(broker)
     if session.json:
         session.say_json([letter.as_dict() for letter in found])
     elif not found:
@@ -71,10 +71,10 @@ def _when(letter: "DeadLetter") -> str:
 @click.pass_obj
 def show(session: Session, letter_id: str) -> None:
     """Show one, with its arguments and its message."""
-    from tasks import deadletters  # noqa: PLC0415
+    from tasks.broker.redis import dead_letters  # noqa: PLC0415
 
     with _broker(session) as broker:
-        letter = deadletters.show(broker, letter_id)
+        letter = dead_letters.show(broker, letter_id)
     if session.json:
         session.say_json(letter.as_dict())
         return
@@ -101,10 +101,12 @@ def show(session: Session, letter_id: str) -> None:
 @click.pass_obj
 def replay(session: Session, letter_ids: tuple[str, ...]) -> int:
     """Put them back into their queues, as if they had never run."""
-    from tasks import deadletters  # noqa: PLC0415
+    from tasks.broker.redis import dead_letters  # noqa: PLC0415
 
     app = session.client.app
-    worst = _each(session, letter_ids, lambda broker, one: deadletters.replay(broker, one, app=app))
+    worst = _each(
+        session, letter_ids, lambda broker, one: dead_letters.replay(broker, one, app=app)
+    )
     session.note("celray status ID says how far it is")
     return worst
 
@@ -115,9 +117,9 @@ def replay(session: Session, letter_ids: tuple[str, ...]) -> int:
 @click.pass_obj
 def drop(session: Session, letter_ids: tuple[str, ...]) -> int:
     """Remove them for good."""
-    from tasks import deadletters  # noqa: PLC0415
+    from tasks.broker.redis import dead_letters  # noqa: PLC0415
 
-    return _each(session, letter_ids, deadletters.drop)
+    return _each(session, letter_ids, dead_letters.drop)
 
 
 def _each(

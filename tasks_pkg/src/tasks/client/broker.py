@@ -7,13 +7,13 @@ from typing import Final, cast
 
 from redis import Redis
 
-from tasks.broker.connection import connect
 from tasks.broker.envelope import Refused, payload_of, record_of
-from tasks.broker.queues import PRIORITY_SUFFIXES, list_lengths
-from tasks.broker.scripts import HELD
-from tasks.deployed import Deployed, read
+from tasks.broker.redis.connection import connect
+from tasks.broker.redis.priorities import PRIORITY_SUFFIXES, list_lengths
+from tasks.broker.redis.scripts import HELD
+from tasks.broker.task_message import identity
+from tasks.code_version import Deployed, read
 from tasks.routes import ROUTES
-from tasks.task_message import identity
 
 #: Who only looks searches so many messages of a list, those that are taken next.
 SEARCHED: Final = 20_000

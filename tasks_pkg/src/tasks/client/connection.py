@@ -11,10 +11,10 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from tasks.broker import busy
+from tasks.broker.redis import busy
 from tasks.celery_config import SERIALIZATION
 from tasks.client.errors import NotPermittedError, ServiceUnavailableError
-from tasks.headers import PUBLISHED_AT
+from tasks.message_headers import PUBLISHED_AT
 from tasks.routes import ROUTES
 from tasks.settings import OPERATOR_NAMES, ClientSettings
 
@@ -42,7 +42,7 @@ def application(settings: ClientSettings) -> Celery:
             "broker_read_url": broker.get_secret_value(),
             "broker_write_url": broker.get_secret_value(),
             "broker_connection_timeout": PATIENCE,
-            "broker_transport": "tasks.broker.full:Transport",
+            "broker_transport": "tasks.broker.redis.full:Transport",
             # The scheme chooses TLS only where it also chooses the transport.
             "broker_use_ssl": {"ssl_cert_reqs": "required"}
             if broker.get_secret_value().startswith("rediss:")

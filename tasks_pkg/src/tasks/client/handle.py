@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from celery import Celery
 from redis.exceptions import NoPermissionError, ResponseError
 
-from tasks import revocations
+from tasks.broker.redis import revocations
 from tasks.client import trace as tracing
 from tasks.client.broker import SEARCHED, Waiting
 from tasks.client.connection import answering, one_line
@@ -20,7 +20,7 @@ from tasks.client.errors import (
     TaskFailedError,
     UnknownIdError,
 )
-from tasks.submission import submission_id
+from tasks.submission.ray import submission_id
 
 if TYPE_CHECKING:
     from tasks.client.sync import Client

@@ -10,6 +10,7 @@ from celery import Celery
 from kombu.utils.json import dumps
 from pydantic import SecretStr, ValidationError
 
+from tasks.broker.sizes import require_sendable
 from tasks.client import catalogue
 from tasks.client.broker import Broker
 from tasks.client.connection import PATIENCE, answering, application, stamped
@@ -20,10 +21,9 @@ from tasks.client.errors import (
 )
 from tasks.client.handle import SubmittedTask, read
 from tasks.client.jobs import Jobs
+from tasks.code_version import judge
 from tasks.contracts import InvalidArgumentsError, require_task_id
-from tasks.deployed import judge
 from tasks.settings import ClientSettings, ConfigurationError, load_client_settings
-from tasks.sizes import require_sendable
 
 #: How long workers may take to answer a question, in seconds.
 ANSWER_SECONDS = 2.0
@@ -246,7 +246,7 @@ class Client:
         return SubmittedTask(self, task_id)
 
     def workers(self, destination: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
-        """Ask the workers about themselves; by node name, see :mod:`tasks.remote`.
+        """Ask the workers about themselves; by node name, see :mod:`tasks.worker.info`.
 
         ``code_state`` says how a worker's code stands to what is deployed: current, old (it must
         be restarted), newer (an update is under way) or unknown.

@@ -1,7 +1,7 @@
 """Which model of a name is in use, which were before, and how that changes. Standard library only.
 
 Below ``registry/`` of the models folder, ``<name>.toml`` says what is to be retrained (written by
-people, see :mod:`tasks.registered`), and ``<name>/`` holds what came of it::
+people, see :mod:`tasks.preconditions.retraining`), and ``<name>/`` holds what came of it::
 
     versions.json           {"champion": 3, "previous": 2, "versions": [...]}; see Version
     holdout-<digest>.parquet  the rows on which versions are compared; chosen once per target

@@ -1,0 +1,1 @@
+"""Beat: RedBeat's scheduler, the schedule's settings, and what Beat writes down for others."""

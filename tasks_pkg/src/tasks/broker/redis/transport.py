@@ -1,0 +1,419 @@
+"""kombu's Redis transport with a fetch that pops and records in one step (ADR 0019).
+
+kombu pops with BRPOP and records what it popped in a second command: a host that vanishes
+between the two loses the message (kombu#305). Here a script does both. A script cannot wait;
+the waiting is done by Redis's client tracking: a fetch that found nothing has read all lists,
+and the first change to any of them makes Redis push one notice down the same connection. Who
+publishes need not know of it. Should a notice be lost, the next fetch is a second away.
+
+What this relies on in kombu and redis-py is held by ``tests/test_kombu_contract.py``.
+"""
+
+import logging
+from queue import Empty
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+from kombu.transport import redis as kombu_redis
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
+
+from tasks.broker import envelope, sizes
+from tasks.broker.envelope import Refused
+from tasks.broker.redis import full
+from tasks.broker.redis.leases import Leases, disk_full, leases_at
+from tasks.broker.redis.prefetch import PATIENCE, Ahead
+from tasks.broker.redis.scripts import FETCH, HELD, LEASES, PUBLISH
+from tasks.contracts import Untyped
+
+logger = logging.getLogger(__name__)
+
+#: At most so many messages in one fetch.
+_MOST = 16
+
+#: What stands for a notice of Redis among the answers.
+_BELL = object()
+
+
+class QoS(full.QoS):
+    """Counts what was delivered; what Redis knows of it is in the leases."""
+
+    @property
+    def _leases(self) -> Leases:
+        leases: Leases = self.channel.leases
+        return leases
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether the consumer takes another message now."""
+        return bool(super().can_consume())
+
+    def can_consume(self) -> bool:
+        """Say whether to fetch: for the consumer, or ahead of it."""
+        return self.room() > 0
+
+    def room(self) -> int:
+        """How many messages to fetch."""
+        ahead: Ahead = self.channel.ahead
+        credit: int | None = self.can_consume_max_estimate()
+        if credit is None:
+            return 1
+        return max(0, credit - len(ahead.waiting)) + ahead.room(self.prefetch_count)
+
+    def append(self, message: Untyped, delivery_tag: str) -> None:
+        """Count a message; the fetch has recorded it."""
+        super(kombu_redis.QoS, self).append(message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Remove a message that is done, over whichever connection there is."""
+        self._leases.ack(delivery_tag)
+        self._quick_ack(delivery_tag)
+        self.channel.ahead.finished()
+        self.channel.deliver_ahead()
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Remove a message, or put it back behind the others of its queue."""
+        if requeue:
+            self._leases.give_back(delivery_tag, first=False)
+        else:
+            self._leases.ack(delivery_tag)
+        self._quick_ack(delivery_tag)
+        self.channel.deliver_ahead()
+
+    def forget(self, delivery_tag: str) -> None:
+        """Let a message that was refused take no room; its lease ends when it is put aside."""
+        self._quick_ack(delivery_tag)
+        self.channel.deliver_ahead()
+
+    def restore_unacked_once(self, stderr: Untyped = None) -> None:
+        """Give back what was fetched ahead, and what was delivered."""
+        self.channel.ahead.open = False
+        self.channel.give_back_ahead()
+        super().restore_unacked_once(stderr)
+
+    def restore_unacked(self) -> list[object]:
+        """Give back what nobody works on; what runs keeps its lease and goes on.
+
+        Called when the channel closes: at the worker's end, when nothing runs, and when the
+        connection is lost, when kombu would give back also what children are working on.
+        """
+        self._flush()
+        tags = [tag for tag in self._delivered if tag not in self._leases.working]
+        self._delivered.clear()
+        self._leases.give_back_all(tags)
+        self._leases.flush()
+        return []
+
+
+class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
+    """Polls for answers and for notices."""
+
+    loop: Untyped = None
+
+    def on_poll_start(self) -> None:
+        """Let channels that consume fetch ahead."""
+        if self.loop is not None:
+            for channel in self._channels:
+                if not channel.ahead.open and channel.active_queues:
+                    channel.open_ahead(self.loop)
+        super().on_poll_start()
+
+    def on_readable(self, fileno: int) -> Any:  # noqa: ANN401 - kombu's
+        """Read a notice that comes while no fetch is under way."""
+        channel, kind = self._fd_to_chan.get(fileno, (None, None))
+        if channel is not None and kind == "BRPOP" and not channel._in_poll:
+            channel.drain_notices()
+            return None
+        return super().on_readable(fileno)
+
+    def look_again(self) -> None:
+        """Fetch without a notice, once in a while."""
+        for channel in self._channels:
+            channel.look_again()
+
+
+class Channel(full.Channel):
+    """Fetches by script; waits for notices."""
+
+    QoS = QoS
+
+    _waiting = False
+    _delivering = False
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        self._taken_along: list[str] = []
+        self._without_ack: set[str] = set()
+        self._leases: Leases | None = None
+        self.ahead = Ahead()
+        # This channel's delivery tags: the same beginning, and a number.
+        self._tag = f"{uuid4().hex}:"
+        self._tags = 0
+        super().__init__(*args, **kwargs)
+
+    @property
+    def leases(self) -> Leases:
+        """What this process holds at this channel's Redis."""
+        if self._leases is None:
+            self._leases = leases_at(_plain(self._connparams()), self.visibility_timeout)
+        return self._leases
+
+    # -- the connection
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        parameters: dict[str, Any] = super()._connparams(asynchronous=asynchronous)
+        parameters["protocol"] = 3
+        if asynchronous:
+            parameters["redis_connect_func"] = self._prepare
+        return parameters
+
+    def _prepare(self, connection: Untyped) -> None:
+        """Log in, have changes noticed, and give Redis the script."""
+        connection.on_connect()
+        connection._parser.set_invalidation_push_handler(lambda _: _BELL)
+        for command in (("CLIENT", "TRACKING", "ON"), ("SCRIPT", "LOAD", FETCH)):
+            connection.send_command(*command)
+            answer = connection.read_response()
+        self._fetch_sha = bytes_to_str(answer)
+        self._waiting = False
+
+    # -- consuming
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: object, **kwargs: object) -> object:
+        """Start to consume; a consumer that does not acknowledge has it done for it."""
+        if no_ack:
+            self._without_ack.add(queue)
+        else:
+            self._without_ack.discard(queue)
+            _ = self.leases  # made while the connection is known to work
+        if self._waiting:
+            # The last fetch has not read this queue's lists: no notice would come for them.
+            self._waiting = False
+            self._in_poll = None
+        return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def _fetch_arguments(self, queues: list[str], most: int, done: list[str]) -> list[object]:
+        lists = [(self._q_for_pri(q, step), q) for step in self.priority_steps for q in queues]
+        keys = [key for key, _ in lists]
+        own = [self.leases.extra_seconds, most, HELD, LEASES, self._tag, self._tags]
+        self._tags += most
+        return [len(keys), *keys, *own, *(queue for _, queue in lists), *done]
+
+    def _brpop_start(self, timeout: float | None = None) -> None:  # noqa: ARG002 - kombu's
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues or self.leases.ending:
+            return
+        most = max(1, min(self.qos.room(), _MOST))
+        connection = self.client.connection
+        if connection._sock is None:
+            connection.connect()
+        self._in_poll = connection
+        self._waiting = False
+        self._brpop_sent_at = monotonic()
+        self._taken_along = self.leases.done()
+        arguments = self._fetch_arguments(queues, most, self._taken_along)
+        connection.send_command("EVALSHA", self._fetch_sha, *arguments)
+
+    def _brpop_read(self, **_: object) -> bool:
+        connection = self.client.connection
+        answer = self._read(connection)
+        while answer is _BELL and not self._waiting:
+            # An old notice, before the fetch's answer; both may have come in one packet.
+            if not connection.can_read(timeout=0):
+                raise Empty
+            answer = self._read(connection)
+        if answer is not _BELL and self._taken_along:
+            self.leases.told(self._taken_along)
+            self._taken_along = []
+        if answer is _BELL or connection.can_read(timeout=0):
+            self.drain_notices()
+            self._in_poll = None  # the next turn of the loop fetches
+        elif not answer:
+            self._waiting = True  # and stays "in poll": nothing is sent before a notice comes
+        if answer is _BELL or not answer:
+            raise Empty
+        self._in_poll = None
+        for at in range(0, len(answer), 3):
+            queue, tag, item = answer[at : at + 3]
+            self._take(bytes_to_str(queue), bytes_to_str(tag), item)
+        return True
+
+    def _read(self, connection: Untyped) -> Any:  # noqa: ANN401 - what Redis answers
+        try:
+            return connection.read_response(push_request=True)
+        except NoScriptError as error:  # somebody flushed the scripts: a new connection loads it
+            connection.disconnect()
+            message = "Redis has forgotten the fetch script"
+            raise RedisConnectionError(message) from error
+        except ResponseError as error:
+            if not disk_full(error):
+                raise
+            self._waiting = True  # nobody gets anything; the next look is a second away
+            raise Empty from None
+        except self.connection_errors:
+            connection.disconnect()
+            raise
+
+    def _understood(self, queue: str, tag: str, item: bytes) -> dict[str, Any] | None:
+        """Return a message that is held from now on, or nothing where it was refused."""
+        if not tag:
+            logger.error(
+                "queue %s: its key in Redis was no list, and is now %s for a week",
+                queue,
+                bytes_to_str(item),
+            )
+            return None
+        try:
+            message = envelope.read(item, tag)
+        except Refused as refused:
+            self.leases.refuse(tag, queue, item, refused)
+            return None
+        self.leases.hold(tag, queue, message)
+        return message
+
+    def _take(self, queue: str, tag: str, item: bytes) -> None:
+        message = self._understood(queue, tag, item)
+        if message is None:
+            return
+        self._queue_cycle.rotate(queue)
+        if queue not in self.active_queues or (self.qos.has_credit and not self.ahead.waiting):
+            self._pass_on(tag, queue, message)
+        elif self.ahead.put(tag, queue, message):
+            if len(self.ahead.waiting) == 1:
+                self._loop.call_later(PATIENCE, self._give_back_overdue)
+        elif self.qos.has_credit:
+            self._pass_on(tag, queue, message)
+        else:
+            self.leases.give_back(tag, first=True)
+
+    def _pass_on(self, tag: str, queue: str, message: dict[str, Any]) -> None:
+        self.connection._deliver(message, queue)
+        if queue in self._without_ack:
+            self.leases.ack(tag)
+
+    # -- messages that were fetched ahead
+
+    def open_ahead(self, loop: Untyped) -> None:
+        """Fetch ahead from now on: there is a loop that delivers as soon as there is room."""
+        self._loop = loop
+        self.ahead.open = True
+
+    def deliver_ahead(self) -> None:
+        """Deliver what there is room for.
+
+        At once, not at the loop's next turn: Celery acknowledges in what the loop does just
+        before it polls, and the poll would come first.
+        """
+        if self._delivering:
+            return
+        self._delivering = True
+        try:
+            while self.qos.has_credit and (waiting := self.ahead.take()):
+                tag, queue, message, _ = waiting
+                self._pass_on(tag, queue, message)
+        finally:
+            self._delivering = False
+
+    def _give_back_overdue(self) -> None:
+        if self.ahead.overdue():
+            self.give_back_ahead()
+        elif self.ahead.waiting:
+            self._loop.call_later(PATIENCE, self._give_back_overdue)
+
+    def give_back_ahead(self) -> None:
+        """Put what waits here back to the front of its queues, in its order."""
+        reached = True
+        while self.ahead.waiting:
+            tag, *_ = self.ahead.waiting.pop()
+            if reached:
+                reached = self.leases.give_back(tag, first=True)
+            else:  # Redis is away; to wait for that once more with each would take a minute
+                self.leases.held.pop(tag, None)
+
+    def _basic_cancel(self, consumer_tag: str) -> object:
+        self.give_back_ahead()
+        return super()._basic_cancel(consumer_tag)
+
+    def drain_notices(self) -> None:
+        """Read notices that nobody waits for."""
+        connection = self.client.connection
+        while connection.can_read(timeout=0):
+            self._read(connection)
+
+    def look_again(self) -> None:
+        """Fetch at the loop's next turn, if the last notice is long ago."""
+        if self._waiting and monotonic() - self._brpop_sent_at >= self.brpop_timeout:
+            self._waiting = False
+            self._in_poll = None
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: object) -> object:
+        """Give one message, or nothing."""
+        message = super().basic_get(queue, no_ack=no_ack, **kwargs)
+        if message is not None and no_ack:
+            self.leases.ack(message.delivery_tag)
+        return message
+
+    def _receive_one(self, c: Untyped) -> object:
+        """Read a broadcast; one that cannot be understood is nobody's, and changes nothing."""
+        try:
+            return super()._receive_one(c)
+        except (Empty, *self.connection_errors):
+            raise
+        except Exception:
+            logger.exception("a broadcast cannot be understood, and is passed over")
+            raise Empty from None
+
+    def _get(self, queue: str) -> dict[str, Any]:
+        while True:
+            with self.conn_or_acquire() as client:
+                sha = client.script_load(FETCH)
+                number, *rest = self._fetch_arguments([queue], 1, [])
+                answer = client.evalsha(sha, number, *rest)
+            if not answer:
+                raise Empty
+            message = self._understood(queue, bytes_to_str(answer[1]), answer[2])
+            if message is not None:
+                return message
+
+    def _put(self, queue: str, message: dict[str, Any], **kwargs: object) -> None:
+        """Publish; while Redis is full, a worker's follow-up work may use the reserve."""
+        sizes.require_publishable(message)
+        try:
+            super()._put(queue, message, **kwargs)
+        except OutOfMemoryError:
+            key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+            with self.conn_or_acquire() as client:
+                client.register_script(PUBLISH)(keys=[key], args=[dumps(message)])
+
+    def close(self) -> None:
+        """Give back what nobody works on; see :meth:`QoS.restore_unacked`."""
+        self.ahead.open = False
+        if self._waiting:
+            self._waiting = False
+            self._in_poll = None  # kombu would read an answer that does not come
+        super().close()
+
+
+def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Give a connection's parameters without what ties it to the channel."""
+    return {
+        k: v for k, v in parameters.items() if k not in {"redis_connect_func", "max_connections"}
+    }
+
+
+class Transport(kombu_redis.Transport):  # type: ignore[misc]
+    """``broker_transport = "tasks.broker.redis.transport:Transport"``."""
+
+    Channel = Channel
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = Poller()
+
+    def register_with_event_loop(self, connection: Untyped, loop: Untyped) -> None:
+        """Add the look without a notice, and what needs a loop."""
+        super().register_with_event_loop(connection, loop)
+        self.cycle.loop = loop
+        self._look_tref = loop.call_repeatedly(self.brpop_timeout, self.cycle.look_again)

@@ -1,0 +1,1 @@
+"""What an operator asks: status, verify, health; ``python -m tasks.operations``."""

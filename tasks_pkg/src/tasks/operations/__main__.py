@@ -1,0 +1,227 @@
+"""What an operator asks inside a container: ``python -m tasks.ops status|verify|running|...``.
+
+Exit status: 0 all is well, 1 something does not hold, 2 wrong use, 78 wrong configuration.
+"""
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from celery import Celery
+from pydantic import ValidationError
+
+from tasks import code_version
+from tasks.broker.redis import dead_letters
+from tasks.broker.redis.connection import connect
+from tasks.operations import canary as rollout
+from tasks.operations import health, probes
+from tasks.operations.report import Report, markdown
+from tasks.operations.verify import Request, Verification
+from tasks.samples import SAMPLES
+from tasks.settings import Settings, get_settings
+from tasks.worker.info import WorkerInfo, ask_workers
+
+TRAINING = "tasks.ml_tasks.distributed_training"
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text.rstrip("\n") + "\n")
+
+
+def _load_app() -> Celery:
+    from tasks.app import app  # noqa: PLC0415 - ends the process when the settings are wrong
+
+    return app
+
+
+def status(*, as_json: bool) -> int:
+    """Print queues, workers, Ray and Beat; 1 when a part is missing."""
+    app, settings = _load_app(), get_settings()
+    timeout = settings.health_timeout_seconds
+    verdict = health.check(app, settings)
+    workers = ask_workers(app, timeout) if verdict.redis else {}
+    codes, wanted = _codes(workers, settings) if verdict.redis else ({}, None)
+    beat = probes.beat_state(app, settings, timeout) if verdict.redis else None
+    if as_json:
+        document: dict[str, Any] = {
+            **verdict.model_dump(mode="json"),
+            "nodes": workers,
+            "deployed": wanted,
+            "code_states": codes,
+            "beat": beat.model_dump(mode="json") if beat else None,
+        }
+        _say(json.dumps(document, indent=2))
+        return int(verdict.status == "unhealthy")
+    lines = [f"status   {verdict.status}"]
+    lines += [f"         {r.level}: {r.part}: {r.message}" for r in verdict.reasons]
+    lines += [
+        f"queue    {name:<10} {length} waiting" for name, length in (verdict.queues or {}).items()
+    ]
+    lines += [
+        f"worker   {node:<28} queues {','.join(info['queues']):<16} processes {info['processes']}"
+        f"  running {info['running']}  done {info['done']}"
+        f"  code {code_version.told(info['versions']['code'], codes[node], wanted)}"
+        for node, info in workers.items()
+    ]
+    if verdict.redis:
+        letters, refused = _dead_letters(settings)
+        lines.append(f"dead     {letters} letters  messages refused so far {refused}")
+        used, most = verdict.redis.memory_used_bytes / 2**20, verdict.redis.memory_max_bytes / 2**20
+        lines.append(
+            f"redis    {verdict.redis.version}  {used:.1f} of {most:.0f} MiB"
+            f"  evicted {verdict.redis.evicted_keys}  up {verdict.redis.uptime_seconds} s"
+        )
+    if verdict.ray:
+        ray = verdict.ray
+        lines.append(
+            f"ray      {ray.version}  nodes {ray.nodes}"
+            f"  CPUs free {ray.available_cpus:g} of {ray.total_cpus:g}"
+        )
+    if beat:
+        ago = beat.last_tick_seconds_ago
+        lines.append(f"beat     last tick {'never' if ago is None else f'{ago} s ago'}")
+        lines += [
+            f"         {name:<28} last ran {when or 'never'}{_missed(beat.missed.get(name))}"
+            for name, when in beat.last_runs.items()
+        ]
+    _say("\n".join(lines))
+    return int(verdict.status == "unhealthy")
+
+
+def _dead_letters(settings: Settings) -> tuple[int, int]:
+    """Count the dead letters that are there, and the messages that were ever refused."""
+    broker = connect(settings.broker_url.get_secret_value(), settings.health_timeout_seconds)
+    with broker:
+        return dead_letters.count(broker), dead_letters.refused_total(broker)
+
+
+def _codes(
+    workers: dict[str, WorkerInfo], settings: Settings
+) -> tuple[dict[str, code_version.State], code_version.Deployed | None]:
+    """Hold each worker's code against what is deployed."""
+    broker = connect(settings.broker_url.get_secret_value(), settings.health_timeout_seconds)
+    with broker:
+        wanted = code_version.read(broker)
+    return {
+        node: code_version.judge(info["versions"]["code"], info["started_at"], wanted)
+        for node, info in workers.items()
+    }, wanted
+
+
+def _missed(told: dict[str, Any] | None) -> str:
+    """Say what became of an entry's last missed run."""
+    if told is None:
+        return ""
+    action = "skipped" if told["action"] == "skip" else f"sent once at {told['noticed_at']}"
+    return f"  missed {told['due_at']}: {action}"
+
+
+def verify(*, as_markdown: bool) -> int:
+    """Run all checks on what stands on standard input, or render a report that stands there."""
+    text = sys.stdin.read()
+    try:
+        if as_markdown:
+            report = Report.model_validate_json(text)
+            _say(markdown(report))
+        else:
+            request = Request.model_validate_json(text or "{}")
+            report = Verification(_load_app(), get_settings(), request).run()
+            _say(report.model_dump_json(indent=2))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'document'}: {e['msg']}" for e in error.errors()
+        )
+        sys.stderr.write(f"celray: standard input: {problems}\n")
+        return 2
+    return int(not report.ok)
+
+
+def train_sample() -> int:
+    """Train on the sample data set; progress on standard error, the result on standard output."""
+    sample = SAMPLES[TRAINING]
+    pending = _load_app().send_task(TRAINING, kwargs=sample.kwargs)
+    told = ""
+    deadline = time.monotonic() + sample.seconds
+    while not pending.ready() and time.monotonic() < deadline:
+        line = progress_line(pending.backend.get_task_meta(pending.id))
+        if line != told:
+            told = line
+            sys.stderr.write(f"train-sample {pending.id} {line}\n")
+        time.sleep(0.3)
+    if not pending.ready():
+        sys.stderr.write(f"train-sample: no result in {sample.seconds:.0f} s; it goes on\n")
+        return 1
+    if not pending.successful():
+        sys.stderr.write(f"train-sample: {type(pending.result).__name__}: {pending.result}\n")
+        return 1
+    _say(json.dumps(pending.result, indent=2))
+    return 0
+
+
+def progress_line(meta: dict[str, Any]) -> str:
+    """Tell how far a task is.
+
+    Args:
+        meta: state and result as they were stored together; asked for one by one, the state may be
+            of before the end and the result of after it.
+    """
+    info = meta.get("result")
+    if meta["status"] != "PROGRESS" or not isinstance(info, dict):
+        return str(meta["status"])
+    return "{phase}: {done} of {total} ({message})".format(**info)
+
+
+def running(*, as_json: bool) -> int:
+    """Print what every worker works on now."""
+    found = rollout.running(_load_app(), get_settings().health_timeout_seconds)
+    if as_json:
+        _say(json.dumps(found, indent=2))
+        return 0
+    lines = [f"{one['worker']:<28} {one['task']:<44} {one['seconds']:8.1f} s" for one in found]
+    _say("\n".join(lines) or "no worker works on anything")
+    return 0
+
+
+def canary(seconds: float) -> int:
+    """Have this container's worker answer a ping from each of its queues; 1 when it does not."""
+    app, settings = _load_app(), get_settings()
+    node = rollout.own_node(settings)
+    try:
+        took = rollout.canary(app, settings, node, seconds)
+    except TimeoutError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    for queue, answer in took.items():
+        _say(f"{node} answered on queue {queue} after {answer:.3f} s")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one subcommand; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.ops", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    about_status = commands.add_parser("status", help="queues, workers, Ray, Beat")
+    about_status.add_argument("--json", action="store_true", help="for programs")
+    about_verify = commands.add_parser("verify", help="use every part; JSON in, JSON out")
+    about_verify.add_argument("--markdown", action="store_true", help="render a report instead")
+    commands.add_parser("train-sample", help="one training job on the sample data")
+    about_running = commands.add_parser("running", help="what every worker works on now")
+    about_running.add_argument("--json", action="store_true", help="for programs")
+    about_canary = commands.add_parser("canary", help="a ping through each queue to this worker")
+    about_canary.add_argument("--seconds", type=float, default=60.0, help="to try, per queue")
+    options = parser.parse_args(arguments)
+    if options.command == "status":
+        return status(as_json=options.json)
+    if options.command == "verify":
+        return verify(as_markdown=options.markdown)
+    if options.command == "running":
+        return running(as_json=options.json)
+    if options.command == "canary":
+        return canary(options.seconds)
+    return train_sample()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Which models are to be retrained, from what and past which gate: read before the job starts.
+
+Each is a file ``registry/<name>.toml`` of the models folder::
+
+    dataset_path = "wine"          # as of distributed_training
+    enabled = true                 # false: kept, but not retrained
+
+    [model_config]                 # as of distributed_training
+    target = "quality"
+    n_estimators = 200
+
+    [gate]                         # in the unit of the metric, on the frozen hold-out
+    min_score = 0.55               # none by default
+    min_improvement = 0.0          # over the model in use; negative tolerates a loss
+
+Where an MLflow server is configured, the registered models that have the tag
+``celray.dataset_path`` are taken instead; ``celray.model_config`` and ``celray.gate`` are JSON.
+"""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.contracts import InvalidArgumentsError
+from tasks.ray_jobs.protocol import InfrastructureError, InputProblemError
+from tasks.ray_jobs.registry import FOLDER
+from tasks.schemas.models import checked, model_config_from
+from tasks.settings import Settings
+from tasks.submission.ray import RayUnavailableError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
+
+
+class Gate(BaseModel):
+    """What a new model must reach to be put to use, in the unit of its metric."""
+
+    # Nothing is less than nan: a gate that holds it lets everything through.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    min_score: float | None = None
+    """On the frozen hold-out; of a metric of which less is better, the most."""
+    min_improvement: float = 0.0
+    """Over the model in use, on the same rows; negative tolerates a loss."""
+
+
+class Entry(BaseModel):
+    """One file of the registry."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset_path: str = Field(min_length=1)
+    """As of ``distributed_training``."""
+    enabled: bool = True
+    """Whether it is retrained."""
+    config: dict[str, Any] = Field(default={}, alias="model_config")
+    """As of ``distributed_training``."""
+    gate: dict[str, Any] = {}
+    """See :class:`Gate`."""
+
+
+def require_name(name: str) -> None:
+    """Refuse what cannot be a model's name: it becomes part of a path.
+
+    Raises:
+        InvalidArgumentsError: says what a name is.
+    """
+    if not _NAME.fullmatch(name):
+        message = (
+            f"name: {name[:80]!r} is no name of a model; it has letters, digits, '_' and '-',"
+            " at most 60"
+        )
+        raise InvalidArgumentsError(message)
+
+
+def models(settings: Settings, names: list[str] | None) -> list[dict[str, Any]]:
+    """Give what is to be retrained, as the job takes it.
+
+    An entry with a mistake in it has ``problem`` in place of what it lacks: the others go on.
+
+    Args:
+        settings: for the models folder, or the MLflow server.
+        names: only these; None for all that are enabled.
+
+    Raises:
+        InvalidArgumentsError: a name that is not registered.
+        RayUnavailableError: the MLflow server does not answer; trying again later is right.
+    """
+    found = _of_mlflow(settings) if settings.mlflow_tracking_uri else _of_files(settings)
+    if names is None:
+        return [entry for entry in found.values() if entry.pop("enabled", True)]
+    unknown = sorted(set(names) - set(found))
+    if unknown:
+        known = ", ".join(sorted(found)) or "none"
+        message = f"names: {unknown[0]!r} is not registered; there are: {known}"
+        raise InvalidArgumentsError(message)
+    return [
+        {key: value for key, value in found[name].items() if key != "enabled"}
+        for name in dict.fromkeys(names)
+    ]
+
+
+def _of_files(settings: Settings) -> dict[str, dict[str, Any]]:
+    folder = settings.models_dir / FOLDER
+    files = sorted(folder.glob("*.toml")) if folder.is_dir() else []
+    # An editor's own files, such as Emacs' locks, begin with a dot.
+    return {file.stem: _of_file(file) for file in files if not file.name.startswith(".")}
+
+
+def _of_file(file: Path) -> dict[str, Any]:
+    name = file.stem
+    try:
+        return _entry(name, tomllib.loads(file.read_text(encoding="utf-8")), str(file))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return {"name": name, "problem": f"{file} cannot be read: {error}"}
+
+
+def _of_mlflow(settings: Settings) -> dict[str, dict[str, Any]]:
+    from tasks.ray_jobs.mlflow_registry import MlflowRegistry  # noqa: PLC0415 - only where used
+
+    kept = MlflowRegistry(str(settings.mlflow_tracking_uri))
+    try:
+        registered = kept.models()
+    except InfrastructureError as error:
+        raise RayUnavailableError(str(error)) from None
+    except InputProblemError as error:
+        raise InvalidArgumentsError(str(error)) from None
+    found = {}
+    for name, tags in sorted(registered.items()):
+        enabled = tags.get("enabled", "true").lower() != "false"
+        try:
+            given = {
+                "dataset_path": tags["dataset_path"],
+                "model_config": json.loads(tags.get("model_config", "{}")),
+                "gate": json.loads(tags.get("gate", "{}")),
+                "enabled": enabled,
+            }
+        except ValueError as error:
+            problem = f"a celray tag of model {name!r} in {kept.where} is not JSON: {error}"
+            found[name] = {"name": name, "enabled": enabled, "problem": problem}
+            continue
+        found[name] = _entry(name, given, f"model {name!r} in {kept.where}")
+    return found
+
+
+def _entry(name: str, given: dict[str, Any], where: str) -> dict[str, Any]:
+    try:
+        require_name(name)
+        entry = checked(Entry, given, "the entry")
+        config = model_config_from(entry.config)
+        gate = checked(Gate, entry.gate, "gate")
+    except InvalidArgumentsError as error:
+        enabled = given.get("enabled") is not False
+        return {"name": name, "enabled": enabled, "problem": f"{where}: {error}"}
+    return {
+        "name": name,
+        "enabled": entry.enabled,
+        "parameters": config.parameters(entry.dataset_path),
+        "gate": gate.model_dump(),
+    }

@@ -1,0 +1,1 @@
+"""What tasks return: Celery's result store, a spool for results, one run per published task."""

@@ -1,0 +1,1 @@
+"""What the tasks take and return: names, units, bounds."""

@@ -1,0 +1,440 @@
+"""What the machine-learning tasks take and give: names, units, bounds."""
+
+import difflib
+import itertools
+import math
+from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from tasks.contracts import InvalidArgumentsError, wrong
+from tasks.schemas.data import CsvWritten, keys_of
+
+
+class ModelConfig(CsvWritten):
+    """``model_config`` of ``distributed_training``; every key has a default.
+
+    ``n_estimators``, ``max_depth`` and ``num_partitions`` are what callers have always sent.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+
+    n_estimators: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Boosting rounds; with k > 2 classes, each grows k trees."""
+    max_depth: Annotated[int, Field(ge=1, le=30)] | None = 6
+    """Levels of a tree; None means 6, XGBoost's own default."""
+    num_partitions: Annotated[int, Field(ge=1, le=1024)] = 2
+    """Ray Train workers that share the training rows, one CPU each."""
+    target: Annotated[str, Field(min_length=1)] = "target"
+    """The column to predict."""
+    task: Literal["auto", "classification", "regression"] = "auto"
+    """``auto``: text, booleans, and few whole numbers are classes (``ray_jobs.target.decide``)."""
+    test_fraction: Annotated[float, Field(gt=0.0, le=0.9)] = 0.2
+    """Share of the rows held out for the score, 0 to 1."""
+    seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 42
+    """Decides the held-out rows, and XGBoost's own sampling."""
+    metric: Literal["accuracy", "f1", "log_loss", "roc_auc", "r2", "rmse", "mae"] | None = None
+    """Which held-out metric ``avg_score`` is; by default accuracy or r2."""
+    exclude_columns: list[str] = []  # noqa: RUF012 - pydantic copies it
+    """Columns to leave out, such as identifiers."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,60}$")] | None = None
+    """Start of the model's folder name; by default the dataset's name."""
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
+    """Weight of each new tree."""
+    subsample: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the rows that each tree sees."""
+    colsample_bytree: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the columns that each tree sees."""
+    min_child_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Least sum of second derivatives in a leaf."""
+    reg_alpha: Annotated[float, Field(ge=0.0)] = 0.0
+    """L1 penalty on leaf weights."""
+    reg_lambda: Annotated[float, Field(ge=0.0)] = 1.0
+    """L2 penalty on leaf weights."""
+
+    def parameters(self, dataset_path: str) -> dict[str, Any]:
+        """Give the parameters of the Ray job."""
+        own = self.model_dump(exclude={*CsvWritten.model_fields})
+        return {
+            **own,
+            # As in versions that were trained before there were such: only what was given.
+            **self.written(),
+            "max_depth": 6 if self.max_depth is None else self.max_depth,
+            "dataset_path": dataset_path,
+        }
+
+
+class TrainingResult(TypedDict):
+    """What ``distributed_training`` returns. Scores are on rows that were never trained on."""
+
+    status: Literal["success"]
+    avg_score: float | None
+    """The metric named by ``metric``; None where it is not defined."""
+    metric: str
+    metrics: dict[str, float | None]
+    task: Literal["classification", "regression"]
+    target: str
+    classes: list[str | int | float | bool] | None
+    total_samples: int
+    """Rows that have a target: train_samples + test_samples."""
+    rows_read: int
+    """= rows_used + rows_filtered + rows_rejected, always."""
+    rows_used: int
+    rows_filtered: int
+    rows_rejected: int
+    """Bad rows; none where ``bad_rows`` is not 'reject'."""
+    left_out: list[dict[str, Any]]
+    """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
+    rejected: list[dict[str, Any]]
+    """The first bad rows: ``file``, ``row`` (from 1), ``column`` and ``reason``."""
+    train_samples: int
+    test_samples: int
+    num_features: int
+    num_partitions: int
+    """Workers that really trained; ``warnings`` says when that is fewer than asked for."""
+    model_path: str
+    manifest_path: str
+    warnings: list[str]
+    reused: bool
+    """An identical request had been trained before, and this is its result."""
+    ray_submission_id: str
+    queue_seconds: float | None
+    """Publishing to the task's start; None where the client stamps no messages."""
+    startup_seconds: float
+    """Submission to the first line of the job's code."""
+    engine_seconds: float
+    """The first line of the job's code to its result."""
+
+
+class PredictionResult(TypedDict):
+    """What ``batch_predictions`` returns; all predictions are in ``predictions_path``."""
+
+    status: Literal["success"]
+    total_predictions: int
+    rows_read: int
+    """= rows_used + rows_filtered + rows_rejected, always."""
+    rows_used: int
+    rows_filtered: int
+    rows_rejected: int
+    """Bad rows; none where ``bad_rows`` is not 'reject'."""
+    left_out: list[dict[str, Any]]
+    """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
+    rejected: list[dict[str, Any]]
+    """The first bad rows: ``file``, ``row`` (from 1), ``column`` and ``reason``."""
+    predictions: list[Any]
+    """The first 100, in the order of the rows: labels, or numbers for regression."""
+    ids: list[Any]
+    """Of the same rows: the values of ``id_column``, or the rows' numbers from 0."""
+    task: Literal["classification", "regression"]
+    model_path: str
+    predictions_path: str
+    """Parquet: ``id``, ``prediction`` and, for classes, ``probability`` of the predicted one."""
+    manifest_path: str
+    warnings: list[str]
+    """Of how CSV is written, and of values that the model has not seen or takes otherwise."""
+    num_actors: int
+    """Ray Data actors that predicted; 0 where the rows were too few to need them."""
+    reused: bool
+    """An identical request had been answered before, and this is its result."""
+    ray_submission_id: str
+    queue_seconds: float | None
+    """Publishing to the task's start; None where the client stamps no messages."""
+    startup_seconds: float
+    """Submission to the first line of the job's code."""
+    engine_seconds: float
+    """The first line of the job's code to its result."""
+
+
+#: What a search may vary.
+SEARCHED = (
+    "n_estimators",
+    "max_depth",
+    "learning_rate",
+    "subsample",
+    "colsample_bytree",
+    "min_child_weight",
+    "reg_alpha",
+    "reg_lambda",
+)
+#: Of these, whole numbers.
+_WHOLE = ("n_estimators", "max_depth", "num_partitions", "seed", "folds", "max_trials")
+
+
+class SearchConfig(ModelConfig):
+    """``search_config`` of ``hyperparameter_search``: what all trials have in common.
+
+    The keys of ``model_config`` are allowed, and hold where ``param_grid`` says nothing else.
+    """
+
+    folds: Annotated[int, Field(ge=0, le=20)] = 3
+    """Parts of cross-validation; 0 holds a quarter of the training rows out instead."""
+    max_trials: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Trials of a search space; a list is tried whole."""
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    """No trial begins, and none goes on, after so long."""
+    early_stopping: bool | None = None
+    """Whether ASHA stops trials that fall behind; by default for a search space, not a list."""
+    max_concurrent: Annotated[int, Field(ge=1)] | None = None
+    """Trials at a time, one CPU each; by default all CPUs of the cluster."""
+
+    @field_validator("folds")
+    @classmethod
+    def _enough(cls, folds: int) -> int:
+        if folds == 1:
+            message = "must be 0 (held-out rows) or at least 2"
+            raise ValueError(message)
+        return folds
+
+
+class _Range(BaseModel):
+    """A range of a search space, both ends included."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    low: float
+    high: float
+    log: bool = False
+    step: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            message = f"low {self.low:g} is above high {self.high:g}"
+            raise ValueError(message)
+        if self.log and (self.low <= 0 or self.step is not None):
+            message = "log needs low above 0 and no step"
+            raise ValueError(message)
+        return self
+
+
+class SearchResult(TypedDict):
+    """What ``hyperparameter_search`` returns."""
+
+    status: Literal["success"]
+    rows_read: int
+    """= rows_used + rows_filtered + rows_rejected, always."""
+    rows_used: int
+    rows_filtered: int
+    rows_rejected: int
+    """Bad rows; none where ``bad_rows`` is not 'reject'."""
+    left_out: list[dict[str, Any]]
+    """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
+    rejected: list[dict[str, Any]]
+    """The first bad rows: ``file``, ``row`` (from 1), ``column`` and ``reason``."""
+    best_params: dict[str, Any]
+    best_score: float
+    """The metric on the validation rows: the mean over the folds."""
+    all_results: list[dict[str, Any]]
+    """Per trial, best first: ``params``, ``score``, ``status`` (complete, stopped early,
+    failed, not finished), ``rounds`` (boosting rounds done) and ``seconds``."""
+    metric: str
+    direction: Literal["max", "min"]
+    validation: str
+    num_trials: int
+    holdout_score: float | None
+    """The metric of the best model on rows that no trial has seen."""
+    model_path: str
+    """The best model, trained on all training rows, as ``distributed_training`` keeps it."""
+    trials_path: str
+    plot_png: str
+    plot_html: str
+    manifest_path: str
+    resumed: bool
+    """An interrupted identical search had been found, and gone on with."""
+    warnings: list[str]
+    reused: bool
+    """An identical request had been answered before, and this is its result."""
+    ray_submission_id: str
+    queue_seconds: float | None
+    startup_seconds: float
+    engine_seconds: float
+
+
+class RetrainingResult(TypedDict):
+    """What ``retrain_models`` returns."""
+
+    status: Literal["success", "partial", "failed"]
+    """Of the models: none, some, or all failed."""
+    models: list[dict[str, Any]]
+    """Per model ``name``, ``outcome`` (promoted, rejected, unchanged, failed), ``reason`` and,
+    where it was retrained, ``version``, ``model_path``, ``metric``, ``score``, ``score_in_use``
+    and its training's ``warnings`` and account (``rows_read`` and so on)."""
+    retrained: int
+    promoted: int
+    failed: int
+    registry: str
+    """The folder, or the MLflow server's address."""
+    manifest_path: str
+    warnings: list[str]
+    reused: bool
+    """The task had come to its end before, and this is its result."""
+    ray_submission_id: str
+    queue_seconds: float | None
+    startup_seconds: float
+    engine_seconds: float
+
+
+class RollbackResult(TypedDict):
+    """What ``rollback_model`` returns."""
+
+    status: Literal["success"]
+    name: str
+    version: int
+    """The one that is in use now."""
+    model_path: str
+    previous_version: int
+    registry: str
+    manifest_path: str
+    reused: bool
+    """The task had come to its end before, and this is its result."""
+    ray_submission_id: str
+    queue_seconds: float | None
+    startup_seconds: float
+    engine_seconds: float
+
+
+def model_config_from(value: dict[str, Any], origin: str = "model_config") -> ModelConfig:
+    """Check a caller's ``model_config``.
+
+    Args:
+        value: as it was given.
+        origin: what errors call it.
+
+    Raises:
+        InvalidArgumentsError: names each wrong key or value, and the nearest right one.
+    """
+    return checked(ModelConfig, value, origin)
+
+
+def search_config_from(value: dict[str, Any]) -> SearchConfig:
+    """Check a caller's ``search_config``; errors are those of :func:`model_config_from`."""
+    return checked(SearchConfig, value, "search_config")
+
+
+def search_from(
+    param_grid: list[dict[str, Any]] | dict[str, Any], search_config: dict[str, Any]
+) -> tuple[SearchConfig, dict[str, Any]]:
+    """Check a caller's ``param_grid`` and ``search_config``.
+
+    Returns:
+        The latter, and what is to be tried: ``combinations`` or ``space``.
+
+    Raises:
+        InvalidArgumentsError: names each wrong key or value, and the nearest right one.
+    """
+    return search_config_from(search_config), grid_from(param_grid)
+
+
+def grid_from(param_grid: list[dict[str, Any]] | dict[str, Any]) -> dict[str, Any]:
+    """Check a caller's ``param_grid``; see :func:`search_from`."""
+    if isinstance(param_grid, dict) and any(isinstance(v, dict) for v in param_grid.values()):
+        return {"space": _space(param_grid), "combinations": None}
+    if isinstance(param_grid, dict):
+        lists = {key: v if isinstance(v, list) else [v] for key, v in param_grid.items()}
+        if math.prod(map(len, lists.values())) > _MOST_COMBINATIONS:
+            message = (
+                f"param_grid has more than {_MOST_COMBINATIONS} combinations; make it smaller, or"
+                " give ranges, of which search_config.max_trials are tried"
+            )
+            raise InvalidArgumentsError(message)
+        param_grid = [
+            dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())
+        ]
+    if not param_grid or param_grid == [{}]:
+        message = "param_grid holds no combination; send a list such as [{'max_depth': 4}]"
+        raise InvalidArgumentsError(message)
+    if len(param_grid) > _MOST_COMBINATIONS:
+        message = f"param_grid has {len(param_grid)} combinations; {_MOST_COMBINATIONS} at most"
+        raise InvalidArgumentsError(message)
+    for position, combination in enumerate(param_grid):
+        _searched(combination, f"param_grid[{position}]")
+    combinations = [
+        {key: _whole(key, value) for key, value in combination.items()}
+        for combination in param_grid
+    ]
+    return {"space": None, "combinations": combinations}
+
+
+_MOST_COMBINATIONS = 1000
+
+
+def _searched(values: dict[str, Any], origin: str) -> None:
+    known = (*SEARCHED, "num_partitions")
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it accepts: {', '.join(known)}"
+            if key in SearchConfig.model_fields:
+                hint = "it belongs into search_config, because all trials have it in common"
+            message = f"{origin}: unknown key {key!r}; {hint}"
+            raise InvalidArgumentsError(message)
+    model_config_from(values, origin)
+
+
+def _space(grid: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    space: dict[str, dict[str, Any]] = {}
+    for key, value in grid.items():
+        origin = f"param_grid.{key}"
+        choices = value.get("choice") if isinstance(value, dict) else value
+        if isinstance(value, dict) and "choice" not in value:
+            found = checked(_Range, value, origin)
+            ends = {name: _whole(key, getattr(found, name)) for name in ("low", "high")}
+            for end in ends.values():
+                _searched({key: end}, "param_grid")
+            step = _whole(key, found.step)
+            if key in _WHOLE and isinstance(step, float):
+                message = f"{origin}.step: must be a whole number, as {key} is, got {step:g}"
+                raise InvalidArgumentsError(message)
+            space[key] = {**ends, "log": found.log, "step": step, "whole": key in _WHOLE}
+            continue
+        choices = choices if isinstance(choices, list) else [choices]
+        if not choices or (isinstance(value, dict) and set(value) != {"choice"}):
+            message = f"{origin}: give 'choice' alone, with a list of at least one value"
+            raise InvalidArgumentsError(message)
+        for choice in choices:
+            _searched({key: choice}, "param_grid")
+        space[key] = {"choice": [_whole(key, choice) for choice in choices]}
+    return space
+
+
+def _whole(key: str, value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Give 10 for 10.0, as which JSON from some clients carries whole numbers."""
+    fits = key in _WHOLE and isinstance(value, float) and value.is_integer()
+    return int(value) if fits else value
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def checked(kind: type[_M], value: dict[str, Any], origin: str) -> _M:
+    """Check a mapping against a model.
+
+    Args:
+        kind: the model.
+        value: as it was given.
+        origin: what errors call it.
+
+    Raises:
+        InvalidArgumentsError: names each wrong key or value, and the nearest right key.
+    """
+    given = {key: _whole(key, item) for key, item in value.items()}
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        known = keys_of(kind)
+        found = "; ".join(problem.text for problem in wrong(error, given, origin, known))
+        raise InvalidArgumentsError(found) from None

@@ -1,0 +1,170 @@
+"""What runs a task's job: a Ray cluster through its Jobs API, or this machine, without a broker."""
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Literal, Protocol
+
+from tasks.contracts import InvalidArgumentsError
+from tasks.ray_jobs import protocol
+from tasks.ray_jobs.protocol import JobRequest, Progress, Record
+from tasks.settings import ConfigurationError, Settings
+from tasks.submission.ray import PACKAGE, JobFailedError, JobResult, RayJobs, package, submission_id
+
+#: What names a cluster, or the way into one.
+_OF_A_CLUSTER = frozenset({"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"})
+#: How long a job that has said its last may take to leave, in seconds.
+_LEAVES_SECONDS = 60
+
+
+class JobRunner(Protocol):
+    """Runs one task's job at a time."""
+
+    def run(
+        self,
+        task_id: str,
+        entrypoint: str,
+        request: Callable[[str], JobRequest],
+        on_progress: Callable[[str, Progress], None],
+    ) -> JobResult:
+        """Run the job to its end; see :meth:`tasks.submission.ray.RayJobs.run`."""
+
+    def stop(self, task_id: str) -> list[str]:
+        """Stop what the task has running, and give the names of what was stopped."""
+
+
+def runner(settings: Settings) -> JobRunner:
+    """Give the runner that ``settings.job_runner`` names."""
+    if settings.job_runner == "jobs-api":
+        return RayJobs(settings.ray_address, runtime_env=settings.ray_runtime_env)
+    return LocalJobs("ray" if settings.job_runner == "local-ray" else "plain")
+
+
+class LocalJobs:
+    """Runs a job as a child process of this one, with the same code and the same records.
+
+    Args:
+        engine: ``ray`` starts a Ray of the job's own; ``plain`` does without Ray.
+    """
+
+    def __init__(self, engine: Literal["ray", "plain"]) -> None:
+        self.engine = engine
+        self._child: subprocess.Popen[str] | None = None
+
+    def run(
+        self,
+        task_id: str,
+        entrypoint: str,
+        request: Callable[[str], JobRequest],
+        on_progress: Callable[[str, Progress], None],
+    ) -> JobResult:
+        """Run the job to its end.
+
+        Raises:
+            InvalidArgumentsError: the job found fault with what was asked for.
+            JobFailedError: it failed; what it printed is on this process's standard error.
+            ConfigurationError: a library that it takes is missing here.
+        """
+        self._require_libraries(entrypoint)
+        name = submission_id(task_id)
+        try:
+            encoded = request(name).encode()
+        except protocol.InputProblemError as error:
+            raise InvalidArgumentsError(str(error)) from None
+        last: dict[str, Record] = {}
+        submitted = time.time()
+        with tempfile.TemporaryDirectory(prefix="celray-") as folder:
+            # The same files as a cluster would be sent, and none of the rest of this package.
+            with zipfile.ZipFile(io.BytesIO(package(entrypoint))) as code:
+                code.extractall(folder)
+            with subprocess.Popen(  # noqa: S603 - our own program
+                [sys.executable, "-m", PACKAGE, entrypoint],
+                stdout=subprocess.PIPE,
+                text=True,
+                env=self._environment(folder, encoded),
+                # Ctrl-C is for the caller, who then ends the job.
+                start_new_session=True,
+            ) as child:
+                self._child = child
+                try:
+                    for line in child.stdout or ():
+                        for record in self._read(line):
+                            last[record["type"]] = record
+                            if record["type"] == "progress":
+                                on_progress(name, record["progress"])
+                    child.wait(timeout=_LEAVES_SECONDS)
+                finally:
+                    self.stop(task_id)
+        if "error" in last:
+            error_record = last["error"]
+            if error_record["kind"] == "internal" or error_record["retry"]:
+                raise JobFailedError(error_record["message"])
+            raise InvalidArgumentsError(error_record["message"])
+        if "result" not in last or "started" not in last:
+            message = f"the job ended with status {child.returncode} and no result"
+            raise JobFailedError(message)
+        begun = last["started"]["at"]
+        return JobResult(
+            submission_id=name,
+            attached=False,
+            result=last["result"]["result"],
+            startup_seconds=round(max(0.0, begun - submitted), 3),
+            engine_seconds=round(last["result"]["at"] - begun, 3),
+        )
+
+    def _require_libraries(self, entrypoint: str) -> None:
+        """Refuse one of our jobs where the libraries are missing: a client alone has none.
+
+        Raises:
+            ConfigurationError: names them, and the way out.
+        """
+        if "." in entrypoint:  # another package's, which brings its own
+            return
+        wanted = ("polars", "ray") if self.engine == "ray" else ("polars",)
+        if lacking := [name for name in wanted if find_spec(name) is None]:
+            message = (
+                f"a job cannot run in this environment, which has no {' and no '.join(lacking)}:"
+                " pip install './tasks_pkg[local]' (docs/submit.md), or submit it to a service"
+            )
+            raise ConfigurationError(message)
+
+    def _environment(self, folder: str, encoded: str) -> dict[str, str]:
+        """Give the child's variables: a Ray of its own, not the cluster that ours may name."""
+        ours = {name: value for name, value in os.environ.items() if name not in _OF_A_CLUSTER}
+        path = [folder, ours.get("PYTHONPATH", "")]
+        return {
+            **ours,
+            "PYTHONPATH": os.pathsep.join(filter(None, path)),
+            **protocol.ENVIRONMENT,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "disabled",
+            protocol.ENGINE_VARIABLE: self.engine,
+            protocol.REQUEST_VARIABLE: encoded,
+        }
+
+    @staticmethod
+    def _read(line: str) -> list[Record]:
+        """Give a line's records; what is none goes to whoever reads this process's errors."""
+        records = list(protocol.decode(line))
+        if not records:
+            sys.stderr.write(line)
+        return records
+
+    def stop(self, task_id: str) -> list[str]:
+        """End the child process, if it runs."""
+        child = self._child
+        if child is None or child.poll() is not None:
+            return []
+        child.terminate()
+        try:
+            child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        return [submission_id(task_id)]

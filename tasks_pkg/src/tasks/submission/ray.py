@@ -1,0 +1,548 @@
+"""Submit, attach to, follow and stop one Ray job: the seam between a Celery task and Ray.
+
+A task has at most one Ray run at a time. Its submission id follows from the Celery task id, and
+Ray refuses a second job of the same id; so a task that is delivered again, because its worker
+died or stopped, finds the job and goes on following it.
+
+The job's code travels as a zip of :mod:`tasks.ray_jobs`, named by its content and uploaded once
+per cluster; its request as JSON in the job's environment; its records as lines of the driver's
+log (:mod:`tasks.ray_jobs.protocol`). All of that is the Jobs API: nothing but its address and
+token has to be in common between a worker and Ray.
+
+Run as a program, ``python -m tasks.submission.ray stop TASK_ID`` stops what a task has running.
+"""
+
+import io
+import json
+import logging
+import re
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tasks.contracts import InvalidArgumentsError
+from tasks.ray_jobs import protocol
+from tasks.ray_jobs.protocol import JobRequest, Progress, Record
+from tasks.settings import ConfigurationError, RayRuntimeEnv, get_settings
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+PACKAGE = "ray_jobs"
+
+#: What Ray says of a job whose packages it could not install: pip's words, in a traceback.
+_PIP_FAILED = re.compile(r"\Aruntime_env setup failed: .*'-m', 'pip', 'install'", re.DOTALL)
+
+#: Under this name Ray keeps what a job's caller had sent (:attr:`JobRequest.asked`).
+_ASKED = "celray_asked"
+
+#: Progress is looked for at least so often, in seconds, however long reading the log takes.
+_LOG_SECONDS = 15.0
+
+
+class RayUnavailableError(Exception):
+    """The Jobs API did not answer for longer than allowed. Trying again later is right."""
+
+
+class JobFailedError(Exception):
+    """The job failed, and running it again would not help, or has been tried often enough."""
+
+
+class JobStoppedError(Exception):
+    """Somebody stopped the Ray job."""
+
+
+class _NoSuchJobError(Exception):
+    """Ray does not know the id: never submitted, or its head has been restarted since."""
+
+
+class _AttemptFailedError(Exception):
+    """This run failed for a reason that another run may not meet."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for what.
+
+    Attributes:
+        poll_seconds: between two looks at a running job.
+        connect_seconds: for a connection to the Jobs API.
+        answer_seconds: for an answer from it.
+        away_seconds: how long in all it may fail to answer, as during a restart.
+        attempts: runs of one job at most, the first included.
+    """
+
+    poll_seconds: float = 1.0
+    connect_seconds: float = 5.0
+    answer_seconds: float = 30.0
+    away_seconds: float = 300.0
+    attempts: int = 3
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a job gave, and where its time went.
+
+    Attributes:
+        submission_id: Ray's id of the run that succeeded.
+        attached: whether the run had been submitted before.
+        result: the job's own result.
+        startup_seconds: submission to the first line of our code, by the head's clock; 0 where the
+            head has been restarted since.
+        engine_seconds: that line to the result, by the job's clock.
+    """
+
+    submission_id: str
+    attached: bool
+    result: dict[str, Any]
+    startup_seconds: float
+    engine_seconds: float
+
+
+def submission_id(task_id: str, attempt: int = 0) -> str:
+    """Give Ray's id for the run number ``attempt`` of a Celery task."""
+    return f"celray-{task_id}" + (f"-retry{attempt}" if attempt else "")
+
+
+@lru_cache(maxsize=8)
+def package(entrypoint: str) -> bytes:
+    """Give the zip with a job's code: the same bytes for the same code, whoever makes it.
+
+    It holds :mod:`tasks.ray_jobs` and, for a job of another package, the package that the job's
+    module lies in. What lies above that stays here: it is worker code.
+    """
+    folders = {PACKAGE: Path(__file__).parents[1] / PACKAGE}
+    if own := entrypoint.rpartition(".")[0]:
+        folders[own] = _folder(own, entrypoint)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, folder in folders.items():
+            for file in sorted(folder.rglob("*")):
+                if not file.is_file() or file.suffix == ".pyc":
+                    continue
+                inside = f"{name.replace('.', '/')}/{file.relative_to(folder)}"
+                entry = zipfile.ZipInfo(inside)  # its date is 1980-01-01
+                entry.external_attr = 0o644 << 16
+                archive.writestr(entry, file.read_bytes())
+    return buffer.getvalue()
+
+
+def _folder(package: str, entrypoint: str) -> Path:
+    """Give the folder of a package that holds jobs.
+
+    Raises:
+        ConfigurationError: there is no such package, or it is one with tasks in it.
+    """
+    try:
+        spec = find_spec(package)
+        module = find_spec(entrypoint)
+    except ModuleNotFoundError:
+        spec = module = None
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    if not places or module is None or "." not in package:
+        message = (
+            f"job {entrypoint!r}: name a module in a package of jobs alone, as in "
+            "'my_package.jobs.count'; only my_package/jobs/ then travels to Ray"
+        )
+        raise ConfigurationError(message)
+    return Path(places[0])
+
+
+class RayJobs:
+    """The Jobs API of one Ray cluster, for one task at a time.
+
+    Args:
+        address: ``http://host:8265``; ``RAY_AUTH_MODE`` and ``RAY_AUTH_TOKEN_PATH`` are read by
+            Ray's client itself.
+        patience: how long to wait for what.
+        runtime_env: what every job is given beside its code.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        patience: Patience | None = None,
+        runtime_env: RayRuntimeEnv | None = None,
+    ) -> None:
+        self.address = address
+        self.runtime_env = runtime_env or RayRuntimeEnv()
+        self.patience = patience or Patience()
+        self._client: JobSubmissionClient | None = None
+
+    # -- what callers use --------------------------------------------------------------------
+
+    def run(
+        self,
+        task_id: str,
+        entrypoint: str,
+        request: Callable[[str], JobRequest],
+        on_progress: Callable[[str, Progress], None],
+    ) -> JobResult:
+        """Submit a task's job, or attach to it, and follow it to its end.
+
+        Args:
+            task_id: the Celery task's id.
+            entrypoint: the module of :mod:`tasks.ray_jobs` to run, or the full name of a module
+                in another package's package of jobs.
+            request: makes the request for a submission id.
+            on_progress: told the submission id and how far the job is, whenever that changes.
+
+        Raises:
+            InvalidArgumentsError: the job found fault with what was asked for, or the task's id was
+                used before for something else.
+            JobFailedError: it failed for good.
+            JobStoppedError: it was stopped.
+            RayUnavailableError: the cluster was away for too long; the job may go on.
+        """
+        for attempt in range(self.patience.attempts):
+            # A job that had ended when Ray's head died, or its supervisor, has had its effects.
+            ended = _kept(request(submission_id(task_id, attempt)))
+            if ended is not None and self._status(ended.submission_id) is None:
+                return ended
+        failure = ""
+        for attempt in range(self._latest(task_id), self.patience.attempts):
+            name = submission_id(task_id, attempt)
+            wanted = request(name)
+            attached = self.submit_or_attach(name, entrypoint, wanted)
+            try:
+                return self.follow(name, on_progress, attached=attached)
+            except _AttemptFailedError as error:
+                failure = str(error)
+            except _NoSuchJobError:
+                failure = "Ray was restarted and lost the job"
+            if ended := _kept(wanted):
+                log.warning("Ray job %s had ended before this: %s", name, failure)
+                return ended
+            log.warning("Ray job %s failed, attempt %d: %s", name, attempt + 1, failure)
+        message = f"The Ray job failed {self.patience.attempts} times; the last time: {failure}"
+        raise JobFailedError(message)
+
+    def submit_or_attach(self, name: str, entrypoint: str, request: JobRequest) -> bool:
+        """Make sure that the job ``name`` exists, and that there is one of it.
+
+        Ray stores the id before it starts anything, and refuses one that is stored; so of any
+        number of submits at the same moment one starts the job and the others attach.
+
+        Returns:
+            Whether the job was there already.
+
+        Raises:
+            InvalidArgumentsError: the request is too long, or the job was submitted for another.
+            RayUnavailableError: see :class:`Patience`.
+        """
+        try:
+            environment = {
+                **protocol.ENVIRONMENT,
+                **self.runtime_env.env_vars,
+                protocol.REQUEST_VARIABLE: request.encode(),
+            }
+        except protocol.InputProblemError as error:
+            raise InvalidArgumentsError(str(error)) from None
+
+        def submit(client: "JobSubmissionClient") -> bool:
+            with suppress(_NoSuchJobError), _translated(self.address):
+                found = client.get_job_info(name)
+                _require_same(request, (found.metadata or {}).get(_ASKED))
+                return True
+            with tempfile.TemporaryDirectory() as folder:
+                code = Path(folder) / f"{PACKAGE}.zip"
+                code.write_bytes(package(entrypoint))
+                try:
+                    client.submit_job(
+                        entrypoint=f"exec python -m {PACKAGE} {entrypoint}",
+                        submission_id=name,
+                        runtime_env={
+                            "working_dir": str(code),
+                            "env_vars": environment,
+                            **({"pip": pip} if (pip := list(self.runtime_env.pip)) else {}),
+                        },
+                        metadata={
+                            "celray_code_version": request.code_version,
+                            _ASKED: request.asked,
+                        },
+                    )
+                except RuntimeError as error:
+                    if "already exists" in str(error):
+                        return submit(client)
+                    raise
+            return False
+
+        return self._patiently(submit)
+
+    def follow(
+        self, name: str, on_progress: Callable[[str, Progress], None], *, attached: bool = True
+    ) -> JobResult:
+        """Wait for a job's end, telling how far it is.
+
+        Raises:
+            InvalidArgumentsError, JobFailedError, JobStoppedError, RayUnavailableError: see
+                :meth:`run`.
+        """
+        told: Progress | None = None
+        look_again_at, pause = 0.0, 0.2
+        records: list[Record] = []
+        while True:
+            details = self._patiently(lambda client: client.get_job_info(name))
+            ended = details.status.is_terminal()
+            now = time.monotonic()
+            if ended or (details.status == "RUNNING" and now >= look_again_at):
+                records = self._records(name, details)
+                # The whole log is sent each time: a long one is asked for less often.
+                look_again_at = now + min(20 * (time.monotonic() - now), _LOG_SECONDS)
+            progress = _latest_progress(records)
+            if progress != told:
+                told = progress
+                on_progress(name, progress)
+            if ended:
+                return _conclude(name, details, records, attached=attached)
+            time.sleep(pause)
+            pause = min(pause * 1.5, self.patience.poll_seconds)
+
+    def stop(
+        self, task_id: str, *, seconds: float = 30.0, appear_seconds: float = 5.0
+    ) -> list[str]:
+        """Stop every run of a task, and wait until they have ended.
+
+        Args:
+            task_id: the Celery task's id.
+            seconds: how long to wait for the end.
+            appear_seconds: how long to wait for a job to appear: the submit that a task was
+                killed in may still be under way.
+
+        Returns:
+            The submission ids that were stopped.
+        """
+        stopped: list[str] = []
+        started = time.monotonic()
+        while True:
+            names = [submission_id(task_id, n) for n in range(self.patience.attempts)]
+            running = [
+                name
+                for name in names
+                if (status := self._status(name)) is not None and not status.is_terminal()
+            ]
+            for name in running:
+                self._stop_one(name)
+            stopped += [name for name in running if name not in stopped]
+            waited = time.monotonic() - started
+            if not running and (stopped or waited >= appear_seconds):
+                return stopped
+            if waited >= seconds:
+                log.error("Ray job %s did not stop within %.0f s", running or task_id, seconds)
+                return stopped
+            time.sleep(0.5)
+
+    # -- how --------------------------------------------------------------------------------
+
+    def _latest(self, task_id: str) -> int:
+        """Give the number of the latest run that Ray knows, 0 when there is none."""
+        for attempt in reversed(range(1, self.patience.attempts)):
+            if self._status(submission_id(task_id, attempt)) is not None:
+                return attempt
+        return 0
+
+    def _stop_one(self, name: str) -> None:
+        with suppress(_NoSuchJobError):
+            self._patiently(lambda client: client.stop_job(name))
+
+    def _status(self, name: str) -> "JobStatus | None":
+        """Give a job's status, None when Ray does not know it."""
+        try:
+            return self._patiently(lambda client: client.get_job_status(name))
+        except _NoSuchJobError:
+            return None
+
+    def _records(self, name: str, details: "JobDetails") -> list[Record]:
+        """Read a job's records; where its log is gone, what Ray quotes of it in the status."""
+        try:
+            text: str = self._patiently(lambda client: client.get_job_logs(name), seconds=10.0)
+        except (RayUnavailableError, _NoSuchJobError):
+            text = details.message or ""
+        return list(protocol.decode(text))
+
+    def _patiently(
+        self, ask: Callable[["JobSubmissionClient"], T], *, seconds: float | None = None
+    ) -> T:
+        """Ask the Jobs API, and again while it does not answer.
+
+        Raises:
+            RayUnavailableError: it did not answer for ``seconds`` (else ``away_seconds``).
+            ConfigurationError: it does not accept the token.
+            _NoSuchJobError: it does not know the job.
+        """
+        limit = self.patience.away_seconds if seconds is None else seconds
+        since: float | None = None
+        while True:
+            try:
+                with _translated(self.address):
+                    if self._client is None:
+                        self._client = _connect(self.address, self.patience)
+                    return ask(self._client)
+            except RayUnavailableError as error:
+                now = time.monotonic()
+                since = now if since is None else since
+                if now - since >= limit:
+                    message = f"{error} (for {now - since:.0f} s)"
+                    raise RayUnavailableError(message) from None
+                time.sleep(min(1.0, limit / 10))
+
+
+def _connect(address: str, patience: Patience) -> "JobSubmissionClient":
+    """Make Ray's own client, which by itself would wait for an answer for ever.
+
+    Importing Ray takes 1.7 s, and its core must not be loaded before Celery forks (ray#31157).
+    """
+    from ray.job_submission import JobSubmissionClient  # noqa: PLC0415
+
+    class BoundedClient(JobSubmissionClient):
+        def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> Any:  # noqa: ANN401
+            kwargs.setdefault("timeout", (patience.connect_seconds, patience.answer_seconds))
+            return super()._do_request(method, endpoint, **kwargs)
+
+    # It tells of every package that is uploaded, or that is there already.
+    logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)
+    return BoundedClient(address)
+
+
+@contextmanager
+def _translated(address: str) -> Iterator[None]:
+    """Turn what Ray's client raises into what the caller should do about it.
+
+    The client tells statuses apart in its messages alone.
+    """
+    import requests  # noqa: PLC0415 - see _connect
+    from ray.exceptions import AuthenticationError  # noqa: PLC0415
+
+    try:
+        yield
+    except AuthenticationError as error:
+        message = (
+            f"CELRAY_RAY_ADDRESS: Ray at {address} does not accept the token"
+            f" ({str(error).splitlines()[0]}); deploy again, which writes it on both sides"
+        )
+        raise ConfigurationError(message) from None
+    except (requests.exceptions.RequestException, ConnectionError) as error:
+        message = f"Ray's Jobs API at {address} does not answer ({type(error).__name__})"
+        raise RayUnavailableError(message) from None
+    except RuntimeError as error:
+        match = re.search(r"status code (\d+)", str(error))
+        code = int(match[1]) if match else 0
+        if code == 404:  # noqa: PLR2004
+            raise _NoSuchJobError(str(error)) from None
+        if code >= 500:  # noqa: PLR2004
+            message = f"Ray's Jobs API at {address} answers with status {code}: {error}"
+            raise RayUnavailableError(message[:500]) from None
+        raise
+
+
+def _latest_progress(records: list[Record]) -> Progress:
+    reported = [record["progress"] for record in records if record["type"] == "progress"]
+    return (
+        reported[-1]
+        if reported
+        else {"phase": "starting", "done": 0, "total": 1, "message": "the Ray job is starting"}
+    )
+
+
+def _require_same(request: JobRequest, asked: str | None) -> None:
+    """Refuse a job that was submitted for something else; one without a caller fits any.
+
+    Not held against the parameters: a worker of newer code may make others of the same message.
+
+    Raises:
+        InvalidArgumentsError: the task's id was used before.
+    """
+    if request.asked and asked and asked != request.asked:
+        message = (
+            f"Ray job {request.submission_id} was submitted for another task or with other"
+            f" arguments: task id {request.run.removeprefix('celray-')!r} was used before. Send the"
+            " task under an id of its own, or without one"
+        )
+        raise InvalidArgumentsError(message)
+
+
+def _kept(request: JobRequest) -> JobResult | None:
+    """Give the result that a job has left in its run folder, if it has ended there.
+
+    Raises:
+        InvalidArgumentsError: it is that of another request.
+    """
+    folder = Path(request.runs_dir) / request.submission_id
+    records: dict[str, Record] = {}
+    for kind in ("started", "result"):
+        with suppress(OSError, ValueError):
+            records[kind] = json.loads((folder / f"{kind}.json").read_text(encoding="utf-8"))
+    if len(records) < 2:  # noqa: PLR2004 - both
+        return None
+    _require_same(request, records["started"].get("asked"))
+    took = records["result"]["at"] - records["started"]["at"]
+    return JobResult(
+        submission_id=request.submission_id,
+        attached=True,
+        result=records["result"]["result"],
+        startup_seconds=0.0,
+        engine_seconds=round(took, 3),
+    )
+
+
+def _conclude(
+    name: str, details: "JobDetails", records: list[Record], *, attached: bool
+) -> JobResult:
+    """Turn a job's last state into its result or the right error."""
+    last = {record["type"]: record for record in records}
+    if details.status == "STOPPED":
+        message = f"Ray job {name} was stopped"
+        raise JobStoppedError(message)
+    if "error" in last:
+        error = last["error"]
+        if error["retry"]:
+            raise _AttemptFailedError(error["message"])
+        if error["kind"] == "internal":
+            message = f"Ray job {name} failed: {error['message']}; its log has the rest"
+            raise JobFailedError(message)
+        raise InvalidArgumentsError(error["message"])
+    if details.status == "SUCCEEDED" and "result" in last and "started" in last:
+        started = last["started"]["at"]
+        return JobResult(
+            submission_id=name,
+            attached=attached,
+            result=last["result"]["result"],
+            startup_seconds=round(max(0.0, started - (details.start_time or 0) / 1000), 3),
+            engine_seconds=round(last["result"]["at"] - started, 3),
+        )
+    reason = protocol.telling_line(details.message or "") or "no reason given"
+    if _PIP_FAILED.search(details.message or ""):
+        # Ray has tried three times itself, each with a fresh environment.
+        message = f"ray_runtime_env: pip could not install what every job is given: {reason[:300]}"
+        raise JobFailedError(message)
+    raise _AttemptFailedError(f"{details.status} without a record of its own: {reason[:300]}")
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``stop TASK_ID``; its own process keeps Ray out of the Celery worker's parent."""
+    if len(arguments) != 2 or arguments[0] != "stop":  # noqa: PLR2004
+        sys.stderr.write("usage: python -m tasks.submission.ray stop TASK_ID\n")
+        return 64
+    try:
+        for name in RayJobs(get_settings().ray_address).stop(arguments[1]):
+            sys.stdout.write(f"stopped {name}\n")
+    except (RayUnavailableError, ConfigurationError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 69
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""What a Celery worker of celray has beyond Celery's own: consumer, leases, fencing, shutdown."""
