@@ -13,7 +13,7 @@ from celery import Celery
 from tasks.client import catalogue
 from tasks.contracts import InvalidArgumentsError
 from tasks.preconditions import datasets
-from tasks.ray_jobs.csv_files import output_file
+from tasks.ray_jobs.csv.files import output_file
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.schemas.data import transformations_from
 from tasks.settings import Settings

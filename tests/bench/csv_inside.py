@@ -81,7 +81,7 @@ def default(file: Path, output: Path) -> dict[str, float]:
 def request(file: Path, output: Path) -> Any:
     """The same as a request to the job."""
     from ray_jobs.protocol import JobRequest  # noqa: PLC0415
-    from ray_jobs.reading import MISSING  # noqa: PLC0415
+    from ray_jobs.tables.reading import MISSING  # noqa: PLC0415
 
     folder = str(file.parent)
     parameters = {
@@ -109,14 +109,15 @@ def celray(file: Path, output: Path) -> dict[str, float]:
     As with Ray Data, a few rows go first. What start-up there still is, the rows after it do not
     bear.
     """
-    from ray_jobs import process_csv, protocol  # noqa: PLC0415
+    from ray_jobs import protocol  # noqa: PLC0415
     from ray_jobs.job import Reporter  # noqa: PLC0415
+    from ray_jobs.large_csv import job as large_csv_job  # noqa: PLC0415
 
     os.environ.update(protocol.ENVIRONMENT)  # for the processes that do the work
 
     def process(source: Path, target: Path) -> tuple[float, float]:
         started = time.perf_counter()
-        result = process_csv.main(request(source, target), Reporter(file.parent / "runs"))
+        result = large_csv_job.main(request(source, target), Reporter(file.parent / "runs"))
         times = result["timings"]
         startup = times["connect_seconds"] + times["workers_seconds"]
         return time.perf_counter() - started - startup, startup
@@ -158,10 +159,10 @@ def raydata(file: Path, output: Path) -> dict[str, float]:
 
 def slowly(plan: Any, item: Any) -> Any:
     """One range, from storage that gives each node so many bytes a second."""
-    from ray_jobs import process_csv  # noqa: PLC0415
+    from ray_jobs.large_csv import job as large_csv_job  # noqa: PLC0415
 
     time.sleep((item.bounds[1] - item.bounds[0]) / SLOW_BYTES)
-    return process_csv.work(plan, item)
+    return large_csv_job.work(plan, item)
 
 
 def nodes(file: Path, output: Path, count: int) -> dict[str, float]:
@@ -169,14 +170,14 @@ def nodes(file: Path, output: Path, count: int) -> dict[str, float]:
     import csv_inside  # noqa: PLC0415 - this file, by the name that Ray's workers know
     import ray  # noqa: PLC0415
     from ray.cluster_utils import Cluster  # noqa: PLC0415
-    from ray_jobs import process_csv  # noqa: PLC0415
+    from ray_jobs.large_csv import job as large_csv_job  # noqa: PLC0415
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     for _ in range(count - 1):
         cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, logging_level="error")
-    original = process_csv.partial
-    process_csv.partial = lambda _, plan: original(csv_inside.slowly, plan)
+    original = large_csv_job.partial
+    large_csv_job.partial = lambda _, plan: original(csv_inside.slowly, plan)
     return celray(file, output)
 
 

@@ -61,14 +61,15 @@ def celray(file: Path, output: Path) -> dict[str, float]:
     """The job's own code on a Ray of its own, whose processes have done a few rows before."""
     import polars as pl  # noqa: PLC0415
     from polars.testing import assert_frame_equal  # noqa: PLC0415
-    from ray_jobs import aggregate, protocol  # noqa: PLC0415
+    from ray_jobs import protocol  # noqa: PLC0415
+    from ray_jobs.aggregation import job as aggregation_job  # noqa: PLC0415
     from ray_jobs.job import Reporter  # noqa: PLC0415
 
     os.environ.update(protocol.ENVIRONMENT)  # for the processes that do the work
 
     def process(source: Path, target: Path) -> float:
         started = time.perf_counter()
-        aggregate.main(request(source, target), Reporter(file.parent / "runs"))
+        aggregation_job.main(request(source, target), Reporter(file.parent / "runs"))
         return time.perf_counter() - started
 
     process(few(file, 1_000_000), output.with_name("few.parquet"))
@@ -106,7 +107,7 @@ def duckdb(file: Path, output: Path) -> dict[str, float]:
 def request(file: Path, output: Path) -> Any:
     """Ask the job for the same."""
     from ray_jobs.protocol import JobRequest  # noqa: PLC0415
-    from ray_jobs.reading import MISSING  # noqa: PLC0415
+    from ray_jobs.tables.reading import MISSING  # noqa: PLC0415
 
     folder = str(file.parent)
     parameters = {

@@ -122,9 +122,9 @@ def xgboost(file: Path) -> float:
 
 def celray(file: Path) -> float:
     """The job's own code, on a Ray of its own or without, as the environment says."""
-    from ray_jobs import train  # noqa: PLC0415
     from ray_jobs.job import Reporter  # noqa: PLC0415
     from ray_jobs.protocol import JobRequest  # noqa: PLC0415
+    from ray_jobs.training import job as training_job  # noqa: PLC0415
 
     root = str(file.parent)
     parameters: dict[str, Any] = {
@@ -149,7 +149,7 @@ def celray(file: Path) -> float:
     name = f"bench-{os.getpid()}"
     request = JobRequest(name, f"{root}/runs", root, f"{root}/models-{name}", "bench", parameters)
     Path(request.models_dir).mkdir(exist_ok=True)
-    return float(train.main(request, Reporter(file.parent / "runs" / name))["avg_score"])
+    return float(training_job.main(request, Reporter(file.parent / "runs" / name))["avg_score"])
 
 
 def main(way: str, file: Path, rows: int) -> None:

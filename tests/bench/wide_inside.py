@@ -53,7 +53,8 @@ def polars(file: Path) -> Any:
 
 def celray(file: Path) -> Any:
     """The reader of all Ray tasks, which finds the types."""
-    from ray_jobs import reading, sources  # noqa: PLC0415
+    from ray_jobs.inputs import sources  # noqa: PLC0415
+    from ray_jobs.tables import reading  # noqa: PLC0415
 
     return reading.read(sources.Source((file,), "csv"))
 

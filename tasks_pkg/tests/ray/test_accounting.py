@@ -22,8 +22,9 @@ from celray_jobs import (
 )
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import aggregate, reading
 from tasks.ray_jobs.accounting import account
+from tasks.ray_jobs.aggregation import job as aggregation_job
+from tasks.ray_jobs.tables import reading
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +166,7 @@ def test_a_value_that_is_not_of_its_declared_type_makes_a_bad_row(place: Place, 
 
 def test_a_large_file_rejects_in_every_range(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranges are read at once; places count over the whole file all the same."""
-    monkeypatch.setattr(aggregate, "RANGE_BYTES", 1000)
+    monkeypatch.setattr(aggregation_job, "RANGE_BYTES", 1000)
     rows = [row for block in range(20) for row in (*ROWS, f"{block},1")]
     (place.datasets / "large.csv").write_text(HEADER + "\n".join(rows) + "\n")
     result = place.call(AGGREGATE, "large.csv", bad_rows="reject")

@@ -19,9 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from tasks.ray_jobs import aggregate, cluster, partials, process_csv
+from tasks.ray_jobs import cluster
+from tasks.ray_jobs.aggregation import job as aggregation_job
+from tasks.ray_jobs.aggregation import partial_aggregates
+from tasks.ray_jobs.large_csv import job as large_csv_job
 from tasks.ray_jobs.protocol import InputProblemError
-from tasks.ray_jobs.reading import MISSING
+from tasks.ray_jobs.tables.reading import MISSING
 
 Aggregate = Callable[..., dict[str, Any]]
 
@@ -31,14 +34,14 @@ EXACT = Context(prec=100)
 
 @pytest.fixture
 def run(root: Path, one_process: pytest.MonkeyPatch) -> Aggregate:
-    one_process.setattr(aggregate, "RANGE_BYTES", 3000)
-    one_process.setattr(aggregate, "BATCH_ROWS", 100)
+    one_process.setattr(aggregation_job, "RANGE_BYTES", 3000)
+    one_process.setattr(aggregation_job, "BATCH_ROWS", 100)
 
     def call(*sources: str, output: str = "out.parquet", **given: object) -> dict[str, Any]:
         defaults: dict[str, Any] = {"group_by": [], "aggregations": None, "overwrite": False}
         defaults |= {"schema": {}, "missing": list(MISSING), "separator": ","}
         parameters = {**defaults, **given, "data_sources": list(sources), "output_path": output}
-        return run_job_in(root, aggregate.main, parameters)
+        return run_job_in(root, aggregation_job.main, parameters)
 
     return call
 
@@ -285,10 +288,10 @@ def test_decimal_keys_stay_apart_or_are_refused(
     for scale in scales:
         decimals = [Decimal(value).scaleb(-scale, EXACT) for value in digits]
         columns.append(pl.Series("k", decimals, pl.Decimal(38, scale)))
-    parts = [partials.partial(pl.DataFrame([column]), ["k"], {}) for column in columns]
+    parts = [partial_aggregates.partial(pl.DataFrame([column]), ["k"], {}) for column in columns]
     expected = Counter(Decimal(value) for column in columns for value in column)
     try:
-        merged = partials.merge(parts, {"k": "number"}, {})
+        merged = partial_aggregates.merge(parts, {"k": "number"}, {})
     except InputProblemError:
         return
     assert len(merged) == len(expected)
@@ -335,7 +338,7 @@ def test_a_damaged_source_is_told_and_leaves_nothing(
 def test_no_range_is_too_long_and_no_cpu_has_more_of_them_than_another(
     length: int, longest: int, cpus: int
 ) -> None:
-    count = process_csv.range_count(length, None, cpus, longest)
+    count = large_csv_job.range_count(length, None, cpus, longest)
     assert length <= count * longest
     assert count < cpus or count % cpus == 0
 
@@ -345,7 +348,7 @@ def test_a_type_that_changes_far_behind_is_followed(run: Aggregate, root: Path) 
     rows[150_000] = "0.5,1"
     (root / "a.csv").write_text("v,k\n" + "\n".join(rows) + "\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aggregate, "RANGE_BYTES", 1 << 20)
+        patch.setattr(aggregation_job, "RANGE_BYTES", 1 << 20)
         result = run("a.csv", group_by=["k"])
     assert result["summaries"][0]["columns"]["v"]["type"] == "number"
     assert pl.read_parquet(root / "out.parquet")["v_sum"].sum() == sum(range(200_000)) - 149_999.5
@@ -400,7 +403,7 @@ def test_missing_words_and_the_separator_are_the_callers(run: Aggregate, root: P
 def test_a_column_that_is_empty_but_for_one_value_is_read(
     run: Aggregate, root: Path, monkeypatch: pytest.MonkeyPatch, value: str, row: int
 ) -> None:
-    monkeypatch.setattr(aggregate, "RANGE_BYTES", 1 << 18)
+    monkeypatch.setattr(aggregation_job, "RANGE_BYTES", 1 << 18)
     rows = "".join(f"{i},town {i % 50},{value if i == row else ''}\n" for i in range(100_000))
     (root / "a.csv").write_text("id,city,closed\n" + rows)
     asked = {"id": ["sum"], "closed": ["count"]}
@@ -431,8 +434,8 @@ def test_a_sum_of_numbers_keeps_the_cents(
     (root / "a.csv").write_text("k,v\n" + "".join(f"{k},{v!r}\n" for k, v in rows))
     pl.DataFrame(rows, schema=["k", "v"], orient="row").write_parquet(root / "b.parquet")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aggregate, "RANGE_BYTES", 200)
-        patch.setattr(aggregate, "BATCH_ROWS", 7)
+        patch.setattr(aggregation_job, "RANGE_BYTES", 200)
+        patch.setattr(aggregation_job, "BATCH_ROWS", 7)
         run("a.csv", "b.parquet", group_by=["k"], aggregations={"v": ["sum", "mean"]})
         sums = pl.read_parquet(root / "out.parquet")["v_sum"].to_list()
         result = run("a.csv", output="whole.csv")

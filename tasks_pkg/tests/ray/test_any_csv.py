@@ -22,7 +22,8 @@ from celray_csv import converted, is_kept, records, summary, summary_of_ranges, 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tasks.ray_jobs import aggregate, csv_files
+from tasks.ray_jobs.aggregation import job as aggregation_job
+from tasks.ray_jobs.csv import files as csv_files
 from tasks.ray_jobs.protocol import InputProblemError
 
 EXAMPLES = int(os.environ.get("CELRAY_FUZZ_EXAMPLES", "40"))
@@ -151,9 +152,9 @@ def require_same(sheet: Sheet, frame: pl.DataFrame) -> None:
                 assert found == value, (name, row, found)
 
 
-def require_sums(sheet: Sheet, found: aggregate.Summary) -> None:
+def require_sums(sheet: Sheet, found: aggregation_job.Summary) -> None:
     assert found.rows == len(sheet.rows)
-    columns = aggregate.describe(found)
+    columns = aggregation_job.describe(found)
     for name, at in (("v", 1), ("day", 2), ("word", 3)):
         known: list[Any] = [row[at] for row in sheet.rows if row[at] is not None]
         assert (columns[name]["missing"], columns[name]["count"]) == (
@@ -301,10 +302,10 @@ def of_frame(frame: pl.DataFrame) -> tuple[int, list[Any]]:
     return frame.height, frame.rows()
 
 
-def of_summary(found: aggregate.Summary) -> tuple[int, list[Any]]:
+def of_summary(found: aggregation_job.Summary) -> tuple[int, list[Any]]:
     assert all(
         column["missing"] + column["count"] == found.rows
-        for column in aggregate.describe(found).values()
+        for column in aggregation_job.describe(found).values()
     )
     return found.rows, []
 

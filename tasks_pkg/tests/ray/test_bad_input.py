@@ -33,7 +33,10 @@ from celray_jobs import (
 )
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import aggregate, byte_ranges, process_csv, reading
+from tasks.ray_jobs.aggregation import job as aggregation_job
+from tasks.ray_jobs.csv import byte_ranges
+from tasks.ray_jobs.large_csv import job as large_csv_job
+from tasks.ray_jobs.tables import reading
 
 #: A row of more is too long here; elsewhere the limit is 16 MiB, and the code the same.
 RECORD_LIMIT = 1 << 16
@@ -81,7 +84,7 @@ def _told(task: str, result: dict[str, Any]) -> str:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(byte_ranges, "RECORD_LIMIT_BYTES", RECORD_LIMIT)
-        for module in (process_csv, aggregate):
+        for module in (large_csv_job, aggregation_job):
             patch.setattr(module, "RANGE_BYTES", 1 << 15)
         patch.setattr(reading, "BLOCK_BYTES", 1 << 15)
         with place_in(tmp_path_factory.mktemp("bad") / "place") as made:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tasks.ray_jobs import byte_ranges
-from tasks.ray_jobs.byte_ranges import Piece, read, split, stream_pieces
+from tasks.ray_jobs.csv import byte_ranges
+from tasks.ray_jobs.csv.byte_ranges import Piece, read, split, stream_pieces
 from tasks.ray_jobs.protocol import InputProblemError
 
 COMMA = ord(",")

@@ -13,11 +13,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import aggregate, byte_ranges, csv_blocks, csv_codes, predict, reading
-from tasks.ray_jobs.byte_ranges import Piece
-from tasks.ray_jobs.csv_blocks import Form
+from tasks.ray_jobs.aggregation import job as aggregation_job
+from tasks.ray_jobs.csv import byte_ranges
+from tasks.ray_jobs.csv import codes as csv_codes
+from tasks.ray_jobs.csv import parsing as csv_parsing
+from tasks.ray_jobs.csv.byte_ranges import Piece
+from tasks.ray_jobs.csv.parsing import Form
+from tasks.ray_jobs.inputs.sources import Source
+from tasks.ray_jobs.prediction import job as prediction_job
 from tasks.ray_jobs.protocol import InputProblemError
-from tasks.ray_jobs.sources import Source
+from tasks.ray_jobs.tables import reading
 
 CODES = ["02494", "+4915112345678", "1E05", "0047583311587E590003", "007", "-05", "12e4", "0E8",
          " 007", "  +1", "1E999", "00.5", "123E4"]  # fmt: skip
@@ -33,8 +38,8 @@ def test_a_code_makes_its_column_text_wherever_it_stands(tmp_path: Path, code: s
         frame = reading.read(Source((path,), "csv"))
         assert frame["c"][-1] == code.strip()
         assert frame["n"].dtype == pl.Int64
-        summary = aggregate.summarise(
-            aggregate.Wanted(("c",), {"n": ["sum"]}), aggregate.Item(path.name, path)
+        summary = aggregation_job.summarise(
+            aggregation_job.Wanted(("c",), {"n": ["sum"]}), aggregation_job.Item(path.name, path)
         )
         assert summary.kinds == {"c": "text", "n": "integer"}
         assert summary.groups is not None
@@ -43,7 +48,7 @@ def test_a_code_makes_its_column_text_wherever_it_stands(tmp_path: Path, code: s
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_what_a_writer_of_numbers_writes_is_a_number(number: str) -> None:
-    assert csv_blocks.narrowest(pl.Series([number]), Form({}, frozenset(), ())).is_numeric()
+    assert csv_parsing.narrowest(pl.Series([number]), Form({}, frozenset(), ())).is_numeric()
 
 
 FIELD = st.sampled_from([*CODES, *NUMBERS, "", "x", '"02"', '"7"', '"a,05"', '"\n07"', "e1", "5e"])
@@ -67,7 +72,7 @@ def test_a_quick_look_misses_no_code(rows: list[tuple[str, str, str]], size: int
         form = Form(schema, frozenset(), ("",))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(csv_codes, "SLICE", size)
-            needed = csv_blocks.parse(piece, form).needed
+            needed = csv_parsing.parse(piece, form).needed
         holds = any(looks_like_a_code(value) for value in values if value)
         assert bool(needed) == holds, (name, values.to_list())
 
@@ -143,9 +148,9 @@ def test_what_is_said_names_the_first_such_value_and_its_row(
 def test_a_date_of_a_prediction_is_read_as_iso_has_it_or_refused() -> None:
     given = pl.Series(["2024-02-01", " 2024-02-01T10:00+02:00 ", None])
     moments = [dt.datetime(2024, 2, 1), dt.datetime(2024, 2, 1, 8), None]  # noqa: DTZ001 - UTC
-    assert predict._moments(given).to_list() == moments
+    assert prediction_job._moments(given).to_list() == moments
     with pytest.raises(InputProblemError, match="'02/01/2024' is not a date"):
-        predict._conform(pl.Series("d", ["02/01/2024"]), "date", "f.csv")
+        prediction_job._conform(pl.Series("d", ["02/01/2024"]), "date", "f.csv")
 
 
 def test_the_task_itself_takes_what_says_how_csv_is_written(place: Place) -> None:

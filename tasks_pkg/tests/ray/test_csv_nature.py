@@ -12,8 +12,10 @@ import pytest
 from celray_jobs import ALL, RETRAIN, Place, place_in
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import csv_files, csv_nature, csv_written
-from tasks.ray_jobs.csv_written import PLAIN
+from tasks.ray_jobs.csv import dialect as csv_dialect
+from tasks.ray_jobs.csv import file_kind
+from tasks.ray_jobs.csv import files as csv_files
+from tasks.ray_jobs.csv.dialect import PLAIN
 from tasks.ray_jobs.protocol import InputProblemError
 
 ROWS = [(i, f"n{i}", i / 2) for i in range(40)]
@@ -132,8 +134,8 @@ def test_a_page_of_any_bytes_is_looked_at_in_time() -> None:
     """No pattern that takes for ever on what is built for it."""
     for sign in (b"<", b" ", b"[", b"{", b"sep=", b"a  ", b";"):
         path, text = Path("a.csv"), sign * 100_000
-        csv_nature.require_no_archive(path, text)
-        csv_nature.require_text(path, text)
+        file_kind.require_no_archive(path, text)
+        file_kind.require_text(path, text)
         with suppress(InputProblemError):
-            csv_nature.require_table(path, text.decode(), ["a"], PLAIN)
-        csv_written.detected(path, text, PLAIN, whole=True)
+            file_kind.require_table(path, text.decode(), ["a"], PLAIN)
+        csv_dialect.detected(path, text, PLAIN, whole=True)

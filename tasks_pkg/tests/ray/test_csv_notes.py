@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 from celray_jobs import AGGREGATE, ALL, CSV, INBOX, PREDICT, RETRAIN, Place, place_in
 
-from tasks.ray_jobs import csv_plan, reading
-from tasks.ray_jobs.csv_files import MISSING
-from tasks.ray_jobs.sources import Source
+from tasks.ray_jobs.csv import plan as csv_plan
+from tasks.ray_jobs.csv.files import MISSING
+from tasks.ray_jobs.inputs.sources import Source
+from tasks.ray_jobs.tables import reading
 
 #: As many countries write their code, and as many programs a value that is not there.
 TABLE = "a,b,day,country,n,share,target\n" + "".join(

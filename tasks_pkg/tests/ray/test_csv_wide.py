@@ -9,7 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from tasks.ray_jobs import byte_ranges, csv_blocks, csv_plan, csv_wide
+from tasks.ray_jobs.csv import byte_ranges
+from tasks.ray_jobs.csv import parsing as csv_parsing
+from tasks.ray_jobs.csv import plan as csv_plan
+from tasks.ray_jobs.csv import wide as csv_wide
 
 #: Values of every type, near misses of each, and what may be missing.
 ODD = (
@@ -33,7 +36,7 @@ TABLES = st.integers(1, 5).flatmap(
 )
 
 
-def read(columns: list[list[str]], missing: list[str] | None) -> tuple[csv_blocks.Form, object]:
+def read(columns: list[list[str]], missing: list[str] | None) -> tuple[csv_parsing.Form, object]:
     """Give what the reader finds: the form by the first record, and all records parsed by it."""
     written = io.StringIO(newline="")
     csv.writer(written, lineterminator="\n").writerows(zip(*columns, strict=True))
@@ -43,8 +46,8 @@ def read(columns: list[list[str]], missing: list[str] | None) -> tuple[csv_block
     marks, regular = byte_ranges.toggles(data, said.byte)
     piece = byte_ranges.Piece(0, len(data), data, marks, regular)
     sample = data[: byte_ranges.last_record(data[: len(data) // 2], marks)]
-    form = csv_blocks.fitted(sample or data, names, said)
-    return form, csv_blocks.parse(piece, form)
+    form = csv_parsing.fitted(sample or data, names, said)
+    return form, csv_parsing.parse(piece, form)
 
 
 @settings(deadline=None)
@@ -60,8 +63,8 @@ def test_columns_are_read_alike_at_once_and_one_by_one(
         patch.setattr(csv_wide, "MANY", 1 << 30)
         expected_form, expected = read(columns, missing)
     assert form == expected_form
-    assert isinstance(block, csv_blocks.Block)
-    assert isinstance(expected, csv_blocks.Block)
+    assert isinstance(block, csv_parsing.Block)
+    assert isinstance(expected, csv_parsing.Block)
     assert_frame_equal(block.frame, expected.frame)
     assert (block.rows, block.rejects) == (expected.rows, expected.rejects)
     assert (block.needed, block.notes) == (expected.needed, expected.notes)

@@ -18,10 +18,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import aggregate, csv_input, csv_plan, csv_recoding, process_csv, reading
-from tasks.ray_jobs.csv_written import Written
+from tasks.ray_jobs.aggregation import job as aggregation_job
+from tasks.ray_jobs.csv import plan as csv_plan
+from tasks.ray_jobs.csv import recoding as csv_recoding
+from tasks.ray_jobs.csv import text as csv_text
+from tasks.ray_jobs.csv.dialect import Written
+from tasks.ray_jobs.inputs.sources import Source
+from tasks.ray_jobs.large_csv import job as large_csv_job
 from tasks.ray_jobs.protocol import InputProblemError
-from tasks.ray_jobs.sources import Source
+from tasks.ray_jobs.tables import reading
 
 NAMES = ["a", "b", "day", "v", "word", "target"]
 DAYS = [f"2024-{i % 12 + 1:02}-{i % 28 + 1:02}" for i in range(60)]
@@ -351,8 +356,8 @@ def test_what_is_read_from_its_beginning_may_be_of_any_length(tmp_path: Path) ->
         data = content.encode(encoding)
         path = path.with_name("a.csv.gz" if packed else "a.csv")
         path.write_bytes(gzip.compress(data, 1) if packed else data)
-        file, _ = csv_input.begin(path, Written(encoding=encoding, comment="#"), "file_path")
-        pieces = list(csv_input.pieces(file, 1 << 20, ord(";")))
+        file, _ = csv_text.begin(path, Written(encoding=encoding, comment="#"), "file_path")
+        pieces = list(csv_text.pieces(file, 1 << 20, ord(";")))
         assert b"".join(piece.data for piece in pieces).decode().split("\r\n")[:-1] == lines
 
 
@@ -363,9 +368,9 @@ def test_a_file_of_many_ranges_is_read_whole(
     """One that can only be read from its beginning is not cut into ranges of its bytes."""
     content, said, _ = WRITTEN[way]
     (place.datasets / "large.csv").write_bytes(content)
-    for module in (aggregate, process_csv):
+    for module in (aggregation_job, large_csv_job):
         monkeypatch.setattr(module, "RANGE_BYTES", 600)
-    monkeypatch.setattr(aggregate, "SHARES", 100)
+    monkeypatch.setattr(aggregation_job, "SHARES", 100)
     result = place.call(AGGREGATE, "large.csv", **said)
     assert result["summaries"][0]["columns"]["a"]["sum"] == sum(range(60))
     assert result["rows_used"] == 60

@@ -19,8 +19,9 @@ from celray_csv import converted, is_kept, records, summary, table
 from celray_jobs import AGGREGATE, ALL, CSV, INBOX, PREDICT, RETRAIN, Place, place_in
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import csv_files, csv_input
-from tasks.ray_jobs.csv_written import Written
+from tasks.ray_jobs.csv import files as csv_files
+from tasks.ray_jobs.csv import text as csv_text
+from tasks.ray_jobs.csv.dialect import Written
 from tasks.ray_jobs.protocol import InputProblemError
 
 PACKAGES = ("sklearn", "matplotlib", "vega_datasets", "palmerpenguins", "statsmodels", "lifelines",
@@ -72,7 +73,7 @@ def test_a_data_set_is_read_as_it_is_or_refused_by_what_it_is(path: Path) -> Non
         with pytest.raises(InputProblemError):
             summary(path)
         return
-    head, _ = csv_input.begin(path, Written(), "file_path")
+    head, _ = csv_text.begin(path, Written(), "file_path")
     text = content(path).decode(head.written.encoding or "utf-8-sig")
     rows = records(text, head.separator)
     missing = {*csv_files.MISSING}

@@ -13,7 +13,7 @@ from celray_testing import wait_for
 
 from tasks import orchestration
 from tasks.local import Local
-from tasks.ray_jobs.predict import PIECE_ROWS
+from tasks.ray_jobs.prediction.job import PIECE_ROWS
 from tasks.settings import using
 from tasks.submission.local import runner
 from tasks.submission.ray import JobStoppedError, RayJobs, submission_id

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tasks.ray_jobs import expressions, formula_engine
-from tasks.ray_jobs.expressions import Node, parse
+from tasks.ray_jobs.formulas import engine as formula_engine
+from tasks.ray_jobs.formulas import language as formulas
+from tasks.ray_jobs.formulas.language import Node, parse
 from tasks.ray_jobs.protocol import InputProblemError
 
 FRAME = pl.DataFrame(
@@ -148,7 +149,7 @@ def test_any_text_is_a_formula_or_a_told_mistake(text: str) -> None:
 
 # -- against an interpreter of its own ---------------------------------------------------------
 
-COLUMNS: dict[str, expressions.Kind] = {
+COLUMNS: dict[str, formulas.Kind] = {
     **dict.fromkeys("ij", "integer"),
     **dict.fromkeys("xy", "number"),
     "p": "boolean",
@@ -212,7 +213,7 @@ def interpret(node: Node, row: dict[str, Any]) -> Any:  # noqa: ANN401
         return None
     else:
         result = BINARY[node.op](*args) if node.op in BINARY else divide(node.op, *args)
-    if result is not None and expressions.kind_of(FORMULA, node, COLUMNS) == "number":
+    if result is not None and formulas.kind_of(FORMULA, node, COLUMNS) == "number":
         return None if math.isnan(result) else float(result)
     if isinstance(result, int) and not -(1 << 63) <= result < 1 << 63:
         raise OverflowError
@@ -261,7 +262,7 @@ def test_every_function_has_an_engine() -> None:
     texts = {"lower", "upper", "strip", "length", "contains", "starts_with", "ends_with"}
     times = {"hour", "minute", "second"}
     frame = FRAME.with_columns(now=pl.lit(dt.datetime(2026, 1, 2, 3, 4, 5)))  # noqa: DTZ001
-    for name, function in expressions.FUNCTIONS.items():
+    for name, function in formulas.FUNCTIONS.items():
         column = "who" if name in texts else "now" if name in times else "b"
         column = "day" if name in {"year", "month", "day", "weekday"} else column
         text = sample.get(name, f"{name}({', '.join([column] * function.least)})")

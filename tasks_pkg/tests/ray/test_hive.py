@@ -24,10 +24,12 @@ from celray_jobs import (
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.preconditions import datasets
-from tasks.ray_jobs import aggregate, reading, sources
-from tasks.ray_jobs.csv_files import MISSING
-from tasks.ray_jobs.csv_plan import said
+from tasks.ray_jobs.aggregation import job as aggregation_job
+from tasks.ray_jobs.csv.files import MISSING
+from tasks.ray_jobs.csv.plan import said
+from tasks.ray_jobs.inputs import sources
 from tasks.ray_jobs.protocol import InputProblemError
+from tasks.ray_jobs.tables import reading
 
 Aggregate = Callable[..., dict[str, Any]]
 TABLE = pa.table(
@@ -42,13 +44,13 @@ TABLE = pa.table(
 
 @pytest.fixture
 def run(root: Path, one_process: pytest.MonkeyPatch) -> Aggregate:
-    one_process.setattr(aggregate, "RANGE_BYTES", 40)
+    one_process.setattr(aggregation_job, "RANGE_BYTES", 40)
 
     def call(source: str, **given: object) -> dict[str, Any]:
         defaults: dict[str, Any] = {"aggregations": None, "group_by": [], "overwrite": True}
         defaults |= {"schema": {}, "missing": list(MISSING), "separator": ","}
         parameters = {**defaults, **given, "data_sources": [source], "output_path": "out.parquet"}
-        return run_job_in(root, aggregate.main, parameters)
+        return run_job_in(root, aggregation_job.main, parameters)
 
     return call
 

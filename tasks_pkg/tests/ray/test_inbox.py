@@ -16,10 +16,12 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from tasks.ray_jobs import cluster, inbox, process_csv
-from tasks.ray_jobs.claims import Inbox
+from tasks.ray_jobs import cluster
 from tasks.ray_jobs.files import sha256
+from tasks.ray_jobs.inbox import job as inbox_job
+from tasks.ray_jobs.inbox.claims import Inbox
 from tasks.ray_jobs.job import Reporter
+from tasks.ray_jobs.large_csv import job as large_csv_job
 from tasks.ray_jobs.protocol import (
     ENGINE_VARIABLE,
     REQUEST_VARIABLE,
@@ -60,7 +62,7 @@ def run(root: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(cluster, "cpus", lambda: 1)
 
     def call(name: str = "one", settle: float = 0.0) -> dict[str, Any]:
-        return inbox.main(request(root, name, settle), Reporter(root.parent / "runs"))
+        return inbox_job.main(request(root, name, settle), Reporter(root.parent / "runs"))
 
     return call
 
@@ -246,7 +248,7 @@ def test_what_fails_for_no_fault_of_the_file_is_delivered_still(
         raise InfrastructureError("no_cpus", "The Ray cluster offers no CPU.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(process_csv, "main", away)
+        patch.setattr(large_csv_job, "main", away)
         with pytest.raises(InfrastructureError):
             run()
     assert delivered(new) == ["a.csv", "b.csv"]
@@ -262,7 +264,8 @@ def test_a_run_that_is_killed_anywhere_is_taken_over(
     module = {"_process": "inbox", "write_json": "inbox"}.get(where, "claims")
     program = (
         "import os, sys\n"
-        "from ray_jobs import claims, inbox, job, cluster\n"
+        "from ray_jobs import job, cluster\n"
+        "from ray_jobs.inbox import claims, job as inbox\n"
         "cluster.cpus = lambda: 1\n"
         f"real = {module}.{place}{where}\n"
         "def dies(*a, **k):\n    real(*a, **k)\n    os._exit(9)\n"
@@ -270,7 +273,7 @@ def test_a_run_that_is_killed_anywhere_is_taken_over(
         "job.run(inbox.main, 0.0)\n"
     )
     environment = {
-        "PYTHONPATH": str(Path(inbox.__file__).parents[1]),
+        "PYTHONPATH": str(Path(inbox_job.__file__).parents[2]),
         ENGINE_VARIABLE: "plain",
         REQUEST_VARIABLE: request(root, "killed").encode(),
     }
@@ -305,7 +308,7 @@ def test_files_of_other_users_are_moved_too() -> None:
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from ray_jobs.claims import Inbox, move\n"
+        "from ray_jobs.inbox.claims import Inbox, move\n"
         "box = Inbox(Path(sys.argv[1]), 'one', 0.0, 60.0)\n"
         "os.setgid(10001), os.setuid(10001)\n"
         "with box.opened():\n"
@@ -322,7 +325,7 @@ def test_files_of_other_users_are_moved_too() -> None:
         for path in (new / "a.csv", new / "b.csv", deeper.parent / "c.csv", deeper / "d.csv"):
             path.write_text("x\n1\n")
         os.utime(deeper.parent, (1, 1))
-        environment = {"PYTHONPATH": str(Path(inbox.__file__).parents[1])}
+        environment = {"PYTHONPATH": str(Path(inbox_job.__file__).parents[2])}
         subprocess.run([sys.executable, "-c", program, str(new)], env=environment, check=True)
         assert delivered(new / "done") == ["a.csv"]
         assert delivered(new) == ["b.csv", "c.csv", "d.csv"]
@@ -340,7 +343,7 @@ def test_a_file_that_cannot_be_read_keeps_no_other(
             raise PermissionError(13, "Permission denied", str(path))
         return sha256(path)
 
-    monkeypatch.setattr(inbox, "sha256", unreadable)  # root reads everything
+    monkeypatch.setattr(inbox_job, "sha256", unreadable)  # root reads everything
     result = run()
     assert statuses(result) == {"a.csv": "failed", "b.csv": "done"}
     assert "cannot be read by user" in result["warnings"][0]

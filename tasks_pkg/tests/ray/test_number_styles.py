@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.ray_jobs import features, number_styles, target
+from tasks.ray_jobs.model import features, number_styles, target
 from tasks.ray_jobs.protocol import InputProblemError
 
 #: Thousands separator, decimal point, and what is said.

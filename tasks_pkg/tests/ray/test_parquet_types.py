@@ -12,10 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.ray_jobs import aggregate, features, inbox, parquet_tables, reading
+from tasks.ray_jobs.aggregation import job as aggregation_job
+from tasks.ray_jobs.inbox import job as inbox_job
+from tasks.ray_jobs.inputs.sources import Source
 from tasks.ray_jobs.job import Reporter
+from tasks.ray_jobs.model import features
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
-from tasks.ray_jobs.sources import Source
+from tasks.ray_jobs.tables import parquet as parquet_tables
+from tasks.ray_jobs.tables import reading
 
 ROWS = 4
 #: Every type of Arrow that pyarrow writes to Parquet, with two values.
@@ -86,8 +90,10 @@ def file(tmp_path: Path, name: str) -> Path:
     return path
 
 
-def summary(file: Path, keys: tuple[str, ...], functions: Any) -> aggregate.Summary:  # noqa: ANN401
-    return aggregate.summarise(aggregate.Wanted(keys, functions), aggregate.Item("a", file))
+def summary(file: Path, keys: tuple[str, ...], functions: Any) -> aggregation_job.Summary:  # noqa: ANN401
+    return aggregation_job.summarise(
+        aggregation_job.Wanted(keys, functions), aggregation_job.Item("a", file)
+    )
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -119,7 +125,7 @@ def test_a_column_is_aggregated_or_refused_by_name(file: Path, name: str) -> Non
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_summary_of_all_counts_what_it_cannot_compute(file: Path, name: str) -> None:
-    found = aggregate.describe(summary(file, (), None))
+    found = aggregation_job.describe(summary(file, (), None))
     present = 0 if name == "null" else 3
     assert (found["odd"]["count"], found["odd"]["missing"]) == (present, ROWS - present)
     assert (found["odd"]["type"] == "other") == (name in ODD)
@@ -158,7 +164,7 @@ def test_the_inbox_takes_a_file_over_as_it_is(
         code_version="test",
         parameters={"settle_seconds": 0, "stale_seconds": 60},
     )
-    result = inbox.main(request, Reporter(file.parent / "runs"))
+    result = inbox_job.main(request, Reporter(file.parent / "runs"))
     (done,) = result["files"]
     assert (done["status"], done["rows"], done["columns"]) == ("done", ROWS, 3)
     assert Path(done["output"]).read_bytes() == content
@@ -169,11 +175,11 @@ def test_the_inbox_takes_a_file_over_as_it_is(
 def test_a_value_beyond_64_bits_far_behind_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aggregate, "BATCH_ROWS", 2)
+    monkeypatch.setattr(aggregation_job, "BATCH_ROWS", 2)
     path = tmp_path / "a.parquet"
     values = pl.Series([1, 2, 3, 4, 2**63, 5], dtype=pl.UInt64)
     pl.DataFrame({"x": range(6), "h": values}).write_parquet(path)
-    assert aggregate.describe(summary(path, (), None))["h"] == {
+    assert aggregation_job.describe(summary(path, (), None))["h"] == {
         "type": "other", "count": 6, "missing": 0,
     }  # fmt: skip
     with pytest.raises(InputProblemError, match="'h' holds 9223372036854775808, beyond 64-bit"):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from celray_testing import PACKAGE
 
-from tasks.ray_jobs.placement import Place, arrange
+from tasks.ray_jobs.training.placement import Place, arrange
 
 HERE = Path(__file__).parent
 SAMPLE = PACKAGE / "samples" / "winequality.csv"

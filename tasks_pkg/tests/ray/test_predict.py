@@ -18,10 +18,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from tasks.contracts import InvalidArgumentsError
 from tasks.orchestration import job_request
 from tasks.preconditions import predictions
-from tasks.ray_jobs import signature
 from tasks.ray_jobs.files import sha256
-from tasks.ray_jobs.predict import PIECE_ROWS
-from tasks.ray_jobs.predictor import Predictor
+from tasks.ray_jobs.model import signature
+from tasks.ray_jobs.model.predictor import Predictor
+from tasks.ray_jobs.prediction.job import PIECE_ROWS
 from tasks.ray_jobs.protocol import JobRequest, Progress
 from tasks.settings import Settings
 from tasks.submission.local import LocalJobs

@@ -8,9 +8,12 @@ import polars as pl
 import pytest
 import sklearn.metrics as sk
 
-from tasks.ray_jobs import byte_ranges, features, metrics, reading, split, target
+from tasks.ray_jobs.csv import byte_ranges
+from tasks.ray_jobs.inputs.sources import Source
+from tasks.ray_jobs.model import features, metrics, target
 from tasks.ray_jobs.protocol import InputProblemError
-from tasks.ray_jobs.sources import Source
+from tasks.ray_jobs.tables import reading
+from tasks.ray_jobs.training import split
 
 
 def read(tmp_path: Path, *contents: str) -> pl.DataFrame:

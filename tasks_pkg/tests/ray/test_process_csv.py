@@ -23,9 +23,12 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import byte_ranges, csv_blocks, csv_input, process_csv
-from tasks.ray_jobs.byte_ranges import Piece
-from tasks.ray_jobs.csv_blocks import Form
+from tasks.ray_jobs.csv import byte_ranges
+from tasks.ray_jobs.csv import parsing as csv_parsing
+from tasks.ray_jobs.csv import text as csv_text
+from tasks.ray_jobs.csv.byte_ranges import Piece
+from tasks.ray_jobs.csv.parsing import Form
+from tasks.ray_jobs.large_csv import job as large_csv_job
 from tasks.ray_jobs.protocol import (
     ENGINE_VARIABLE,
     REQUEST_VARIABLE,
@@ -33,7 +36,7 @@ from tasks.ray_jobs.protocol import (
     JobRequest,
     decode,
 )
-from tasks.ray_jobs.reading import MISSING
+from tasks.ray_jobs.tables.reading import MISSING
 from tasks.schemas.data import transformations_from
 
 Process = Callable[..., dict[str, Any]]
@@ -45,7 +48,7 @@ def process(root: Path, one_process: pytest.MonkeyPatch) -> Process:  # noqa: AR
 
     def run(file: str, output: str = "out.parquet", **transformations: object) -> dict[str, Any]:
         parameters = transformations_from(transformations).parameters(file, output)
-        return run_job_in(root, process_csv.main, parameters)
+        return run_job_in(root, large_csv_job.main, parameters)
 
     return run
 
@@ -119,7 +122,7 @@ def test_derived_columns_are_made_in_the_callers_order(process: Process, root: P
 def test_a_file_is_cut_so_that_all_cpus_have_as_much(
     mebibytes: int, wanted: int | None, cpus: int, count: int
 ) -> None:
-    assert process_csv.range_count(mebibytes << 20, wanted, cpus) == count
+    assert large_csv_job.range_count(mebibytes << 20, wanted, cpus) == count
 
 
 def test_what_numbers_cannot_be(process: Process, root: Path) -> None:
@@ -191,7 +194,7 @@ def test_compressed_files_are_read_alike(process: Process, root: Path, suffix: s
     else:
         path.write_bytes(gzip.compress(text.encode()) if suffix else text.encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process_csv, "RANGE_BYTES", 4096)
+        patch.setattr(large_csv_job, "RANGE_BYTES", 4096)
         result = process(path.name, filter={"a": 4})
     assert accounts(result) == (5000, 4995, 5, 0)
     assert result["num_chunks"] > 10
@@ -262,8 +265,8 @@ def test_types_are_widened_by_a_value_far_behind(process: Process, root: Path) -
     lines[50_000] = "50000,0.5,later,2026-01-01,-1,"
     (root / "in.csv").write_text("\n".join(lines))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csv_input, "SAMPLE_BYTES", 2000)
-        patch.setattr(csv_input, "SAMPLE_POINTS", 0)
+        patch.setattr(csv_text, "SAMPLE_BYTES", 2000)
+        patch.setattr(csv_text, "SAMPLE_POINTS", 0)
         result = process("in.csv", num_chunks=6)
     assert result["columns"] == {
         "i": "integer", "f": "number", "t": "text", "e": "date", "m": "integer", "none": "integer",
@@ -337,8 +340,8 @@ def test_odd_dates_far_behind_decide_the_type_whatever_the_chunks(
     found = []
     for chunks in (1, 7, 900):  # with 900 each row is alone
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(csv_input, "SAMPLE_BYTES", 2000)
-            patch.setattr(csv_input, "SAMPLE_POINTS", 0)
+            patch.setattr(csv_text, "SAMPLE_BYTES", 2000)
+            patch.setattr(csv_text, "SAMPLE_POINTS", 0)
             result = process("in.csv", num_chunks=chunks)
         assert (result["columns"]["v"], result["rows_written"]) == (kind, 300)
         found.append(pl.read_parquet(root / "out.parquet")["v"])
@@ -547,7 +550,7 @@ def test_a_file_four_times_the_memory_limit_goes_through(root: Path, form: bytes
     folders["models_dir"] = str(root / "models")
     request = JobRequest("limited", code_version="test", parameters=parameters, **folders)
     environment = {
-        "PYTHONPATH": str(Path(process_csv.__file__).parents[1]),
+        "PYTHONPATH": str(Path(large_csv_job.__file__).parents[2]),
         ENGINE_VARIABLE: "plain",
         REQUEST_VARIABLE: request.encode(),
     }
@@ -581,8 +584,8 @@ def test_both_ways_of_parsing_give_the_same_table(
     marks, regular = byte_ranges.toggles(data, ord(","))
     schema = {"a": pl.String(), "b": pl.String(), "c": pl.String()}
     form = Form(schema, frozenset(), ("", "NA"))
-    block = csv_blocks.parse(Piece(0, len(data), data, marks, regular), form)
-    slowly = csv_blocks._parse_slowly(data, form)
+    block = csv_parsing.parse(Piece(0, len(data), data, marks, regular), form)
+    slowly = csv_parsing._parse_slowly(data, form)
     assert block.rows == slowly.rows == len(rows)
     assert_frame_equal(block.frame, slowly.frame)
     expected = [tuple(None if v in {"", "NA"} else v for v in row) for row in rows]
@@ -641,11 +644,11 @@ def test_missing_values_are_the_same_before_parsing_and_after(
 def test_a_short_record_is_noticed_whatever_the_type_it_lacks(
     value: str, missing: tuple[str, ...], quick: bool
 ) -> None:
-    dtype = csv_blocks.narrowest(pl.Series([value]), Form({}, frozenset(), ()))
+    dtype = csv_parsing.narrowest(pl.Series([value]), Form({}, frozenset(), ()))
     schema = {"a": pl.Int64(), "b": dtype}
     data = f"1,{value}\n2\n\n3,{value}\n".encode()
     piece = Piece(0, len(data), data, *byte_ranges.toggles(data, ord(",")))
-    block = csv_blocks.parse(piece, Form(schema, frozenset(schema), missing, quick=quick))
+    block = csv_parsing.parse(piece, Form(schema, frozenset(schema), missing, quick=quick))
     assert block.frame["a"].to_list() == [1, 3]
     assert block.frame["b"].dtype == dtype
     assert (block.rows, [reject.row for reject in block.rejects]) == (3, [1])
@@ -659,7 +662,7 @@ def test_a_missing_value_that_is_a_value_is_told_before_parsing(
     missing: tuple[str, ...], quick: bool
 ) -> None:
     form = Form({"a": pl.Int64()}, frozenset(), missing)
-    assert csv_blocks.quick(b"1\n2\n", form) is quick
+    assert csv_parsing.quick(b"1\n2\n", form) is quick
 
 
 VALUES = [
@@ -679,9 +682,9 @@ def test_the_first_records_decide_no_type_that_a_later_one_does_not_have(
     first: list[str], later: str, missing: tuple[str, ...]
 ) -> None:
     before = "".join(f"1,{value}\n" for value in first)
-    many = before * (csv_blocks.FEW_BYTES // len(before.encode()) + 1)
+    many = before * (csv_parsing.FEW_BYTES // len(before.encode()) + 1)
     sample = f"{many}2,{later}\n3,{first[0]}\n".encode()
     form = Form({}, frozenset(), missing)
-    fitted = csv_blocks.fitted(sample, ["a", "b"], form)
-    assert fitted.schema == csv_blocks.infer(sample, ["a", "b"], form)
-    assert fitted.quick == csv_blocks.quick(sample, fitted)
+    fitted = csv_parsing.fitted(sample, ["a", "b"], form)
+    assert fitted.schema == csv_parsing.infer(sample, ["a", "b"], form)
+    assert fitted.quick == csv_parsing.quick(sample, fitted)

@@ -10,9 +10,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tasks.ray_jobs import artefacts, cluster, csv_output, csv_plan, process_csv
+from tasks.ray_jobs import artefacts, cluster
+from tasks.ray_jobs.csv import plan as csv_plan
 from tasks.ray_jobs.files import tree_digest, write_json
 from tasks.ray_jobs.job import Reporter
+from tasks.ray_jobs.large_csv import job as large_csv_job
+from tasks.ray_jobs.large_csv import output as large_csv_output
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
 from tasks.schemas.data import transformations_from
 
@@ -45,7 +48,7 @@ def request_of(root: Path, name: str, **parameters: object) -> JobRequest:
 def process(root: Path, name: str, **transformations: object) -> dict[str, Any]:
     parameters = transformations_from(transformations).parameters("in.csv", "out.parquet")
     request = request_of(root, name, **parameters)
-    return process_csv.main(request, Reporter(root / "models" / ".runs" / name))
+    return large_csv_job.main(request, Reporter(root / "models" / ".runs" / name))
 
 
 def at(
@@ -95,7 +98,7 @@ def test_a_run_that_was_killed_while_it_published_is_done_again(
         raise KilledError
 
     with monkeypatch.context() as patched:
-        at(moment, killed, patched, csv_output)
+        at(moment, killed, patched, large_csv_output)
         with pytest.raises(KilledError):
             process(root, "first")
     assert (root / "datasets" / "out.parquet").exists() == (moment == 2)
@@ -120,7 +123,7 @@ def test_of_two_runs_to_one_output_the_manifest_is_of_the_last(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = beside(lambda: process(root, "second", filter={"a": 2}))
-    at(2, other, monkeypatch, csv_output)
+    at(2, other, monkeypatch, large_csv_output)
     assert process(root, "first")["rows_written"] == 3
     joined()
     manifest = root / "datasets" / "out.parquet.manifest.json"

@@ -15,10 +15,12 @@ from celray_csv import converted
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tasks.ray_jobs import aggregate, csv_input, reading
-from tasks.ray_jobs.csv_written import Written
+from tasks.ray_jobs.aggregation import job as aggregation_job
+from tasks.ray_jobs.csv import text as csv_text
+from tasks.ray_jobs.csv.dialect import Written
+from tasks.ray_jobs.inputs.sources import Source
 from tasks.ray_jobs.protocol import InputProblemError
-from tasks.ray_jobs.sources import Source
+from tasks.ray_jobs.tables import reading
 
 #: What stands in one of 400 rows, twice: a quote that ends inside its field, by whatever writer.
 ODD = [
@@ -37,7 +39,9 @@ def training(path: Path) -> int:
 
 
 def aggregation(path: Path) -> int:
-    return aggregate.summarise(aggregate.Wanted((), None), aggregate.Item(path.name, path)).rows
+    return aggregation_job.summarise(
+        aggregation_job.Wanted((), None), aggregation_job.Item(path.name, path)
+    ).rows
 
 
 def conversion(path: Path) -> int:
@@ -47,11 +51,11 @@ def conversion(path: Path) -> int:
 
 def narrowly(path: Path) -> int:
     """As aggregates of some columns do; these are what they are among all."""
-    first = csv_input.begin(path, Written(","), "data_sources")[0].columns[0]
-    item = aggregate.Item(path.name, path)
-    some = aggregate.summarise(aggregate.Wanted((), {first: ["count"]}), item)
-    every = aggregate.summarise(aggregate.Wanted((), None), item)
-    assert aggregate.describe(some) == {first: aggregate.describe(every)[first]}
+    first = csv_text.begin(path, Written(","), "data_sources")[0].columns[0]
+    item = aggregation_job.Item(path.name, path)
+    some = aggregation_job.summarise(aggregation_job.Wanted((), {first: ["count"]}), item)
+    every = aggregation_job.summarise(aggregation_job.Wanted((), None), item)
+    assert aggregation_job.describe(some) == {first: aggregation_job.describe(every)[first]}
     return some.rows
 
 

@@ -22,13 +22,16 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from tasks.contracts import InvalidArgumentsError
 from tasks.orchestration import job_request
 from tasks.preconditions import retraining
-from tasks.ray_jobs import holdout, reading, sources, train
-from tasks.ray_jobs import retrain as retrain_job
+from tasks.ray_jobs.inputs import sources
 from tasks.ray_jobs.job import Reporter
-from tasks.ray_jobs.mlflow_registry import MlflowRegistry
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError
-from tasks.ray_jobs.registry_versions import Version
-from tasks.ray_jobs.retrain import judged
+from tasks.ray_jobs.registry import retrain as retrain_job
+from tasks.ray_jobs.registry.mlflow import MlflowRegistry
+from tasks.ray_jobs.registry.retrain import judged
+from tasks.ray_jobs.registry.versions import Version
+from tasks.ray_jobs.tables import reading
+from tasks.ray_jobs.training import holdout
+from tasks.ray_jobs.training import job as training_job
 from tasks.settings import Settings
 from tasks.submission.local import LocalJobs
 from tasks.submission.ray import RayJobs, RayUnavailableError
@@ -227,14 +230,14 @@ def test_who_goes_back_does_not_wait_for_a_training_which_is_then_compared_with_
     (two,) = retrain(settings)["models"]
     assert two["score"] < one["score"]
     wine.slice(2000).write_csv(settings.datasets_dir / "wine" / "second.csv")
-    fit = train.fit
+    fit = training_job.fit
 
     def fit_meanwhile(*arguments: Any) -> dict[str, Any]:  # noqa: ANN401
         trained = fit(*arguments)
         assert rollback(settings, "red")["version"] == 1
         return trained
 
-    monkeypatch.setattr(train, "fit", fit_meanwhile)
+    monkeypatch.setattr(training_job, "fit", fit_meanwhile)
     monkeypatch.setenv(ENGINE_VARIABLE, "plain")
     enter("red", rounds=2, depth=1, gain=-1.0)
     parameters = {"models": retraining.models(settings, None), "force": False, "mlflow_uri": None}

@@ -10,10 +10,13 @@ import pytest
 from celray_jobs import AGGREGATE, CSV, INBOX, PREDICT, TABLES, Place, place_in
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import reading, room, search, train
+from tasks.ray_jobs.inputs.sources import Source
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import InputProblemError, JobRequest
-from tasks.ray_jobs.sources import Source
+from tasks.ray_jobs.search import job as search_job
+from tasks.ray_jobs.tables import memory as table_memory
+from tasks.ray_jobs.tables import reading
+from tasks.ray_jobs.training import job as training_job
 from tasks.schemas.models import model_config_from, search_from
 
 ROWS = 50_000
@@ -49,7 +52,7 @@ def limit(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     root = tmp_path / "cgroup"
     (root / most).parent.mkdir(parents=True)
     (root / stat).write_text(used)
-    monkeypatch.setattr(room, "CGROUP", root)
+    monkeypatch.setattr(table_memory, "CGROUP", root)
 
     def say(number: int) -> None:
         (root / most).write_text(f"{number}\n")
@@ -64,11 +67,11 @@ def test_a_table_is_refused_where_it_does_not_fit_and_read_where_it_does(
     with pytest.raises(
         InputProblemError, match=r"take about 0\.0 GB of memory as a table"
     ) as caught:
-        room.require(source)
+        table_memory.require(source)
     assert caught.value.kind == "dataset_too_large"
     assert "ray_memory_mb" in str(caught.value)
     limit(int(1_000_000 + 1.5 * NEEDED))
-    room.require(source)
+    table_memory.require(source)
     assert reading.read(source).estimated_size() == pytest.approx(ROWS * 5 * 8, rel=0.1)
 
 
@@ -80,8 +83,8 @@ def test_training_and_search_look_before_they_read(
     (tmp_path / "models").mkdir()
     config, tried = search_from([{"max_depth": 2}], {})
     for main, parameters in (
-        (train.main, model_config_from({}).parameters(source.files[0].name)),
-        (search.main, {**config.parameters(source.files[0].name), **tried}),
+        (training_job.main, model_config_from({}).parameters(source.files[0].name)),
+        (search_job.main, {**config.parameters(source.files[0].name), **tried}),
     ):
         runs, models = str(tmp_path / "runs"), str(tmp_path / "models")
         request = JobRequest("x", runs, str(tmp_path), models, "test", parameters)
@@ -92,8 +95,8 @@ def test_training_and_search_look_before_they_read(
 def test_without_a_limit_it_is_what_the_host_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "CGROUP", tmp_path / "none")
-    free = room.available()
+    monkeypatch.setattr(table_memory, "CGROUP", tmp_path / "none")
+    free = table_memory.available()
     assert free is not None
     assert 1e6 < free < 1e15
 
@@ -120,7 +123,7 @@ def test_what_unpacks_to_more_than_memory_is_refused_as_soon_as_it_shows(
     source = Source((path,), "csv")
     monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 18)
     limit(5_000_000)
-    room.require(source)  # it takes 50 KB on disk
+    table_memory.require(source)  # it takes 50 KB on disk
     with pytest.raises(InputProblemError, match="is larger than memory: what was read") as caught:
         reading.read(source)
     assert caught.value.kind == "dataset_too_large"
@@ -135,12 +138,12 @@ def test_a_compressed_file_counts_at_least_as_if_it_were_not(limit: Limit, tmp_p
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(numbers.write_csv().encode()))
     limit(1_200_000)
     with pytest.raises(InputProblemError, match=r"a\.csv\.gz take about"):
-        room.require(Source((tmp_path / "a.csv.gz",), "csv"))
+        table_memory.require(Source((tmp_path / "a.csv.gz",), "csv"))
 
 
 def test_memory_that_others_take_meanwhile_counts(limit: Limit, tmp_path: Path) -> None:
     limit(101_000_000)
-    growth = room.Growth()
+    growth = table_memory.Growth()
     piece = pl.DataFrame({"a": pl.int_range(1_000_000, eager=True)})
     growth.take(tmp_path / "a.csv", piece)
     limit(1_050_000)

@@ -18,10 +18,14 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.metrics import log_loss
 
-from tasks.ray_jobs import features, metrics, predict, retrain, scaling, search, signature, train
 from tasks.ray_jobs.job import Reporter
-from tasks.ray_jobs.predictor import Predictor
+from tasks.ray_jobs.model import features, metrics, scaling, signature
+from tasks.ray_jobs.model.predictor import Predictor
+from tasks.ray_jobs.prediction import job as prediction_job
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
+from tasks.ray_jobs.registry import retrain
+from tasks.ray_jobs.search import job as search_job
+from tasks.ray_jobs.training import job as training_job
 from tasks.schemas.models import model_config_from, search_from
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -53,7 +57,7 @@ class Place:
         return name
 
     def train(self, frame: pl.DataFrame, **config: object) -> dict[str, Any]:
-        return self.run(train.main, model_config_from(config).parameters(self.write(frame)))
+        return self.run(training_job.main, model_config_from(config).parameters(self.write(frame)))
 
 
 @pytest.fixture
@@ -96,10 +100,10 @@ def test_a_model_of_a_target_of_any_size_is_as_good_as_scikit_learns(
     # Predictions are scaled back by what is stored, and so are a search's scores.
     batch = [{"a": a, "b": b} for a, b in x[held_out].tolist()]
     parameters = {"model_path": result["model_path"], "data_batches": [batch], "id_column": None}
-    predicted = place.run(predict.main, parameters)["predictions"]
+    predicted = place.run(prediction_job.main, parameters)["predictions"]
     assert predicted == pytest.approx(rows["prediction"].to_list(), rel=1e-12)
     config, tried = search_from([{"n_estimators": 40}], {"max_depth": 3, "learning_rate": 0.2})
-    searched = place.run(search.main, {**config.parameters(place.write(frame)), **tried})
+    searched = place.run(search_job.main, {**config.parameters(place.write(frame)), **tried})
     assert searched["best_score"] == pytest.approx(expected, abs=0.1)
 
 
@@ -296,7 +300,7 @@ def test_a_search_and_a_retraining_say_it_too(place: Place) -> None:
     frame = pl.DataFrame(drawn.normal(size=(200, 3)), ["a", "b", "target"])
     config, tried = search_from([{"n_estimators": 30}, {"n_estimators": 60}], {})
     name = place.write(frame)
-    searched = place.run(search.main, {**config.parameters(name), **tried})
+    searched = place.run(search_job.main, {**config.parameters(name), **tried})
     assert any("worse than to answer the mean" in text for text in searched["warnings"])
 
     model = {"name": "noise", "parameters": model_config_from({}).parameters(name), "gate": {}}

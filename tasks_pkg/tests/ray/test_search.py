@@ -30,9 +30,10 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.orchestration import job_request
-from tasks.ray_jobs import boosting, protocol, split
+from tasks.ray_jobs import protocol
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest, Progress
+from tasks.ray_jobs.training import boosting, split
 from tasks.schemas.models import search_from
 from tasks.settings import Settings
 from tasks.submission.local import LocalJobs
@@ -168,7 +169,8 @@ def test_a_search_that_was_killed_goes_on_where_it_was(
 def test_a_search_that_goes_on_draws_other_trials_and_keeps_every_one(
     settings: Settings, cancer: str, tmp_path: Path, torn: str
 ) -> None:
-    from tasks.ray_jobs import plain_search, trials  # noqa: PLC0415 - Optuna takes a second
+    from tasks.ray_jobs.search import local as local_search  # noqa: PLC0415 - Optuna takes a second
+    from tasks.ray_jobs.search import trials  # noqa: PLC0415
 
     x, y = load_breast_cancer(return_X_y=True)
     names, types = [str(number) for number in range(x.shape[1])], ["q"] * x.shape[1]
@@ -182,11 +184,11 @@ def test_a_search_that_goes_on_draws_other_trials_and_keeps_every_one(
     )
     request = request_of(settings, cancer, SPACE, early_stopping=False)("x")
     reporter = Reporter(tmp_path / "run")
-    journal = tmp_path / plain_search.JOURNAL
+    journal = tmp_path / local_search.JOURNAL
 
     def go_on(trials: int) -> list[dict[str, Any]]:
         parameters = {**request.parameters, "max_trials": trials}
-        found, _ = plain_search.search(problem, parameters, tmp_path, reporter)
+        found, _ = local_search.search(problem, parameters, tmp_path, reporter)
         assert [trial.number for trial in found] == list(range(trials))
         return [trial.params for trial in found]
 
@@ -371,13 +373,15 @@ def test_trials_that_cannot_be_are_one_error_and_leave_nothing(
 
 def prepared(tmp_path: Path, labels: Sequence[object], **config: object) -> tuple[Any, list[str]]:
     """Give what a search of such targets would try, and what it would say."""
-    from tasks.ray_jobs import search, sources, train  # noqa: PLC0415 - Optuna takes a second
+    from tasks.ray_jobs.inputs import sources  # noqa: PLC0415
+    from tasks.ray_jobs.search import job as search_job  # noqa: PLC0415 - Optuna takes a second
+    from tasks.ray_jobs.training import job as training_job  # noqa: PLC0415
 
     parameters = search_from([{"max_depth": 2}], config)[0].parameters("x")
     frame = pl.DataFrame({"a": range(len(labels)), "target": labels})
     source = sources.Source((tmp_path / "x",), "parquet")
-    data = train.prepare(frame, parameters, source, Reporter(tmp_path / "run"))
-    return search._problem(data, parameters)
+    data = training_job.prepare(frame, parameters, source, Reporter(tmp_path / "run"))
+    return search_job._problem(data, parameters)
 
 
 def test_rare_classes_are_learnt_from_in_every_fold_and_validated_in_none(tmp_path: Path) -> None:
@@ -406,7 +410,7 @@ def test_rare_classes_are_learnt_from_in_every_fold_and_validated_in_none(tmp_pa
 def test_any_folds_work_that_a_training_allows(
     tmp_path: Path, counts: list[int], folds: int, metric: str | None
 ) -> None:
-    from tasks.ray_jobs import trials  # noqa: PLC0415 - with Optuna
+    from tasks.ray_jobs.search import trials  # noqa: PLC0415 - with Optuna
 
     labels = [f"c{number}" for number, count in enumerate(counts) for _ in range(count)]
     refused: InputProblemError | None = None

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.ray_jobs.csv_files import columns_of
+from tasks.ray_jobs.csv.files import columns_of
+from tasks.ray_jobs.inputs.sources import require_column, resolve
 from tasks.ray_jobs.protocol import InputProblemError
-from tasks.ray_jobs.sources import require_column, resolve
 
 
 @pytest.fixture

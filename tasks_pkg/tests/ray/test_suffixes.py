@@ -31,8 +31,8 @@ from celray_jobs import (
 )
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import sources
 from tasks.ray_jobs.accounting import ACCOUNT
+from tasks.ray_jobs.inputs import sources
 
 NAMES = ["a", "b", "day", "code", "word", "target"]
 WORDS = ["plain", 'a "b"', "x\ty,z", "two\nlines", "NA", "é"]

@@ -16,9 +16,10 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import metrics, room, signature
-from tasks.ray_jobs.predictor import Predictor
+from tasks.ray_jobs.model import metrics, signature
+from tasks.ray_jobs.model.predictor import Predictor
 from tasks.ray_jobs.protocol import InputProblemError, JobRequest
+from tasks.ray_jobs.tables import memory as table_memory
 from tasks.submission.ray import JobResult, RayJobs
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
@@ -191,7 +192,7 @@ def test_a_table_of_twice_the_memory_is_refused_by_name(
 ) -> None:
     """Of the job's process on Ray: a file of a few KB by its size, linked until it is too many."""
     rows, columns = 1_000_000, 100
-    free = room.available()
+    free = table_memory.available()
     assert free is not None
     folder = datasets / "twice"
     folder.mkdir()

@@ -17,9 +17,10 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from tasks.ray_jobs import boosting, placement, train
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import InfrastructureError, JobRequest
+from tasks.ray_jobs.training import boosting, placement
+from tasks.ray_jobs.training import job as training_job
 from tasks.schemas.models import model_config_from
 
 CPUS = 2
@@ -55,7 +56,7 @@ def trained(folder: Path, name: str, wanted: int) -> dict[str, Any]:
     parameters = config.parameters("winequality.csv")
     request = JobRequest(name, str(folder / "runs"), str(folder), str(models), "test", parameters)
     try:
-        result = train.main(request, Reporter(folder / "runs" / name))
+        result = training_job.main(request, Reporter(folder / "runs" / name))
     except InfrastructureError as error:
         return {"kind": error.kind, "error": str(error)}
     finally:

@@ -12,21 +12,19 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tasks.ray_jobs import (
-    aggregate,
-    byte_ranges,
-    cluster,
-    csv_input,
-    csv_plan,
-    csv_written,
-    reading,
-)
-from tasks.ray_jobs.byte_ranges import Chain
-from tasks.ray_jobs.csv_codes import WRITTEN_POWER
-from tasks.ray_jobs.csv_plan import Plan
-from tasks.ray_jobs.process_csv import MAX_PASSES, Done, Item, work
+from tasks.ray_jobs import cluster
+from tasks.ray_jobs.aggregation import job as aggregation_job
+from tasks.ray_jobs.csv import byte_ranges
+from tasks.ray_jobs.csv import dialect as csv_dialect
+from tasks.ray_jobs.csv import plan as csv_plan
+from tasks.ray_jobs.csv import text as csv_text
+from tasks.ray_jobs.csv.byte_ranges import Chain
+from tasks.ray_jobs.csv.codes import WRITTEN_POWER
+from tasks.ray_jobs.csv.plan import Plan
+from tasks.ray_jobs.inputs.sources import Source
+from tasks.ray_jobs.large_csv.job import MAX_PASSES, Done, Item, work
 from tasks.ray_jobs.protocol import InputProblemError
-from tasks.ray_jobs.sources import Source
+from tasks.ray_jobs.tables import reading
 from tasks.schemas.data import transformations_from
 
 #: Longer than any field of a test.
@@ -38,27 +36,27 @@ def table(path: Path, **said: object) -> pl.DataFrame:
     return reading.read(Source((path,), "csv"), (), None, csv_plan.said(said))
 
 
-def summary(path: Path, **said: object) -> aggregate.Summary:
+def summary(path: Path, **said: object) -> aggregation_job.Summary:
     """As ``aggregate_data`` does, of all columns."""
-    wanted = aggregate.Wanted((), None, csv_plan.said(said))
-    return aggregate.summarise(wanted, aggregate.Item(path.name, path))
+    wanted = aggregation_job.Wanted((), None, csv_plan.said(said))
+    return aggregation_job.summarise(wanted, aggregation_job.Item(path.name, path))
 
 
-def summary_of_ranges(path: Path, length: int, **said: object) -> aggregate.Summary:
+def summary_of_ranges(path: Path, length: int, **said: object) -> aggregation_job.Summary:
     """As it does with a large file, in ranges of about so many bytes."""
-    wanted = aggregate.Wanted((), None, csv_plan.said(said))
-    item = aggregate.Item(path.name, path)
-    file, form = aggregate.form_of(item, wanted)
+    wanted = aggregation_job.Wanted((), None, csv_plan.said(said))
+    item = aggregation_job.Item(path.name, path)
+    file, form = aggregation_job.form_of(item, wanted)
     if file.is_stream:
         return summary(path, **said)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aggregate, "RANGE_BYTES", length)
+        patch.setattr(aggregation_job, "RANGE_BYTES", length)
         patch.setattr(cluster, "cpus", lambda: 1)
-        run = aggregate.Ranges(wanted, item, file, form)
+        run = aggregation_job.Ranges(wanted, item, file, form)
     for _ in range(MAX_PASSES):
         for number in range(len(run.bounds)):
-            made = aggregate.work(wanted, run.item(number))
-            assert isinstance(made, aggregate.Made)
+            made = aggregation_job.work(wanted, run.item(number))
+            assert isinstance(made, aggregation_job.Made)
             run.add(number, made)
         if run.ended():
             return run.summary()
@@ -76,7 +74,7 @@ def converted(path: Path, count: int, block: int = 1 << 20, **said: object) -> p
     """
     given = {"num_chunks": count, "bad_rows": "fail", **said}
     parameters = transformations_from(given).parameters(str(path), "out.parquet")
-    file, sample = csv_input.begin(path, csv_written.of(parameters), "file_path")
+    file, sample = csv_text.begin(path, csv_dialect.of(parameters), "file_path")
     plan = csv_plan.make(file, parameters, path.parent, sample)
     for _ in range(MAX_PASSES):
         bounds = byte_ranges.split(file.data_start, path.stat().st_size, count)
@@ -90,7 +88,7 @@ def converted(path: Path, count: int, block: int = 1 << 20, **said: object) -> p
 
 def _items(file: Any, plan: Plan, bounds: list[tuple[int, int]], block: int) -> Iterator[Item]:  # noqa: ANN401 - a CsvFile
     if file.is_stream:
-        for number, piece in enumerate(csv_input.pieces(file, block, plan.form.byte)):
+        for number, piece in enumerate(csv_text.pieces(file, block, plan.form.byte)):
             yield Item(number, None, None, piece)
         return
     for number, bound in enumerate(bounds):

@@ -77,7 +77,7 @@ class Here:
         name = f"{request.submission_id}{attempt}"
         # As it arrives: a job may change what it was given.
         asked = replace(request, submission_id=name, parameters={**request.parameters})
-        main = importlib.import_module(f"tasks.ray_jobs.{entrypoint}").main
+        main = importlib.import_module(f"tasks.ray_jobs.jobs.{entrypoint}").main
         result: dict[str, Any] = main(asked, Reporter(Path(asked.runs_dir) / name))
         return result
 

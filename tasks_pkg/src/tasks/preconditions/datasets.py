@@ -6,7 +6,9 @@ from types import MappingProxyType
 from typing import Any
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import csv_files, csv_written, sources
+from tasks.ray_jobs.csv import dialect as csv_dialect
+from tasks.ray_jobs.csv import files as csv_files
+from tasks.ray_jobs.inputs import sources
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.settings import Settings
 
@@ -24,7 +26,7 @@ def check(
     it alone; so are Parquet's columns, which need a library that workers do not carry.
 
     Args:
-        dataset_path: as the caller gave it, see :func:`tasks.ray_jobs.sources.resolve`.
+        dataset_path: as the caller gave it, see :func:`tasks.ray_jobs.inputs.sources.resolve`.
         columns: columns that must be there, and the parameter that names each.
         settings: for the allowed roots.
         said: what the caller said of how CSV is written, by argument.
@@ -33,7 +35,7 @@ def check(
         InvalidArgumentsError: names the value, where it came from, and the way out.
     """
     roots = (settings.datasets_dir, settings.models_dir)
-    written = csv_written.of(said)
+    written = csv_dialect.of(said)
     with _told(settings):
         source = sources.resolve(dataset_path, [str(root) for root in roots])
         for file in source.files if source.format == "csv" else ():
@@ -48,7 +50,7 @@ def check_csv(parameters: dict[str, Any], settings: Settings) -> None:
     """Refuse what ``process_large_csv`` cannot do, as far as this host can see.
 
     Args:
-        parameters: of the job; see :mod:`tasks.ray_jobs.process_csv`.
+        parameters: of the job; see :mod:`tasks.ray_jobs.large_csv.job`.
         settings: for the allowed roots.
 
     Raises:
@@ -65,7 +67,7 @@ def check_csv(parameters: dict[str, Any], settings: Settings) -> None:
         head = csv_files.read_head(path, compression)
         if head is None:
             return
-        begin = csv_files.beginning(path, csv_written.of(parameters), head)
+        begin = csv_files.beginning(path, csv_dialect.of(parameters), head)
         file = csv_files.look(path, compression, begin)
         for name in parameters["schema"]:
             sources.require_column(name, file.columns, "transformations.schema", str(path))
@@ -86,7 +88,7 @@ def check_sources(parameters: dict[str, Any], settings: Settings) -> None:
     """Refuse what ``aggregate_data`` cannot do, as far as this host can see.
 
     Args:
-        parameters: of the job; see :mod:`tasks.ray_jobs.aggregate`.
+        parameters: of the job; see :mod:`tasks.ray_jobs.aggregation.job`.
         settings: for the allowed roots.
 
     Raises:
@@ -111,7 +113,7 @@ def check_sources(parameters: dict[str, Any], settings: Settings) -> None:
                 if head is None:
                     whole = False
                     continue
-                begin = csv_files.beginning(file, csv_written.of(parameters), head)
+                begin = csv_files.beginning(file, csv_dialect.of(parameters), head)
                 own = csv_files.look(file, compression, begin).columns
                 columns = source.columns(file, own)
                 found |= dict.fromkeys(columns)

@@ -5,7 +5,11 @@ from types import MappingProxyType
 from typing import Any
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs import batches, csv_files, csv_written, signature, sources
+from tasks.ray_jobs.csv import dialect as csv_dialect
+from tasks.ray_jobs.csv import files as csv_files
+from tasks.ray_jobs.inputs import sources
+from tasks.ray_jobs.model import signature
+from tasks.ray_jobs.prediction import batches
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.settings import Settings
 
@@ -24,8 +28,8 @@ def check(
     Parquet files, which need a library that workers do not carry.
 
     Args:
-        model_path: as the caller gave it, see :func:`tasks.ray_jobs.signature.find`.
-        data_batches: as the caller gave them, see :mod:`tasks.ray_jobs.batches`.
+        model_path: as the caller gave it, see :func:`tasks.ray_jobs.model.signature.find`.
+        data_batches: as the caller gave them, see :mod:`tasks.ray_jobs.prediction.batches`.
         id_column: must be in every batch.
         settings: for the allowed roots.
         said: what the caller said of how CSV is written, by argument.
@@ -39,7 +43,7 @@ def check(
         if not all(root.is_dir() and any(root.iterdir()) for root in roots):
             return
         model = signature.find(model_path, str(settings.models_dir))
-        written = csv_written.of(signature.written(model, said))
+        written = csv_dialect.of(signature.written(model, said))
         for path in files:
             source = sources.resolve(path, [str(root) for root in roots], "data_batches")
             for file in source.files if source.format == "csv" else ():

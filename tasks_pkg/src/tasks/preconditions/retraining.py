@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs.protocol import InfrastructureError, InputProblemError
-from tasks.ray_jobs.registry import FOLDER
+from tasks.ray_jobs.registry.change import FOLDER
 from tasks.schemas.models import checked, model_config_from
 from tasks.settings import Settings
 from tasks.submission.ray import RayUnavailableError
@@ -119,7 +119,7 @@ def _of_file(file: Path) -> dict[str, Any]:
 
 
 def _of_mlflow(settings: Settings) -> dict[str, dict[str, Any]]:
-    from tasks.ray_jobs.mlflow_registry import MlflowRegistry  # noqa: PLC0415 - only where used
+    from tasks.ray_jobs.registry.mlflow import MlflowRegistry  # noqa: PLC0415 - only where used
 
     kept = MlflowRegistry(str(settings.mlflow_tracking_uri))
     try:

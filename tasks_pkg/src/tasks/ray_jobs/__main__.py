@@ -20,4 +20,4 @@ if __name__ == "__main__":
         # XGBoost takes no more. How many a job uses is decided where it sets CPUs aside.
         os.environ.pop("OMP_NUM_THREADS", None)
     name = sys.argv[1]
-    run(import_module(name if "." in name else f".{name}", __package__).main, begun)
+    run(import_module(name if "." in name else f".jobs.{name}", __package__).main, begun)

@@ -17,7 +17,7 @@ MOST_REJECTED = 0.1
 
 
 class Reject(Protocol):
-    """A bad row, as a reader tells of it (:class:`csv_blocks.Reject`)."""
+    """A bad row, as a reader tells of it (:class:`csv.parsing.Reject`)."""
 
     @property
     def row(self) -> int:

@@ -15,9 +15,10 @@ from pydantic import (
 )
 
 from tasks.contracts import InvalidArgumentsError, distinct, wrong
-from tasks.ray_jobs import csv_files, csv_written
+from tasks.ray_jobs.csv import dialect as csv_dialect
+from tasks.ray_jobs.csv import files as csv_files
+from tasks.ray_jobs.inputs.sources import is_pattern
 from tasks.ray_jobs.protocol import InputProblemError
-from tasks.ray_jobs.sources import is_pattern
 
 Kind = Literal["integer", "number", "text", "boolean", "date", "datetime"]
 
@@ -47,7 +48,7 @@ def _sign(value: str) -> str:
 
 
 def _encoding(value: str) -> str:
-    if not csv_written.is_encoding(value):
+    if not csv_dialect.is_encoding(value):
         message = "there is no such encoding of text; try utf-8, utf-16, latin-1, cp1252, gb18030"
         raise ValueError(message)
     return value
@@ -61,7 +62,7 @@ def _line_sign(value: str) -> str:
 
 
 def _date_format(value: str) -> str:
-    if message := csv_written.format_fault(value):
+    if message := csv_dialect.format_fault(value):
         raise ValueError(message)
     return value
 
@@ -138,7 +139,7 @@ class CsvWritten(BaseModel):
             "bad_rows": self.bad_rows,
         }
         given = {name: value for name, value in given.items() if value not in ({}, None)}
-        defaults = csv_written.DEFAULTS.items()
+        defaults = csv_dialect.DEFAULTS.items()
         return given | {
             name: getattr(self, name) for name, value in defaults if getattr(self, name) != value
         }

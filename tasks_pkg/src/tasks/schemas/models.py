@@ -42,7 +42,7 @@ class ModelConfig(CsvWritten):
     target: Annotated[str, Field(min_length=1)] = "target"
     """The column to predict."""
     task: Literal["auto", "classification", "regression"] = "auto"
-    """``auto``: text, booleans, and few whole numbers are classes (``ray_jobs.target.decide``)."""
+    """``auto``: text, booleans, and few whole numbers are classes: ``ray_jobs.model.target``."""
     test_fraction: Annotated[float, Field(gt=0.0, le=0.9)] = 0.2
     """Share of the rows held out for the score, 0 to 1."""
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 42

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ray_jobs.boosting import Matrix, grow
 from ray_jobs.job import Reporter
 from ray_jobs.protocol import JobRequest
+from ray_jobs.training.boosting import Matrix, grow
 
 THREADS = Path("/proc/self/task")
 

@@ -1,0 +1,1 @@
+"""``aggregate_data``: summaries of sources, and aggregates by group over all of them."""

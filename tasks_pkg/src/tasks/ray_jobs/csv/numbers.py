@@ -1,0 +1,76 @@
+"""Numbers as people write them: ``1.234,56``, ``$1,234``; plain ones are polars' own to read."""
+
+import re
+from collections.abc import Mapping
+
+from .. import one_thread  # noqa: F401 - before polars
+
+import polars as pl  # isort: skip
+
+from .dialect import Written
+
+#: Signs that may stand before or behind a number, with a blank (also a narrow one) between.
+_MONEY = "[$€£¥]"
+_BLANK = "[ \u00a0\u202f]?"
+
+
+def plain(text: pl.Series, written: Written) -> pl.Series:
+    """Give numbers as programs write them; what is none, as it is said to be written, is missing.
+
+    A sign of money is passed over.
+    """
+    point = re.escape(written.decimal or ".")
+    whole = "[0-9]+"
+    if written.thousands is not None:
+        group = _group(written.thousands)
+        whole = f"(?:[0-9]{{1,3}}(?:{group}[0-9]{{3}})+|[0-9]+)"
+    pattern = (
+        rf"^[ \t]*([+-]?)(?:{_MONEY}{_BLANK})?([+-]?)({whole})?(?:{point}([0-9]*))?"
+        rf"((?:[eE][+-]?[0-9]+)?)(?:{_BLANK}{_MONEY})?[ \t]*$"
+    )
+    groups = text.str.extract_groups(pattern).struct.unnest()
+    before, within, digits, fraction, power = (groups.to_series(i) for i in range(5))
+    if written.thousands is not None:
+        digits = digits.str.replace_all(_group(written.thousands), "")
+    known = (digits.is_not_null() | (fraction.is_not_null() & (fraction != ""))) & (
+        (before == "") | (within == "")
+    )
+    pointed = pl.select(
+        pl.when(fraction.is_not_null()).then("." + fraction).otherwise(pl.lit("")).alias("")
+    ).to_series()
+    made = before + within + digits.fill_null("") + pointed + power
+    return pl.select(pl.when(known).then(made).alias(text.name)).to_series()
+
+
+def _group(sign: str) -> str:
+    # French and Swiss programs write blanks and apostrophes of several kinds.
+    return {" ": "[ \u00a0\u202f]", "'": "['\u2019]"}.get(sign, re.escape(sign))
+
+
+def numbers(text: pl.Series, dtype: pl.DataType, written: Written) -> pl.Series:
+    """Read a column of numbers; what is none is missing."""
+    return plain(text, written).str.strip_chars_start("+").cast(dtype, strict=False)
+
+
+def has_decimal_comma(text: pl.DataFrame, types: Mapping[str, pl.DataType]) -> bool:
+    """Say whether commas are the points of a file's numbers, and can be nothing else.
+
+    Args:
+        text: some records, of which no field is separated by a comma.
+        types: of the columns, as they are with points.
+    """
+    found = False
+    for column in text:
+        dtype = types[column.name]
+        if dtype == pl.Float64 and column.str.contains(r"^[ \t]*[+-]?[0-9]*\.[0-9]").any():
+            return False
+        if dtype not in {pl.String(), pl.Float64()}:
+            continue
+        values = column.drop_nulls()
+        values = values.filter(values != "")
+        if values.is_empty() or not values.str.contains("^-?[0-9]+(?:,[0-9]+)?$").all():
+            continue
+        # Three digits behind one comma may be thousands.
+        clear = values.str.contains(r"^-?(?:0,|[0-9]{4,},)|,(?:[0-9]{1,2}|[0-9]{4,})$")
+        found |= bool(clear.any())
+    return found

@@ -1,0 +1,178 @@
+"""What is to be done with each record of a CSV file, and what the file was when it was read."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import one_thread  # noqa: F401 - before polars
+
+import polars as pl  # isort: skip
+
+from ..formulas import engine as formula_engine
+from ..formulas.language import Formula, Kind
+from ..inputs.sources import require_column
+from ..protocol import InputProblemError
+from . import dialect as csv_dialect
+from . import files as csv_files
+from . import parsing as csv_parsing
+from .files import CsvFile, derived, filters
+from .parsing import Form
+
+#: Blocks of a file that are digested to know it again, and the length of each.
+DIGESTED_BLOCKS, DIGESTED_BYTES = 64, 64 << 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One request, compiled.
+
+    Attributes:
+        path: the input.
+        form: what its records look like.
+        folder: where parts go.
+        output_format: of the result.
+        reject: whether a bad record goes to the rejects file, rather than end the run.
+        filters: rows pass when all are true; over the input's columns.
+        derived: new columns in their order; each may use those before it.
+        select: the columns to write; None for all.
+    """
+
+    path: Path
+    form: Form
+    folder: Path
+    output_format: Literal["parquet", "csv"]
+    reject: bool
+    filters: tuple[Formula, ...]
+    derived: tuple[tuple[str, Formula], ...]
+    select: tuple[str, ...] | None
+
+    def transformed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Filter a table of input records, and add and choose columns."""
+        lazy = frame.lazy()
+        kinds = formula_engine.kinds(self.form.schema)
+        conditions = [
+            formula_engine.build(formula, kinds)[0].cast(pl.Boolean) for formula in self.filters
+        ]
+        if conditions:
+            lazy = lazy.filter(conditions)
+        for name, formula in self.derived:
+            made, kind = formula_engine.build(formula, kinds)
+            lazy = lazy.with_columns(made.alias(name))
+            kinds[name] = kind
+        if self.select is not None:
+            lazy = lazy.select(self.select)
+        return lazy.collect()
+
+    def check(self) -> None:
+        """Refuse formulas that do not fit the columns.
+
+        Raises:
+            InputProblemError: names formula, position and column.
+        """
+        kinds = formula_engine.kinds(self.form.schema)
+        for formula in self.filters:
+            if formula_engine.build(formula, kinds)[1] not in {"boolean", "missing"}:
+                formula.refuse(formula.tree, "a filter must be true or false", "Compare: a > 0.")
+        for name, formula in self.derived:
+            kinds[name] = formula_engine.build(formula, kinds)[1]
+        for name in self.select or ():
+            require_column(name, list(kinds), "transformations.columns", str(self.path))
+
+    def widened(self, needed: Mapping[str, Sequence[pl.DataType]]) -> "Plan":
+        """Give the plan for types that hold the values that did not fit."""
+        schema = dict(self.form.schema)
+        for name, types in needed.items():
+            schema[name] = csv_parsing.join([schema[name], *types])
+        plan = replace(self, form=replace(self.form, schema=schema))
+        plan.check()
+        return plan
+
+    def empty(self) -> pl.DataFrame:
+        """Give the result's columns, without rows."""
+        return self.transformed(pl.DataFrame(schema=self.form.dtypes))
+
+    def output_columns(self) -> dict[str, Kind]:
+        """Give the result's columns and their types in the language's words."""
+        return formula_engine.kinds(self.empty().schema)
+
+
+def make(file: CsvFile, parameters: Mapping[str, Any], folder: Path, sample: bytes) -> Plan:
+    """Compile a request.
+
+    Args:
+        file: the input.
+        parameters: of ``schemas_data.Transformations``.
+        folder: for parts.
+        sample: records that decide the types that were not given.
+
+    Raises:
+        InputProblemError: columns or formulas do not fit the file.
+    """
+    for name in parameters["schema"]:
+        require_column(name, file.columns, "transformations.schema", str(file.path))
+    form = said(parameters).of(file.written)
+    form.require_formats(file.columns, str(file.path))
+    plan = Plan(
+        path=file.path,
+        form=csv_parsing.fitted(sample, file.columns, form),
+        folder=folder,
+        output_format="parquet" if parameters["output_path"].lower().endswith("t") else "csv",
+        reject=parameters["bad_rows"] == "reject",
+        filters=tuple(filters(parameters["filter"])),
+        derived=tuple(derived(parameters["new_columns"])),
+        select=tuple(parameters["columns"]) if parameters["columns"] else None,
+    )
+    plan.check()
+    return plan
+
+
+def said(parameters: Mapping[str, Any]) -> Form:
+    """Give what a caller said of how CSV is written; what he did not say is as everywhere.
+
+    Args:
+        parameters: of which ``schema``, ``missing``, ``bad_rows`` and those of :class:`Written`
+            count.
+    """
+    schema = parameters.get("schema") or {}
+    declared = {name: formula_engine.DTYPES[kind] for name, kind in schema.items()}
+    missing = parameters.get("missing")
+    words = csv_files.MISSING if missing is None else tuple(missing)
+    reject = parameters.get("bad_rows") == "reject"
+    form = Form(declared, frozenset(declared), words, reject=reject)
+    return form.of(csv_dialect.of(parameters))
+
+
+# -- the input -------------------------------------------------------------------------------------
+
+
+def fingerprint(path: Path) -> dict[str, str | int]:
+    """Know a file again without reading all of it: size, time, and a digest of 64 blocks."""
+    status = path.stat()
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in range(DIGESTED_BLOCKS):
+            stream.seek(max(0, status.st_size - DIGESTED_BYTES) * block // (DIGESTED_BLOCKS - 1))
+            digest.update(stream.read(DIGESTED_BYTES))
+    return {
+        "path": str(path),
+        "bytes": status.st_size,
+        "modified_ns": status.st_mtime_ns,
+        "sampled_sha256": digest.hexdigest(),
+    }
+
+
+def require_unchanged(path: Path, taken: Mapping[str, str | int]) -> None:
+    """Refuse a file that somebody wrote to while it was read.
+
+    Raises:
+        InputProblemError: names it.
+    """
+    status = path.stat()
+    if (status.st_size, status.st_mtime_ns) != (taken["bytes"], taken["modified_ns"]):
+        raise InputProblemError(
+            "file_changing",
+            f"{path} was written to while it was being read.",
+            "Copy it under another name and rename it when it is complete.",
+        )

@@ -1,0 +1,1 @@
+"""The language of filters and derived columns: parsed here, computed by polars."""

@@ -1,0 +1,1 @@
+"""``process_new_data``: delivered files become checked Parquet files."""

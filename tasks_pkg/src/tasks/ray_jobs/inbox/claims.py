@@ -1,0 +1,245 @@
+"""Files that one run takes from a folder so that no other run takes them too.
+
+A claim is a rename into a folder of the run's own, which the file system lets one run do once.
+The folder's time is renewed while the run lives; one that is not renewed is stale, and the next
+run takes the whole of it, again by one rename.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..files import write_json
+
+#: Names of files that something is still writing, as the tools that write them have it.
+UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".crdownload", ".download", "~", ".swp")
+
+CLAIMS, DONE, FAILED, LEDGER = ".claims", "done", "failed", ".ledger"
+
+#: Linux's own; Python has no name for it.
+_RENAME_NOREPLACE, _AT_FDCWD = 1, -100
+_renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+
+#: Linux takes names of so many bytes.
+NAME_LIMIT_BYTES = 255
+
+#: A live run renews its claim so often ...
+RENEW_SECONDS = 20.0
+
+
+class Inbox:
+    """One folder that files are delivered to.
+
+    Args:
+        folder: the folder; ``done``, ``failed`` and what only programs need are made in it, so
+            that a rename never leaves its file system.
+        run: a name for this run, which no other has at the time.
+        settle_seconds: a file is complete when nobody has written to it for so long.
+        stale_seconds: a claim is given up when nobody has renewed it for so long.
+    """
+
+    def __init__(self, folder: Path, run: str, settle_seconds: float, stale_seconds: float) -> None:
+        self.folder, self.run = folder, run
+        self.settle_seconds, self.stale_seconds = settle_seconds, stale_seconds
+        self.claim = folder / CLAIMS / run
+        self.done, self.failed = folder / DONE, folder / FAILED
+        self.ledger = folder / LEDGER
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Make the folders and keep this run's claim alive; give back what is left in it."""
+        for path in (self.claim, self.done, self.failed, self.ledger):
+            path.mkdir(parents=True, exist_ok=True)
+        ended = threading.Event()
+
+        def renew() -> None:
+            while not ended.wait(RENEW_SECONDS):
+                with suppress(OSError):
+                    os.utime(self.claim)
+
+        thread = threading.Thread(target=renew, name="claim", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Put what was claimed and not done back to where it was delivered."""
+        _move_files(self.claim, self.folder)
+        _remove_empty(self.claim)
+
+    # -- taking ------------------------------------------------------------------------------
+
+    def take(self, most: int) -> tuple[list[Path], list[str]]:
+        """Claim complete files, and those of runs that died.
+
+        Returns:
+            The claimed files, by name; and the names of those that are still being written.
+        """
+        self._recover()
+        before = {path: _state(path) for path in self._delivered()}
+        if before and self.settle_seconds:
+            time.sleep(min(1.0, self.settle_seconds))
+        waiting: list[str] = []
+        for path, state in sorted(before.items()):
+            if len(list(self.claim.iterdir())) >= most:
+                break
+            if not self._settled(path, state):
+                waiting.append(path.name)
+                continue
+            with suppress(FileNotFoundError):  # another run was quicker
+                path.rename(self.claim / path.name)
+        return sorted(path for path in self.claim.iterdir() if path.is_file()), waiting
+
+    def _delivered(self) -> Iterator[Path]:
+        for entry in os.scandir(self.folder):
+            unfinished = entry.name.startswith(".") or entry.name.lower().endswith(UNFINISHED)
+            # A link could be one to anywhere.
+            if entry.is_file(follow_symlinks=False) and not unfinished:
+                yield Path(entry.path)
+
+    def _settled(self, path: Path, before: tuple[int, int] | None) -> bool:
+        now = _state(path)
+        if now is None or now != before:
+            return False
+        # A time in the future comes from a clock that is wrong, and says nothing.
+        age = time.time() - now[1] / 1e9
+        return age < 0 or age >= self.settle_seconds
+
+    def _recover(self) -> None:
+        """Take what runs that died had claimed."""
+        for claim in (self.folder / CLAIMS).iterdir():
+            if claim == self.claim or not self._stale(claim):
+                continue
+            mine = self.claim / f".from-{claim.name}"
+            try:
+                claim.rename(mine)  # of two runs that want it one gets it
+            except OSError:
+                continue
+            _move_files(mine, self.claim)
+            _remove_empty(mine)
+
+    def _stale(self, claim: Path) -> bool:
+        try:
+            return time.time() - claim.stat().st_mtime > self.stale_seconds
+        except FileNotFoundError:
+            return False
+
+    # -- the ledger --------------------------------------------------------------------------
+
+    def begin(self, digest: str, path: Path) -> dict[str, Any] | None:
+        """Enter that this content is being processed by this run.
+
+        Returns:
+            None if that is now this run's to do; else the entry that stands against it.
+        """
+        entry = self.ledger / f"{digest}.json"
+        mine = {"state": "processing", "run": self.run, "file": path.name, "at": time.time()}
+        temporary = self.ledger / f".{digest}.{self.run}"
+        write_json(temporary, mine)
+        try:
+            os.link(temporary, entry)  # unlike a rename, it fails where there is one
+        except FileExistsError:
+            known = self.known(digest)
+            if known is not None and not self._abandoned(known):
+                return known
+            temporary.replace(entry)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return None
+
+    def known(self, digest: str) -> dict[str, Any] | None:
+        """Give the ledger's entry of a content."""
+        try:
+            entry: dict[str, Any] = json.loads((self.ledger / f"{digest}.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return entry
+
+    def _abandoned(self, entry: dict[str, Any]) -> bool:
+        """Say whether an entry is of a failure, a run that is no more, or an output that is not."""
+        if entry["state"] == "processing":
+            claim = self.folder / CLAIMS / str(entry["run"])
+            return entry["run"] == self.run or not claim.is_dir() or self._stale(claim)
+        return bool(entry["state"] == "failed") or not Path(str(entry["output"])).is_file()
+
+    def conclude(self, digest: str, entry: dict[str, Any]) -> None:
+        """Enter how it went."""
+        write_json(self.ledger / f"{digest}.json", {**entry, "run": self.run, "at": time.time()})
+
+    def release(self, digest: str) -> None:
+        """Take back :meth:`begin`."""
+        (self.ledger / f"{digest}.json").unlink(missing_ok=True)
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def move(path: Path, folder: Path) -> Path:
+    """Put a file into a folder, under its own name or, where that is taken, one like it."""
+    stem, suffixes = path.name.split(".", 1) if "." in path.name else (path.name, "")
+    number = 0
+    while True:
+        tail = f".{suffixes}" if suffixes else ""
+        target = folder / (fitting(stem, f"-{number}{tail}") if number else path.name)
+        try:
+            _rename_to_new(path, target)
+        except FileExistsError:
+            number += 1
+            continue
+        return target
+
+
+def fitting(stem: str, tail: str, limit: int = NAME_LIMIT_BYTES) -> str:
+    """Give the name ``<stem><tail>``, with so much of the stem as the limit in bytes allows."""
+    short = os.fsencode(stem)[: max(0, limit - len(os.fsencode(tail)))]
+    return (stem if short == os.fsencode(stem) else short.decode(errors="ignore")) + tail
+
+
+def _rename_to_new(path: Path, target: Path) -> None:
+    """Rename a file, if nothing has the new name.
+
+    A link and an unlink would do the same, but Linux refuses a link to somebody else's file
+    (``fs.protected_hardlinks``), and files are delivered by others. NFS knows links only.
+
+    Raises:
+        FileExistsError: something has it.
+    """
+    if _renameat2 is not None:
+        names = os.fsencode(path), os.fsencode(target)
+        if not _renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE):
+            return
+        number = ctypes.get_errno()
+        if number not in {errno.EINVAL, errno.ENOSYS}:
+            raise OSError(number, os.strerror(number), str(path), None, str(target))
+    os.link(path, target)
+    path.unlink()
+
+
+def _move_files(source: Path, folder: Path) -> None:
+    """Move what can be moved: one file that cannot must not keep the others."""
+    for path in sorted(path for path in source.rglob("*") if not path.is_dir()):
+        with suppress(OSError):
+            move(path, folder)
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a folder of folders; what still holds a file stays, and is found by the next run."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):
+            Path(path).rmdir()

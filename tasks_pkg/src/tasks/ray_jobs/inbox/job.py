@@ -1,0 +1,280 @@
+"""``process_new_data``: every file delivered to ``/datasets/new/`` becomes a checked Parquet file.
+
+Processing is: read whole, every row held against the header, columns typed; written as
+``/datasets/processed/<name>-<digest>.parquet`` with a manifest; its columns summarised. The same
+content is processed once, however often and under whatever names it is delivered.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from .. import one_thread  # noqa: F401 - before polars
+
+import polars as pl  # isort: skip
+
+from .. import artefacts
+from ..accounting import First, require_few
+from ..aggregation import job as aggregation_job
+from ..csv import dialect as csv_dialect
+from ..csv import text as csv_text
+from ..files import sha256, write_json
+from ..inputs import paths, sources
+from ..job import Reporter
+from ..large_csv import job as large_csv_job
+from ..protocol import InputProblemError, JobRequest
+from ..tables.reading import MISSING
+from . import claims
+from .claims import Inbox
+
+TASK = "tasks.data_tasks.process_new_data"
+
+#: Files that one run takes at most; the next one takes the rest.
+MOST_FILES = 500
+
+NEW, PROCESSED = "new", "processed"
+
+#: What the name of a failed file's reason ends in, and what is longer while it is written.
+REASON, TEMPORARY_BYTES = ".reason.json", 16
+
+
+def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
+    """Take what was delivered, and process it file by file, each on all CPUs.
+
+    Args:
+        request: its parameters are those of ``tasks.data_tasks.process_new_data``.
+        reporter: told of every file.
+
+    Returns:
+        The task's result, but for what only the submitter knows.
+    """
+    parameters = request.parameters
+    root = Path(request.datasets_dir)
+    for name in (NEW, PROCESSED):
+        paths.inside(name, "the folder", (request.datasets_dir, request.models_dir))
+    inbox = Inbox(
+        root / NEW,
+        request.submission_id,
+        parameters["settle_seconds"],
+        parameters["stale_seconds"],
+    )
+    processed = root / PROCESSED
+    # The task's, not its attempt's: one that takes the place of one that was lost finds it.
+    manifest_path = processed / ".runs" / f"{request.run}.json"
+    if (known := artefacts.finished(manifest_path)) is not None:
+        return {**known, "reused": True}
+    artefacts.require_writable(root / NEW, processed)
+    files: list[dict[str, Any]] = []
+    with inbox.opened():
+        taken, waiting = inbox.take(MOST_FILES)
+        for number, path in enumerate(taken):
+            reporter.progress("processing", number, len(taken), f"files; now {path.name}")
+            files.append(_one(inbox, path, processed, request, reporter))
+    reporter.progress("processing", len(taken), len(taken), "files")
+    waiting += [file["file"] for file in files if file["status"] == "waiting"]
+    files = [file for file in files if file["status"] != "waiting"]
+    counts = {
+        status: sum(file["status"] == status for file in files)
+        for status in ("done", "duplicate", "failed")
+    }
+    result = {
+        "status": "success",
+        "files": files,
+        **counts,
+        "waiting": waiting,
+        "warnings": [
+            f"{file['file']}: {text}"
+            for file in files
+            for text in ([file["reason"]] if file["reason"] else file.get("warnings", ()))
+        ],
+        "manifest_path": str(manifest_path),
+        "reused": False,
+    }
+    manifest_path.parent.mkdir(exist_ok=True)
+    manifest = {**artefacts.identity(request, TASK), "files": {}, "result": result}
+    write_json(manifest_path, manifest)
+    return result
+
+
+def _one(
+    inbox: Inbox, path: Path, processed: Path, request: JobRequest, reporter: Reporter
+) -> dict[str, Any]:
+    """Process one claimed file, and put it where its outcome belongs."""
+    started = time.monotonic()
+    told: dict[str, Any] = {"file": path.name, "reason": None, "output": None, "rows": None}
+    try:
+        digest = sha256(path)
+    except PermissionError:
+        reason = (
+            f"{path.name} cannot be read by user {os.getuid()}."
+            " Let that user read it (chmod a+r), and deliver it again."
+        )
+        return {**told, **_aside(inbox, path, "file_unreadable", reason)}
+    told["sha256"] = digest
+    key = _key(digest, path, request)
+    against = inbox.begin(key, path)
+    if against is not None and against["state"] == "processing":
+        return {**told, "status": "waiting"}  # the same content, by another run, just now
+    if against is not None:
+        claims.move(path, inbox.done)
+        same = {name: against.get(name) for name in ("output", "rows")}
+        return {**told, **same, "status": "duplicate", "of": against["file"]}
+    try:
+        made = _process(path, processed, digest, request, reporter)
+    except InputProblemError as error:
+        reason = str(error).replace(str(path), path.name)
+        inbox.conclude(key, {"state": "failed", "file": path.name, "reason": reason})
+        return {**told, **_aside(inbox, path, error.kind, reason, digest)}
+    except BaseException:
+        inbox.release(key)  # the cluster's fault, or a stop: it is delivered still
+        raise
+    inbox.conclude(key, {"state": "done", "file": path.name, **made})
+    claims.move(path, inbox.done)
+    seconds = round(time.monotonic() - started, 3)
+    return {**told, **made, "status": "done", "seconds": seconds}
+
+
+def _key(digest: str, path: Path, request: JobRequest) -> str:
+    """Give what a content is known by, which is another where its CSV is said to be written so.
+
+    What was read wrongly can be delivered again with the arguments that read it.
+    """
+    names = ("schema", "missing", "bad_rows", *csv_dialect.DEFAULTS)
+    said = {name: request.parameters[name] for name in names if name in request.parameters}
+    if not said or path.suffix.lower() == ".parquet":
+        return digest
+    return hashlib.sha256(f"{digest} {json.dumps(said, sort_keys=True)}".encode()).hexdigest()
+
+
+def _aside(
+    inbox: Inbox, path: Path, kind: str, reason: str, digest: str | None = None
+) -> dict[str, Any]:
+    """Put a file that cannot be used to the others, and say why."""
+    there = claims.move(path, inbox.failed)
+    note = {"file": path.name, "sha256": digest, "kind": kind, "reason": reason}
+    write_json(there.with_name(_reason_name(there.name)), note)
+    return {"sha256": digest, "status": "failed", "reason": reason}
+
+
+def _reason_name(name: str) -> str:
+    limit = claims.NAME_LIMIT_BYTES - TEMPORARY_BYTES
+    if len(os.fsencode(name + REASON)) <= limit:
+        return name + REASON
+    mark = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]  # for names that begin alike
+    return claims.fitting(name, f"-{mark}{REASON}", limit)
+
+
+def _process(
+    path: Path, processed: Path, digest: str, request: JobRequest, reporter: Reporter
+) -> dict[str, Any]:
+    """Write the Parquet file of one delivered file.
+
+    Raises:
+        InputProblemError: the file cannot be used.
+    """
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.name.split(".")[0]).strip("-.")[:60] or "file"
+    output = processed / f"{stem}-{_key(digest, path, request)[:12]}.parquet"
+    if path.stat().st_size == 0:
+        raise InputProblemError("file_empty", f"{path.name} is empty (0 bytes).")
+    warnings: list[str] = []
+    rejected, rejects = 0, None
+    if sources.require_format(path, "/datasets/new") == "parquet":
+        summary = aggregation_job.summarise(
+            aggregation_job.Wanted((), None), aggregation_job.Item(path.name, path)
+        )
+        temporary = output.with_name(f".{output.name}.{request.submission_id}.tmp")
+        shutil.copyfile(path, temporary)
+        temporary.replace(output)
+        rows = summary.rows
+        warnings += [
+            f"column {name!r} was taken over as it is, and only counted: it {what}"
+            for name, what in summary.odd.items()
+        ]
+    else:
+        converted = _converted(path, output, request, reporter)
+        rows, rejected = converted["rows_written"], converted["rows_rejected"]
+        rejects = converted["rejects_file"]
+        warnings = [*_put_aside(path, output, converted), *converted["warnings"]]
+        summary = aggregation_job.summarise(
+            aggregation_job.Wanted((), None), aggregation_job.Item(path.name, output)
+        )
+    manifest = {
+        **artefacts.identity(request, TASK),
+        "digest": digest,
+        "inputs": [{"name": path.name, "sha256": digest, "bytes": path.stat().st_size}],
+        "files": {
+            file.name: {"sha256": sha256(file), "bytes": file.stat().st_size}
+            for file in (output, *([Path(rejects)] if rejects else []))
+        },
+        "result": {
+            "rows": rows,
+            "rows_rejected": rejected,
+            "columns": aggregation_job.describe(summary),
+            "warnings": warnings,
+        },
+    }
+    manifest_path = output.with_name(f"{output.name}.manifest.json")
+    write_json(manifest_path, manifest)
+    columns = len(summary.kinds)
+    return {
+        "output": str(output),
+        "rows": rows,
+        "rows_rejected": rejected,
+        "rejects_file": rejects,
+        "columns": columns,
+        "warnings": warnings,
+    }
+
+
+def _put_aside(path: Path, output: Path, converted: dict[str, Any]) -> list[str]:
+    """Say how many of a file's rows were rejected.
+
+    Raises:
+        InputProblemError: they are too many; what was written is removed.
+    """
+    if converted["rejects_file"] is None:
+        return []
+    rejects = Path(converted["rejects_file"])
+    one = pl.read_csv(rejects, n_rows=1, infer_schema=False).row(0, named=True)
+    rejected, read = converted["rows_rejected"], converted["rows_read"]
+    first = First(int(one["row"]) - 1, one["column"] or "", one["reason"])
+    try:
+        require_few(path, rejected, read, first)
+    except InputProblemError:
+        for file in (Path(converted["manifest_path"]), output, rejects):
+            file.unlink(missing_ok=True)
+        raise
+    reasons = f"with their reasons they are in {rejects}"
+    return [f"{rejected} of {read} rows were rejected (bad_rows); {reasons}"]
+
+
+def _converted(path: Path, output: Path, request: JobRequest, reporter: Reporter) -> dict[str, Any]:
+    """Convert a CSV file as ``process_large_csv`` does, and give its result."""
+    given = csv_dialect.of(request.parameters)
+    file, _ = csv_text.begin(path, given, "/datasets/new")
+    schema = request.parameters.get("schema") or {}
+    missing = request.parameters.get("missing")
+    parameters: dict[str, Any] = {
+        "file_path": str(path),
+        "output_path": str(output),
+        "filter": None,
+        "new_columns": {},
+        "num_chunks": None,
+        "columns": None,
+        # A delivery has files of many kinds.
+        "schema": {name: kind for name, kind in schema.items() if name in file.columns},
+        "bad_rows": request.parameters.get("bad_rows", "fail"),
+        "missing": list(MISSING) if missing is None else missing,
+        "overwrite": True,
+        **given.given(),
+    }
+    if isinstance(given.date_format, dict):
+        own = {name: form for name, form in given.date_format.items() if name in file.columns}
+        parameters["date_format"] = own
+    inner = JobRequest(**{**request.__dict__, "parameters": parameters})
+    return large_csv_job.main(inner, reporter)

@@ -1,0 +1,5 @@
+"""``python -m ray_jobs aggregate``."""
+
+from ..aggregation.job import main
+
+__all__ = ["main"]

@@ -1,0 +1,5 @@
+"""``python -m ray_jobs inbox``."""
+
+from ..inbox.job import main
+
+__all__ = ["main"]

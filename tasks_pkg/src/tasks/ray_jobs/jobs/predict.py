@@ -1,0 +1,5 @@
+"""``python -m ray_jobs predict``."""
+
+from ..prediction.job import main
+
+__all__ = ["main"]

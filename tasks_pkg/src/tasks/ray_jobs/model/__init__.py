@@ -1,0 +1,1 @@
+"""What training, search, prediction and registry share: features, metrics, files, signature."""

@@ -1,0 +1,43 @@
+"""A model as a folder: its name and its files."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from .. import artefacts
+from ..files import write_bytes, write_json
+from ..inputs.sources import name_of
+from ..protocol import JobRequest
+
+FOLDER = "distributed_training"
+TASK = "tasks.ml_tasks.distributed_training"
+MODEL = "model.ubj"
+PREPROCESSING = "preprocessing.json"
+HOLDOUT = "holdout.parquet"
+
+
+def folder(request: JobRequest, digests: Sequence[str]) -> Path:
+    """Name the model's folder after everything that decides what is in it.
+
+    Args:
+        request: for the parameters; where the data lie makes no difference.
+        digests: of the input files' contents, in order.
+    """
+    number = artefacts.digest(request, digests, ignoring={"dataset_path"})
+    stem = request.parameters["name"] or name_of(request.parameters["dataset_path"])
+    return Path(request.models_dir) / FOLDER / artefacts.folder_name(stem or "model", number)
+
+
+def writer(
+    model: bytes, preprocessing: dict[str, Any], holdout: pl.DataFrame
+) -> Callable[[Path], None]:
+    """Give the function that writes a model's files into a folder."""
+
+    def write(path: Path) -> None:
+        write_bytes(path / MODEL, model)
+        write_json(path / PREPROCESSING, preprocessing)
+        holdout.write_parquet(path / HOLDOUT)
+
+    return write

@@ -1,0 +1,1 @@
+"""``batch_predictions``: rows through a model of ours."""

@@ -1,0 +1,1 @@
+"""``retrain_models`` and ``rollback_model``: which version of a model is in use."""

@@ -1,0 +1,281 @@
+"""``python -m ray_jobs retrain``: train registered models anew where their data are new."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from .. import artefacts
+from ..accounting import ACCOUNT
+from ..csv import plan as csv_plan
+from ..files import write_bytes
+from ..inputs import sources
+from ..job import Reporter
+from ..model import comparison, metrics, signature
+from ..protocol import InputProblemError, JobRequest
+from ..tables import memory as table_memory
+from ..tables import reading
+from ..training import job as training_job
+from . import change as registry_change
+from .versions import Registry, Version
+
+FOLDER = "retraining"
+TASK = "tasks.ml_tasks.retrain_models"
+
+
+def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
+    """Go through the registry, one model after the other.
+
+    A model that cannot be retrained is told of, and the others go on.
+
+    Args:
+        request: its parameters are ``models`` (each ``name``, ``dataset_path``, ``parameters`` of
+            a training and ``gate``, or a ``problem``), ``force`` and ``mlflow_uri``.
+        reporter: told of every phase.
+
+    Returns:
+        The task's result, but for what only the submitter knows.
+    """
+    parameters = request.parameters
+    change = registry_change.begin(request, TASK, FOLDER, reporter.run_dir)
+    if (known := change.finished()) is not None:
+        return known
+    kept = change.kept
+    entries = parameters["models"]
+    outcomes: list[dict[str, Any]] = []
+
+    def waiting() -> None:
+        reporter.progress("waiting", 0, 1, "another retraining is under way")
+
+    with kept.retraining(waiting):
+        for number, entry in enumerate(entries):
+            reporter.progress("retraining", number, len(entries), entry["name"])
+            outcomes.append(_outcome(request, entry, kept, reporter))
+    failed = sum(outcome["outcome"] == "failed" for outcome in outcomes)
+    result = {
+        "status": "success" if not failed else "partial" if failed < len(outcomes) else "failed",
+        "models": outcomes,
+        "retrained": sum("version" in outcome for outcome in outcomes),
+        "promoted": sum(outcome["outcome"] == "promoted" for outcome in outcomes),
+        "failed": failed,
+        "registry": kept.where,
+        "manifest_path": str(change.manifest_path),
+        "warnings": [
+            *([] if entries else [f"{kept.where} names no model to retrain"]),
+            *(f"{one['name']}: {text}" for one in outcomes for text in one.get("warnings", ())),
+        ],
+    }
+    return {**change.report(result), "reused": False}
+
+
+def _outcome(
+    request: JobRequest, entry: dict[str, Any], kept: Registry, reporter: Reporter
+) -> dict[str, Any]:
+    try:
+        if "problem" in entry:
+            return {"name": entry["name"], "outcome": "failed", "reason": entry["problem"]}
+        return {"name": entry["name"], **_retrain(request, entry, kept, reporter)}
+    except InputProblemError as error:
+        return {"name": entry["name"], "outcome": "failed", "reason": str(error)}
+
+
+def _retrain(
+    request: JobRequest, entry: dict[str, Any], kept: Registry, reporter: Reporter
+) -> dict[str, Any]:
+    name, parameters = entry["name"], entry["parameters"]
+    folder = Path(request.models_dir) / registry_change.FOLDER / name
+    state = kept.state(name)
+    in_use = state.version(state.champion)
+    last = state.versions[-1] if state.versions else None
+    made = next((version for version in state.versions if version.run == request.run), None)
+    if made is not None:  # by a job of this task that was lost before its report
+        trained = artefacts.finished(Path(made.model_path) / artefacts.MANIFEST) or {}
+        return {**_done(made, folder, in_use), **_account(trained)}
+    roots = (request.datasets_dir, request.models_dir)
+    source = sources.resolve(parameters["dataset_path"], roots)
+    taken = reading.fingerprints(source)
+    inputs = [fingerprint.sha256 for fingerprint in taken]
+    if (
+        last is not None
+        and (last.inputs, last.parameters) == (inputs, parameters)
+        and not request.parameters["force"]
+    ):
+        return {
+            "outcome": "unchanged",
+            "reason": f"version {last.number} was trained on the same data and parameters",
+            "champion": _told(in_use),
+        }
+    frozen = freeze(folder, parameters, source, in_use or last)
+    training = dataclasses.replace(request, parameters=parameters)
+    trained = training_job.fit(training, source, taken, reporter, frozen)
+    reporter.progress("comparing", 0, 1, f"{name}: old and new on the same held-out rows")
+    with kept.lock():
+        outcome = _judge(request, entry, kept, frozen, inputs, trained)
+    return {**outcome, **_account(trained)}
+
+
+def _account(trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what became of the rows, and what a training had to say."""
+    return {name: trained[name] for name in (*ACCOUNT, "warnings") if name in trained}
+
+
+def _judge(  # noqa: PLR0913, PLR0917 - what _retrain has found out
+    request: JobRequest,
+    entry: dict[str, Any],
+    kept: Registry,
+    frozen: Path,
+    inputs: list[str],
+    trained: dict[str, Any],
+) -> dict[str, Any]:
+    """Compare a new model with the one in use, which may be another one than before it was trained.
+
+    A training takes long, and who must go back to an earlier version does not wait for it.
+    """
+    name, parameters = entry["name"], entry["parameters"]
+    state = kept.state(name)
+    in_use = state.version(state.champion)
+    if in_use is not None and in_use.model_path == trained["model_path"]:
+        return {
+            "outcome": "unchanged",
+            "reason": f"version {in_use.number} in use is the very model that this training gives",
+            "champion": _told(in_use),
+        }
+    rows = pl.read_parquet(frozen)
+    new = signature.find(trained["model_path"], request.models_dir)
+    metric = metrics.chosen(parameters["metric"], trained["classes"] or [])
+    score = comparison.score(new, rows, metric)
+    old_score, uncompared = _score_in_use(in_use, request, parameters["target"], frozen, metric)
+    promoted, reason = judged(score, old_score, metric, entry["gate"], uncompared)
+    version = Version(
+        number=(state.versions[-1].number if state.versions else 0) + 1,
+        model_path=trained["model_path"],
+        inputs=inputs,
+        parameters=parameters,
+        metric=metric,
+        score=score,
+        compared_with=old_score,
+        promoted=promoted,
+        reason=reason,
+        created_at=time.time(),
+        holdout=frozen.name,
+        run=request.run,
+    )
+    kept.record(name, version)
+    now = kept.state(name)
+    return _done(now.versions[-1], frozen.parent, now.version(now.champion))
+
+
+def _done(version: Version, folder: Path, in_use: Version | None) -> dict[str, Any]:
+    return {
+        "outcome": "promoted" if version.promoted else "rejected",
+        "reason": version.reason,
+        "version": version.number,
+        "model_path": version.model_path,
+        "metric": version.metric,
+        "score": version.score,
+        "score_in_use": version.compared_with,
+        "holdout_path": str(folder / version.holdout),
+        "holdout_samples": pl.scan_parquet(folder / version.holdout)
+        .select(pl.len())
+        .collect()
+        .item(),
+        "champion": _told(in_use),
+    }
+
+
+def freeze(
+    folder: Path, parameters: dict[str, Any], source: sources.Source, before: Version | None
+) -> Path:
+    """Give the file of a name's held-out rows; they are chosen when there is none yet.
+
+    Another target needs other rows. Nothing else changes them, also no other seed or share: the
+    model in use was trained on all rows but these.
+
+    Args:
+        folder: of what came of the name.
+        parameters: decide which rows, where they are chosen.
+        source: of the rows.
+        before: the version in use, or else the last; its rows stay the held-out ones.
+    """
+    if before is not None and before.parameters["target"] == parameters["target"]:
+        file = folder / _holdout_of(before)
+        if file.exists():
+            return file
+    content = io.BytesIO()
+    table_memory.require(source)
+    frame = reading.read(source, said=csv_plan.said(parameters))
+    training_job.held_out_rows(frame, parameters, source).write_parquet(content)
+    number = hashlib.sha256(content.getvalue()).hexdigest()[:8]
+    file = folder / f"holdout-{number}.parquet"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(file, content.getvalue())
+    return file
+
+
+def _holdout_of(version: Version) -> str:
+    """Name the file of the held-out rows of which a version was trained on none."""
+    if version.holdout:
+        return version.holdout
+    # Before, it was named after what the rows were chosen by.
+    deciding = [version.parameters[key] for key in ("target", "task", "test_fraction", "seed")]
+    return f"holdout-{hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:8]}.parquet"
+
+
+def _score_in_use(
+    in_use: Version | None, request: JobRequest, target: str, frozen: Path, metric: str
+) -> tuple[float | None, str]:
+    """Score the model in use on the held-out rows, or say why it is not compared with."""
+    if in_use is None:
+        return None, "no model in use to compare with"
+    shown = f"version {in_use.number} in use was not compared with"
+    if in_use.parameters["target"] != target:
+        return None, f"{shown}: it predicts {in_use.parameters['target']!r}"
+    if _holdout_of(in_use) != frozen.name:
+        return None, f"{shown}: it may have learnt the held-out rows, which were chosen after it"
+    try:
+        model = signature.find(in_use.model_path, request.models_dir)
+        score = comparison.score(model, pl.read_parquet(frozen), metric)
+    except InputProblemError as error:  # it is gone, or damaged
+        return None, f"{shown}: {error}"
+    return score, "" if score is not None else f"{shown}: it has no {metric} on the held-out rows"
+
+
+def judged(
+    score: float | None, old: float | None, metric: str, gate: dict[str, Any], uncompared: str
+) -> tuple[bool, str]:
+    """Decide whether a new model is put to use.
+
+    Args:
+        score: of the new model on the frozen hold-out.
+        old: of the model in use on the same rows; None where there is none to compare with.
+        metric: of both.
+        gate: ``min_improvement`` and ``min_score``, both in the metric's unit; for metrics of
+            which less is better, ``min_score`` is the most that is allowed.
+        uncompared: why there is no ``old``, if so.
+    """
+    if score is None:
+        return False, f"{metric} is not defined on the held-out rows"
+    sign = -1.0 if metric in metrics.LOWER_IS_BETTER else 1.0
+    least, gain = gate["min_score"], gate["min_improvement"]
+    if least is not None and sign * score < sign * least:
+        return False, f"{metric} {score:.6g} does not reach min_score {least:g}"
+    if old is None:
+        return True, f"{metric} {score:.6g}, and {uncompared}"
+    better = sign * (score - old)
+    told = f"{metric} {score:.6g} against {old:.6g} of the model in use"
+    if better < gain:
+        return False, f"{told}: {better:+.6g} does not reach min_improvement {gain:g}"
+    return True, told
+
+
+def _told(version: Version | None) -> dict[str, Any] | None:
+    if version is None:
+        return None
+    return {"version": version.number, "model_path": version.model_path}

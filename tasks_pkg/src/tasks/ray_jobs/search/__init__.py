@@ -1,0 +1,1 @@
+"""``hyperparameter_search``: trials of parameters, and the best model."""

@@ -1,0 +1,66 @@
+"""Into how many folds training rows can be divided, so that each fold says something of a trial."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..protocol import InputProblemError
+
+#: Metrics that mean nothing, for two classes, where only one of them is tested.
+OF_BOTH = ("f1", "roc_auc")
+#: One part to learn from and one to validate on; of a class, a row in each.
+LEAST = 2
+_SHOWN = 10
+
+
+def folds(
+    wanted: int,
+    rows: int,
+    labels: Sequence[Any],
+    classes: NDArray[np.int64] | None,
+    metric: str,
+) -> tuple[int, list[str]]:
+    """Give the number of folds that the rows allow, at most ``wanted``, and what is to be said.
+
+    Args:
+        wanted: as the caller asked; 0 validates on one part of the training rows.
+        rows: training rows.
+        labels: of the classes, by their number; none for regression.
+        classes: class number per training row; None for regression.
+        metric: that the trials are judged by.
+
+    Raises:
+        InputProblemError: there are too few rows to validate on.
+    """
+    counts = [rows] if classes is None else np.bincount(classes, minlength=len(labels)).tolist()
+    most, why = _most(counts, labels, metric)
+    if most < LEAST:
+        raise InputProblemError(
+            "too_few_rows",
+            f"No trial can be validated by {metric}: {why}.",
+            "Bring more rows, lower test_fraction, or choose another metric.",
+        )
+    used = min(wanted, most)
+    warnings = [f"folds lowered from {wanted} to {used}: {why}"] if used < wanted else []
+    least = used or LEAST
+    rare = [f"{label!r} ({n})" for label, n in zip(labels, counts, strict=False) if n < least]
+    if rare:
+        shown = ", ".join(rare[:_SHOWN]) + (", ..." if len(rare) > _SHOWN else "")
+        warnings.append(
+            f"classes with fewer than {least} training rows are learnt from, and not validated on:"
+            f" {shown}"
+        )
+    return used, warnings
+
+
+def _most(counts: list[int], labels: Sequence[Any], metric: str) -> tuple[int, str]:
+    """Give the largest number of folds that can each be scored, and what it follows from."""
+    if not labels:
+        each = LEAST if metric == "r2" else 1  # a spread takes two rows
+        return counts[0] // each, f"there are {counts[0]} training rows"
+    decides = min if len(labels) == 2 and metric in OF_BOTH else max  # noqa: PLR2004
+    most = decides(counts)
+    which = "rarest" if decides is min else "most frequent"
+    return most, f"{labels[counts.index(most)]!r}, the {which} class, has {most} training rows"

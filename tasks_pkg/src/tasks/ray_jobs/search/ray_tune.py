@@ -1,0 +1,189 @@
+"""A search on Ray Tune: trials side by side on the whole cluster."""
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from .. import cluster
+from ..job import Reporter
+from . import trials
+from .local import distributions
+from .trials import Problem, Trial
+
+# Ray's annotations do not cover all of Tune.
+_tune: Any = tune
+
+NAME = "tune"
+
+#: Ray Tune writes its state at most so often (seconds): what a killed head may cost.
+ENVIRONMENT = {
+    "TUNE_GLOBAL_CHECKPOINT_S": "2",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+def search(
+    problem: Problem, parameters: dict[str, Any], folder: Path, reporter: Reporter
+) -> tuple[list[Trial], bool]:
+    """Try every combination, or as many of the space as the budget allows.
+
+    Args:
+        problem: what all trials share.
+        parameters: the job's.
+        folder: where Ray Tune keeps its state, which every node sees; a search that is there
+            is gone on with: trials that have ended are not repeated.
+        reporter: told of every trial.
+
+    Returns:
+        The trials, and whether an interrupted search was gone on with.
+    """
+    os.environ.update(ENVIRONMENT)
+    cluster.connect()
+    combinations = parameters["combinations"]
+    total = len(combinations) if combinations is not None else parameters["max_trials"]
+    reporter.progress("searching", 0, total, "trials")
+    trainable = _tune.with_resources(
+        _tune.with_parameters(_trial, problem=problem, combinations=combinations), {"cpu": 1}
+    )
+    told = _Told(reporter, total)
+    path = folder / NAME
+    resumed = bool(_tune.Tuner.can_restore(str(path))) and _is_whole(path)
+    if not resumed:
+        shutil.rmtree(path, ignore_errors=True)
+    if resumed:
+        tuner = _tune.Tuner.restore(str(path), trainable, restart_errored=True)
+        # A restored tuner keeps the callbacks of the job that was lost.
+        tuner._local_tuner._run_config.callbacks = [told]
+    else:
+        tuner = _new(trainable, problem, parameters, folder, told)
+    # It looks for the logs that ENVIRONMENT turns off, and warns once a search that it finds none.
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
+    grid = tuner.fit()
+    return [
+        _read(number, result, problem, parameters) for number, result in enumerate(grid)
+    ], resumed
+
+
+def _is_whole(path: Path) -> bool:
+    """Say whether Ray Tune's state can be read: it writes over the file that is there."""
+    states = sorted(path.glob("experiment_state-*.json"), key=lambda file: file.stat().st_mtime_ns)
+    try:
+        json.loads(states[-1].read_text(encoding="utf-8"))
+    except (IndexError, ValueError):
+        return False
+    return True
+
+
+def _new(
+    trainable: Any,  # noqa: ANN401 - Tune has no name for it
+    problem: Problem,
+    parameters: dict[str, Any],
+    folder: Path,
+    told: "_Told",
+) -> Any:  # noqa: ANN401 - a Tuner
+    from ray.tune.schedulers import ASHAScheduler  # noqa: PLC0415 - with optuna
+
+    combinations, at_once = parameters["combinations"], parameters["max_concurrent"]
+    space: dict[str, Any] | None = None
+    algorithm: Any = None
+    most = problem.rounds
+    if combinations is not None:
+        space = {"number": _tune.grid_search(list(range(len(combinations))))}
+        most = max(trials.rounds_of(problem, params) for params in combinations)
+    else:
+        import optuna  # noqa: PLC0415 - a list needs none of it
+        from ray.tune.search.optuna import OptunaSearch  # noqa: PLC0415
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        searched = distributions(parameters["space"])
+        algorithm = OptunaSearch(
+            space=searched, metric="score", mode=problem.direction, seed=parameters["seed"]
+        )
+        rounds = parameters["space"].get("n_estimators")
+        most = max(rounds.get("choice") or [rounds["high"]]) if rounds else most
+    scheduler: Any = None
+    if parameters["early_stopping"]:
+        scheduler = ASHAScheduler(
+            time_attr="rounds", max_t=most, grace_period=max(1, most // 9), reduction_factor=3
+        )
+    return _tune.Tuner(
+        trainable,
+        param_space=space,
+        tune_config=_tune.TuneConfig(
+            metric="score",
+            mode=problem.direction,
+            num_samples=1 if combinations is not None else parameters["max_trials"],
+            search_alg=algorithm,
+            scheduler=scheduler,
+            max_concurrent_trials=min(at_once or cluster.cpus(), cluster.cpus()),
+            time_budget_s=parameters["max_seconds"],
+            trial_dirname_creator=_folder_of,
+        ),
+        run_config=_tune.RunConfig(
+            name=NAME,
+            storage_path=str(folder),
+            verbose=0,
+            callbacks=[told],
+            # A trial whose node was lost is begun again.
+            failure_config=_tune.FailureConfig(max_failures=2),
+        ),
+    )
+
+
+def _folder_of(trial: Any) -> str:  # noqa: ANN401 - Tune's Trial
+    return f"trial-{trial.trial_id}"
+
+
+def _trial(
+    config: dict[str, Any], problem: Problem, combinations: list[dict[str, Any]] | None
+) -> None:
+    """Run in a Ray actor: one combination, reported as often as it may be stopped."""
+    params = combinations[config["number"]] if combinations is not None else config
+    for rounds, score in trials.scores(problem, params):
+        _tune.report({"score": score, "rounds": rounds})
+
+
+class _Told(tune.Callback):
+    """Says how many trials have ended."""
+
+    def __init__(self, reporter: Reporter, total: int) -> None:
+        self.reporter = reporter
+        self.total = total
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
+        """Report, with every trial that ends."""
+        ended = sum(each.status in {"TERMINATED", "ERROR"} for each in trials)
+        self.reporter.progress("searching", ended, self.total, "trials")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ANN401
+        """Report, also those that failed."""
+        self.on_trial_complete(iteration, trials, trial)
+
+
+def _read(
+    number: int,
+    result: "tune.Result",
+    problem: Problem,
+    parameters: dict[str, Any],
+) -> Trial:
+    combinations = parameters["combinations"]
+    config, last = result.config or {}, result.metrics or {}
+    params = combinations[config["number"]] if combinations is not None else config
+    rounds, score = int(last.get("rounds", 0)), last.get("score")
+    error = None
+    status: trials.Status = "complete"
+    if result.error is not None:
+        status, error = "failed", str(result.error).strip().splitlines()[-1][:300]
+    elif score is None:
+        status = "not finished"
+    elif rounds < trials.rounds_of(problem, params):
+        status = "stopped early"
+    seconds = float(last.get("time_total_s", 0.0))
+    return Trial(number, params, status, score, rounds, seconds, error)

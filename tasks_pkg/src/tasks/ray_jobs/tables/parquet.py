@@ -1,0 +1,133 @@
+"""Parquet as tables of polars: column by column, so that one of an odd type spoils no other."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import one_thread  # noqa: F401 - before polars
+
+import polars as pl  # isort: skip
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..inputs.sources import require_distinct
+from ..protocol import InputProblemError
+
+#: Decimals of more digits have no type in polars.
+_DIGITS = 38
+
+
+def names(path: Path) -> tuple[str, ...]:
+    """Give a file's columns.
+
+    Raises:
+        InputProblemError: it is no Parquet file, or two columns have one name.
+    """
+    try:
+        found: list[str] = pq.read_schema(path).names
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, error, "file_damaged") from None
+    require_distinct(path, found)
+    return tuple(found)
+
+
+def parts(
+    path: Path, rows: int, columns: list[str] | None = None
+) -> Iterator[tuple[pl.DataFrame, dict[str, str]]]:
+    """Give a file's rows, so many at a time.
+
+    Args:
+        path: the file.
+        rows: of one part.
+        columns: those to read; None for all.
+
+    Yields:
+        A table, and by column the type for which polars has none. Of such a column the table has
+        whether there is a value: true, or missing.
+
+    Raises:
+        InputProblemError: it cannot be read as Parquet.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=rows, columns=columns):
+                table = pa.Table.from_batches([batch])
+                # To pyarrow "a" means "a.b" too.
+                yield _table(table if columns is None else table.select(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(path, error, "file_damaged") from None
+
+
+def read(path: Path) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Read a file, but for the columns of a type that polars lacks.
+
+    Returns:
+        The table, and by column that was left out its type.
+
+    Raises:
+        InputProblemError: it cannot be read as Parquet, or has no rows.
+    """
+    try:
+        schema = pq.read_schema(path)
+        require_distinct(path, schema.names)
+        if all(_is_known(column.type) for column in schema):
+            frame = pl.read_parquet(path)
+            unknown: dict[str, str] = {}
+        else:
+            # By path, since a dataset would take key=value in it for a column.
+            with pq.ParquetFile(path) as file:
+                frame, unknown = _table(file.read())
+    except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
+        raise damaged(path, error, "dataset_damaged") from None
+    if not frame.height:
+        raise InputProblemError(
+            "dataset_empty", f"{path} has no rows.", "Check how it was exported."
+        )
+    return frame.drop(unknown), unknown
+
+
+def _table(table: pa.Table) -> tuple[pl.DataFrame, dict[str, str]]:
+    columns, unknown = [], {}
+    for field, column in zip(table.schema, table.columns, strict=True):
+        if isinstance(field.type, pa.Decimal256Type):
+            column = _short(column)  # noqa: PLW2901 - the same values
+        if not _is_known(column.type):
+            unknown[field.name] = str(field.type)
+            column = pc.if_else(pc.is_valid(column), True, None)  # noqa: PLW2901
+        columns.append(column)
+    made = pl.from_arrow(pa.table(columns, names=table.column_names))
+    if not isinstance(made, pl.DataFrame):
+        message = f"a table became a {type(made)}"
+        raise TypeError(message)
+    return made, unknown
+
+
+def _short(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Give decimals as those that polars has, where all of their digits have room."""
+    try:
+        return column.cast(pa.decimal128(_DIGITS, column.type.scale))
+    except (pa.ArrowException, ValueError):
+        return column
+
+
+def _is_known(kind: pa.DataType) -> bool:
+    """Say whether polars takes a type; what it does not know ends its process."""
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _is_known(kind.value_type)
+    if pa.types.is_nested(kind):
+        if pa.types.is_union(kind):
+            return False
+        return all(_is_known(kind.field(i).type) for i in range(kind.num_fields))
+    if isinstance(kind, pa.BaseExtensionType):
+        return False
+    return not (pa.types.is_decimal256(kind) or pa.types.is_interval(kind))
+
+
+def damaged(path: Path, error: Exception, kind: str) -> InputProblemError:
+    """Tell of a file that cannot be read."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return InputProblemError(
+        kind,
+        f"{path} cannot be read as Parquet: {first}.",
+        "Write it again, or give it the suffix of what it is.",
+    )

@@ -1,0 +1,1 @@
+"""``distributed_training``: one XGBoost model from one dataset."""
