@@ -22,7 +22,7 @@ from typing import Any
 from celery import Celery
 from ray.job_submission import JobSubmissionClient
 from tasks.ray_jobs import protocol
-from tasks.submission.ray import submission_id
+from tasks.submission.jobs import submission_id
 
 #: Seconds that anything here may take.
 LIMIT = 300.0

@@ -28,8 +28,8 @@ from tasks.contracts import InvalidArgumentsError, Untyped, require_task_id
 from tasks.message_headers import PUBLISHED_AT
 from tasks.ray_jobs.protocol import JobRequest, Progress
 from tasks.settings import ConfigurationError, Settings, get_settings
-from tasks.submission.local import runner
-from tasks.submission.ray import JobFailedError, JobStoppedError, RayUnavailableError
+from tasks.submission.errors import JobFailedError, JobStoppedError, RayUnavailableError
+from tasks.submission.runner import runner
 
 log = get_logger(__name__)
 
@@ -165,7 +165,7 @@ def _stop_with_task(sender: Untyped = None, request: Untyped = None, **_: object
 
 def _stop(task_id: str) -> None:
     outcome = subprocess.run(  # noqa: S603 - our own program; the id is one that Celery gave
-        [sys.executable, "-m", "tasks.submission.ray", "stop", task_id],
+        [sys.executable, "-m", "tasks.submission.stop", task_id],
         capture_output=True,
         text=True,
         timeout=600,

@@ -11,7 +11,8 @@ import pytest
 from celray_testing import PACKAGE, RedisServer, StartWorker, wait_for
 
 from tasks.client import Client, TaskCancelledError
-from tasks.submission.ray import RayJobs, submission_id
+from tasks.submission.jobs import submission_id
+from tasks.submission.ray import RayJobs
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -15,8 +15,10 @@ from tasks import orchestration
 from tasks.local import Local
 from tasks.ray_jobs.prediction.job import PIECE_ROWS
 from tasks.settings import using
-from tasks.submission.local import runner
-from tasks.submission.ray import JobStoppedError, RayJobs, submission_id
+from tasks.submission.errors import JobStoppedError
+from tasks.submission.jobs import submission_id
+from tasks.submission.ray import RayJobs
+from tasks.submission.runner import runner
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(600)

@@ -14,7 +14,9 @@ from celray_testing import PACKAGE
 
 from tasks.ray_jobs.protocol import JobRequest
 from tasks.settings import RayRuntimeEnv
-from tasks.submission.ray import JobFailedError, RayJobs, submission_id
+from tasks.submission.errors import JobFailedError
+from tasks.submission.jobs import submission_id
+from tasks.submission.ray import RayJobs
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -16,7 +16,7 @@ from tasks.contracts import InvalidArgumentsError
 from tasks.local import Local
 from tasks.settings import ConfigurationError
 from tasks.submission import local as local_submission
-from tasks.submission.ray import RayUnavailableError
+from tasks.submission.errors import RayUnavailableError
 
 pytestmark = pytest.mark.timeout(600)
 

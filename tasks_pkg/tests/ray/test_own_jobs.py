@@ -16,8 +16,10 @@ from tasks.local import Local
 from tasks.orchestration import run_job
 from tasks.ray_jobs.protocol import JobRequest, Progress
 from tasks.settings import ConfigurationError, using
+from tasks.submission.archive import package
+from tasks.submission.errors import JobFailedError
 from tasks.submission.local import LocalJobs
-from tasks.submission.ray import JobFailedError, RayJobs, package
+from tasks.submission.ray import RayJobs
 
 pytestmark = pytest.mark.timeout(600)
 

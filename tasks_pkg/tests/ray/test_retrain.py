@@ -33,8 +33,9 @@ from tasks.ray_jobs.tables import reading
 from tasks.ray_jobs.training import holdout
 from tasks.ray_jobs.training import job as training_job
 from tasks.settings import Settings
+from tasks.submission.errors import RayUnavailableError
 from tasks.submission.local import LocalJobs
-from tasks.submission.ray import RayJobs, RayUnavailableError
+from tasks.submission.ray import RayJobs
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(600)

@@ -36,8 +36,9 @@ from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobReque
 from tasks.ray_jobs.training import boosting, split
 from tasks.schemas.models import search_from
 from tasks.settings import Settings
+from tasks.submission.archive import package
 from tasks.submission.local import LocalJobs
-from tasks.submission.ray import RayJobs, package
+from tasks.submission.ray import RayJobs
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(600)

@@ -18,14 +18,9 @@ from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import JobRequest, Progress
 from tasks.settings import ConfigurationError
-from tasks.submission.ray import (
-    JobFailedError,
-    JobStoppedError,
-    Patience,
-    RayJobs,
-    RayUnavailableError,
-    submission_id,
-)
+from tasks.submission.errors import JobFailedError, JobStoppedError, RayUnavailableError
+from tasks.submission.jobs import submission_id
+from tasks.submission.ray import Patience, RayJobs
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(600)

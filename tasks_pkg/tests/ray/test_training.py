@@ -20,7 +20,8 @@ from tasks.ray_jobs.model import metrics, signature
 from tasks.ray_jobs.model.predictor import Predictor
 from tasks.ray_jobs.protocol import InputProblemError, JobRequest
 from tasks.ray_jobs.tables import memory as table_memory
-from tasks.submission.ray import JobResult, RayJobs
+from tasks.submission.jobs import JobResult
+from tasks.submission.ray import RayJobs
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(600)

@@ -11,7 +11,8 @@ import pytest
 from celery import Celery
 from celray_testing import StartWorker, wait_for
 
-from tasks.submission.ray import RayJobs, submission_id
+from tasks.submission.jobs import submission_id
+from tasks.submission.ray import RayJobs
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(600)

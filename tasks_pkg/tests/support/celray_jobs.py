@@ -17,7 +17,7 @@ from tasks.local import Local
 from tasks.ray_jobs import cluster
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
-from tasks.submission.ray import JobResult, submission_id
+from tasks.submission.jobs import JobResult, submission_id
 
 HEADER = "a,b,day,target\n"
 ROWS = [f"{i},{i % 7},2024-01-{i % 28 + 1:02},{'xy'[i % 2]}" for i in range(60)]

@@ -20,7 +20,7 @@ from tasks.client.errors import (
     TaskFailedError,
     UnknownIdError,
 )
-from tasks.submission.ray import submission_id
+from tasks.submission.jobs import submission_id
 
 if TYPE_CHECKING:
     from tasks.client.sync import Client

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.client.connection import answering
 from tasks.client.errors import ServiceUnavailableError
-from tasks.submission.ray import submission_id
+from tasks.submission.jobs import submission_id
 
 if TYPE_CHECKING:
     from tasks.client.handle import Status

@@ -30,7 +30,7 @@ from tasks.ray_jobs.protocol import InfrastructureError, InputProblemError
 from tasks.ray_jobs.registry.change import FOLDER
 from tasks.schemas.models import checked, model_config_from
 from tasks.settings import Settings
-from tasks.submission.ray import RayUnavailableError
+from tasks.submission.errors import RayUnavailableError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
 

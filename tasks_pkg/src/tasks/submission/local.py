@@ -1,4 +1,4 @@
-"""What runs a task's job: a Ray cluster through its Jobs API, or this machine, without a broker."""
+"""Runs a task's job on this machine, without a broker or a service."""
 
 import io
 import os
@@ -9,41 +9,20 @@ import time
 import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Literal, Protocol
+from typing import Literal
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs import protocol
 from tasks.ray_jobs.protocol import JobRequest, Progress, Record
-from tasks.settings import ConfigurationError, Settings
-from tasks.submission.ray import PACKAGE, JobFailedError, JobResult, RayJobs, package, submission_id
+from tasks.settings import ConfigurationError
+from tasks.submission.archive import PACKAGE, package
+from tasks.submission.errors import JobFailedError
+from tasks.submission.jobs import JobResult, submission_id
 
 #: What names a cluster, or the way into one.
 _OF_A_CLUSTER = frozenset({"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"})
 #: How long a job that has said its last may take to leave, in seconds.
 _LEAVES_SECONDS = 60
-
-
-class JobRunner(Protocol):
-    """Runs one task's job at a time."""
-
-    def run(
-        self,
-        task_id: str,
-        entrypoint: str,
-        request: Callable[[str], JobRequest],
-        on_progress: Callable[[str, Progress], None],
-    ) -> JobResult:
-        """Run the job to its end; see :meth:`tasks.submission.ray.RayJobs.run`."""
-
-    def stop(self, task_id: str) -> list[str]:
-        """Stop what the task has running, and give the names of what was stopped."""
-
-
-def runner(settings: Settings) -> JobRunner:
-    """Give the runner that ``settings.job_runner`` names."""
-    if settings.job_runner == "jobs-api":
-        return RayJobs(settings.ray_address, runtime_env=settings.ray_runtime_env)
-    return LocalJobs("ray" if settings.job_runner == "local-ray" else "plain")
 
 
 class LocalJobs:

@@ -8,30 +8,32 @@ The job's code travels as a zip of :mod:`tasks.ray_jobs`, named by its content a
 per cluster; its request as JSON in the job's environment; its records as lines of the driver's
 log (:mod:`tasks.ray_jobs.protocol`). All of that is the Jobs API: nothing but its address and
 token has to be in common between a worker and Ray.
-
-Run as a program, ``python -m tasks.submission.ray stop TASK_ID`` stops what a task has running.
 """
 
-import io
 import json
 import logging
 import re
-import sys
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs import protocol
 from tasks.ray_jobs.protocol import JobRequest, Progress, Record
-from tasks.settings import ConfigurationError, RayRuntimeEnv, get_settings
+from tasks.settings import ConfigurationError, RayRuntimeEnv
+from tasks.submission.archive import PACKAGE, package
+from tasks.submission.errors import (
+    AttemptFailedError,
+    JobFailedError,
+    JobStoppedError,
+    NoSuchJobError,
+    RayUnavailableError,
+)
+from tasks.submission.jobs import JobResult, submission_id
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-PACKAGE = "ray_jobs"
 
 #: What Ray says of a job whose packages it could not install: pip's words, in a traceback.
 _PIP_FAILED = re.compile(r"\Aruntime_env setup failed: .*'-m', 'pip', 'install'", re.DOTALL)
@@ -50,26 +50,6 @@ _ASKED = "celray_asked"
 
 #: Progress is looked for at least so often, in seconds, however long reading the log takes.
 _LOG_SECONDS = 15.0
-
-
-class RayUnavailableError(Exception):
-    """The Jobs API did not answer for longer than allowed. Trying again later is right."""
-
-
-class JobFailedError(Exception):
-    """The job failed, and running it again would not help, or has been tried often enough."""
-
-
-class JobStoppedError(Exception):
-    """Somebody stopped the Ray job."""
-
-
-class _NoSuchJobError(Exception):
-    """Ray does not know the id: never submitted, or its head has been restarted since."""
-
-
-class _AttemptFailedError(Exception):
-    """This run failed for a reason that another run may not meet."""
 
 
 @dataclass(frozen=True)
@@ -89,75 +69,6 @@ class Patience:
     answer_seconds: float = 30.0
     away_seconds: float = 300.0
     attempts: int = 3
-
-
-@dataclass(frozen=True)
-class JobResult:
-    """What a job gave, and where its time went.
-
-    Attributes:
-        submission_id: Ray's id of the run that succeeded.
-        attached: whether the run had been submitted before.
-        result: the job's own result.
-        startup_seconds: submission to the first line of our code, by the head's clock; 0 where the
-            head has been restarted since.
-        engine_seconds: that line to the result, by the job's clock.
-    """
-
-    submission_id: str
-    attached: bool
-    result: dict[str, Any]
-    startup_seconds: float
-    engine_seconds: float
-
-
-def submission_id(task_id: str, attempt: int = 0) -> str:
-    """Give Ray's id for the run number ``attempt`` of a Celery task."""
-    return f"celray-{task_id}" + (f"-retry{attempt}" if attempt else "")
-
-
-@lru_cache(maxsize=8)
-def package(entrypoint: str) -> bytes:
-    """Give the zip with a job's code: the same bytes for the same code, whoever makes it.
-
-    It holds :mod:`tasks.ray_jobs` and, for a job of another package, the package that the job's
-    module lies in. What lies above that stays here: it is worker code.
-    """
-    folders = {PACKAGE: Path(__file__).parents[1] / PACKAGE}
-    if own := entrypoint.rpartition(".")[0]:
-        folders[own] = _folder(own, entrypoint)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, folder in folders.items():
-            for file in sorted(folder.rglob("*")):
-                if not file.is_file() or file.suffix == ".pyc":
-                    continue
-                inside = f"{name.replace('.', '/')}/{file.relative_to(folder)}"
-                entry = zipfile.ZipInfo(inside)  # its date is 1980-01-01
-                entry.external_attr = 0o644 << 16
-                archive.writestr(entry, file.read_bytes())
-    return buffer.getvalue()
-
-
-def _folder(package: str, entrypoint: str) -> Path:
-    """Give the folder of a package that holds jobs.
-
-    Raises:
-        ConfigurationError: there is no such package, or it is one with tasks in it.
-    """
-    try:
-        spec = find_spec(package)
-        module = find_spec(entrypoint)
-    except ModuleNotFoundError:
-        spec = module = None
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    if not places or module is None or "." not in package:
-        message = (
-            f"job {entrypoint!r}: name a module in a package of jobs alone, as in "
-            "'my_package.jobs.count'; only my_package/jobs/ then travels to Ray"
-        )
-        raise ConfigurationError(message)
-    return Path(places[0])
 
 
 class RayJobs:
@@ -218,9 +129,9 @@ class RayJobs:
             attached = self.submit_or_attach(name, entrypoint, wanted)
             try:
                 return self.follow(name, on_progress, attached=attached)
-            except _AttemptFailedError as error:
+            except AttemptFailedError as error:
                 failure = str(error)
-            except _NoSuchJobError:
+            except NoSuchJobError:
                 failure = "Ray was restarted and lost the job"
             if ended := _kept(wanted):
                 log.warning("Ray job %s had ended before this: %s", name, failure)
@@ -252,7 +163,7 @@ class RayJobs:
             raise InvalidArgumentsError(str(error)) from None
 
         def submit(client: "JobSubmissionClient") -> bool:
-            with suppress(_NoSuchJobError), _translated(self.address):
+            with suppress(NoSuchJobError), _translated(self.address):
                 found = client.get_job_info(name)
                 _require_same(request, (found.metadata or {}).get(_ASKED))
                 return True
@@ -354,21 +265,21 @@ class RayJobs:
         return 0
 
     def _stop_one(self, name: str) -> None:
-        with suppress(_NoSuchJobError):
+        with suppress(NoSuchJobError):
             self._patiently(lambda client: client.stop_job(name))
 
     def _status(self, name: str) -> "JobStatus | None":
         """Give a job's status, None when Ray does not know it."""
         try:
             return self._patiently(lambda client: client.get_job_status(name))
-        except _NoSuchJobError:
+        except NoSuchJobError:
             return None
 
     def _records(self, name: str, details: "JobDetails") -> list[Record]:
         """Read a job's records; where its log is gone, what Ray quotes of it in the status."""
         try:
             text: str = self._patiently(lambda client: client.get_job_logs(name), seconds=10.0)
-        except (RayUnavailableError, _NoSuchJobError):
+        except (RayUnavailableError, NoSuchJobError):
             text = details.message or ""
         return list(protocol.decode(text))
 
@@ -380,7 +291,7 @@ class RayJobs:
         Raises:
             RayUnavailableError: it did not answer for ``seconds`` (else ``away_seconds``).
             ConfigurationError: it does not accept the token.
-            _NoSuchJobError: it does not know the job.
+            NoSuchJobError: it does not know the job.
         """
         limit = self.patience.away_seconds if seconds is None else seconds
         since: float | None = None
@@ -440,7 +351,7 @@ def _translated(address: str) -> Iterator[None]:
         match = re.search(r"status code (\d+)", str(error))
         code = int(match[1]) if match else 0
         if code == 404:  # noqa: PLR2004
-            raise _NoSuchJobError(str(error)) from None
+            raise NoSuchJobError(str(error)) from None
         if code >= 500:  # noqa: PLR2004
             message = f"Ray's Jobs API at {address} answers with status {code}: {error}"
             raise RayUnavailableError(message[:500]) from None
@@ -508,7 +419,7 @@ def _conclude(
     if "error" in last:
         error = last["error"]
         if error["retry"]:
-            raise _AttemptFailedError(error["message"])
+            raise AttemptFailedError(error["message"])
         if error["kind"] == "internal":
             message = f"Ray job {name} failed: {error['message']}; its log has the rest"
             raise JobFailedError(message)
@@ -527,22 +438,4 @@ def _conclude(
         # Ray has tried three times itself, each with a fresh environment.
         message = f"ray_runtime_env: pip could not install what every job is given: {reason[:300]}"
         raise JobFailedError(message)
-    raise _AttemptFailedError(f"{details.status} without a record of its own: {reason[:300]}")
-
-
-def main(arguments: list[str]) -> int:
-    """Run ``stop TASK_ID``; its own process keeps Ray out of the Celery worker's parent."""
-    if len(arguments) != 2 or arguments[0] != "stop":  # noqa: PLR2004
-        sys.stderr.write("usage: python -m tasks.submission.ray stop TASK_ID\n")
-        return 64
-    try:
-        for name in RayJobs(get_settings().ray_address).stop(arguments[1]):
-            sys.stdout.write(f"stopped {name}\n")
-    except (RayUnavailableError, ConfigurationError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 69
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise AttemptFailedError(f"{details.status} without a record of its own: {reason[:300]}")

@@ -1,0 +1,29 @@
+"""What every way to run a job has in common: its name, and its result."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a job gave, and where its time went.
+
+    Attributes:
+        submission_id: Ray's id of the run that succeeded.
+        attached: whether the run had been submitted before.
+        result: the job's own result.
+        startup_seconds: submission to the first line of our code, by the head's clock; 0 where the
+            head has been restarted since.
+        engine_seconds: that line to the result, by the job's clock.
+    """
+
+    submission_id: str
+    attached: bool
+    result: dict[str, Any]
+    startup_seconds: float
+    engine_seconds: float
+
+
+def submission_id(task_id: str, attempt: int = 0) -> str:
+    """Give Ray's id for the run number ``attempt`` of a Celery task."""
+    return f"celray-{task_id}" + (f"-retry{attempt}" if attempt else "")
