@@ -13,6 +13,7 @@ from parts import REPO, load
 PLUGIN = "roles/preflight/action_plugins/celray_preflight.py"
 preflight: Any = load(PLUGIN)
 catalogue: Any = load("roles/celray/filter_plugins/celray_catalogue.py")
+PREFIXES = preflight.prefixes_of(REPO / "roles")
 ROUTES = {"tasks.ml": "ml", "tasks.ping": "default"}
 
 
@@ -246,18 +247,22 @@ def test_what_scale_has_set_before_it_kept_what_it_scaled_from_goes_on_holding()
 
 def test_a_variable_that_nothing_reads_is_a_typo() -> None:
     known = preflight.known_variables(REPO / "roles")
-    problems = preflight.check_variables(["celray_port_flowr", "my_own", "celray_home"], known)
+    problems = preflight.check_variables(
+        ["celray_port_flowr", "my_own", "celray_home"], known, PREFIXES
+    )
     the_one(problems, "celray_port_flowr", "did you mean celray_port_flower?", "inventory")
 
 
 def test_a_group_of_the_inventory_is_no_typo() -> None:
     """Groups and registered results are variables of a host too."""
     known = preflight.known_variables(REPO / "roles")
-    assert preflight.check_variables(["preflight_found", "secrets_store"], known) == []
+    assert preflight.check_variables(["preflight_found", "secrets_store"], known, PREFIXES) == []
 
 
 def test_a_variable_of_an_undefined_purpose_is_found_for_every_role() -> None:
     known = preflight.known_variables(REPO / "roles")
     typos = ["redis_memry", "ray_cpu", "flower_maxtasks", "images_sources", "secrets_fille"]
-    found = {problem.what.split()[1] for problem in preflight.check_variables(typos, known)}
+    found = {
+        problem.what.split()[1] for problem in preflight.check_variables(typos, known, PREFIXES)
+    }
     assert found == set(typos)

@@ -139,18 +139,20 @@ class Deployment:
         environment: Mapping[str, str] | None = None,
         code: int | None = 0,
         logged: bool = True,
+        repo: Path = REPO,
     ) -> Run:
         """Run a command in the repository; what it says is also kept in operator.log.
 
         Parameters:
+            repo: the repository, or a changed copy of it.
             environment: on top of this process's own.
             code: the exit code that is expected; None takes any.
             logged: whether to keep what it says.
         """
         done = subprocess.run(
             argv,
-            cwd=REPO,
-            env={**os.environ, **(environment or {})},
+            cwd=repo,
+            env={**os.environ, "ANSIBLE_CONFIG": str(repo / "ansible.cfg"), **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -162,11 +164,24 @@ class Deployment:
         assert code is None or done.returncode == code, done.stdout[-6000:]
         return Run(done.returncode, done.stdout)
 
-    def play(self, playbook: str, *arguments: str, code: int | None = 0) -> Run:
-        """Run a playbook with this scenario's inventory."""
+    def play(
+        self,
+        playbook: str,
+        *arguments: str,
+        code: int | None = 0,
+        repo: Path = REPO,
+        logged: bool = True,
+    ) -> Run:
+        """Run a playbook of a repository with this scenario's inventory."""
         inventories = (self.state / "inventory", self.state / "operator")
         sources = [f"--inventory={path}" for path in inventories]
-        return self.command("ansible-playbook", *sources, *arguments, playbook, code=code)
+        return self.command(
+            *("ansible-playbook", *sources, *arguments, playbook),
+            environment={} if logged else {"ANSIBLE_LOG_PATH": os.devnull},
+            code=code,
+            logged=logged,
+            repo=repo,
+        )
 
     def deploy(self, *arguments: str) -> Run:
         """What `make deploy` runs."""

@@ -99,9 +99,12 @@ def render(home: Path, inventory: str, address: str, settings: dict[str, Any]) -
     """Converge every project of an inventory into a directory."""
     variables = facts(home, address) | settings
     (home / "facts.json").write_text(json.dumps(variables))
+    # In a deploy preflight reads them.
+    services = [f"@{file}" for file in sorted((REPO / "roles").glob("*/service.yml"))]
     played = play(
         "playbooks/services.yml",
         *("-i", f"inventory/{inventory}", "-e", f"@{home}/facts.json"),
+        *(argument for file in services for argument in ("-e", file)),
         HOST="" if address == "127.0.0.1" else address,
     )
     assert played.code == 0, played.output

@@ -31,6 +31,7 @@ SILENT_ACTIONS = (
     "include_tasks",
     "import_role",
     "import_tasks",
+    "include_vars",
     "validate_argument_spec",
 )
 
@@ -117,6 +118,8 @@ class CallbackModule(Default):
             self.parent.v2_runner_item_on_ok(result)
             return
         took = self.done()
+        if self.hides(result.task):
+            return
         changed = bool(result.result.get("changed"))
         label = self._get_item_label(result.result)
         name = result.task.get_name().split(" : ")[-1]

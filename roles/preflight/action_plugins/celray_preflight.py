@@ -338,24 +338,20 @@ def known_variables(roles: Path) -> set[str]:
     }
     for defaults in roles.glob("*/defaults/main.yml"):
         known |= set(re.findall(r"^([a-z_]+):", defaults.read_text(), flags=re.MULTILINE))
+    for service in roles.glob("*/service.yml"):
+        known |= set(re.findall(r"^([a-z_]+):", service.read_text(), flags=re.MULTILINE))
     return known
 
 
-def check_variables(names: Iterable[str], known: set[str]) -> list[Problem]:
+def prefixes_of(roles: Path) -> tuple[str, ...]:
+    """How our variables begin: with their role's name, or with the operator's word for a worker."""
+    return ("celery_", *(f"{role.name}_" for role in sorted(roles.iterdir()) if role.is_dir()))
+
+
+def check_variables(
+    names: Iterable[str], known: set[str], prefixes: tuple[str, ...]
+) -> list[Problem]:
     """A variable with one of our prefixes that no role knows is a typo."""
-    prefixes = (
-        "celray_",
-        "celery_",
-        "redis_",
-        "ray_",
-        "flower_",
-        "images_",
-        "docker_",
-        "preflight_",
-        "compose_project_",
-        "secrets_",
-        "history_",
-    )
     return [
         Problem(
             f"variable {name} means nothing{nearest(name, known)}",
@@ -717,7 +713,8 @@ class ActionModule(ActionBase):
                     f"put it into one of {', '.join(args['known_groups'])}",
                 )
             )
-        return problems + check_variables(task_vars, known_variables(REPO / "roles"))
+        roles = REPO / "roles"
+        return problems + check_variables(task_vars, known_variables(roles), prefixes_of(roles))
 
     def of_ray(
         self, args: dict[str, Any], host: dict[str, Any], task_vars: dict[str, Any]

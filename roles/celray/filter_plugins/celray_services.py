@@ -1,0 +1,54 @@
+"""Which services there are here, and what each says of itself (roles/*/service.yml)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Service = Mapping[str, Any]
+
+
+def celray_here(services: Iterable[Service], group_names: Iterable[str]) -> list[Service]:
+    """Return the services that a host of these groups runs, in the order in which they start."""
+    names = set(group_names)
+    found = [one for one in services if one["group"] in names and one.get("wanted", True)]
+    return sorted(found, key=lambda one: int(one["order"]))
+
+
+def celray_placed(services: Iterable[Service], groups: Mapping[str, Any]) -> list[Service]:
+    """Return the services that the inventory places, or that are there without a deploy.
+
+    Parameters:
+        groups: Ansible's: group to host names.
+    """
+    found = [one for one in services if groups.get(one["group"]) or one.get("elsewhere", False)]
+    return sorted(found, key=lambda one: int(one["order"]))
+
+
+def celray_all(services: Iterable[Service], key: str) -> list[Any]:
+    """Return what the services list under a key, each value once, in their order."""
+    found = [value for one in services for value in one.get(key, [])]
+    return list(dict.fromkeys(found))
+
+
+def celray_merged(services: Iterable[Service], key: str) -> dict[str, Any]:
+    """Return what the services map under a key, in one mapping, in their order."""
+    return {name: value for one in services for name, value in one.get(key, {}).items()}
+
+
+def celray_line(item: Mapping[str, Any], form: str) -> str:
+    """Return an item of `dict2items` as a line, as in '{key}={value}'."""
+    return form.format(**item)
+
+
+class FilterModule:
+    """Ansible's way to find them."""
+
+    def filters(self) -> dict[str, Any]:
+        return {
+            "celray_here": celray_here,
+            "celray_placed": celray_placed,
+            "celray_all": celray_all,
+            "celray_merged": celray_merged,
+            "celray_line": celray_line,
+        }
