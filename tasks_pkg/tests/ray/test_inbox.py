@@ -139,7 +139,7 @@ def test_a_content_whose_output_is_gone_is_processed_again(run: Run, new: Path) 
         ("a.csv", b"x\n\xff\n", "not UTF-8"),
         ("a.csv.gz", b"no archive", "cannot be decompressed"),
         ("a.parquet", b"no parquet", "cannot be read as Parquet"),
-        ("a.xlsx", b"PK", "is no CSV file by its name"),
+        ("a.xlsx", b"PK", "does not end in .csv, .tsv or .txt"),
     ],
 )
 def test_a_bad_file_goes_aside_with_its_reason(

@@ -151,6 +151,19 @@ def test_memory_that_others_take_meanwhile_counts(limit: Limit, tmp_path: Path) 
         growth.take(tmp_path / "a.csv", piece)
 
 
+def test_short_text_counts_with_what_stands_beside_its_characters(
+    limit: Limit, tmp_path: Path
+) -> None:
+    """Polars holds 16 bytes for each, also where it is one letter or missing."""
+    rows = 1_000_000
+    limit(1_000_000 + 2 * 16 * rows)
+    growth = room.Growth()
+    growth.take(tmp_path / "a.csv", pl.select(pl.repeat("x", rows // 2)))
+    assert 16 * rows // 2 <= growth.taken[0] <= 17 * rows // 2
+    with pytest.raises(InputProblemError, match="is larger than memory"):
+        growth.take(tmp_path / "a.csv", pl.select(pl.repeat("x", rows // 2)))
+
+
 def test_a_pass_that_shows_types_alone_takes_no_memory(
     limit: Limit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,9 +172,9 @@ def test_a_pass_that_shows_types_alone_takes_no_memory(
     (tmp_path / "a.csv").write_text("a,b\n" + rows)
     monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 16)
     source = Source((tmp_path / "a.csv",), "csv")
-    size = reading.read(source).estimated_size()
-    assert reading.read(source)["a"].dtype == pl.String
-    limit(int(1_000_000 + 2.2 * size))
+    growth = room.Growth()
+    assert reading.read(source, growth=growth)["a"].dtype == pl.String
+    limit(int(1_000_000 + 1.2 * growth.taken[1]))
     assert reading.read(source).height == 50_001
 
 

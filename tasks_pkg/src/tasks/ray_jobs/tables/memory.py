@@ -77,10 +77,13 @@ class Growth:
         if memory is None or self._free is None:
             return
         words = frame.select(pl.selectors.string())
+        # Polars tells of text the characters alone.
+        views = frame.height * words.width * _VIEW_BYTES
         numbers = frame.height * (frame.width - words.width)
-        size = int(frame.estimated_size())
+        size = int(frame.estimated_size()) + views
         # When all is read, text is stripped, for which it is there twice.
-        more = size + int(words.estimated_size()) + numbers * (_MODEL_BYTES if self._model else 0)
+        more = size + int(words.estimated_size()) + views
+        more += numbers * (_MODEL_BYTES if self._model else 0)
         held, needed = self.taken[0] + size, self.taken[1] + more
         self.taken = (held, needed)
         if needed > self._free or memory.free < min(held, _SPARE_SHARE * memory.total):
