@@ -7,9 +7,11 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pytest
+from celray_csv import summary, table
 from celray_jobs import AGGREGATE, CSV, INBOX, PREDICT, TABLES, Place, place_in
 
 from tasks.contracts import InvalidArgumentsError
+from tasks.ray_jobs.csv import recoding as csv_recoding
 from tasks.ray_jobs.inputs.sources import Source
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import InputProblemError, JobRequest
@@ -157,7 +159,7 @@ def test_short_text_counts_with_what_stands_beside_its_characters(
     """Polars holds 16 bytes for each, also where it is one letter or missing."""
     rows = 1_000_000
     limit(1_000_000 + 2 * 16 * rows)
-    growth = room.Growth()
+    growth = table_memory.Growth()
     growth.take(tmp_path / "a.csv", pl.select(pl.repeat("x", rows // 2)))
     assert 16 * rows // 2 <= growth.taken[0] <= 17 * rows // 2
     with pytest.raises(InputProblemError, match="is larger than memory"):
@@ -172,7 +174,7 @@ def test_a_pass_that_shows_types_alone_takes_no_memory(
     (tmp_path / "a.csv").write_text("a,b\n" + rows)
     monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 16)
     source = Source((tmp_path / "a.csv",), "csv")
-    growth = room.Growth()
+    growth = table_memory.Growth()
     assert reading.read(source, growth=growth)["a"].dtype == pl.String
     limit(int(1_000_000 + 1.2 * growth.taken[1]))
     assert reading.read(source).height == 50_001
@@ -204,3 +206,17 @@ def test_a_small_file_that_unpacks_to_much_ends_no_task_without_a_word(
         assert ("as the model's numbers" in said) == (task != PREDICT)
     else:
         assert place.call(task, "bomb.csv.gz")["status"] == "success"
+
+
+@pytest.mark.parametrize("said", [{"comment": "#"}, {"quote": "'"}])
+def test_a_line_without_an_end_is_refused_also_where_text_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, str]
+) -> None:
+    monkeypatch.setattr(csv_recoding, "FIELD_LIMIT", 3 << 20)
+    line = b"x" * (8 << 20)
+    path = tmp_path / "line.csv.gz"
+    path.write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 1000 + line))
+    for reader in (table, summary):
+        with pytest.raises(InputProblemError, match=r"line\.csv\.gz: a line that begins 'xxx") as e:
+            reader(path, **said)
+        assert e.value.kind == "record_too_long"

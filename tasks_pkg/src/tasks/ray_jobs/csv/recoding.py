@@ -114,10 +114,10 @@ def _lines(path: Path, blocks: Iterable[bytes], *, whole: bool) -> Iterator[byte
         if not others:
             rest += first  # a line as long as several blocks is rare
             if len(rest) > FIELD_LIMIT:
+                shown = rest[:_SHOWN].decode(errors="replace")
                 raise InputProblemError(
                     "record_too_long",
-                    f"{path}: a line that begins {rest[:_SHOWN]!r} is longer than"
-                    f" {FIELD_LIMIT >> 20} MiB.",
+                    f"{path}: a line that begins {shown!r} is longer than {FIELD_LIMIT >> 20} MiB.",
                     "Is it no CSV file?",
                 )
             continue
