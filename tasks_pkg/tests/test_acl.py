@@ -15,7 +15,7 @@ from celray_testing import CATALOGUE, Process, environment, worker
 from kombu.exceptions import OperationalError
 from redis.exceptions import NoPermissionError, ResponseError
 
-from tasks.settings import _client_settings
+from tasks.credentials import _client_settings
 
 
 @dataclass

@@ -35,7 +35,7 @@ from tasks.client import (
 from tasks.client.catalogue import TaskInfo
 from tasks.client.jobs import Jobs
 from tasks.contracts import Contract, InvalidArgumentsError
-from tasks.settings import ClientSettings, ConfigurationError
+from tasks.credentials import ClientSettings, ConfigurationError
 
 EXAMPLES = PACKAGE / "examples"
 

@@ -10,7 +10,8 @@ import pytest
 from celery import Celery
 from celray_testing import PACKAGE, StartWorker
 
-from tasks.settings import ConfigurationError, Settings
+from tasks.credentials import ConfigurationError
+from tasks.settings import Settings
 
 #: A task for those who run it here.
 NOISY = """

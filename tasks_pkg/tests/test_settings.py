@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.settings import ConfigurationError, Settings, load_settings
+from tasks.credentials import ConfigurationError
+from tasks.settings import Settings, load_settings
 
 Configure = Callable[..., Settings]
 

@@ -14,11 +14,12 @@ from tasks.beat.settings import beat_configuration
 from tasks.broker.redis import busy
 from tasks.celery_config import TASK_MODULES, configuration
 from tasks.contracts import Untyped
+from tasks.credentials import ConfigurationError
 from tasks.message_headers import PUBLISHED_AT
 from tasks.results import deduplication
 from tasks.results.spool import OutcomesStep
 from tasks.routes import ROUTES
-from tasks.settings import ConfigurationError, Settings, get_settings
+from tasks.settings import Settings, get_settings
 from tasks.worker import fencing
 from tasks.worker import revocations as worker_revocations
 from tasks.worker.heartbeat import ConsumerHeartbeat

@@ -1,11 +1,12 @@
 """Celery's settings, each with its reason beside it."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kombu.entity import Exchange, Queue
 from kombu.transport import TRANSPORT_ALIASES
 
-from tasks.settings import Settings
+if TYPE_CHECKING:
+    from tasks.settings import Settings
 
 #: What travels: JSON alone, everywhere; pickle is code execution by message.
 SERIALIZATION: dict[str, Any] = {
@@ -26,7 +27,7 @@ TRANSPORT_ALIASES[TRANSPORT] = "tasks.broker.redis.transport:Transport"
 TASK_MODULES = ("tasks.simple_tasks", "tasks.ml_tasks", "tasks.data_tasks")
 
 
-def configuration(settings: Settings) -> dict[str, Any]:
+def configuration(settings: "Settings") -> dict[str, Any]:
     """Return Celery's configuration for ``settings``, without Beat's part."""
     return {
         **SERIALIZATION,

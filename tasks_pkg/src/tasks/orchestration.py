@@ -25,9 +25,10 @@ from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 
 from tasks.contracts import InvalidArgumentsError, Untyped, require_task_id
+from tasks.credentials import ConfigurationError
 from tasks.message_headers import PUBLISHED_AT
 from tasks.ray_jobs.protocol import JobRequest, Progress
-from tasks.settings import ConfigurationError, Settings, get_settings
+from tasks.settings import Settings, get_settings
 from tasks.submission.errors import JobFailedError, JobStoppedError, RayUnavailableError
 from tasks.submission.runner import runner
 

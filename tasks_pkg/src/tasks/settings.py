@@ -18,8 +18,6 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -29,10 +27,10 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tasks import schedules
+from tasks.credentials import PREFIX, ConfigurationError, RedisUrl, Strict
 from tasks.routes import ROUTES
 
 DEFAULT_SECRETS_DIR = "/run/secrets"
-PREFIX = "CELRAY_"
 
 #: The fields that come as files, because they hold a password or a token.
 SECRET_FILES = frozenset({"broker_url", "result_backend_url", "redbeat_url", "notify_channels"})
@@ -59,22 +57,6 @@ _REPLICA = re.compile(r"(.+)-(?:\d+|stand-in)")
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-class ConfigurationError(Exception):
-    """The deployment's mistake, in one line for the person who reads the log."""
-
-
-def _redis_url(value: SecretStr) -> SecretStr:
-    try:
-        url = urlsplit(value.get_secret_value())
-        fine = url.scheme in {"redis", "rediss"} and url.hostname and url.port != 0
-    except ValueError:  # such as a port that is no number; the error would repeat it
-        fine = False
-    if not fine:
-        message = "must be a URL of the form redis://user:password@host:port/db"
-        raise ValueError(message)
-    return value
-
-
 def _name(value: str) -> str:
     if not _QUEUE_NAME.fullmatch(value):
         message = f"{value!r} must be letters, digits, '_', '.' or '-', and start with no sign"
@@ -82,17 +64,10 @@ def _name(value: str) -> str:
     return value
 
 
-RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 Name = Annotated[str, AfterValidator(_name)]
 
 
-class _Strict(BaseModel):
-    """A part of the settings in which a misspelt key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class WorkerSpec(_Strict):
+class WorkerSpec(Strict):
     """One worker of the catalogue: its name and the queues that it consumes."""
 
     name: Name
@@ -111,7 +86,7 @@ def queue_of(task: str, routes: Mapping[str, str]) -> str | None:
     return next((queue for name, queue in routes.items() if fnmatchcase(task, name)), None)
 
 
-class PackageSpec(_Strict):
+class PackageSpec(Strict):
     """A task package of others: its distribution's name, and the queue of each of its tasks.
 
     ``queues`` maps a task's name, or a pattern with ``*``, to a queue. One queue alone stands for
@@ -145,14 +120,14 @@ class PackageSpec(_Strict):
         return queue_of(task, self.queues)
 
 
-class RayRuntimeEnv(_Strict):
+class RayRuntimeEnv(Strict):
     """What Ray gives every job beside its code: packages that pip installs, and variables."""
 
     pip: tuple[str, ...] = ()
-    env_vars: dict[str, str] = {}
+    env_vars: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
 
 
-class ScheduleSpec(_Strict):
+class ScheduleSpec(Strict):
     """One entry of Beat's schedule: exactly one of ``every_seconds`` and ``cron`` (UTC).
 
     ``missed`` says what becomes of runs that were due while Beat or Redis was away: ``run`` sends
@@ -179,7 +154,7 @@ class Settings(BaseSettings):
     """What the deployment decides. Units are in the names; defaults are nowhere else."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True
+        env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True, defer_build=True
     )
 
     # Where things are.
@@ -363,19 +338,6 @@ class Settings(BaseSettings):
         return {"Authorization": f"Bearer {token}"}
 
 
-class ClientSettings(_Strict):
-    """What somebody who sends tasks knows of the service; ``origin`` says from where.
-
-    Ray's address and token are there for those who follow or stop Ray jobs themselves.
-    """
-
-    broker_url: RedisUrl
-    result_backend_url: RedisUrl
-    ray_address: str | None = None
-    ray_auth_token: SecretStr | None = None
-    origin: str
-
-
 def _source(field: str) -> str:
     if field in SECRET_FILES:
         return f"file {secrets_dir() / (PREFIX.lower() + field)}"
@@ -486,80 +448,3 @@ def local_settings(datasets_dir: Path, models_dir: Path, engine: str) -> Setting
         )
     except ValidationError as error:
         raise ConfigurationError("; ".join(_explain(e) for e in error.errors())) from None
-
-
-#: Field of :class:`ClientSettings` -> its name in what `make credentials` prints.
-CLIENT_NAMES = {
-    "broker_url": "CELERY_BROKER_URL",
-    "result_backend_url": "CELERY_RESULT_BACKEND",
-    "ray_address": "RAY_ADDRESS",
-    "ray_auth_token": "RAY_AUTH_TOKEN",
-}
-#: An operator's in place of them, where there are any: they may also cancel and inspect.
-OPERATOR_NAMES = {
-    "broker_url": f"{PREFIX}OPERATOR_BROKER_URL",
-    "result_backend_url": f"{PREFIX}OPERATOR_RESULT_BACKEND",
-}
-CREDENTIALS_VARIABLE = f"{PREFIX}CREDENTIALS"
-
-
-def credentials_file() -> Path:
-    """Where a user's credentials are looked for: ``~/.config/celray/credentials``."""
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(base, "celray", "credentials")
-
-
-def load_client_settings(file: Path | None = None) -> ClientSettings:
-    """Read a client's connection: ``file``, else the environment, else the user's own file.
-
-    The environment counts when it has ``CELERY_BROKER_URL`` or ``CELERY_RESULT_BACKEND``;
-    ``CELRAY_CREDENTIALS`` names a file in place of the user's own.
-
-    Raises:
-        ConfigurationError: there is none, it is incomplete, or others can read it.
-    """
-    needed = (CLIENT_NAMES["broker_url"], CLIENT_NAMES["result_backend_url"])
-    if file is None and any(map(os.environ.get, needed)):
-        return _client_settings(dict(os.environ), "the environment")
-    named = os.environ.get(CREDENTIALS_VARIABLE)
-    place = file or Path(named or credentials_file()).expanduser()
-    if not place.exists() and file is None and not named:
-        message = (
-            f"no connection: {CLIENT_NAMES['broker_url']} is not set and {place} does not exist; "
-            "in a clone of celray run `make client HOST=...`, or save what `make credentials` "
-            "prints and name it with --credentials FILE"
-        )
-        raise ConfigurationError(message)
-    try:
-        readable_by = place.stat().st_mode & 0o077
-        text = place.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "is not text"
-        message = f"credentials {place}: {why}; give the file that `make credentials` was saved in"
-        raise ConfigurationError(message) from None
-    if readable_by:
-        message = f"credentials {place}: others can read this file; chmod 600 {place}"
-        raise ConfigurationError(message)
-    values: dict[str, str] = {}
-    for line in text.splitlines():
-        name, sign, value = line.strip().removeprefix("export ").partition("=")
-        if sign and not name.startswith("#"):
-            values[name.strip()] = value.strip().strip("\"'")
-    return _client_settings(values, str(place))
-
-
-def _client_settings(values: dict[str, str], origin: str) -> ClientSettings:
-    names = CLIENT_NAMES
-    if all(values.get(name) for name in OPERATOR_NAMES.values()):
-        names = CLIENT_NAMES | OPERATOR_NAMES
-    given = {field: values[name] for field, name in names.items() if values.get(name)}
-    try:
-        return ClientSettings.model_validate({**given, "origin": origin})
-    except ValidationError as error:
-        found = "; ".join(
-            f"{names[str(e['loc'][0])]}: "
-            + ("is missing" if e["type"] == "missing" else e["msg"].removeprefix("Value error, "))
-            for e in error.errors()
-        )
-        message = f"credentials from {origin}: {found}; `make credentials` prints the right ones"
-        raise ConfigurationError(message) from None

@@ -13,8 +13,8 @@ from celray_testing import PACKAGE, free_port, wait_for
 
 from tasks.client import UnknownTaskError
 from tasks.contracts import InvalidArgumentsError
+from tasks.credentials import ConfigurationError
 from tasks.local import Local
-from tasks.settings import ConfigurationError
 from tasks.submission import local as local_submission
 from tasks.submission.errors import RayUnavailableError
 

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import pytest
 
 from tasks.contracts import InvalidArgumentsError
+from tasks.credentials import ConfigurationError
 from tasks.local import Local
 from tasks.orchestration import run_job
 from tasks.ray_jobs.protocol import JobRequest, Progress
-from tasks.settings import ConfigurationError, using
+from tasks.settings import using
 from tasks.submission.archive import package
 from tasks.submission.errors import JobFailedError
 from tasks.submission.local import LocalJobs

@@ -15,9 +15,9 @@ import pytest
 from celray_testing import free_port, wait_for
 
 from tasks.contracts import InvalidArgumentsError
+from tasks.credentials import ConfigurationError
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import JobRequest, Progress
-from tasks.settings import ConfigurationError
 from tasks.submission.errors import JobFailedError, JobStoppedError, RayUnavailableError
 from tasks.submission.jobs import submission_id
 from tasks.submission.ray import Patience, RayJobs

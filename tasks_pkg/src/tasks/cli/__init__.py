@@ -91,7 +91,7 @@ def _told(error: Exception) -> tuple[str, int]:
     """Give what to say about an error, and the exit status."""
     from tasks.client.errors import ClientError  # noqa: PLC0415
     from tasks.contracts import InvalidArgumentsError  # noqa: PLC0415
-    from tasks.settings import ConfigurationError  # noqa: PLC0415
+    from tasks.credentials import ConfigurationError  # noqa: PLC0415
 
     if isinstance(error, ClientError):
         return str(error), error.exit_status

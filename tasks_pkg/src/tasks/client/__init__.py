@@ -4,7 +4,7 @@
 
     from tasks.client import Client
 
-    client = Client()  # credentials: see tasks.settings.load_client_settings
+    client = Client()  # credentials: see tasks.credentials.load_client_settings
     job = client.submit("ping")
     print(job.result(timeout=10))
 """

@@ -9,7 +9,6 @@ from typing import Any
 
 from celery import Celery
 
-from tasks import plugins
 from tasks.celery_config import TASK_MODULES
 from tasks.client import docstrings
 from tasks.client.errors import AmbiguousNameError, UnknownTaskError
@@ -70,6 +69,8 @@ def load(app: Celery) -> dict[str, Untyped]:
     """Register every task that is installed here with ``app``, and give them by name."""
     for module in TASK_MODULES:
         import_module(module)
+    from tasks import plugins  # noqa: PLC0415 - with all settings of a worker, for who calls tasks
+
     for points in plugins.installed().values():
         for point in points:
             point.load()

@@ -14,9 +14,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from tasks.broker.redis import busy
 from tasks.celery_config import SERIALIZATION
 from tasks.client.errors import NotPermittedError, ServiceUnavailableError
+from tasks.credentials import OPERATOR_NAMES, ClientSettings
 from tasks.message_headers import PUBLISHED_AT
 from tasks.routes import ROUTES
-from tasks.settings import OPERATOR_NAMES, ClientSettings
 
 #: How long a client waits for a connection or an answer, in seconds: a person sits before it.
 PATIENCE = 5.0

@@ -1,12 +1,13 @@
 """A client's view of Ray's Jobs API: plain HTTP, so that a client needs no Ray."""
 
-from typing import Any
-
-import requests
+from typing import TYPE_CHECKING, Any
 
 from tasks.client.connection import place
 from tasks.client.errors import ServiceUnavailableError
-from tasks.settings import ClientSettings
+from tasks.credentials import ClientSettings
+
+if TYPE_CHECKING:
+    import requests
 
 _NOT_FOUND = 404
 
@@ -57,7 +58,9 @@ class Jobs:
         answer = self._ask("POST", f"/api/jobs/{submission_id}/stop")
         return answer is not None and bool(answer.json().get("stopped"))
 
-    def _ask(self, method: str, path: str) -> requests.Response | None:
+    def _ask(self, method: str, path: str) -> "requests.Response | None":
+        import requests  # noqa: PLC0415 - only for who follows or stops Ray jobs
+
         if self._address is None:
             message = f"RAY_ADDRESS is not in the credentials ({self._origin})"
             raise ServiceUnavailableError(message)

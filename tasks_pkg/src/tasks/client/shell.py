@@ -5,12 +5,8 @@ from pathlib import Path
 from celery import Celery
 
 from tasks.client.connection import application
-from tasks.settings import (
-    ClientSettings,
-    ConfigurationError,
-    load_client_settings,
-    load_settings,
-)
+from tasks.credentials import ClientSettings, ConfigurationError, load_client_settings
+from tasks.settings import load_settings
 
 _chosen: list[ClientSettings] = []
 

@@ -23,7 +23,7 @@ from tasks.client.handle import SubmittedTask, read
 from tasks.client.jobs import Jobs
 from tasks.code_version import judge
 from tasks.contracts import InvalidArgumentsError, require_task_id
-from tasks.settings import ClientSettings, ConfigurationError, load_client_settings
+from tasks.credentials import ClientSettings, ConfigurationError, load_client_settings
 
 #: How long workers may take to answer a question, in seconds.
 ANSWER_SECONDS = 2.0
@@ -39,7 +39,7 @@ class Client:
         backend: the result store's URL.
 
     Raises:
-        tasks.settings.ConfigurationError: there are no credentials, or they are wrong.
+        tasks.credentials.ConfigurationError: there are no credentials, or they are wrong.
     """
 
     def __init__(

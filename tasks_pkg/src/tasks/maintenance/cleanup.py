@@ -22,10 +22,11 @@ from celery.utils.log import get_logger
 from redis import Redis
 
 from tasks.broker.redis.scripts import FORGET
+from tasks.credentials import ConfigurationError
 from tasks.operations.probes import ray_get
 from tasks.ray_jobs.files import LOCK
 from tasks.ray_jobs.protocol import run_of
-from tasks.settings import ConfigurationError, Settings
+from tasks.settings import Settings
 
 logger = get_logger(__name__)
 

@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 
 from tasks.broker.redis.busy import BusyScriptError
+from tasks.credentials import ConfigurationError
 from tasks.operations import probes
 from tasks.operations.probes import RayState, RedisState
-from tasks.settings import ConfigurationError, Settings
+from tasks.settings import Settings
 
 T = TypeVar("T")
 Level = Literal["degraded", "unhealthy"]

@@ -19,11 +19,12 @@ from redis.exceptions import RedisError
 from tasks import plugins
 from tasks.beat.scheduler import Entry
 from tasks.broker.redis.connection import connect
+from tasks.credentials import ConfigurationError
 from tasks.operations import probes
 from tasks.operations.report import Check, Container, Report
 from tasks.routes import ROUTES
 from tasks.samples import SAMPLES, Sample
-from tasks.settings import ConfigurationError, Settings
+from tasks.settings import Settings
 from tasks.worker.info import WorkerInfo, ask_workers
 
 PING = "tasks.simple_tasks.ping"

@@ -6,7 +6,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from tasks.settings import ConfigurationError
+from tasks.credentials import ConfigurationError
 
 PACKAGE = "ray_jobs"
 

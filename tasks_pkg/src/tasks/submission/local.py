@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from typing import Literal
 
 from tasks.contracts import InvalidArgumentsError
+from tasks.credentials import ConfigurationError
 from tasks.ray_jobs import protocol
 from tasks.ray_jobs.protocol import JobRequest, Progress, Record
-from tasks.settings import ConfigurationError
 from tasks.submission.archive import PACKAGE, package
 from tasks.submission.errors import JobFailedError
 from tasks.submission.jobs import JobResult, submission_id

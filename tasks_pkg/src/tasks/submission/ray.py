@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.contracts import InvalidArgumentsError
+from tasks.credentials import ConfigurationError
 from tasks.ray_jobs import protocol
 from tasks.ray_jobs.protocol import JobRequest, Progress, Record
-from tasks.settings import ConfigurationError, RayRuntimeEnv
+from tasks.settings import RayRuntimeEnv
 from tasks.submission.archive import PACKAGE, package
 from tasks.submission.errors import (
     AttemptFailedError,

@@ -5,7 +5,8 @@ A process of its own keeps Ray out of the Celery worker's parent.
 
 import sys
 
-from tasks.settings import ConfigurationError, get_settings
+from tasks.credentials import ConfigurationError
+from tasks.settings import get_settings
 from tasks.submission.errors import RayUnavailableError
 from tasks.submission.ray import RayJobs
 
