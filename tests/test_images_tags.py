@@ -54,6 +54,13 @@ def test_a_change_in_one_task_file_changes_the_worker_image_alone(package: Path)
     assert changed(before, tags()) == {"worker"}
 
 
+def test_a_script_that_runs_in_redis_is_code_too(package: Path) -> None:
+    before = tags()
+    (package / "src/tasks/broker/lua").mkdir(parents=True)
+    (package / "src/tasks/broker/lua/fetch.lua").write_text("return 1\n")
+    assert changed(before, tags()) == {"worker"}
+
+
 def test_a_renamed_task_file_is_a_change(package: Path) -> None:
     before = tags()
     (package / "src/tasks/app.py").rename(package / "src/tasks/other.py")
