@@ -164,6 +164,39 @@ def test_a_value_that_is_not_of_its_declared_type_makes_a_bad_row(place: Place, 
         assert (one["row"], one["column"]) == (21, "a")
 
 
+def test_a_value_that_the_model_cannot_take_makes_a_bad_row_of_predictions(place: Place) -> None:
+    """Over files, beside rows that are bad as records; numbers are places in all files."""
+    folder = place.datasets / "values"
+    folder.mkdir()
+    first = [*ROWS[:5], "1,2", *ROWS[5:10], "many,2,2024-01-01,x", *ROWS[10:30]]
+    second = ["1,none,2024-01-01,x", *ROWS[30:50], "1,2,yesterday,x", *ROWS[50:]]
+    for number, rows in enumerate((first, second)):
+        (folder / f"{number}.csv").write_text(HEADER + "\n".join(rows) + "\n")
+    assert "is not a number" in refusal(place, PREDICT, "values/1.csv")
+    paths = ["values", "values"]
+    result = place.local.run(PREDICT, model_path=place.model, data_batches=paths, bad_rows="reject")
+    assert (result["rows_read"], result["rows_used"], result["rows_rejected"]) == (128, 120, 8)
+    told = [
+        (one["file"][-5:], one["row"], one["column"], one["reason"]) for one in result["rejected"]
+    ]
+    assert told[:4] == [
+        ("0.csv", 6, "", "2 fields, not 4"),
+        ("0.csv", 12, "a", "'many' is not a number"),
+        ("1.csv", 1, "b", "'none' is not a number"),
+        ("1.csv", 22, "day", "'yesterday' is not a date"),
+    ]
+    assert told[4:] == told[:4]
+    ids = pl.read_parquet(result["predictions_path"])["id"].to_list()
+    bad = {5, 11, 32, 53}
+    assert ids == [n for n in range(128) if n % 64 not in bad]
+    assert [text[:40] for text in result["warnings"] if "(bad_rows)" in text] == [
+        "2 of 32 rows of 0.csv were rejected (bad", "2 of 32 rows of 1.csv were rejected (bad",
+    ] * 2  # fmt: skip
+    alone = place.call(PREDICT, "good.csv")
+    values = pl.read_parquet(alone["predictions_path"])["prediction"].to_list()
+    assert pl.read_parquet(result["predictions_path"])["prediction"].to_list() == values * 2
+
+
 def test_a_large_file_rejects_in_every_range(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranges are read at once; places count over the whole file all the same."""
     monkeypatch.setattr(aggregation_job, "RANGE_BYTES", 1000)

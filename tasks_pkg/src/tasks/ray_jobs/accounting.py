@@ -92,44 +92,74 @@ def _told(first: First) -> str:
     return f"{first.row + 1}: {where}{first.reason}"
 
 
+@dataclass
+class _File:
+    """A file that was read: the number of its first row over all files, and its rows in all."""
+
+    path: Path
+    start: int
+    rows: int
+    rejects: Rejects
+
+
 class Rejected:
     """The bad rows of several files, in the order in which their rows count.
 
     Attributes:
-        rows: their numbers over all files, from 0.
         read: rows in all, these included.
     """
 
     def __init__(self) -> None:
-        self.rows: array[int] = array("q")
         self.read = 0
-        self._files: list[tuple[Path, int, int, list[First]]] = []
+        self._files: list[_File] = []
+
+    @property
+    def rows(self) -> "array[int]":
+        """Return their numbers over all files, from 0."""
+        return array("q", (file.start + row for file in self._files for row in file.rejects.rows))
 
     def add(self, file: Path, used: int, rejects: Rejects | None = None) -> None:
         """Take a file of which so many rows are used, and the others rejected."""
         rejects = Rejects() if rejects is None else rejects
-        self.rows.extend(row + self.read for row in rejects.rows)
         rows = used + len(rejects.rows)
+        self._files.append(_File(file, self.read, rows, rejects))
         self.read += rows
-        if rejects.rows:
-            self._files.append((file, len(rejects.rows), rows, rejects.first))
+
+    def put_aside(self, faults: Mapping[int, tuple[str, str]]) -> None:
+        """Take rows that are bad by their values: by number over all files, column and reason.
+
+        Raises:
+            InputProblemError: too much of a file is bad then.
+        """
+        for file in self._files:
+            here = [
+                First(number - file.start, *fault)
+                for number, fault in faults.items()
+                if 0 <= number - file.start < file.rows
+            ]
+            if here:
+                rows = sorted([*file.rejects.rows, *(one.row for one in here)])
+                first = sorted([*file.rejects.first, *here], key=lambda one: one.row)
+                file.rejects = Rejects(array("q", rows), first[:SHOWN_REJECTS])
+                file.rejects.require_few(file.path, file.rows)
 
     def first(self) -> list[dict[str, Any]]:
         """Return the first of them as an account has them: ``file``, ``row`` from 1, and why."""
         found = [
-            {"file": str(file), "row": one.row + 1, "column": one.column, "reason": one.reason}
-            for file, _, _, first in self._files
-            for one in first
+            {"file": str(file.path), "row": one.row + 1, "column": one.column, "reason": one.reason}
+            for file in self._files
+            for one in file.rejects.first
         ]
         return found[:SHOWN_REJECTS]
 
     def said(self) -> Iterator[str]:
         """Say of each file how many of its rows were put aside."""
-        for file, rejected, rows, first in self._files:
-            yield (
-                f"{rejected} of {rows} rows of {file.name} were rejected (bad_rows), and are not in"
-                f" this result; the first, row {_told(first[0])}."
-            )
+        for file in self._files:
+            if rejected := len(file.rejects.rows):
+                yield (
+                    f"{rejected} of {file.rows} rows of {file.path.name} were rejected (bad_rows),"
+                    f" and are not in this result; the first, row {_told(file.rejects.first[0])}."
+                )
 
 
 def account(

@@ -88,6 +88,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     read = Read(told, Rejected(), table_memory.Growth(model=False))
     tables = [_from_files(model, source, words, wanted, said, read) for source in found]
     tables += [_from_rows(model, rows, words, wanted)] if rows else []
+    told[:0] = read.rejected.said()
     number_of_rows = sum(len(part) for part, _ in tables) + len(read.rejected.rows)
     ids = _ids([part for part, _ in tables], wanted, number_of_rows, read.rejected)
     table = pl.concat([part for _, part in tables], how="vertical_relaxed")
@@ -166,17 +167,22 @@ def _from_files(  # noqa: PLR0913, PLR0917 - what main has found out
     heard: list[str] = []
     told = read.told
     table_memory.require(source, model=False)
+    before = read.rejected.read
     frame = reading.read(source, text, heard, said, rejected=read.rejected, growth=read.growth)
-    # Not what the reader says of a column's type: that is the model's here.
+    # Not what the reader says of a column's type, which is the model's here; and more rows may be
+    # bad than it knows.
+    known = {*told, *read.rejected.said()}
     told += [
         each
         for each in heard
-        if (not each.startswith("column ") or csv_notes.TAKEN in each) and each not in told
+        if (not each.startswith("column ") or csv_notes.TAKEN in each) and each not in known
     ]
     where = str(source.files[0])
     signature.require_columns(model, frame.columns, where)
     if wanted is not None:
         sources.require_column(wanted, frame.columns, "id_column", where)
+    if source.format == "csv" and said.reject:
+        frame = _fitting(model, frame, words, read.rejected, before)
     ids = frame[wanted] if wanted is not None else pl.int_range(frame.height, eager=True)
     if source.format == "csv" and ids.dtype == pl.String and ids.str.contains(_WHOLE).all():
         ids = ids.cast(pl.Int64)
@@ -194,6 +200,36 @@ def _from_files(  # noqa: PLR0913, PLR0917 - what main has found out
         for name in model.needed
     ]
     return ids, pl.DataFrame(columns)
+
+
+def _fitting(
+    model: signature.Model, frame: pl.DataFrame, words: Words, rejected: Rejected, before: int
+) -> pl.DataFrame:
+    """Return the rows whose values the model can take; put the others aside.
+
+    Args:
+        model: the model.
+        frame: the sound rows of the files that were read last.
+        words: columns that may hold anything.
+        rejected: takes the others; its last rows are those of these files.
+        before: rows of the files before them.
+
+    Raises:
+        InputProblemError: too much of a file is bad.
+    """
+    faults: dict[int, tuple[str, str]] = {}
+    for name in model.needed:
+        text, kind = frame[name], model.types[name]
+        if name in words or text.dtype != pl.String:
+            continue
+        for row in (text.is_not_null() & _as_kind(text, kind).is_null()).arg_true().to_list():
+            faults.setdefault(row, (name, f"{str(text[row])[:_LONG]!r} is not a {kind}"))
+    if not faults:
+        return frame
+    numbers = np.delete(np.arange(rejected.read), np.array(rejected.rows))
+    numbers = numbers[numbers >= before]
+    rejected.put_aside({int(numbers[row]): fault for row, fault in faults.items()})
+    return frame.filter(~pl.int_range(pl.len()).is_in(list(faults)))
 
 
 def _from_rows(
@@ -285,14 +321,10 @@ def _conform(column: pl.Series, kind: str, where: str) -> pl.Series:
     given = column.dtype
     if given == pl.Null:
         return column.cast(pl.Float64)
+    if given == pl.String:
+        return _require_all(column, _as_kind(column, kind), kind, where)
     if kind == "date":
-        if given == pl.String:
-            return _require_all(column, _moments(column), kind, where)
         column, fits = _in_utc(column), given.is_temporal()
-    elif given == pl.String:
-        small = column.str.strip_chars().str.to_lowercase()
-        truth = small.replace({"true": "1", "false": "0"}) if kind == "boolean" else small
-        return _require_all(column, truth.cast(pl.Float64, strict=False), kind, where)
     else:
         fits = given.is_numeric() or given == pl.Boolean
     if fits:
@@ -302,6 +334,15 @@ def _conform(column: pl.Series, kind: str, where: str) -> pl.Series:
         f"{where}: column {column.name!r} is of type {given}; the model takes a {kind} there.",
         "Give the column the type that it had in training.",
     )
+
+
+def _as_kind(text: pl.Series, kind: str) -> pl.Series:
+    """Return text as values of the model's type; None for what is none."""
+    if kind == "date":
+        return _moments(text)
+    small = text.str.strip_chars().str.to_lowercase()
+    truth = small.replace({"true": "1", "false": "0"}) if kind == "boolean" else small
+    return truth.cast(pl.Float64, strict=False)
 
 
 def _moments(column: pl.Series) -> pl.Series:
