@@ -1,13 +1,12 @@
 """The rights that roles/redis gives are enough for workers, operators and submitters."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import celray_programs
 import pytest
 from celery import Celery, chain, chord, group, signature
 from celray_acl import Guarded, guarded
@@ -212,14 +211,8 @@ def celray(service: Service, tmp_path: Path) -> Callable[..., str]:
     file.write_text(text)
 
     def run(*arguments: str, status: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "tasks.cli", *arguments, "--credentials", str(file)],
-            check=False,
-            env=service.env,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        words = (*arguments, "--credentials", str(file))
+        done = celray_programs.run("tasks.cli", *words, env=service.env)
         said = done.stdout + done.stderr
         assert done.returncode == status, said
         return said
@@ -276,14 +269,7 @@ def test_celery_itself_does_not_take_the_environments_in_place_of_an_operators(
         for prefix, user in (("CELERY", "submitter"), ("CELRAY_OPERATOR", "operator"))
         for name, db in (("BROKER_URL", 0), ("RESULT_BACKEND", 1))
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "tasks.cli", "workers"],
-        env={**service.env, **urls},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = celray_programs.run("tasks.cli", "workers", env={**service.env, **urls})
     assert done.returncode == 0, done.stderr
     assert "default@" in done.stdout
     # A file that is named comes before the environment, which here leads nowhere.
@@ -292,21 +278,6 @@ def test_celery_itself_does_not_take_the_environments_in_place_of_an_operators(
     file.write_text("".join(f"{name}={url}\n" for name, url in urls.items()))
     nowhere = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
     nowhere |= {"CELERY_RESULT_BACKEND": "redis://127.0.0.1:1/1"}
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tasks.cli",
-            "submit",
-            "ping",
-            "--watch",
-            "--credentials",
-            str(file),
-        ],
-        env={**service.env, **nowhere},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    words = ("submit", "ping", "--watch", "--credentials", str(file))
+    done = celray_programs.run("tasks.cli", *words, env={**service.env, **nowhere})
     assert done.returncode == 0, done.stderr

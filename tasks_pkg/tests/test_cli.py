@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import celray_programs
 import pytest
 from celery import Celery
 from celray_testing import (
@@ -57,14 +58,8 @@ def bare(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def celray(credentials: Path, bare: dict[str, str]) -> Celray:
     def run(*words: str, status: int = 0, **extra: str) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(
-            [sys.executable, "-m", "tasks.cli", *words],
-            env={**bare, "CELRAY_CREDENTIALS": str(credentials), **extra},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        env = {**bare, "CELRAY_CREDENTIALS": str(credentials), **extra}
+        done = celray_programs.run("tasks.cli", *words, env=env)
         assert done.returncode == status, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done
@@ -559,13 +554,8 @@ def test_a_worker_older_than_the_deployed_code_is_flagged(  # noqa: PLR0913, PLR
     finally:
         beat.kill()
     assert "yesterday  OLD: today is deployed" in celray("workers").stdout
-    shown = subprocess.run(
-        [sys.executable, "-m", "tasks.ops", "status"],
-        env={**in_process, "CELRAY_HEALTH_TIMEOUT_SECONDS": "5"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    patient = {**in_process, "CELRAY_HEALTH_TIMEOUT_SECONDS": "5"}
+    shown = celray_programs.run("tasks.ops", "status", env=patient)
     assert "code yesterday OLD, deployed is today: restart it" in shown.stdout
     # Flower shows what `inspect stats` answers.
     (stats,) = (app.control.inspect(timeout=5, limit=1).stats() or {}).values()

@@ -6,8 +6,6 @@ workers above it is used up too.
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from pathlib import Path
 from ssl import CERT_NONE
 from unittest.mock import patch
 
+import celray_programs
 import pytest
 from celery import Celery
 from celray_acl import guarded
@@ -104,13 +103,9 @@ def test_who_looks_cancels_or_tidies_up_is_not_refused(room: str, server: RedisS
         shown = celray(server, "queues", "--json", user=operator)
         assert json.loads(shown.stdout)["default"]["waiting"] == 1
         assert celray(server, "trace", ids[3], user=operator).returncode == 0
-        purged = subprocess.run(
-            [sys.executable, "-m", "tasks.cli", "celery", "purge", "-f", "-Q", "default"],
-            env={"PYTHONPATH": str(PACKAGE / "src"), **urls(server, operator)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        env = {"PYTHONPATH": str(PACKAGE / "src"), **urls(server, operator)}
+        words = ("celery", "purge", "-f", "-Q", "default")
+        purged = celray_programs.run("tasks.cli", *words, env=env)
         assert "Purged 1 message" in purged.stdout
         refused = celray(server, "submit", "ping", user=operator)
         assert refused.returncode == 69
@@ -137,14 +132,7 @@ def test_an_operators_status_says_that_it_is_full(
 ) -> None:
     start_worker()
     with full(redis, SHARES[room]):
-        done = subprocess.run(
-            [sys.executable, "-m", "tasks.ops", "status"],
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = celray_programs.run("tasks.ops", "status", env=env)
     assert done.stderr == ""
     assert done.stderr == ""
     assert "unhealthy: redis: memory is full" in done.stdout

@@ -2,9 +2,9 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 
+import celray_programs
 import pytest
 from celery import Celery
 from celray_testing import Answer, HttpService, Process, http_service, ray_answers
@@ -21,15 +21,7 @@ Configure = Callable[..., Settings]
 def ops(
     env: dict[str, str], *arguments: str, stdin: str = ""
 ) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "tasks.ops", *arguments],
-        env=env,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return celray_programs.run("tasks.ops", *arguments, env=env, stdin=stdin)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import celray_programs
 import pytest
 from celery import Celery
 from celray_testing import PACKAGE, StartWorker
@@ -73,14 +74,9 @@ def install(env: dict[str, str], tmp_path: Path) -> Install:
 
 def refusal(env: dict[str, str], packages: object, *command: str) -> str:
     """The one line with which a process of ours ends."""
-    done = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "tasks", *(command or ("worker",))],
-        env={**env, "CELRAY_PACKAGES": json.dumps(packages)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    words = ("-A", "tasks", *(command or ("worker",)))
+    told = {**env, "CELRAY_PACKAGES": json.dumps(packages)}
+    done = celray_programs.run("celery", *words, env=told)
     assert done.returncode == 78, done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "celery_packages" in done.stderr
@@ -107,14 +103,9 @@ def test_a_task_that_is_named_beside_a_pattern_is_told_and_sent_to_its_own_queue
     here_or_not = (env["PYTHONPATH"], str(PACKAGE / "src"))
     for path in here_or_not:
         for task, queue in (("one", "data"), ("two", "default")):
-            done = subprocess.run(
-                [sys.executable, "-m", "tasks.cli", "submit", task, "text=four", "--json"],
-                env={"PATH": env["PATH"], "HOME": env["HOME"], "PYTHONPATH": path, **urls},
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
+            words = ("submit", task, "text=four", "--json")
+            bare = {"PATH": env["PATH"], "HOME": env["HOME"], "PYTHONPATH": path, **urls}
+            done = celray_programs.run("tasks.cli", *words, env=bare)
             assert done.returncode == 0, done.stderr
             assert json.loads(done.stdout)["queue"] == queue
 
@@ -129,14 +120,8 @@ def test_one_queue_stands_for_all_tasks_of_a_package(configure: Configure) -> No
 
 def run_here(env: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
     """What `celray run` says of a package's task."""
-    return subprocess.run(
-        [sys.executable, "-m", "tasks.cli", "run", "word_count.one", "--no-ray", *words],
-        env={name: env[name] for name in ("PATH", "HOME", "PYTHONPATH")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    bare = {name: env[name] for name in ("PATH", "HOME", "PYTHONPATH")}
+    return celray_programs.run("tasks.cli", "run", "word_count.one", "--no-ray", *words, env=bare)
 
 
 def test_the_answer_of_a_task_that_is_run_here_is_one_json_document(

@@ -1,11 +1,10 @@
 """What the deployment gives is read exactly, and a mistake in it is one readable line."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import celray_programs
 import pytest
 
 from tasks.credentials import ConfigurationError
@@ -128,14 +127,7 @@ def test_a_missing_token_names_the_file(configure: Configure, tmp_path: Path) ->
 @pytest.mark.parametrize("command", ["worker", "beat"])
 def test_a_process_stops_with_one_line_and_no_traceback(env: dict[str, str], command: str) -> None:
     env["CELRAY_WORKERS"] = json.dumps([{"name": "a", "queues": ["default"]}])
-    done = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "tasks", command],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = celray_programs.run("celery", "-A", "tasks", command, env=env)
     assert done.returncode == 78
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1

@@ -6,17 +6,17 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pytest
+from celray_programs import Program
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError
@@ -143,17 +143,11 @@ class Process:
     arguments: list[str]
     env: dict[str, str]
     log: Path
-    popen: "subprocess.Popen[bytes]" = field(init=False)
+    popen: Program = field(init=False)
 
     def __post_init__(self) -> None:
-        with self.log.open("ab") as log:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", "celery", *self.arguments],
-                env=self.env,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.log.touch()
+        self.popen = Program("celery", self.arguments, self.env, self.log)
 
     @property
     def text(self) -> str:
@@ -172,7 +166,9 @@ class Process:
 
     def kill(self) -> None:
         if self.popen.poll() is None:
-            os.killpg(self.popen.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has no group yet, or is gone
+                os.killpg(self.popen.pid, signal.SIGKILL)
+            self.popen.kill()
         self.popen.wait(timeout=60)
 
 
