@@ -39,7 +39,7 @@ def busy(server: RedisServer, script: str = ENDLESS) -> Iterator[None]:
     command = [str(shutil.which("redis-cli")), "-p", str(server.port)]
     runs = subprocess.Popen([*command, "EVAL", script, "0"], stdout=subprocess.DEVNULL)
     try:
-        wait_for(lambda: _is_busy(server), 20)
+        wait_for(lambda: _is_busy(server))
         yield
     finally:
         said = subprocess.run(

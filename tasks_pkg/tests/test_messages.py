@@ -490,7 +490,7 @@ def test_a_task_is_given_up_whoever_cannot_be_told(
         broker.hset(HELD, "t", json.dumps([made, "", "default"]))
         broker.zadd(LEASES, {"t": 1.0})
         sweeper.sweep()
-        wait_for(settled(redis, "default"), 10)
+        wait_for(settled(redis, "default"))
         assert broker.hlen(DEAD) == 1
 
 
@@ -606,7 +606,7 @@ def test_no_chord_that_is_told_stops_a_worker(
 ) -> None:
     worker = start_worker()
     bounded.lpush("default", _expired(BODIES[body]))
-    wait_for(settled(redis, "default"), 10)
+    wait_for(settled(redis, "default"))
     still_works(client, worker)
     assert "Connection to" not in worker.text.partition(" ready.")[2]
     assert "Traceback" not in worker.text
@@ -632,7 +632,7 @@ def test_no_errback_that_cannot_be_sent_stops_a_worker(
     with redis.client(0) as broker:
         embed = {"errbacks": [{**sent("no.such.task"), **ERRBACKS[errback]}]}
         broker.lpush("default", json.dumps(message([[], {}, embed], made)))
-    wait_for(settled(redis, "default"), 10)
+    wait_for(settled(redis, "default"))
     still_works(client, worker)
     assert "Connection to" not in worker.text.partition(" ready.")[2]
 
@@ -645,7 +645,7 @@ def test_a_reason_that_quotes_the_message_fits_into_redis(
     made = protocol_2(expires="2020-01-01T00:00:00+00:00")
     embed = {"errbacks": [{**sent(), "subtask_type": "é" * 1_500_000}]}
     bounded.lpush("default", json.dumps(message([[], {}, embed], made["headers"])))
-    wait_for(settled(redis, "default"), 10)
+    wait_for(settled(redis, "default"))
     still_works(client, worker)
     for letter in dead_letters.letters(dead_letters.connect(redis.url(0))):
         assert len(letter.reason) <= MOST_REASON

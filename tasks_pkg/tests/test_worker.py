@@ -82,7 +82,7 @@ def test_ping_says_who_answers(
 
     ours = app.send_task(PING).get(timeout=60)
     assert ours["queue"] == "default"
-    assert 0 <= ours["queue_seconds"] < 5
+    assert 0 <= ours["queue_seconds"] < 60
 
 
 def test_the_wait_in_the_queue_is_measured(start_worker: StartWorker, app: Celery) -> None:
