@@ -24,40 +24,34 @@ WINE = "examples/winequality.csv"
 CONFIG: dict[str, Any] = {"target": "quality", "n_estimators": 20, "max_depth": 4}
 
 
-@pytest.fixture(params=[True, False], ids=["ray", "plain"])
-def here(request: pytest.FixtureRequest, datasets: Path, tmp_path: Path) -> Local:
-    return Local(datasets, tmp_path / "models", ray=request.param)
-
-
-def test_a_job_runs_here_with_the_manifest_of_a_service(here: Local, tmp_path: Path) -> None:
-    steps: list[dict[str, Any]] = []
-    train: dict[str, Any] = {"dataset_path": WINE, "model_config": CONFIG}
-    result = here.run("distributed_training", on_progress=steps.append, **train)
-    assert result["status"] == "success"
-    assert 0.55 < result["avg_score"] < 0.75
-    assert result["engine_seconds"] > 0
-    phases = [step["phase"] for step in steps]
-    assert {"reading", "training", "saving"} <= set(phases)
-    manifest = json.loads(Path(result["manifest_path"]).read_text())
-    assert Path(result["manifest_path"]).is_relative_to(tmp_path / "models")
-    assert manifest["parameters"]["n_estimators"] == 20
-    assert manifest["result"]["avg_score"] == result["avg_score"]
-    assert set(manifest["files"]) == {"model.ubj", "preprocessing.json", "holdout.parquet"}
-
-    again = here.run("distributed_training", **train)
-    assert again["reused"]
-    assert again["model_path"] == result["model_path"]
-
-
-def test_both_engines_learn_the_same(datasets: Path, tmp_path: Path) -> None:
+def test_both_engines_learn_the_same_and_leave_the_manifest_of_a_service(
+    datasets: Path, tmp_path: Path
+) -> None:
     """The same model to its last digit: on one node both grow it in one process."""
-    models = []
+    grown = []
     for ray in (True, False):
-        local = Local(datasets, tmp_path / f"models-{ray}", ray=ray)
-        result = local.run("distributed_training", dataset_path=WINE, model_config=CONFIG)
+        models = tmp_path / f"models-{ray}"
+        here = Local(datasets, models, ray=ray)
+        steps: list[dict[str, Any]] = []
+        train: dict[str, Any] = {"dataset_path": WINE, "model_config": CONFIG}
+        result = here.run("distributed_training", on_progress=steps.append, **train)
+        assert result["status"] == "success"
+        assert 0.55 < result["avg_score"] < 0.75
+        assert result["engine_seconds"] > 0
         assert result["num_partitions"] == min(2, len(os.sched_getaffinity(0)))
-        models.append(Path(result["model_path"], "model.ubj").read_bytes())
-    assert models[0] == models[1]
+        assert {"reading", "training", "saving"} <= {step["phase"] for step in steps}
+        manifest = json.loads(Path(result["manifest_path"]).read_text())
+        assert Path(result["manifest_path"]).is_relative_to(models)
+        assert manifest["parameters"]["n_estimators"] == 20
+        assert manifest["result"]["avg_score"] == result["avg_score"]
+        assert set(manifest["files"]) == {"model.ubj", "preprocessing.json", "holdout.parquet"}
+        grown.append(Path(result["model_path"], "model.ubj").read_bytes())
+
+        # What one engine has trained, the other finds.
+        again = Local(datasets, models, ray=False).run("distributed_training", **train)
+        assert again["reused"]
+        assert again["model_path"] == result["model_path"]
+    assert grown[0] == grown[1]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from celray_jobs import run_here
 from sklearn.datasets import load_iris
 from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -24,7 +25,6 @@ from tasks.ray_jobs.model.predictor import Predictor
 from tasks.ray_jobs.prediction.job import PIECE_ROWS
 from tasks.ray_jobs.protocol import JobRequest, Progress
 from tasks.settings import Settings
-from tasks.submission.local import LocalJobs
 from tasks.submission.ray import RayJobs
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
@@ -38,8 +38,7 @@ COLUMNS = ("day", "kind", "red", "size")
 
 def plain(entrypoint: str, request: Request, told: list[Progress] | None = None) -> dict[str, Any]:
     heard = told if told is not None else []
-    name = uuid.uuid4().hex
-    return LocalJobs("plain").run(name, entrypoint, request, lambda _, p: heard.append(p)).result
+    return run_here(uuid.uuid4().hex, entrypoint, request, heard.append)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 import requests
+from celray_jobs import run_here
 from celray_testing import free_port, wait_for
 from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -34,7 +35,6 @@ from tasks.ray_jobs.training import holdout
 from tasks.ray_jobs.training import job as training_job
 from tasks.settings import Settings
 from tasks.submission.errors import RayUnavailableError
-from tasks.submission.local import LocalJobs
 from tasks.submission.ray import RayJobs
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
@@ -97,7 +97,7 @@ def job(
         )
 
     name = task_id or uuid.uuid4().hex
-    return LocalJobs("plain").run(name, entrypoint, request, lambda *_: None).result
+    return run_here(name, entrypoint, request)
 
 
 def retrain(

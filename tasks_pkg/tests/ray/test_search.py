@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from celray_jobs import run_here
 from celray_testing import wait_for
 from hypothesis import HealthCheck, given
 from hypothesis import settings as settings_of_hypothesis
@@ -37,7 +38,6 @@ from tasks.ray_jobs.training import boosting, split
 from tasks.schemas.models import search_from
 from tasks.settings import Settings
 from tasks.submission.archive import package
-from tasks.submission.local import LocalJobs
 from tasks.submission.ray import RayJobs
 
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
@@ -64,8 +64,7 @@ def request_of(settings: Settings, dataset: str, grid: Grid, **config: object) -
 
 def plain(request: Request, told: list[Progress] | None = None) -> dict[str, Any]:
     heard = told if told is not None else []
-    name = uuid.uuid4().hex
-    return LocalJobs("plain").run(name, "search", request, lambda _, p: heard.append(p)).result
+    return run_here(uuid.uuid4().hex, "search", request, heard.append)
 
 
 def test_the_best_of_a_list_is_found_by_cross_validation_and_trained(
@@ -133,7 +132,7 @@ def test_a_space_is_searched_within_its_bounds_and_its_budget(
 def test_a_search_that_was_killed_goes_on_where_it_was(
     settings: Settings, cancer: str, tmp_path: Path
 ) -> None:
-    grid = [{"max_depth": depth, "n_estimators": 1200, "reg_lambda": 2.5} for depth in range(2, 7)]
+    grid = [{"max_depth": depth, "n_estimators": 600, "reg_lambda": 2.5} for depth in range(2, 7)]
     request = request_of(settings, cancer, grid, folds=3)
     with zipfile.ZipFile(io.BytesIO(package("search"))) as code:
         code.extractall(tmp_path)
@@ -222,7 +221,7 @@ def test_ray_tune_finds_what_a_loop_finds(jobs: RayJobs, settings: Settings, can
 
 
 SPACE = {"max_depth": {"low": 2, "high": 9}, "reg_lambda": {"low": 0.5, "high": 3.0}}
-LONG = {"folds": 5, "max_trials": 7, "n_estimators": 900, "early_stopping": False}
+LONG = {"folds": 5, "max_trials": 7, "n_estimators": 500, "early_stopping": False}
 
 
 def ended(settings: Settings) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import xgboost
+from celray_jobs import run_here
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.ensemble import GradientBoostingRegressor, HistGradientBoostingClassifier
 
@@ -39,13 +40,23 @@ def train(jobs: RayJobs, request_for: Callable[..., Callable[[str], JobRequest]]
 
 
 @pytest.fixture
+def train_here(request_for: Callable[..., Callable[[str], JobRequest]]) -> Callable[..., Any]:
+    """Train without Ray, which grows the same model to its last digit (test_local.py)."""
+
+    def run(dataset_path: str, **config: object) -> dict[str, Any]:
+        return run_here(uuid.uuid4().hex, "train", request_for(dataset_path, **config))
+
+    return run
+
+
+@pytest.fixture
 def wine(datasets: Path) -> pl.DataFrame:
     file = datasets / "examples" / "winequality.csv"
     return pl.read_csv(file, infer_schema_length=None)
 
 
 def test_wine_is_as_good_as_xgboost_alone_and_is_trained_once(
-    train: Train, datasets: Path, folders: Path
+    train: Train, train_here: Callable[..., Any], datasets: Path, folders: Path
 ) -> None:
     config = {"n_estimators": 120, "max_depth": 5, "num_partitions": 2, "target": "quality"}
     done = train("examples/winequality.csv", **config)
@@ -90,8 +101,8 @@ def test_wine_is_as_good_as_xgboost_alone_and_is_trained_once(
 
     # The same request again, also under another path, is answered from the manifest.
     shutil.copy(datasets / "examples" / "winequality.csv", datasets / "winequality.csv")
-    again = train("winequality.csv", **config, name=None)
-    assert again.result["reused"] is (again.result["model_path"] == result["model_path"])
+    again = train_here("winequality.csv", **config, name=None)
+    assert again["reused"] is (again["model_path"] == result["model_path"])
     same = train(str(datasets / "examples" / "winequality.csv"), **config)
     assert same.result["reused"] is True
     assert same.result["model_path"] == result["model_path"]
@@ -108,7 +119,7 @@ def held_out_by(result: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 
 def test_parts_with_text_and_gaps_train_one_classifier(
-    train: Train, wine: pl.DataFrame, datasets: Path
+    train_here: Callable[..., Any], wine: pl.DataFrame, datasets: Path
 ) -> None:
     gaps = pl.when(pl.int_range(pl.len()) % 50 == 0).then(None).otherwise(pl.col("alcohol"))
     frame = wine.with_columns(
@@ -118,7 +129,7 @@ def test_parts_with_text_and_gaps_train_one_classifier(
     for part in range(3):
         rows = frame.slice(part * 2200, 2200)
         rows.write_csv(datasets / f"bottles_part_{part}.csv", null_value="NA")
-    result = train("bottles", n_estimators=20, max_depth=3, metric="roc_auc").result
+    result = train_here("bottles", n_estimators=20, max_depth=3, metric="roc_auc")
     assert (result["classes"], result["total_samples"]) == (["red", "white"], 6497)
     assert result["avg_score"] == result["metrics"]["roc_auc"] > 0.99
 
@@ -151,7 +162,9 @@ def test_more_partitions_than_cpus_are_capped_and_it_says_so(
     assert result["avg_score"] == pytest.approx(expected, abs=0.03)
 
 
-def test_a_model_is_as_good_as_scikit_learns(train: Train, datasets: Path) -> None:
+def test_a_model_is_as_good_as_scikit_learns(
+    train_here: Callable[..., Any], datasets: Path
+) -> None:
     for name, load, alone in (
         (
             "breast_cancer",
@@ -163,7 +176,7 @@ def test_a_model_is_as_good_as_scikit_learns(train: Train, datasets: Path) -> No
         x, y = load(return_X_y=True)
         pl.DataFrame(x).with_columns(target=pl.Series(y)).write_csv(datasets / f"{name}.csv")
         rate = {"learning_rate": alone.learning_rate, "max_depth": alone.max_depth or 6}
-        result = train(f"{name}.csv", n_estimators=30, **rate).result
+        result = train_here(f"{name}.csv", n_estimators=30, **rate)
         held_out = held_out_by(result)
         expected = alone.fit(x[~held_out], y[~held_out]).score(x[held_out], y[held_out])
         assert result["avg_score"] == pytest.approx(expected, abs=0.03), name

@@ -2,12 +2,14 @@
 
 import importlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -16,7 +18,14 @@ from tasks.contracts import InvalidArgumentsError
 from tasks.local import Local
 from tasks.ray_jobs import cluster
 from tasks.ray_jobs.job import Reporter
-from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
+from tasks.ray_jobs.protocol import (
+    ENGINE_VARIABLE,
+    REQUEST_VARIABLE,
+    InputProblemError,
+    JobRequest,
+    Progress,
+    Record,
+)
 from tasks.submission.jobs import JobResult, submission_id
 
 HEADER = "a,b,day,target\n"
@@ -44,6 +53,43 @@ def run_job_in(
         parameters=parameters,
     )
     return main(request, Reporter(root.parent / "runs"))
+
+
+class _Telling(Reporter):
+    """Passes progress on, which a job's process would write for whoever follows it."""
+
+    def __init__(self, run_dir: Path, on_progress: Callable[[Progress], None]) -> None:
+        super().__init__(run_dir)
+        self._on_progress = on_progress
+
+    def send(self, record: Record) -> None:
+        self.keep(record)
+        if record["type"] == "progress":
+            self._on_progress(record["progress"])
+
+
+def run_here(
+    task_id: str,
+    entrypoint: str,
+    request: Callable[[str], JobRequest],
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Run a job in this process as ``LocalJobs("plain")`` does in one that takes seconds to start.
+
+    Raises:
+        InvalidArgumentsError: the job found fault with what was asked for.
+    """
+    name = submission_id(task_id)
+    main = importlib.import_module(f"tasks.ray_jobs.jobs.{entrypoint}").main
+    try:
+        given = {ENGINE_VARIABLE: "plain", REQUEST_VARIABLE: request(name).encode()}
+        with patch.dict(os.environ, given):
+            asked = JobRequest.from_environment()
+            result = main(asked, _Telling(Path(asked.runs_dir) / name, on_progress))
+    except InputProblemError as error:
+        raise InvalidArgumentsError(str(error)) from None
+    # As it travels.
+    return json.loads(json.dumps(result))  # type: ignore[no-any-return]
 
 
 class Here:
