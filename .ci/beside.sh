@@ -1,26 +1,50 @@
 # shellcheck shell=bash
-# Sourced: one command runs beside what follows; what it printed comes when it is waited for.
-#   trap beside_end EXIT; beside COMMAND...; something else; beside_wait 'title'
-beside_log=$(mktemp)
-beside_pid=
+# Sourced: commands run beside each other, so many at a time; what each printed is kept until it ends.
+#   trap beside_end EXIT
+#   beside_most=2
+#   beside NAME COMMAND...   begins it as soon as there is room
+#   beside_all               waits for the rest
+# The first failure ends the script. What is said of a part is for the script to define anew:
+# beside_passed LOG and beside_failed LOG.
+beside_most=2
+beside_logs=$(mktemp -d)
+declare -A beside_running=() # part by process id
+declare -A beside_began=()
+
+beside_passed() { tail -n 20 "$1"; }
+beside_failed() { cat "$1"; }
 
 beside() {
-  "$@" >"$beside_log" 2>&1 &
-  beside_pid=$!
+  local part=$1
+  shift
+  while [ "${#beside_running[@]}" -ge "$beside_most" ]; do beside_next; done
+  "$@" >"$beside_logs/$part" 2>&1 </dev/null &
+  beside_running[$!]=$part
+  beside_began[$part]=$SECONDS
 }
 
-# Print the title and the command's output, and return its exit code.
-beside_wait() {
-  local rc=0
-  [ -n "$beside_pid" ] || return 0
-  wait "$beside_pid" || rc=$?
-  beside_pid=
-  printf '==> %s\n' "$1"
-  cat "$beside_log"
-  return "$rc"
+beside_next() {
+  local pid rc=0 part
+  wait -n -p pid || rc=$?
+  part=${beside_running[$pid]}
+  unset "beside_running[$pid]"
+  if [ "$rc" -ne 0 ]; then
+    echo "==> $part FAILED after $((SECONDS - beside_began[$part])) s (exit $rc)"
+    beside_failed "$beside_logs/$part"
+    exit 1
+  fi
+  echo "==> $part passed in $((SECONDS - beside_began[$part])) s"
+  beside_passed "$beside_logs/$part"
+}
+
+beside_all() {
+  while [ "${#beside_running[@]}" -gt 0 ]; do beside_next; done
 }
 
 beside_end() {
-  if [ -n "$beside_pid" ] && kill "$beside_pid" 2>/dev/null; then wait "$beside_pid" || true; fi
-  rm -f "$beside_log"
+  local pid
+  for pid in "${!beside_running[@]}"; do
+    if kill "$pid" 2>/dev/null; then wait "$pid" || true; fi
+  done
+  rm -rf "$beside_logs"
 }
