@@ -1,8 +1,8 @@
-"""The README's two set-up paths, for real, on a machine that has nothing.
+"""The README's first command, for real, on a machine that has nothing, and all that follows it.
 
 The machine that runs the tests is never new. These are: they have git, make, Python with venv, and
 the network's certificates. Each takes minutes, so `make test` runs the first; NEW_MACHINES=all runs
-both.
+both. The tests run in their order: a deployment's life from its first deploy to its end.
 """
 
 from __future__ import annotations
@@ -58,6 +58,23 @@ def test_make_deploy_ends_with_a_running_service(machine: Machine) -> None:
     assert re.search(r"failed=0 ", deployed.output)
 
 
+def running(machine: Machine) -> dict[str, str]:
+    """Return the id and the start of every container of ours, by name."""
+    form = "{{.Name}} {{.Id}} {{.State.StartedAt}}"
+    ids = "docker ps --quiet --filter label=celray.project=celray"
+    said = machine.root(f"docker inspect --format '{form}' $({ids})")
+    return dict(line.split(" ", 1) for line in said.splitlines())
+
+
+def test_a_second_deploy_changes_nothing(machine: Machine) -> None:
+    before = running(machine)
+    again = machine.run("make deploy")
+    assert again.code == 0, again.output[-5000:]
+    assert re.search(r"changed=0 .*failed=0 ", again.output)
+    assert len(before) == 7
+    assert running(machine) == before
+
+
 def test_make_client_sends_a_task_that_comes_back(machine: Machine) -> None:
     made = machine.run("make client")
     assert made.code == 0, made.output + made.errors
@@ -79,3 +96,14 @@ def test_a_container_that_was_removed_by_hand_is_told(machine: Machine) -> None:
     assert status.code != 0
     assert "flower   NOT THERE" in status.output
     assert "make deploy brings it back" in " ".join(status.output.split())
+
+
+def test_make_destroy_leaves_nothing(machine: Machine) -> None:
+    refused = machine.run("make destroy")
+    assert refused.code == 2
+    assert "make destroy CONFIRM=yes" in refused.errors
+    destroyed = machine.run("make destroy CONFIRM=yes PURGE=yes")
+    assert destroyed.code == 0, destroyed.output[-5000:]
+    assert machine.root("docker ps --all --quiet; docker images --quiet 'celray/*'") == ""
+    # The clone and what it was made with stay; of the service's own folder nothing does.
+    assert not machine.root(f"ls -A {machine.home}/celray 2>/dev/null || true")

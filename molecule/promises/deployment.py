@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 REPO = Path(__file__).resolve().parents[2]
@@ -213,21 +214,48 @@ class Deployment:
         *arguments: str,
         logged: bool = True,
         code: int | None = 0,
-        seconds: int = 0,
     ) -> Run:
         """Run a make target against the host as somebody who has nothing but its address.
 
         Parameters:
             logged: what is meant to print secrets is not: the logs are searched for them.
             code: the exit code that is expected; None takes any.
-            seconds: end it after so long, for what goes on by itself; 0: wait for its end.
         """
         argv, environment = self.made(target, *arguments)
         if not logged:
             environment["ANSIBLE_LOG_PATH"] = os.devnull
-        if seconds:
-            argv, code = ["timeout", "--signal=INT", str(seconds), *argv], None
         return self.command(*argv, environment=environment, logged=logged, code=code)
+
+    def followed(self, target: str, word: str, *arguments: str) -> str:
+        """Return what a make target that goes on by itself says, up to the line that has a word."""
+        argv, environment = self.made(target, *arguments)
+        # `timeout` gives it a process group of its own, which ends whole.
+        with subprocess.Popen(
+            ["timeout", "--signal=INT", "120", *argv],
+            cwd=REPO,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as running:
+            said = ""
+            for line in running.stdout or ():
+                said += line
+                if word in line:
+                    break
+            running.terminate()
+        return said
+
+
+def in_default_alone(reason: str) -> pytest.MarkDecorator:
+    """Return the mark of a promise that does not depend on compose's generation or the engine.
+
+    Parameters:
+        reason: why one scenario says it for all.
+    """
+    elsewhere = os.environ.get("MOLECULE_SCENARIO_NAME") != "default"
+    return pytest.mark.skipif(elsewhere, reason=reason)
 
 
 def eventually(test: Callable[[], bool], seconds: float, what: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployment import Deployment
+from deployment import Deployment, in_default_alone
 
 
 def test_second_deploy_changes_nothing_and_restarts_nothing(deployment: Deployment) -> None:
@@ -15,6 +15,7 @@ def test_second_deploy_changes_nothing_and_restarts_nothing(deployment: Deployme
     assert (after.files, after.images) == (before.files, before.images)
 
 
+@in_default_alone("how a host is asked for what it has, which no compose has a part in")
 def test_second_operator_with_nothing_but_the_address_changes_nothing(
     deployment: Deployment,
 ) -> None:

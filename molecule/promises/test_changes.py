@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
 
 from celery import Celery
-from deployment import Deployment, defaults
+from deployment import Deployment, Run, defaults
 from redis import Redis
 
 
-def check_then_deploy(deployment: Deployment, expected: dict[str, str]) -> None:
+def check_then_deploy(deployment: Deployment, expected: dict[str, str]) -> Run:
     """Check touches nothing and names exactly what the deploy then does, and no more happens."""
     before = deployment.look()
     announced = deployment.check()
@@ -27,34 +28,40 @@ def check_then_deploy(deployment: Deployment, expected: dict[str, str]) -> None:
         if before.running().get(name) != after.get(name)
     }
     assert differing == set(expected)
+    return done
 
 
-def test_concurrency_of_one_worker_recreates_that_container_alone(deployment: Deployment) -> None:
+def test_changes_touch_what_they_concern_and_nothing_else(
+    deployment: Deployment, operators_redis: Redis, operator: Celery, client: Celery
+) -> None:
+    """One of each kind in one deploy; each container's reason says which change it was for."""
     workers = copy.deepcopy(defaults()["celery_workers"])
     next(worker for worker in workers if worker["name"] == "data")["concurrency"] = 3
     deployment.configure("workers", celery_workers=workers)
-    check_then_deploy(deployment, {"celery-worker-data": "recreate"})
-    command = deployment.look().containers["celery-worker-data"]["Config"]["Cmd"]
-    assert command[command.index("-c") + 1] == "3"
-
-
-def test_changed_mounted_file_recreates_what_mounts_it_alone(
-    deployment: Deployment, operators_redis: Redis, operator: Celery, client: Celery
-) -> None:
-    """The broker's own file: queued work is there afterwards, and running workers come back."""
-    operator.send_task("somebody.elses", queue="parked")
+    # The broker's own file: queued work is there afterwards, and running workers come back.
     deployment.configure("redis", redis_maxmemory="1gb")
-    check_then_deploy(deployment, {"redis-celery": "recreate"})
-    assert operators_redis.llen("parked") == 1
-    operators_redis.delete("parked")
-    assert client.send_task("tasks.simple_tasks.ping").get(timeout=60)["status"] == "pong"
-
-
-def test_what_somebody_stopped_or_removed_comes_back(deployment: Deployment) -> None:
+    operator.send_task("somebody.elses", queue="parked")
+    # What somebody stopped is started, not replaced; what somebody removed is made again.
     deployment.docker("stop", "celery-beat")
     deployment.docker("rm", "--force", "flower")
     before = deployment.look().running()
-    check_then_deploy(deployment, {"celery-beat": "start", "flower": "create"})
+    expected = {
+        "celery-worker-data": "recreate",
+        "redis-celery": "recreate",
+        "celery-beat": "start",
+        "flower": "create",
+    }
+    done = check_then_deploy(deployment, expected)
+
+    assert re.search(r"celery-worker-data +recreate +command changed$", done.output, re.MULTILINE)
+    assert re.search(
+        r"redis-celery +recreate +files/redis.conf changed$", done.output, re.MULTILINE
+    )
     after = deployment.look()
-    assert after.running()["celery-beat"][0] == before["celery-beat"][0], "started, not replaced"
+    command = after.containers["celery-worker-data"]["Config"]["Cmd"]
+    assert command[command.index("-c") + 1] == "3"
+    assert after.running()["celery-beat"][0] == before["celery-beat"][0]
     assert {box["State"]["Status"] for box in after.containers.values()} == {"running"}
+    assert operators_redis.llen("parked") == 1
+    operators_redis.delete("parked")
+    assert client.send_task("tasks.simple_tasks.ping").get(timeout=60)["status"] == "pong"

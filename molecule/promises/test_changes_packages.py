@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
-import pytest
 from celery import Celery
-from deployment import REPO, Deployment
+from deployment import REPO, Deployment, in_default_alone
 from test_changes import check_then_deploy
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("MOLECULE_SCENARIO_NAME") != "default",
-    reason="a layer of the images, which compose has no part in; takes a minute",
-)
+pytestmark = in_default_alone("a layer of the images, which compose has no part in")
 
 #: What has the layer of code, which the package becomes a part of.
 CODE = ("celery-worker-ml", "celery-worker-data", "celery-worker-default", "celery-beat", "flower")

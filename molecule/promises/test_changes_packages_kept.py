@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 
-import pytest
-from deployment import Deployment
+from deployment import Deployment, in_default_alone
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("MOLECULE_SCENARIO_NAME") != "default",
-    reason="the same images and records in every scenario",
-)
+pytestmark = in_default_alone("the same images and records in every scenario")
 
 
 def test_the_images_of_the_last_three_versions_are_there(deployment: Deployment) -> None:

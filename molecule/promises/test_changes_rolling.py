@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from celery import Celery
-from deployment import Deployment
+from deployment import Deployment, in_default_alone
 
 ROLLING = ("-e", '{"celery_worker_rolling": true}')
 PING = "tasks.simple_tasks.ping"
@@ -43,13 +43,10 @@ def test_a_worker_is_replaced_behind_a_stand_in_and_no_task_is_lost(
     deployment: Deployment, client: Celery
 ) -> None:
     before = deployment.look().running()
-    deployment.configure("overrides", celray_worker_overrides={"data": {"replicas": 2}})
-    deployment.deploy()
     deployment.configure("overrides", celray_worker_overrides={"data": {"concurrency": 2}})
     with load(client, "data") as answered:
         done = deployment.play("site.yml", *ROLLING)
-    # What is defined no more is named by its service.
-    assert done.actions == {"celery-worker-data": "recreate", "worker-data-2": "remove"}
+    assert done.actions == {"celery-worker-data": "recreate"}
     assert "At work now" in done.output
     assert {"data-stand-in", "data"} <= set(answered)
     after = deployment.look()
@@ -59,6 +56,7 @@ def test_a_worker_is_replaced_behind_a_stand_in_and_no_task_is_lost(
     assert command[command.index("-c") + 1] == "2"
 
 
+@in_default_alone("tests/test_compose_engine.py keeps it on an engine, in both generations")
 def test_a_version_that_does_not_start_stays_out(deployment: Deployment, client: Celery) -> None:
     before = deployment.look()
     deployment.configure("broken", celray_task_settings={"result_expires_seconds": 1})
@@ -70,6 +68,4 @@ def test_a_version_that_does_not_start_stays_out(deployment: Deployment, client:
     after = deployment.look()
     assert after.running() == before.running()
     assert after.files.keys() == before.files.keys()
-
     deployment.configure("broken")
-    assert deployment.deploy().actions == {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import time
 import urllib.error
 import urllib.request
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from deployment import Deployment, defaults, eventually
+from deployment import Deployment, defaults, eventually, in_default_alone
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -186,10 +185,7 @@ def test_what_redis_took_is_there_after_its_container_was_killed(
     assert "NOPERM" not in deployment.docker("logs", "--tail", "200", "redis-celery")
 
 
-@pytest.mark.skipif(
-    os.environ.get("MOLECULE_SCENARIO_NAME") != "default",
-    reason="the same image and health check in every scenario; takes a minute",
-)
+@in_default_alone("the same image and health check in every scenario; takes a minute")
 def test_worker_that_does_not_consume_is_unhealthy(
     deployment: Deployment, operator: Celery
 ) -> None:
