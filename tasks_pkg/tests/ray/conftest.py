@@ -19,6 +19,10 @@ from tasks.ray_jobs import cluster
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE
 from tasks.settings import Settings
 
+# Of what tests compare with (scikit-learn, XGBoost alone), read when that is imported. Threads that
+# wait for each other take ten times as long where others work too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 #: Of every cluster of a run: Ray's client reads a token once per process.
 TOKEN = secrets.token_hex(32)
 SAMPLE = Path(__file__).parents[2] / "samples" / "winequality.csv"

@@ -83,7 +83,8 @@ def run_here(
     main = importlib.import_module(f"tasks.ray_jobs.jobs.{entrypoint}").main
     try:
         given = {ENGINE_VARIABLE: "plain", REQUEST_VARIABLE: request(name).encode()}
-        with patch.dict(os.environ, given):
+        # One thread: two that wait for each other take ten times as long where others work too.
+        with patch.dict(os.environ, given), patch.object(cluster, "cpus", lambda: 1):
             asked = JobRequest.from_environment()
             result = main(asked, _Telling(Path(asked.runs_dir) / name, on_progress))
     except InputProblemError as error:
