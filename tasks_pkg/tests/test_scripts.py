@@ -5,7 +5,7 @@ from pathlib import Path
 
 from celray_testing import RedisServer
 
-from tasks.broker import scripts
+from tasks.broker.redis import scripts
 
 SOURCE = Path(scripts.__file__).parents[1]
 LUA = {path.stem: path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.lua")}
