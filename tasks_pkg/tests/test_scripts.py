@@ -7,7 +7,7 @@ from celray_testing import RedisServer
 
 from tasks.broker.redis import scripts
 
-SOURCE = Path(scripts.__file__).parents[1]
+SOURCE = Path(scripts.__file__).parents[2]
 LUA = {path.stem: path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.lua")}
 SCRIPTS = {
     name: value
