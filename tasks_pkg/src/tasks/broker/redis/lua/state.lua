@@ -2,8 +2,8 @@
 --
 -- KEYS  the result's key, the set of cancelled ids
 -- ARGV  result; seconds to keep it (0: for ever); how a success begins;
---       of a start that must not be a copy's (tasks.results.deduplication): the message's digest, the run, the
---       oldest record that counts;
+--       of a start that must not be a copy's (tasks.results.deduplication): the message's
+--       digest, the run, the oldest record that counts;
 --       of a start, which a cancelled task must not make: the task's id
 -- Returns 2 for a cancelled task and 1 for a copy, of which nothing is stored, and 0 otherwise.
 --
