@@ -11,7 +11,7 @@ END {
   printf "  %-13s%s\n", "HOST", "the machine to work on, over SSH; unset: this machine, without SSH"
   printf "  %-13s%s\n", "SSH_USER", "the user there (default: ssh's own choice)"
   printf "  %-13s%s\n", "ENV", "which inventory: a folder of inventory/ (default: single)"
-  printf "  %-13s%s\n", "WHAT", "a service: redis, worker-ml, worker-data, worker-default, beat, flower, ray"
+  printf "  %-13s%s\n", "WHAT", "a service, such as redis, ray, flower or worker-ml; make status lists them"
   printf "  %-13s%s\n", "WORKER", "a worker of the catalogue, with CONCURRENCY= or REPLICAS="
   printf "  %-13s%s\n", "TAIL", "how many lines of its log, or of the history (default: 200)"
   printf "  %-13s%s\n", "TO", "the version that rollback, or diff, goes to; make history lists them"
