@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,12 +43,26 @@ def mirror() -> str:
     pytest.fail(f"this machine's apt knows no Debian mirror: set {MIRROR_VARIABLE}=http://...")
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let the tests' other processes wait: two would fetch and install the same."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def unpacked(package: str) -> Path:
     """A directory that holds the files of a Debian package."""
     target = CACHE / package
-    if target.is_dir():
-        return target
-    CACHE.mkdir(parents=True, exist_ok=True)
+    with alone():
+        if not target.is_dir():
+            fetch(package, target)
+    return target
+
+
+def fetch(package: str, target: Path) -> None:
+    """Fetch a Debian package and put its files where they are wanted."""
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
         work = Path(folder)
         for name in ("lists/partial", "cache/archives/partial", "files"):
@@ -67,4 +84,3 @@ def unpacked(package: str) -> Path:
         (archive,) = work.glob("*.deb")
         run("dpkg-deb", "--extract", str(archive), str(work / "files"))
         (work / "files").rename(target)
-    return target

@@ -29,6 +29,11 @@ def version(command: str) -> str:
 @cache
 def compose_v1() -> str:
     """docker-compose 1.29.2, installed from the distribution where it is missing."""
+    with debian.alone():
+        return installed_v1()
+
+
+def installed_v1() -> str:
     for _ in range(2):
         for candidate in ("docker-compose", "/usr/bin/docker-compose"):
             command = shutil.which(candidate)
