@@ -11,7 +11,9 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
-from deployment import REPO, Deployment, Run
+from deployment import REPO, Deployment, Run, in_default_alone
+
+pytestmark = in_default_alone("what roles read of a service; compose has no part in that")
 
 FILES = {
     "roles/demo/service.yml": """
