@@ -118,7 +118,7 @@ def test_nothing_of_the_history_is_a_secret_and_nobody_else_can_read_it(
 def test_a_log_goes_on_and_a_shell_opens(deployment: Deployment) -> None:
     assert "INFO" in deployment.followed("logs", "INFO", "WHAT=worker-ml", "TAIL=3", "FOLLOW=1")
     listed = deployment.make("logs", "WHAT=", code=2)
-    assert "name a service; there is redis, ray, beat, flower, worker-ml" in listed.output
+    assert "name a service; there is redis, ray, worker-ml, worker-data" in listed.output
     inside = terminal(deployment, "shell", "echo in-$((40 + 2)); exit\n", "WHAT=worker-ml")
     assert "in-42" in inside
     typed = "print('in', 40 + 2, app.main); exit()\n"
