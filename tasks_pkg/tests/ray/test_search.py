@@ -221,7 +221,7 @@ def test_ray_tune_finds_what_a_loop_finds(jobs: RayJobs, settings: Settings, can
 
 
 SPACE = {"max_depth": {"low": 2, "high": 9}, "reg_lambda": {"low": 0.5, "high": 3.0}}
-LONG = {"folds": 5, "max_trials": 7, "n_estimators": 500, "early_stopping": False}
+LONG = {"folds": 5, "max_trials": 7, "n_estimators": 900, "early_stopping": False}
 
 
 def ended(settings: Settings) -> dict[str, dict[str, Any]]:
