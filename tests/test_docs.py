@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from parts import REPO, variables
 
-REPO = Path(__file__).resolve().parents[1]
 WHERE = REPO / "docs/where.md"
 DOCUMENTS = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md"), *REPO.glob("molecule/*.md")])
-DEFAULTS: dict[str, Any] = yaml.safe_load((REPO / "roles/celray/defaults/main.yml").read_text())
+DEFAULTS = variables("celray", "defaults")
 
 
 def table(section: str) -> Iterator[list[str]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from parts import REPO, ROLES
+from parts import REPO, ROLES, variables
 
 #: The operator's own words, fixed by the interface; no role's prefix.
 OPERATORS_WORDS = {
@@ -48,9 +48,9 @@ def options(role: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_a_roles_argument_specs_are_in_step_with_its_defaults(role: Path) -> None:
     optional = {name for name, spec in options(role).items() if not spec.get("required")}
-    assert optional == set(load(role / "defaults/main.yml"))
+    assert optional == set(variables(role.name, "defaults"))
     required = options(role).keys() - optional
-    assert not required & load(role / "defaults/main.yml").keys()
+    assert not required & variables(role.name, "defaults").keys()
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
@@ -70,7 +70,7 @@ def test_a_role_says_what_it_is(role: Path) -> None:
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_a_roles_variables_carry_its_name(role: Path) -> None:
-    names = {*load(role / "defaults/main.yml"), *load(role / "vars/main.yml")}
+    names = {*variables(role.name, "defaults"), *variables(role.name, "vars")}
     own = OPERATORS_WORDS if role.name == "celray" else set()
     assert {name for name in names if not name.startswith(f"{role.name}_")} == own
 
@@ -78,7 +78,7 @@ def test_a_roles_variables_carry_its_name(role: Path) -> None:
 def test_a_default_stands_in_one_place() -> None:
     seen: dict[str, str] = {}
     for role in ROLES:
-        for name in load(role / "defaults/main.yml"):
+        for name in variables(role.name, "defaults"):
             assert name not in seen, f"{name} in {role.name} and {seen[name]}"
             seen[name] = role.name
 

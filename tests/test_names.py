@@ -179,7 +179,11 @@ def test_a_name_that_is_nowhere_is_missed() -> None:
         (WORD, "which host: celray_host_workers in its inventory", ["celray_host_workers"]),
         (WORD, "`celray_port_*` and celery", []),
         (FILE, "see settings.py, `a/b`, ~/x.yml and <name>.py", ["settings.py"]),
-        (PATH, "in roles/celray/defaults/main.yml.", ["roles/celray/defaults/main.yml"]),
+        (
+            PATH,
+            "in roles/celray/defaults/main/places.yml.",
+            ["roles/celray/defaults/main/places.yml"],
+        ),
         (TARGET, "`make deploy HOST=x` makes room; make sure", ["deploy"]),
     ],
 )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from parts import REPO, load
+from parts import REPO, load, variables
 
 PLUGIN = "roles/preflight/action_plugins/celray_preflight.py"
 preflight: Any = load(PLUGIN)
@@ -92,7 +91,7 @@ def test_a_routed_queue_that_nobody_consumes_is_named_with_its_task() -> None:
 
 
 def test_the_shipped_catalogue_schedule_and_routes_fit_together() -> None:
-    defaults = yaml.safe_load((REPO / "roles/celray/defaults/main.yml").read_text())
+    defaults = variables("celray", "defaults")
     routes = preflight.read_routes(REPO / "tasks_pkg/src/tasks/routes.py")
     workers = defaults["celery_workers"]
     queues = {queue for worker in workers for queue in worker["queues"]}

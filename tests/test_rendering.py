@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from generations import compose_v1, compose_v2
-from parts import REPO
+from parts import REPO, variables
 from rendering import INVENTORIES, Rendered, render
 from understood import normal, understood
 
 ODD = "a $HOME ${HOME} $$ \"quoted\" 'single' # %d {x} \\ : é"
-DEFAULTS = yaml.safe_load((REPO / "roles/celray/defaults/main.yml").read_text())
+DEFAULTS = variables("celray", "defaults")
 REMOTE = {
     "celray_worker_names": ["gpu-1", "data"],
     "redis_default_user": "full",

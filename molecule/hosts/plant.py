@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 ALPHABET = string.ascii_letters + string.digits
-#: Name and length of what is overridden; see celray_secrets in roles/celray/defaults/main.yml.
+#: Name and length of what is overridden; celray_secrets, roles/celray/defaults/main/secrets.yml.
 PLANTED = {
     "redis_password": 32,
     "redis_operator_password": 32,

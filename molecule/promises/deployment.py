@@ -269,6 +269,7 @@ def eventually(test: Callable[[], bool], seconds: float, what: str) -> None:
 @functools.cache
 def defaults() -> dict[str, Any]:
     """The project's shared facts as it ships them; templated ones are strings with braces."""
-    content = (REPO / "roles/celray/defaults/main.yml").read_text()
-    shipped: dict[str, Any] = yaml.safe_load(content)
+    shipped: dict[str, Any] = {}
+    for file in sorted((REPO / "roles/celray/defaults/main").glob("*.yml")):
+        shipped |= yaml.safe_load(file.read_text())
     return shipped

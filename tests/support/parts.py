@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import ansible.module_utils
+import yaml
 from ansible.module_utils.testing import patch_module_args
 
 REPO = Path(__file__).resolve().parents[2]
@@ -39,6 +40,15 @@ def load(path: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+def variables(role: str, folder: str) -> dict[str, Any]:
+    """Return what a role's `defaults` or `vars` say: main.yml, or every file of main/."""
+    place = REPO / "roles" / role / folder
+    found: dict[str, Any] = {}
+    for file in [place / "main.yml", *sorted(place.glob("main/*.yml"))]:
+        found |= yaml.safe_load(file.read_text()) or {} if file.exists() else {}
+    return found
 
 
 def run_module(path: str, args: dict[str, Any], *, check: bool = False) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ansible.template import trust_as_template
 
 REPO = Path(__file__).resolve().parents[3]
 PACKAGES = "celery_packages (your inventory; docs/extend.md)"
-CATALOGUE = "celery_workers (roles/celray/defaults/main.yml, or your inventory)"
+CATALOGUE = "celery_workers (roles/celray/defaults/main/workers.yml, or your inventory)"
 WORKER_KEYS = {"name": str, "queues": list, "concurrency": int, "memory": str}
 WORKER_OPTIONS = {"autoscale": list, "replicas": int, "image": str, "packages": list}
 #: Keys of which a worker has one.
@@ -270,7 +270,7 @@ def check_schedule(
     Parameters:
         brought: the entries that packages bring.
     """
-    source = "celery_beat_schedule (roles/celray/defaults/main.yml, or your inventory)"
+    source = "celery_beat_schedule (roles/celray/defaults/main/schedule.yml, or your inventory)"
     if not isinstance(schedule, list):
         return [Problem(f"the schedule is {schedule!r}, not a list", source, "list its entries")]
     problems = [
@@ -336,10 +336,9 @@ def known_variables(roles: Path) -> set[str]:
         "celery_worker",
         "celery_beat",
     }
-    for defaults in roles.glob("*/defaults/main.yml"):
-        known |= set(re.findall(r"^([a-z_]+):", defaults.read_text(), flags=re.MULTILINE))
-    for service in roles.glob("*/service.yml"):
-        known |= set(re.findall(r"^([a-z_]+):", service.read_text(), flags=re.MULTILINE))
+    for files in ("*/defaults/main.yml", "*/defaults/main/*.yml", "*/service.yml"):
+        for file in roles.glob(files):
+            known |= set(re.findall(r"^([a-z_]+):", file.read_text(), flags=re.MULTILINE))
     return known
 
 
@@ -409,7 +408,7 @@ def check_ports(
             problems.append(
                 Problem(
                     f"port {port} is taken by {by}",
-                    f"{name} (roles/celray/defaults/main.yml)",
+                    f"{name} (roles/celray/defaults/main/network.yml)",
                     f"stop that process, or set {name} to a free port",
                 )
             )
