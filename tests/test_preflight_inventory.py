@@ -258,6 +258,15 @@ def test_a_group_of_the_inventory_is_no_typo() -> None:
     assert preflight.check_variables(["preflight_found", "secrets_store"], known, PREFIXES) == []
 
 
+def test_a_variable_that_follows_from_others_cannot_be_set() -> None:
+    derived = preflight.derived_variables(REPO / "roles")
+    assert derived == set(variables("celray", "vars"))
+    assert not derived & variables("celray", "defaults").keys()
+    assert derived <= preflight.known_variables(REPO / "roles")
+    problems = preflight.check_derived(["celray_home", "celray_docker"], derived)
+    the_one(problems, "variable celray_docker", "cannot be set", "roles/celray/vars/main.yml")
+
+
 def test_a_variable_of_an_undefined_purpose_is_found_for_every_role() -> None:
     known = preflight.known_variables(REPO / "roles")
     typos = ["redis_memry", "ray_cpu", "flower_maxtasks", "images_sources", "secrets_fille"]

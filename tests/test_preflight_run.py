@@ -26,6 +26,7 @@ def test_mistakes_are_named_all_at_once_and_nothing_changes(tmp_path: Path) -> N
             "celray_port_nobodys": port,
             "celray_home": str(readme / "celray"),
             "celray_projects_dri": "/srv",
+            "celray_redis_url": "redis://10.0.0.1:6379",
         }
         mistakes = tmp_path / "mistakes.json"
         mistakes.write_text(json.dumps(variables))
@@ -39,6 +40,7 @@ def test_mistakes_are_named_all_at_once_and_nothing_changes(tmp_path: Path) -> N
         f"(pid {os.getpid()})",
         f"{readme} is not a directory",
         "variable celray_projects_dri means nothing (did you mean celray_projects_dir?)",
+        "variable celray_redis_url follows from others and cannot be set",
         "nothing has been changed",
     ):
         assert words in played.output
@@ -60,8 +62,10 @@ def test_a_host_that_does_not_answer_is_one_readable_problem() -> None:
 
 def test_a_host_without_a_service_is_named(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
-    hosts.write_text("idle-host ansible_connection=local\n")
+    hosts.write_text("idle-host ansible_connection=local celray_docker=/opt/docker\n")
     played = play("playbooks/preflight.yml", "-i", str(hosts))
     assert played.code != 0
     assert "host idle-host has no service" in played.output
     assert "put it into one of redis, ray_head" in played.output
+    assert "variable celray_docker follows from others" in played.output
+    assert "preflight found 2 problems" in played.output

@@ -337,9 +337,19 @@ def known_variables(roles: Path) -> set[str]:
         "celery_beat",
     }
     for files in ("*/defaults/main.yml", "*/defaults/main/*.yml", "*/service.yml"):
-        for file in roles.glob(files):
-            known |= set(re.findall(r"^([a-z_]+):", file.read_text(), flags=re.MULTILINE))
-    return known
+        known |= variables_in(roles.glob(files))
+    return known | derived_variables(roles)
+
+
+def derived_variables(roles: Path) -> set[str]:
+    """Return the variables that a role derives: they win over an inventory's."""
+    return variables_in(roles.glob("*/vars/main.yml"))
+
+
+def variables_in(files: Iterable[Path]) -> set[str]:
+    """Return the variables that files of variables set."""
+    found = (re.findall(r"^([a-z_]+):", file.read_text(), flags=re.MULTILINE) for file in files)
+    return {name for names in found for name in names}
 
 
 def prefixes_of(roles: Path) -> tuple[str, ...]:
@@ -359,6 +369,22 @@ def check_variables(
         )
         for name in sorted(names)
         if name.startswith(prefixes) and name not in known
+    ]
+
+
+def check_derived(given: Iterable[str], derived: set[str]) -> list[Problem]:
+    """A variable that a role derives is set, which has no effect, or half of one.
+
+    Parameters:
+        given: the variables that the inventory and the command line set.
+    """
+    return [
+        Problem(
+            f"variable {name} follows from others and cannot be set",
+            "your inventory or -e",
+            "remove it and set what it follows from, which roles/celray/vars/main.yml shows",
+        )
+        for name in sorted(set(given) & derived)
     ]
 
 
@@ -713,7 +739,10 @@ class ActionModule(ActionBase):
                 )
             )
         roles = REPO / "roles"
-        return problems + check_variables(task_vars, known_variables(roles), prefixes_of(roles))
+        problems += check_variables(task_vars, known_variables(roles), prefixes_of(roles))
+        # Without a play: what the inventory and -e set, and nothing of the roles.
+        given = task_vars["hostvars"].raw_get(task_vars["inventory_hostname"])
+        return problems + check_derived(given, derived_variables(roles))
 
     def of_ray(
         self, args: dict[str, Any], host: dict[str, Any], task_vars: dict[str, Any]
