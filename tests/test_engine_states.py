@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celray.preflight import engine
 from parts import load
 
 celray_host: Any = load("roles/preflight/library/celray_host.py")
-rules: Any = load("roles/preflight/action_plugins/celray_preflight_engine.py")
 celray_engine: Any = celray_host.celray_engine
 starter: Any = load("roles/docker/library/celray_engine_start.py")
 
@@ -229,7 +229,7 @@ def judged(look: dict[str, Any], *, sudo: bool = True, system: str = "debian 13"
         "os": {"id": name, "id_like": "", "version_id": number},
         **look,
     }
-    found = rules.check(whole, "auto")
+    found = engine.check(whole, "auto")
     for what, source, fix in found:
         assert what
         assert source
@@ -381,7 +381,7 @@ def test_an_endpoint_elsewhere_is_refused_before_anything_else(
     assert "make deploy HOST=" in fix
     assert ("unset DOCKER_" in fix) == bool(ELSEWHERE[setting])
     whole = {"user": "op", "hostname": HERE, **look}
-    assert rules.wrong_machine(whole), "operations that do not judge refuse it too"
+    assert engine.wrong_machine(whole), "operations that do not judge refuse it too"
 
 
 @pytest.mark.parametrize(
@@ -458,8 +458,9 @@ def test_each_compose_works_or_is_one_problem(
     for name, version in COMPOSES[compose].items():
         made.program(f"usr/local/bin/{name}", f"echo {version}")
     look = made.look()
-    chosen = rules.choose_compose(look["compose"], "auto")
+    chosen = engine.choose_compose(look["compose"], "auto")
     if plugin or compose == "standalone v2":
+        assert chosen
         assert chosen["generation"] == "v2"
         assert chosen["command"][-1].endswith("compose")
         assert judged(look) == []

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import yaml
+from celray.preflight import packages as checks
+from celray.preflight.problem import nearest
 from new_machine import clean_clone
 from parts import REPO, load
 
-preflight: Any = load("roles/preflight/action_plugins/celray_preflight.py")
-checks: Any = load("roles/preflight/action_plugins/celray_preflight_packages.py")
 packages: Any = load("roles/images/action_plugins/celray_packages.py")
 
 
@@ -68,7 +68,7 @@ def test_its_own_tests_pass(generated: Path) -> None:
 
 
 def test_preflight_takes_it_as_it_is(generated: Path) -> None:
-    found, _ = checks.check([package(generated)], generated, {"default"}, set(), preflight.nearest)
+    found, _ = checks.check([package(generated)], generated, {"default"}, set(), nearest)
     assert found == []
 
 

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from parts import load
-
-PLUGIN = "roles/preflight/action_plugins/celray_preflight.py"
-preflight: Any = load(PLUGIN)
+from celray.preflight.connection import connection_problem
+from celray.preflight.engine import check_engine, choose_compose
+from celray.preflight.identity import check_identity
+from celray.preflight.machine import check_names, check_size
+from celray.preflight.ports import check_port_range, check_ports
+from celray.preflight.storage import check_paths
 
 PATHS = {"celray_home": "/home/op/celray"}
 PORTS = {"celray_port_redis": 6380, "celray_port_flower": 5555}
@@ -62,11 +64,11 @@ SPACE = {"celray_home": 2048, "the engine's data": 8192}
 
 
 def problems_of(host: dict[str, Any], wanted: str = "auto", skew: float = 0.2) -> list[str]:
-    found = preflight.check_engine(host, wanted)
-    found += preflight.check_ports(host, PORTS, {})
-    found += preflight.check_names(host, ["redis-celery", "ray-head"])
-    found += preflight.check_paths(host, PATHS, SPACE)
-    found += preflight.check_size(host, 3500, skew)
+    found = check_engine(host, wanted)
+    found += check_ports(host, PORTS, {})
+    found += check_names(host, ["redis-celery", "ray-head"])
+    found += check_paths(host, PATHS, SPACE)
+    found += check_size(host, 3500, skew)
     assert all(problem.source and problem.fix for problem in found)
     return [str(problem) for problem in found]
 
@@ -186,10 +188,12 @@ def test_asking_for_a_generation_that_is_not_there_is_named() -> None:
 
 def test_v2_is_taken_where_both_are_there_and_v1_where_it_is_asked_for() -> None:
     both = {**HOST["compose"], "v2": {"command": ["docker", "compose"], "version": "2.26.1"}}
-    rules = preflight.engine_checks()
-    assert rules.choose_compose(both, "auto")["generation"] == "v2"
-    assert rules.choose_compose(both, "v1")["command"] == ["docker-compose"]
-    assert rules.choose_compose({}, "auto") is None
+    newest, asked = choose_compose(both, "auto"), choose_compose(both, "v1")
+    assert newest
+    assert newest["generation"] == "v2"
+    assert asked
+    assert asked["command"] == ["docker-compose"]
+    assert choose_compose({}, "auto") is None
 
 
 def test_what_can_be_installed_here_is_no_problem() -> None:
@@ -202,25 +206,25 @@ def test_what_can_be_installed_here_is_no_problem() -> None:
 def test_a_port_of_our_own_running_service_is_no_problem() -> None:
     owner = {"pid": 7, "name": "redis-server", "container": "a" * 64}
     host = {**HOST, "ports": {"6380": owner}}
-    assert preflight.check_ports(host, PORTS, {"a" * 64: "redis"}) == []
-    assert len(preflight.check_ports(host, PORTS, {"b" * 64: "redis"})) == 1
+    assert check_ports(host, PORTS, {"a" * 64: "redis"}) == []
+    assert len(check_ports(host, PORTS, {"b" * 64: "redis"})) == 1
 
 
 def test_a_port_whose_owner_only_root_could_see_is_its_running_services() -> None:
     host = {**HOST, "ports": {"6380": None}}
-    assert preflight.check_ports(host, PORTS, {"a" * 64: "redis"}) == []
-    assert len(preflight.check_ports(host, PORTS, {"a" * 64: "flower"})) == 1
+    assert check_ports(host, PORTS, {"a" * 64: "redis"}) == []
+    assert len(check_ports(host, PORTS, {"a" * 64: "flower"})) == 1
 
 
 @pytest.mark.parametrize("port", ["6380", 0, 70_000, None, [1]])
 def test_what_is_no_port_is_named(port: Any) -> None:
-    (problem,) = preflight.check_ports(HOST, {"celray_port_redis": port}, {})
+    (problem,) = check_ports(HOST, {"celray_port_redis": port}, {})
     assert f"celray_port_redis is {port!r}, not a port" in str(problem)
 
 
 def test_one_port_for_two_services_is_named_with_both() -> None:
     ports = {"celray_port_redis": 7000, "celray_port_flower": 7000}
-    (problem,) = preflight.check_ports(HOST, ports, {})
+    (problem,) = check_ports(HOST, ports, {})
     assert "port 7000 is given to celray_port_redis and celray_port_flower" in str(problem)
 
 
@@ -229,18 +233,18 @@ RANGE = {"celray_port_ray_workers_first": 11002, "celray_port_ray_workers_last":
 
 @pytest.mark.parametrize("port", [11002, 15000, 19999])
 def test_a_port_that_ray_workers_may_take_is_refused(port: int) -> None:
-    (problem,) = preflight.check_port_range({"celray_port_redis": port}, RANGE)
+    (problem,) = check_port_range({"celray_port_redis": port}, RANGE)
     assert f"port {port} lies in the range 11002 to 19999" in str(problem)
     assert "set celray_port_redis to a port outside" in str(problem)
 
 
 def test_ports_beside_the_range_and_hosts_without_ray_are_fine() -> None:
-    assert preflight.check_port_range({"a": 11001, "b": 20000, "c": "x"}, RANGE) == []
-    assert preflight.check_port_range({"a": 15000}, {}) == []
+    assert check_port_range({"a": 11001, "b": 20000, "c": "x"}, RANGE) == []
+    assert check_port_range({"a": 15000}, {}) == []
 
 
 def test_a_range_upside_down_is_named() -> None:
-    (problem,) = preflight.check_port_range({}, {"first": 19999, "last": 11002})
+    (problem,) = check_port_range({}, {"first": 19999, "last": 11002})
     assert "first and last" in str(problem)
 
 
@@ -264,7 +268,7 @@ ANSWERS = {
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_a_host_that_cannot_be_reached_is_named_with_the_reason(answer: str) -> None:
     error, words = ANSWERS[answer]
-    problem = str(preflight.connection_problem(error, "10.0.0.84", "op"))
+    problem = str(connection_problem(error, "10.0.0.84", "op"))
     for word in words:
         assert word in problem
 
@@ -278,7 +282,7 @@ UNASKED = {"uid": -1, "gid": -1}
 def test_the_containers_user_is_nobody_elses(deployer: int, asked: Any, owner: str) -> None:
     """Every deployer with every wish and every owner: it is fine, or one problem that names it."""
     host = {**HOST, "uid": deployer, "gid": deployer, "owners": {"uid": owner, "gid": ""}}
-    found = [str(p) for p in preflight.check_identity(host, {**UNASKED, "uid": asked})]
+    found = [str(p) for p in check_identity(host, {**UNASKED, "uid": asked})]
     number = (deployer or 10001) if asked == -1 else asked
     if isinstance(asked, bool) or asked in ("x", None):
         assert "not a number" in found[0]
@@ -295,8 +299,8 @@ def test_the_containers_user_is_nobody_elses(deployer: int, asked: Any, owner: s
 
 def test_a_group_may_be_shared_on_purpose_and_is_never_roots() -> None:
     host = {**HOST, "uid": 0, "gid": 0, "owners": {"uid": "", "gid": "staff"}}
-    assert preflight.check_identity(host, {"uid": 10003, "gid": 50}) == []
-    (problem,) = preflight.check_identity(host, {"uid": 10003, "gid": 0})
+    assert check_identity(host, {"uid": 10003, "gid": 50}) == []
+    (problem,) = check_identity(host, {"uid": 10003, "gid": 0})
     assert "celray_gid is 0" in str(problem)
-    (problem,) = preflight.check_identity(host, UNASKED)
+    (problem,) = check_identity(host, UNASKED)
     assert "gid 10001, as which the containers would run, is staff's" in str(problem)

@@ -5,14 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from celray.preflight.catalogue import (
+    check_catalogue,
+    check_nodes,
+    check_overrides,
+    check_placement,
+    check_routes,
+    read_routes,
+)
+from celray.preflight.problem import report
+from celray.preflight.schedule import check_schedule
+from celray.preflight.variables import (
+    check_derived,
+    check_variables,
+    derived_variables,
+    known_variables,
+    prefixes_of,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from parts import REPO, load, variables
 
-PLUGIN = "roles/preflight/action_plugins/celray_preflight.py"
-preflight: Any = load(PLUGIN)
 catalogue: Any = load("roles/celray/filter_plugins/celray_catalogue.py")
-PREFIXES = preflight.prefixes_of(REPO / "roles")
+PREFIXES = prefixes_of(REPO / "roles")
 ROUTES = {"tasks.ml": "ml", "tasks.ping": "default"}
 
 
@@ -66,39 +81,39 @@ def the_one(problems: list[Any], *words: str) -> None:
 @pytest.mark.parametrize("mistake", CATALOGUES)
 def test_a_wrong_catalogue_is_one_named_problem(mistake: str) -> None:
     workers, words = CATALOGUES[mistake]
-    the_one(preflight.check_catalogue(workers), "celery_workers", *words)
+    the_one(check_catalogue(workers), "celery_workers", *words)
 
 
 def test_a_worker_may_have_an_image_of_its_own_and_more_packages() -> None:
     own = worker(image="registry.example:5000/gpu/python:3.11-cuda", packages=["gdal-bin"])
-    assert preflight.check_catalogue([own]) == []
+    assert check_catalogue([own]) == []
     pinned = worker(image="example/gpu@sha256:" + 64 * "0")
-    assert preflight.check_catalogue([pinned]) == []
+    assert check_catalogue([pinned]) == []
 
 
 def test_every_mistake_is_shown_at_once() -> None:
-    problems = preflight.check_catalogue([worker(concurrency=0), worker(name="data", memory="x")])
+    problems = check_catalogue([worker(concurrency=0), worker(name="data", memory="x")])
     assert len(problems) == 2
-    report = preflight.report(problems)
-    assert report.startswith("preflight found 2 problems; nothing has been changed.")
-    assert "\n  1. " in report
-    assert "\n  2. " in report
+    told = report(problems)
+    assert told.startswith("preflight found 2 problems; nothing has been changed.")
+    assert "\n  1. " in told
+    assert "\n  2. " in told
 
 
 def test_a_routed_queue_that_nobody_consumes_is_named_with_its_task() -> None:
-    problems = preflight.check_routes([worker(queues=["ml", "defaults"])], ROUTES)
+    problems = check_routes([worker(queues=["ml", "defaults"])], ROUTES)
     the_one(problems, "tasks.ping", "'default'", "did you mean defaults?", "routes.py")
 
 
 def test_the_shipped_catalogue_schedule_and_routes_fit_together() -> None:
     defaults = variables("celray", "defaults")
-    routes = preflight.read_routes(REPO / "tasks_pkg/src/tasks/routes.py")
+    routes = read_routes(REPO / "tasks_pkg/src/tasks/routes.py")
     workers = defaults["celery_workers"]
     queues = {queue for worker in workers for queue in worker["queues"]}
     assert routes
-    assert preflight.check_catalogue(workers) == []
-    assert preflight.check_routes(workers, routes) == []
-    assert preflight.check_schedule(defaults["celery_beat_schedule"], routes, queues) == []
+    assert check_catalogue(workers) == []
+    assert check_routes(workers, routes) == []
+    assert check_schedule(defaults["celery_beat_schedule"], routes, queues) == []
     assert "celery" in queues, "where a client that names no queue lands"
 
 
@@ -136,13 +151,13 @@ SCHEDULES: dict[str, tuple[Any, tuple[str, ...]]] = {
 @pytest.mark.parametrize("mistake", SCHEDULES)
 def test_a_wrong_schedule_is_one_named_problem(mistake: str) -> None:
     schedule, words = SCHEDULES[mistake]
-    problems = preflight.check_schedule(schedule, ROUTES, {"ml", "default"})
+    problems = check_schedule(schedule, ROUTES, {"ml", "default"})
     the_one(problems, "celery_beat_schedule", *words)
 
 
 def test_a_host_that_is_to_run_an_unknown_worker_is_told_so() -> None:
-    assert preflight.check_placement(["ml"], [worker()]) == []
-    problems = preflight.check_placement(["ml", "mll"], [worker()])
+    assert check_placement(["ml"], [worker()]) == []
+    problems = check_placement(["ml", "mll"], [worker()])
     the_one(problems, "celray_worker_names", "'mll'", "did you mean ml?")
 
 
@@ -160,26 +175,26 @@ SIZES = {
 @pytest.mark.parametrize("mistake", SIZES)
 def test_a_wrong_size_is_one_named_problem(mistake: str) -> None:
     workers, words = SIZES[mistake]
-    the_one(preflight.check_catalogue(workers), "celery_workers", *words)
+    the_one(check_catalogue(workers), "celery_workers", *words)
 
 
 def test_bounds_and_replicas_are_fine() -> None:
     scaled = {**without("concurrency"), "autoscale": [3, 10], "replicas": 2}
-    assert preflight.check_catalogue([scaled]) == []
-    assert preflight.check_nodes([scaled]) == []
+    assert check_catalogue([scaled]) == []
+    assert check_nodes([scaled]) == []
 
 
 def test_a_replica_that_would_have_another_workers_name_is_refused() -> None:
-    problems = preflight.check_nodes([worker(replicas=2), worker(name="ml-2")])
+    problems = check_nodes([worker(replicas=2), worker(name="ml-2")])
     the_one(problems, "replica 2 of worker ml has the name of worker ml-2")
 
 
 def test_an_override_of_no_worker_is_named() -> None:
-    assert preflight.check_overrides({"ml": {"concurrency": 8}}, [worker()]) == []
-    problems = preflight.check_overrides({"mll": {"concurrency": 8}}, [worker()])
+    assert check_overrides({"ml": {"concurrency": 8}}, [worker()]) == []
+    problems = check_overrides({"mll": {"concurrency": 8}}, [worker()])
     the_one(problems, "no worker 'mll'", "did you mean ml?", "worker_overrides.yml")
-    the_one(preflight.check_overrides({"ml": 8}, [worker()]), "worker ml are 8")
-    the_one(preflight.check_overrides([], [worker()]), "worker_overrides.yml")
+    the_one(check_overrides({"ml": 8}, [worker()]), "worker ml are 8")
+    the_one(check_overrides([], [worker()]), "worker_overrides.yml")
 
 
 def test_what_scale_has_set_wins_and_replaces_bounds() -> None:
@@ -245,32 +260,28 @@ def test_what_scale_has_set_before_it_kept_what_it_scaled_from_goes_on_holding()
 
 
 def test_a_variable_that_nothing_reads_is_a_typo() -> None:
-    known = preflight.known_variables(REPO / "roles")
-    problems = preflight.check_variables(
-        ["celray_port_flowr", "my_own", "celray_home"], known, PREFIXES
-    )
+    known = known_variables(REPO / "roles")
+    problems = check_variables(["celray_port_flowr", "my_own", "celray_home"], known, PREFIXES)
     the_one(problems, "celray_port_flowr", "did you mean celray_port_flower?", "inventory")
 
 
 def test_a_group_of_the_inventory_is_no_typo() -> None:
     """Groups and registered results are variables of a host too."""
-    known = preflight.known_variables(REPO / "roles")
-    assert preflight.check_variables(["preflight_found", "secrets_store"], known, PREFIXES) == []
+    known = known_variables(REPO / "roles")
+    assert check_variables(["preflight_found", "secrets_store"], known, PREFIXES) == []
 
 
 def test_a_variable_that_follows_from_others_cannot_be_set() -> None:
-    derived = preflight.derived_variables(REPO / "roles")
+    derived = derived_variables(REPO / "roles")
     assert derived == set(variables("celray", "vars"))
     assert not derived & variables("celray", "defaults").keys()
-    assert derived <= preflight.known_variables(REPO / "roles")
-    problems = preflight.check_derived(["celray_home", "celray_docker"], derived)
+    assert derived <= known_variables(REPO / "roles")
+    problems = check_derived(["celray_home", "celray_docker"], derived)
     the_one(problems, "variable celray_docker", "cannot be set", "roles/celray/vars/main.yml")
 
 
 def test_a_variable_of_an_undefined_purpose_is_found_for_every_role() -> None:
-    known = preflight.known_variables(REPO / "roles")
+    known = known_variables(REPO / "roles")
     typos = ["redis_memry", "ray_cpu", "flower_maxtasks", "images_sources", "secrets_fille"]
-    found = {
-        problem.what.split()[1] for problem in preflight.check_variables(typos, known, PREFIXES)
-    }
+    found = {problem.what.split()[1] for problem in check_variables(typos, known, PREFIXES)}
     assert found == set(typos)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celray.preflight import ray
+from celray.preflight.problem import nearest
 from parts import load, play, run_module
 
 MODULE = "roles/preflight/library/celray_ray.py"
 celray_ray: Any = load(MODULE)
-checks: Any = load("roles/preflight/action_plugins/celray_preflight_ray.py")
-preflight: Any = load("roles/preflight/action_plugins/celray_preflight.py")
 OURS = {"ray": "2.60.0", "python": "3.11"}
 
 
@@ -48,7 +48,7 @@ def dashboard() -> Iterator[str]:
 
 def one(answer: dict[str, Any], mode: str = "token") -> str:
     """The one finding about an answer, as a line."""
-    (finding,) = checks.check_answer("http://ray.example:8265", mode, answer, OURS, "host1")
+    (finding,) = ray.check_answer("http://ray.example:8265", mode, answer, OURS, "host1")
     return " | ".join(finding)
 
 
@@ -82,11 +82,11 @@ def test_ray_must_be_the_same_and_python_the_same_minor(
     versions: tuple[str, str], fits: bool
 ) -> None:
     answer = {"status": 200, "error": "", "ray": versions[0], "python": versions[1]}
-    assert (checks.check_answer("http://r", "token", answer, OURS, "host1") == []) is fits
+    assert (ray.check_answer("http://r", "token", answer, OURS, "host1") == []) is fits
 
 
 def test_our_own_versions_are_those_of_lock_and_images() -> None:
-    own = checks.ours()
+    own = ray.ours()
     assert own["ray"].count(".") == 2
     assert own["python"] == "3.11"
 
@@ -111,8 +111,8 @@ def test_a_wrong_token_an_odd_answer_and_silence_are_told_apart(dashboard: str) 
         (("", "token", []), "not a mapping"),
     ],
 )
-def test_a_mistake_in_the_settings_is_named(given: tuple[Any, ...], words: str) -> None:
-    (finding,) = checks.check_settings(*given, preflight.nearest)
+def test_a_mistake_in_the_settings_is_named(given: tuple[Any, Any, Any], words: str) -> None:
+    (finding,) = ray.check_settings(*given, nearest)
     assert words in " | ".join(finding)
 
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from celray.preflight.schedule import check_schedule
 from hypothesis import given
 from hypothesis import strategies as st
 from parts import load
 
-preflight: Any = load("roles/preflight/action_plugins/celray_preflight.py")
 rules: Any = load("tasks_pkg/src/tasks/schedules.py")
 generated: Any = load("tasks_pkg/tests/support/celray_cron.py")
 PING = "tasks.ping"
 
 
 def judged(*entries: Any, brought: tuple[Any, ...] = ()) -> list[str]:
-    found = preflight.check_schedule(list(entries), {PING: "default"}, {"default"}, brought)
+    found = check_schedule(list(entries), {PING: "default"}, {"default"}, brought)
     assert all(problem.source and problem.fix for problem in found)
     return [str(problem) for problem in found]
 

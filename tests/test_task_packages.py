@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celray.preflight import packages as checks
+from celray.preflight.problem import nearest
+from celray.preflight.schedule import check_schedule
 from parts import load, play
 
-preflight: Any = load("roles/preflight/action_plugins/celray_preflight.py")
-checks: Any = load("roles/preflight/action_plugins/celray_preflight_packages.py")
 packages: Any = load("roles/images/action_plugins/celray_packages.py")
 
 QUEUES = {"ml", "default"}
@@ -72,7 +73,7 @@ def package(**values: Any) -> dict[str, Any]:
 
 
 def findings(given: Any, base: Path) -> list[str]:
-    found, _ = checks.check(given, base, QUEUES, OURS, preflight.nearest)
+    found, _ = checks.check(given, base, QUEUES, OURS, nearest)
     return [f"{what} | {fix}" for what, fix in found]
 
 
@@ -154,7 +155,7 @@ def test_a_schedule_may_name_what_a_pattern_declares() -> None:
     entry = {"name": "a", "task": "word_count.two", "every_seconds": 1}
     known = checks.tasks_of([package()], [entry])
     assert known == {"word_count.two": "ml"}
-    assert preflight.check_schedule([entry], known, QUEUES) == []
+    assert check_schedule([entry], known, QUEUES) == []
 
 
 def test_site_names_a_packages_mistakes_and_changes_nothing(tmp_path: Path) -> None:

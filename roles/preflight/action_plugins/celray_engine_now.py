@@ -6,22 +6,16 @@ the engine that came, or an engine that is up and still not for this user.
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-RULES = Path(__file__).with_name("celray_preflight_engine.py")
-
-
-def load(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None  # noqa: S101 - for the type checker; the file is ours
-    assert spec.loader is not None  # noqa: S101
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+REPO = Path(__file__).resolve().parents[3]
+# Ansible finds the Python of a role for modules alone, not for what runs on this machine.
+sys.path[:0] = [str(REPO / "roles/preflight/module_utils"), str(REPO / "tasks_pkg/src")]
+from celray.preflight import engine
 
 
 class ActionModule(ActionBase):
@@ -32,9 +26,9 @@ class ActionModule(ActionBase):
         seen = self._execute_module(module_name="celray_host", module_args={}, task_vars=task_vars)
         if seen.get("failed"):
             return {**result, **seen}
-        host, wanted, rules = seen["host"], self._task.args["compose"], load(RULES)
-        found = rules.check(host, wanted)
-        compose = rules.choose_compose(host["compose"], wanted)
+        host, wanted = seen["host"], self._task.args["compose"]
+        found = engine.check(host, wanted)
+        compose = engine.choose_compose(host["compose"], wanted)
         if not found and (host["engine"]["access"] not in ("direct", "sudo") or not compose):
             lacking = "compose" if host["engine"]["access"] in ("direct", "sudo") else "the engine"
             found = [

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from .problem import Problem
+
 Found = tuple[str, str, str]
 
 # docker-compose 1.29.2 never asks for a newer API than this.
@@ -29,6 +31,10 @@ def choose_compose(compose: Mapping[str, Any], wanted: str) -> dict[str, Any] | 
         if generation in compose:
             return {"generation": generation, **compose[generation]}
     return None
+
+
+def check_engine(host: Mapping[str, Any], wanted: str) -> list[Problem]:
+    return [Problem(*found) for found in check(host, wanted)]
 
 
 def check(host: Mapping[str, Any], wanted: str) -> list[Found]:

@@ -1,4 +1,4 @@
-"""Preflight's look at `celery_packages`. No plugin by itself: celray_preflight.py loads it."""
+"""Task packages (`celery_packages`): shape, source, queues, requirements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-REPO = Path(__file__).resolve().parents[3]
+from celray import REPO
+
+PACKAGES = "celery_packages (your inventory; docs/extend.md)"
 GROUP = "celray.tasks"
 KINDS: dict[str, type | tuple[type, ...]] = {
     "name": str,

@@ -1,15 +1,15 @@
-"""Preflight's look at a Ray cluster that is not ours. No plugin: celray_preflight.py loads it."""
+"""A Ray cluster that is there already (`ray_address`), in place of ours."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-REPO = Path(__file__).resolve().parents[3]
+from celray import REPO
+
 URL = re.compile(r"https?://[^/\s:@]+(:\d{1,5})?")
 KEYS = {"pip": list, "env_vars": Mapping}
 AUTHENTICATION_STATUSES = (401, 403)

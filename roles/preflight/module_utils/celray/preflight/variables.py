@@ -1,0 +1,78 @@
+"""The names of variables that an inventory sets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from .problem import Problem, nearest
+
+
+def known_variables(roles: Path) -> set[str]:
+    """Every variable that a role has a default for, and the results that roles register."""
+    known = {
+        "preflight_found",
+        "images_found",
+        "secrets_store",
+        "history_taken",
+        "history_version",
+        "images_plan_source",
+        "images_registry",
+        "images_pull",
+        "docker_now",
+        "docker_service",
+        "docker_answer",
+        "celery_worker",
+        "celery_beat",
+    }
+    for files in ("*/defaults/main.yml", "*/defaults/main/*.yml", "*/service.yml"):
+        known |= variables_in(roles.glob(files))
+    return known | derived_variables(roles)
+
+
+def derived_variables(roles: Path) -> set[str]:
+    """Return the variables that a role derives: they win over an inventory's."""
+    return variables_in(roles.glob("*/vars/main.yml"))
+
+
+def variables_in(files: Iterable[Path]) -> set[str]:
+    """Return the variables that files of variables set."""
+    found = (re.findall(r"^([a-z_]+):", file.read_text(), flags=re.MULTILINE) for file in files)
+    return {name for names in found for name in names}
+
+
+def prefixes_of(roles: Path) -> tuple[str, ...]:
+    """How our variables begin: with their role's name, or with the operator's word for a worker."""
+    return ("celery_", *(f"{role.name}_" for role in sorted(roles.iterdir()) if role.is_dir()))
+
+
+def check_variables(
+    names: Iterable[str], known: set[str], prefixes: tuple[str, ...]
+) -> list[Problem]:
+    """A variable with one of our prefixes that no role knows is a typo."""
+    return [
+        Problem(
+            f"variable {name} means nothing{nearest(name, known)}",
+            "your inventory or -e",
+            "correct the name or remove it",
+        )
+        for name in sorted(names)
+        if name.startswith(prefixes) and name not in known
+    ]
+
+
+def check_derived(given: Iterable[str], derived: set[str]) -> list[Problem]:
+    """A variable that a role derives is set, which has no effect, or half of one.
+
+    Parameters:
+        given: the variables that the inventory and the command line set.
+    """
+    return [
+        Problem(
+            f"variable {name} follows from others and cannot be set",
+            "your inventory or -e",
+            "remove it and set what it follows from, which roles/celray/vars/main.yml shows",
+        )
+        for name in sorted(set(given) & derived)
+    ]
