@@ -230,11 +230,11 @@ def judged(look: dict[str, Any], *, sudo: bool = True, system: str = "debian 13"
         **look,
     }
     found = engine.check(whole, "auto")
-    for what, source, fix in found:
-        assert what
-        assert source
-        assert fix
-    return list(found)
+    for problem in found:
+        assert problem.what
+        assert problem.source
+        assert problem.fix
+    return [(problem.what, problem.source, problem.fix) for problem in found]
 
 
 CLIENT_SETS: dict[str, tuple[tuple[str, str], ...]] = {

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import yaml
 from celray.preflight import packages as checks
-from celray.preflight.problem import nearest
 from new_machine import clean_clone
 from parts import REPO, load
 
@@ -68,7 +67,7 @@ def test_its_own_tests_pass(generated: Path) -> None:
 
 
 def test_preflight_takes_it_as_it_is(generated: Path) -> None:
-    found, _ = checks.check([package(generated)], generated, {"default"}, set(), nearest)
+    found, _ = checks.check([package(generated)], generated, {"default"}, set())
     assert found == []
 
 

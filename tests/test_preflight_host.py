@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from celray.preflight import engine
 from celray.preflight.connection import connection_problem
-from celray.preflight.engine import check_engine, choose_compose
 from celray.preflight.identity import check_identity
 from celray.preflight.machine import check_names, check_size
 from celray.preflight.ports import check_port_range, check_ports
@@ -64,7 +64,7 @@ SPACE = {"celray_home": 2048, "the engine's data": 8192}
 
 
 def problems_of(host: dict[str, Any], wanted: str = "auto", skew: float = 0.2) -> list[str]:
-    found = check_engine(host, wanted)
+    found = engine.check(host, wanted)
     found += check_ports(host, PORTS, {})
     found += check_names(host, ["redis-celery", "ray-head"])
     found += check_paths(host, PATHS, SPACE)
@@ -188,12 +188,12 @@ def test_asking_for_a_generation_that_is_not_there_is_named() -> None:
 
 def test_v2_is_taken_where_both_are_there_and_v1_where_it_is_asked_for() -> None:
     both = {**HOST["compose"], "v2": {"command": ["docker", "compose"], "version": "2.26.1"}}
-    newest, asked = choose_compose(both, "auto"), choose_compose(both, "v1")
+    newest, asked = engine.choose_compose(both, "auto"), engine.choose_compose(both, "v1")
     assert newest
     assert newest["generation"] == "v2"
     assert asked
     assert asked["command"] == ["docker-compose"]
-    assert choose_compose({}, "auto") is None
+    assert engine.choose_compose({}, "auto") is None
 
 
 def test_what_can_be_installed_here_is_no_problem() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from celray.preflight import packages as checks
-from celray.preflight.problem import nearest
 from celray.preflight.schedule import check_schedule
 from parts import load, play
 
@@ -73,8 +72,8 @@ def package(**values: Any) -> dict[str, Any]:
 
 
 def findings(given: Any, base: Path) -> list[str]:
-    found, _ = checks.check(given, base, QUEUES, OURS, nearest)
-    return [f"{what} | {fix}" for what, fix in found]
+    found, _ = checks.check(given, base, QUEUES, OURS)
+    return [f"{problem.what} | {problem.fix}" for problem in found]
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {

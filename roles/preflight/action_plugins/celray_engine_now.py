@@ -16,6 +16,7 @@ REPO = Path(__file__).resolve().parents[3]
 # Ansible finds the Python of a role for modules alone, not for what runs on this machine.
 sys.path[:0] = [str(REPO / "roles/preflight/module_utils"), str(REPO / "tasks_pkg/src")]
 from celray.preflight import engine
+from celray.preflight.problem import Problem
 
 
 class ActionModule(ActionBase):
@@ -32,15 +33,12 @@ class ActionModule(ActionBase):
         if not found and (host["engine"]["access"] not in ("direct", "sudo") or not compose):
             lacking = "compose" if host["engine"]["access"] in ("direct", "sudo") else "the engine"
             found = [
-                (
+                Problem(
                     f"{lacking} is still not usable: {host['engine']['error'] or 'none was found'}",
                     "the packages that were just installed",
                     "deploy again; if this repeats, install Docker and compose yourself",
                 )
             ]
         if found:
-            lines = [
-                f"{what}\n     from: {where}\n     way out: {fix}" for what, where, fix in found
-            ]
-            return result | {"failed": True, "msg": "\n".join(lines)}
+            return result | {"failed": True, "msg": "\n".join(map(str, found))}
         return result | {"changed": False, "host": host, "compose": compose}

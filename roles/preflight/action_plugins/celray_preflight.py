@@ -32,7 +32,7 @@ from celray.preflight.connection import connection_problem
 from celray.preflight.identity import UNASKED, check_identity, numbers
 from celray.preflight.machine import check_names, check_size
 from celray.preflight.ports import PORTS, check_port_range, check_ports
-from celray.preflight.problem import Problem, nearest, report
+from celray.preflight.problem import Problem, report
 from celray.preflight.schedule import check_schedule
 from celray.preflight.storage import check_paths
 from celray.preflight.variables import (
@@ -114,7 +114,7 @@ class ActionModule(ActionBase):
             problems += check_size(host, args["min_memory_mb"], skew)
         else:
             # Whatever the operation is, it is never done on another machine.
-            problems = [Problem(*found) for found in engine.wrong_machine(host)]
+            problems = engine.wrong_machine(host)
         if problems:
             return result | {"failed": True, "msg": report(problems)}
         compose = engine.choose_compose(host["compose"], args["compose"])
@@ -152,9 +152,9 @@ class ActionModule(ActionBase):
             problems += check_nodes(args["workers"])
             problems += check_overrides(args["overrides"], args["workers"])
             wrong, schedule = packages.check(
-                args["packages"], Path(args["packages_base"]), queues, set(routes), nearest
+                args["packages"], Path(args["packages_base"]), queues, set(routes)
             )
-            problems += [Problem(what, packages.PACKAGES, fix) for what, fix in wrong]
+            problems += wrong
             theirs = packages.tasks_of(args["packages"], args["schedule"], schedule)
             problems += check_schedule(args["schedule"], routes | theirs, queues, schedule)
             problems += check_placement(
@@ -179,7 +179,7 @@ class ActionModule(ActionBase):
     ) -> list[Problem]:
         """A Ray cluster that is there already, as this host sees it."""
         address, mode = args["ray_address"], args["ray_auth_mode"]
-        found = ray.check_settings(address, mode, args["ray_runtime_env"], nearest)
+        found = ray.check_settings(address, mode, args["ray_runtime_env"])
         if address and not found:
             home = self.value("celray_secrets_dir", task_vars, host["home"])
             token = args["ray_token"] if mode == "token" else ""
@@ -195,7 +195,7 @@ class ActionModule(ActionBase):
             if answer.get("failed"):
                 answer = {**answer, "error": answer.get("msg", "the question failed")}
             found = ray.check_answer(address, mode, answer, ray.ours(), host["hostname"])
-        return [Problem(what, f"{name} (your inventory)", fix) for what, name, fix in found]
+        return found
 
     @staticmethod
     def of_host(
@@ -207,7 +207,7 @@ class ActionModule(ActionBase):
             for box in host["containers"]
             if box["project"] == "celray" and box["state"] == "running"
         }
-        problems = engine.check_engine(host, args["compose"])
+        problems = engine.check(host, args["compose"])
         problems += check_ports(host, ports, running)
         problems += check_names(host, args["containers"])
         needed = {"celray_home": "home", "the engine's data": "engine"} if not running else {}

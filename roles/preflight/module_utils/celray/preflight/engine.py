@@ -1,7 +1,7 @@
 """A host's engine, client and compose, held against what a deployment needs.
 
 Every state is one that works (what is missing is installed, what is stopped is started) or one
-problem with the way out. Problems are (what is wrong, where the value comes from, the way out).
+problem with the way out.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from .problem import Problem
-
-Found = tuple[str, str, str]
 
 # docker-compose 1.29.2 never asks for a newer API than this.
 COMPOSE_V1_API = (1, 38)
@@ -33,17 +31,13 @@ def choose_compose(compose: Mapping[str, Any], wanted: str) -> dict[str, Any] | 
     return None
 
 
-def check_engine(host: Mapping[str, Any], wanted: str) -> list[Problem]:
-    return [Problem(*found) for found in check(host, wanted)]
-
-
-def check(host: Mapping[str, Any], wanted: str) -> list[Found]:
+def check(host: Mapping[str, Any], wanted: str) -> list[Problem]:
     """What keeps this host's engine from being used, the first cause alone."""
     problems = wrong_machine(host) or wrong_engine(host) or out_of_reach(host) or no_client(host)
     return problems or check_compose(host, wanted)
 
 
-def wrong_machine(host: Mapping[str, Any]) -> list[Found]:
+def wrong_machine(host: Mapping[str, Any]) -> list[Problem]:
     """An engine that is not this host's: never to be changed, whatever the operation is."""
     engine = host["engine"]
     who = f"{host['user']}@{host['hostname']}"
@@ -59,7 +53,7 @@ def wrong_machine(host: Mapping[str, Any]) -> list[Found]:
             f"unset {variable[0]}" if variable else f"docker context use default, as {host['user']}"
         )
         return [
-            (
+            Problem(
                 (
                     f"docker of {who} goes to {address}, which is not the engine of "
                     f"{host['hostname']} "
@@ -71,7 +65,7 @@ def wrong_machine(host: Mapping[str, Any]) -> list[Found]:
         ]
     if engine["kind"] and engine["name"] not in ("", host["hostname"]):
         return [
-            (
+            Problem(
                 (
                     f"{engine['socket']} of {host['hostname']} leads to the engine of another "
                     "machine, "
@@ -87,8 +81,8 @@ def wrong_machine(host: Mapping[str, Any]) -> list[Found]:
     return []
 
 
-def podman_problem(host: Mapping[str, Any], where: str, source: str) -> Found:
-    return (
+def podman_problem(host: Mapping[str, Any], where: str, source: str) -> Problem:
+    return Problem(
         (
             f"docker on {host['hostname']} is podman ({where}), which runs neither these "
             "images' restart policy nor compose as Docker does"
@@ -101,8 +95,8 @@ def podman_problem(host: Mapping[str, Any], where: str, source: str) -> Found:
     )
 
 
-def rootless(what: str, source: str) -> Found:
-    return (
+def rootless(what: str, source: str) -> Problem:
+    return Problem(
         (
             f"{what}: a rootless engine, whose containers have a network of their own and "
             "cannot serve "
@@ -117,7 +111,7 @@ def rootless(what: str, source: str) -> Found:
     )
 
 
-def wrong_engine(host: Mapping[str, Any]) -> list[Found]:
+def wrong_engine(host: Mapping[str, Any]) -> list[Problem]:
     """Podman, a rootless engine and a snap, which answer like Docker and are not."""
     engine = host["engine"]
     podman = [client["path"] for client in engine["clients"] if client["kind"] == "podman"]
@@ -128,7 +122,7 @@ def wrong_engine(host: Mapping[str, Any]) -> list[Found]:
         return [rootless(f"the engine at {engine['socket']}", "the host's engine")]
     if engine["snap"]:
         return [
-            (
+            Problem(
                 (
                     f"Docker at {engine['path'] or engine.get('root', '')} is packaged as a snap, "
                     "which cannot run containers under no-new-privileges ('operation not "
@@ -142,14 +136,14 @@ def wrong_engine(host: Mapping[str, Any]) -> list[Found]:
     return []
 
 
-def out_of_reach(host: Mapping[str, Any]) -> list[Found]:
+def out_of_reach(host: Mapping[str, Any]) -> list[Problem]:
     """An engine that is there and may not be used, or is not there and cannot be installed."""
     engine = host["engine"]
     who = f"{host['user']}@{host['hostname']}"
     give = f"give {host['user']} sudo without a password"
     if engine["access"] == "denied":
         return [
-            (
+            Problem(
                 f"{who} may not talk to the container engine: {engine['error']}",
                 "the host's groups and sudoers",
                 f"usermod -aG docker {host['user']}, or {give}",
@@ -158,7 +152,7 @@ def out_of_reach(host: Mapping[str, Any]) -> list[Found]:
     masked = [name for name, state in engine["units"].items() if state == "masked"]
     if engine["access"] == "stopped" and masked:
         return [
-            (
+            Problem(
                 (
                     f"the container engine is stopped and masked ({', '.join(masked)}): "
                     "somebody has "
@@ -176,7 +170,7 @@ def out_of_reach(host: Mapping[str, Any]) -> list[Found]:
             else f"does not answer ({engine['error']})"
         )
         return [
-            (
+            Problem(
                 f"the container engine {state} and {who} has no privilege to change that{said}",
                 "the host",
                 f"install and start Docker yourself, or {give}",
@@ -184,7 +178,7 @@ def out_of_reach(host: Mapping[str, Any]) -> list[Found]:
         ]
     if engine["access"] == "absent" and not installable(host):
         return [
-            (
+            Problem(
                 *missing("a container engine", host),
                 "install Docker and compose yourself, then deploy again",
             )
@@ -201,7 +195,7 @@ def missing(what: str, host: Mapping[str, Any]) -> tuple[str, str]:
     return f"{what} is missing and {system} is not one where it can be installed here", "the host"
 
 
-def no_client(host: Mapping[str, Any]) -> list[Found]:
+def no_client(host: Mapping[str, Any]) -> list[Problem]:
     """An engine that answers, and no `docker` that it answers to."""
     engine = host["engine"]
     if engine["access"] not in ("direct", "sudo") or engine["path"] or client_package(host):
@@ -209,7 +203,7 @@ def no_client(host: Mapping[str, Any]) -> list[Found]:
     tried = "; ".join(f"{c['path']}: {c['error']}" for c in engine["clients_failed"])
     package = "docker-ce-cli" if engine["package"] == "docker-ce" else "the docker client"
     return [
-        (
+        Problem(
             (
                 f"the engine {engine['version']} of {host['hostname']} answers, but no docker "
                 "command "
@@ -227,13 +221,13 @@ def client_package(host: Mapping[str, Any]) -> str:
     return "docker-cli" if debian and host["engine"]["package"] == "docker.io" else ""
 
 
-def check_compose(host: Mapping[str, Any], wanted: str) -> list[Found]:
+def check_compose(host: Mapping[str, Any], wanted: str) -> list[Problem]:
     engine, compose = host["engine"], choose_compose(host["compose"], wanted)
     too_new = version(engine.get("min_api", "1.0")) > COMPOSE_V1_API
     install_v2 = "install Compose v2: apt-get install docker-compose-v2 or docker-compose-plugin"
     if wanted != "auto" and not compose and host["compose"]:
         return [
-            (
+            Problem(
                 f"compose {wanted} is asked for, but only {', '.join(host['compose'])} is there",
                 "celray_compose",
                 "set celray_compose: auto, or install the other generation",
@@ -241,7 +235,7 @@ def check_compose(host: Mapping[str, Any], wanted: str) -> list[Found]:
         ]
     if not compose and not host["sudo"]:
         return [
-            (
+            Problem(
                 (
                     f"compose is missing and {host['user']}@{host['hostname']} has no privilege to "
                     "install it"
@@ -251,14 +245,14 @@ def check_compose(host: Mapping[str, Any], wanted: str) -> list[Found]:
             )
         ]
     if not compose and not installable(host):
-        return [(*missing("compose", host), "install compose yourself, then deploy again")]
+        return [Problem(*missing("compose", host), "install compose yourself, then deploy again")]
     if too_new and ((compose or {}).get("generation") == "v1" or (not compose and only_v1(host))):
         system = f"{host['os']['id']} {host['os']['version_id']}"
         who = f"compose is missing, and the v1 that {system} has"
         if compose:
             who = f"docker-compose {compose['version']}"
         return [
-            (
+            Problem(
                 (
                     f"{who} cannot talk to engine {engine['version']}, whose oldest API is "
                     f"{engine['min_api']} (v1 speaks {'.'.join(map(str, COMPOSE_V1_API))})"

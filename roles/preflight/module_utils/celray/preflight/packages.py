@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from celray import REPO
+
+from .problem import Problem, nearest
 
 PACKAGES = "celery_packages (your inventory; docs/extend.md)"
 GROUP = "celray.tasks"
@@ -32,9 +34,10 @@ NEEDS = {
     "index": (["version"], ["location"]),
 }
 
-#: What is wrong, and the way out.
-Finding = tuple[str, str]
-Nearest = Callable[[Any, Iterable[str]], str]
+
+def wrong(what: str, fix: str) -> Problem:
+    """Return a problem of the task packages."""
+    return Problem(what, PACKAGES, fix)
 
 
 def images() -> Any:
@@ -51,80 +54,78 @@ def images() -> Any:
 
 
 def check(
-    packages: Any, base: Path, queues: set[str], ours: set[str], nearest: Nearest
-) -> tuple[list[Finding], list[Any]]:
+    packages: Any, base: Path, queues: set[str], ours: set[str]
+) -> tuple[list[Problem], list[Any]]:
     """Everything that is wrong with the packages, and the schedule that they bring."""
     if not isinstance(packages, list):
-        return [(f"the packages are {packages!r}, not a list", "list them")], []
-    findings: list[Finding] = []
+        return [wrong(f"the packages are {packages!r}, not a list", "list them")], []
+    findings: list[Problem] = []
     good: list[dict[str, Any]] = []
     for number, package in enumerate(packages, 1):
-        shape = list(check_shape(package, number, nearest))
+        shape = list(check_shape(package, number))
         findings += shape
         if not shape:
             good.append(package)
     findings += check_names(good)
     for package in good:
         found = [
-            *check_queues(package, queues, ours, nearest),
+            *check_queues(package, queues, ours),
             *check_source(package, base),
         ]
         findings += found or check_requirements(package, base)
     return findings, [entry for package in good for entry in package.get("schedule", [])]
 
 
-def check_shape(package: Any, number: int, nearest: Nearest) -> Iterator[Finding]:
+def check_shape(package: Any, number: int) -> Iterator[Problem]:
     """Keys, their kinds, and which of them go with which source."""
     if not isinstance(package, Mapping):
-        yield f"package number {number} is {package!r}, not a mapping", "see docs/extend.md"
+        yield wrong(f"package number {number} is {package!r}, not a mapping", "see docs/extend.md")
         return
     label = f"package {package.get('name', f'number {number}')}"
     for key in set(package) - set(KINDS):
-        yield (
+        yield wrong(
             f"{label} has an unknown key {key!r}{nearest(key, KINDS)}",
             f"use only {', '.join(KINDS)}",
         )
     for key in ("name", "source", "queues"):
         if not package.get(key):
-            yield f"{label} lacks {key!r}", f"add {key}"
+            yield wrong(f"{label} lacks {key!r}", f"add {key}")
     for key, kind in KINDS.items():
         if key in package and not isinstance(package[key], kind):
             quotes = "; put it in quotes" if key == "version" else ""
-            yield f"{label}: {key} is {package[key]!r}", f"see docs/extend.md{quotes}"
+            yield wrong(f"{label}: {key} is {package[key]!r}", f"see docs/extend.md{quotes}")
     if isinstance(package.get("source"), str):
-        yield from check_keys_of_source(package, label, nearest)
+        yield from check_keys_of_source(package, label)
 
 
-def check_keys_of_source(
-    package: Mapping[str, Any], label: str, nearest: Nearest
-) -> Iterator[Finding]:
+def check_keys_of_source(package: Mapping[str, Any], label: str) -> Iterator[Problem]:
     """What a source needs is given, and nothing that it has no use for."""
     source = package["source"]
     if source not in NEEDS:
         known = ", ".join(NEEDS)
-        yield f"{label}: source is {source!r}{nearest(source, NEEDS)}", f"use one of {known}"
+        yield wrong(f"{label}: source is {source!r}{nearest(source, NEEDS)}", f"use one of {known}")
         return
     needed, useless = NEEDS[source]
     for key in needed:
         if key not in package:
-            yield f"{label}, source {source}, lacks {key!r}", f"add {key}"
+            yield wrong(f"{label}, source {source}, lacks {key!r}", f"add {key}")
     for key in useless:
         if key in package:
-            yield f"{label}: source {source} has no {key}", f"remove {key}"
+            yield wrong(f"{label}: source {source} has no {key}", f"remove {key}")
 
 
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def check_names(packages: list[dict[str, Any]]) -> Iterator[Finding]:
+def check_names(packages: list[dict[str, Any]]) -> Iterator[Problem]:
     """A package is listed once, and none has the name of ours."""
     names = [canonical(package["name"]) for package in packages]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"package {name} is listed {names.count(name)} times", "list it once"
+        yield wrong(f"package {name} is listed {names.count(name)} times", "list it once")
     for name in names:
         if name == "tasks" or not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
-            yield f"package {name}: that name cannot be used", "give it another name"
+            yield wrong(f"package {name}: that name cannot be used", "give it another name")
 
 
 def routes_of(package: Mapping[str, Any]) -> dict[str, str]:
@@ -149,9 +150,7 @@ def tasks_of(packages: Any, *schedules: Any) -> dict[str, str]:
     return {task: queue for task, queue in (routes | filled).items() if "*" not in task}
 
 
-def check_queues(
-    package: Mapping[str, Any], queues: set[str], ours: set[str], nearest: Nearest
-) -> Iterator[Finding]:
+def check_queues(package: Mapping[str, Any], queues: set[str], ours: set[str]) -> Iterator[Problem]:
     """Every queue is consumed, no task is ours."""
     label = f"package {package['name']}"
     for task, queue in routes_of(package).items():
@@ -159,13 +158,13 @@ def check_queues(
             what = f"{label}: queue {queue!r} of its tasks {task} is one that no worker consumes"
             known = ", ".join(sorted(queues))
             fix = f"use one of {known}, or add {queue} to a worker's queues in celery_workers"
-            yield what + nearest(queue, queues), fix
+            yield wrong(what + nearest(queue, queues), fix)
         if task.startswith(("tasks.", "celery.")) or any(fnmatchcase(o, task) for o in ours):
             what = f"{label} declares {task!r}: 'tasks.' and 'celery.' are celray's and Celery's"
-            yield what, "name its tasks after the package"
+            yield wrong(what, "name its tasks after the package")
 
 
-def check_source(package: Mapping[str, Any], base: Path) -> Iterator[Finding]:
+def check_source(package: Mapping[str, Any], base: Path) -> Iterator[Problem]:
     """A source on this machine is there, and is the package that it is said to be."""
     name, source = canonical(package["name"]), package["source"]
     if source not in ("path", "wheel"):
@@ -174,17 +173,21 @@ def check_source(package: Mapping[str, Any], base: Path) -> Iterator[Finding]:
     place = packages.location(package, base)
     if source == "wheel":
         if not place.is_file() or place.suffix != ".whl":
-            yield f"package {name}: {place} is no wheel on this machine", "correct its location"
+            yield wrong(
+                f"package {name}: {place} is no wheel on this machine", "correct its location"
+            )
         elif canonical(place.name.split("-", maxsplit=1)[0]) != name:
-            yield f"package {name}: {place.name} is another package's wheel", "correct its location"
+            yield wrong(
+                f"package {name}: {place.name} is another package's wheel", "correct its location"
+            )
         return
     if not (place / "pyproject.toml").is_file():
         what = "has no pyproject.toml" if place.is_dir() else "does not exist on this machine"
-        yield f"package {name}: {place} {what}", "correct its location"
+        yield wrong(f"package {name}: {place} {what}", "correct its location")
         return
     project = packages.project_of(place)
     if canonical(str(project.get("name", name))) != name:
-        yield (
+        yield wrong(
             f"package {name}: {place}/pyproject.toml says that its name is {project['name']!r}",
             "use that name",
         )
@@ -192,17 +195,17 @@ def check_source(package: Mapping[str, Any], base: Path) -> Iterator[Finding]:
     if project and not points and "entry-points" not in project.get("dynamic", []):
         module = name.replace("-", "_")
         fix = f'add [project.entry-points."{GROUP}"] with {module} = "{module}.tasks"'
-        yield f"package {name}: {place}/pyproject.toml names no module of tasks", fix
+        yield wrong(f"package {name}: {place}/pyproject.toml names no module of tasks", fix)
 
 
-def check_requirements(package: Mapping[str, Any], base: Path) -> list[Finding]:
+def check_requirements(package: Mapping[str, Any], base: Path) -> list[Problem]:
     """Nothing asks for another version than is locked."""
     packages = images()
     try:
         packages.plan([dict(package)], base, "3.11")
     except packages.PackageError as error:
         return [
-            (
+            wrong(
                 f"package {package['name']}: {error}",
                 "correct it, or celray's own in tasks_pkg/requirements/*.in and make lock",
             )

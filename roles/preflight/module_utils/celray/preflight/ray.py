@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from celray import REPO
 
+from .problem import Problem, nearest
+
 URL = re.compile(r"https?://[^/\s:@]+(:\d{1,5})?")
 KEYS = {"pip": list, "env_vars": Mapping}
 AUTHENTICATION_STATUSES = (401, 403)
 OK = 200
 
-#: What is wrong, the variable, and the way out.
-Finding = tuple[str, str, str]
-Nearest = Callable[[Any, Iterable[str]], str]
+
+def refused(what: str, variable: str, fix: str) -> Problem:
+    """Return a problem of a variable that the inventory sets."""
+    return Problem(what, f"{variable} (your inventory)", fix)
 
 
 def ours() -> dict[str, str]:
@@ -28,45 +31,50 @@ def ours() -> dict[str, str]:
     return {"ray": ray[1] if ray else "", "python": str(images["images_python"])}
 
 
-def check_settings(address: Any, mode: Any, environment: Any, nearest: Nearest) -> list[Finding]:
+def check_settings(address: Any, mode: Any, environment: Any) -> list[Problem]:
     """What can be said without asking the cluster."""
-    found: list[Finding] = []
+    found: list[Problem] = []
     if not isinstance(address, str) or (address and not URL.fullmatch(address)):
         fix = "write its dashboard's URL, as in http://10.0.0.90:8265, without a path"
-        found.append((f"ray_address is {address!r}", "ray_address", fix))
+        found.append(refused(f"ray_address is {address!r}", "ray_address", fix))
     if mode not in ("token", "disabled"):
-        found.append((f"ray_auth_mode is {mode!r}", "ray_auth_mode", "use token or disabled"))
+        found.append(
+            refused(f"ray_auth_mode is {mode!r}", "ray_auth_mode", "use token or disabled")
+        )
     if not isinstance(environment, Mapping):
         what = f"ray_runtime_env is {environment!r}, not a mapping"
-        return [*found, (what, "ray_runtime_env", "use pip and env_vars, as the example there")]
+        return [
+            *found,
+            refused(what, "ray_runtime_env", "use pip and env_vars, as the example there"),
+        ]
     for key, value in environment.items():
         if key not in KEYS:
             what = f"ray_runtime_env has an unknown key {key!r}{nearest(key, KEYS)}"
-            found.append((what, "ray_runtime_env", f"use only {', '.join(KEYS)}"))
+            found.append(refused(what, "ray_runtime_env", f"use only {', '.join(KEYS)}"))
         elif not isinstance(value, KEYS[key]):
             what = f"ray_runtime_env.{key} is {value!r}"
             fix = "list requirements" if key == "pip" else "map names to values"
-            found.append((what, "ray_runtime_env", fix))
+            found.append(refused(what, "ray_runtime_env", fix))
     return found
 
 
 def check_answer(
     address: str, mode: str, answer: Mapping[str, Any], own: Mapping[str, str], host: str
-) -> list[Finding]:
+) -> list[Problem]:
     """Whether the cluster can be used: it answers, takes the token, and has our versions."""
     if answer["error"]:
         what = f"Ray at {address} gives {host} no answer: {answer['error']}"
-        return [(what, "ray_address", f"correct it, or open the way there from {host}")]
+        return [refused(what, "ray_address", f"correct it, or open the way there from {host}")]
     if answer["status"] in AUTHENTICATION_STATUSES:
         if mode == "disabled":
             fix = "set ray_auth_mode: token and give its token"
         else:
             fix = "give the cluster's own token as celray_secrets.ray_auth_token, from a vault"
         what = f"Ray at {address} does not accept the token (HTTP {answer['status']})"
-        return [(what, "celray_secrets.ray_auth_token, ray_auth_mode", fix)]
+        return [refused(what, "celray_secrets.ray_auth_token, ray_auth_mode", fix)]
     if answer["status"] != OK or not answer["ray"]:
         what = f"{address} answers HTTP {answer['status']}, not as a Ray dashboard does"
-        return [(what, "ray_address", "name the dashboard's port, 8265 by default")]
+        return [refused(what, "ray_address", "name the dashboard's port, 8265 by default")]
     python = ".".join(answer["python"].split(".")[:2])
     if (answer["ray"], python) == (own["ray"], own["python"]):
         return []
@@ -75,4 +83,4 @@ def check_answer(
         f"jobs are for Ray {own['ray']} on Python {own['python']}"
     )
     fix = "give that cluster these versions, or leave ray_address empty and use celray's own Ray"
-    return [(what, "ray_address", fix)]
+    return [refused(what, "ray_address", fix)]
