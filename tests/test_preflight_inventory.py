@@ -204,6 +204,10 @@ def test_what_scale_has_set_wins_and_replaces_bounds() -> None:
     assert scaled == worker(concurrency=8, replicas=3)
     assert catalogue.celray_nodes([scaled]) == ["ml", "ml-2", "ml-3"]
     # What preflight has to name must reach it.
+    malformed: list[Any] = [5, ["ml"], [{"name": ["ml"]}], [{}]]
+    for wrong in malformed:
+        assert catalogue.celray_which_hold(wrong, {"ml": {"concurrency": 8}}, {}) == []
+    assert catalogue.celray_which_hold([worker()], 5, {}) == []
     assert catalogue.celray_overridden(5, {}) == 5
     assert catalogue.celray_overridden(["ml"], {"ml": {}}) == ["ml"]
     assert catalogue.celray_nodes([5, {"queues": []}, worker(replicas="x")]) == ["ml"]
@@ -230,7 +234,7 @@ def test_scale_holds_until_the_catalogue_is_edited_and_preflight_says_which(
     """Every worker as it was when it was scaled, and as it is now."""
     was = catalogue.celray_scaled_from([before], "ml")
     (now,) = catalogue.celray_overridden([after], {"ml": scaled}, was)
-    told = catalogue.which_hold([after], {"ml": scaled}, was)
+    told = catalogue.celray_which_hold([after], {"ml": scaled}, was)
     expected = 0
     for key, keys in (("concurrency", ("concurrency", "autoscale")), ("replicas", ("replicas",))):
         given_now = {name: after[name] for name in keys if name in after}
@@ -254,7 +258,7 @@ def test_scale_holds_until_the_catalogue_is_edited_and_preflight_says_which(
 def test_what_scale_has_set_before_it_kept_what_it_scaled_from_goes_on_holding() -> None:
     (scaled,) = catalogue.celray_overridden([worker()], {"ml": {"concurrency": 8}}, {})
     assert scaled["concurrency"] == 8
-    (told,) = catalogue.which_hold([worker()], {"ml": {"concurrency": 8}}, {})
+    (told,) = catalogue.celray_which_hold([worker()], {"ml": {"concurrency": 8}}, {})
     assert "concurrency 8 of make scale holds, not concurrency 2 of celery_workers" in told
     assert "worker_overrides.yml" in told
 

@@ -75,11 +75,16 @@ def celray_still_holding(overrides: Any, workers: Any, scaled_from: Any) -> Any:
     }
 
 
-def which_hold(workers: Any, overrides: Any, scaled_from: Any) -> list[str]:
-    """Say of every value that is given twice which one holds, and why."""
+def celray_which_hold(workers: Any, overrides: Any, scaled_from: Any) -> list[str]:
+    """Return of every value that is given twice which one holds, and why.
+
+    What is malformed is left for preflight to name.
+    """
     told = []
     for worker in workers if isinstance(workers, list) else []:
-        changes = overrides.get(worker.get("name")) if isinstance(overrides, Mapping) else None
+        if not isinstance(worker, Mapping) or not isinstance(overrides, Mapping):
+            continue
+        changes = overrides.get(str(worker.get("name")))
         for key, value in (changes if isinstance(changes, Mapping) else {}).items():
             given = {name: worker[name] for name in group_of(key) if name in worker}
             if given == {key: value}:
@@ -165,6 +170,7 @@ class FilterModule:
             "celray_nodes": celray_nodes,
             "celray_scaled_from": celray_scaled_from,
             "celray_still_holding": celray_still_holding,
+            "celray_which_hold": celray_which_hold,
             "celray_url_host": celray_url_host,
             "celray_submitters_keys": celray_submitters_keys,
         }

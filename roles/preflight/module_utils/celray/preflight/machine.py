@@ -1,11 +1,14 @@
-"""The host itself: its memory, its clock, containers that have our names."""
+"""The host itself: its engine, ports, directories, memory, clock, and containers of our names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from . import engine
+from .ports import check_ports
 from .problem import Problem
+from .storage import check_paths
 
 CLOCK_TOLERANCE_SECONDS = 30
 
@@ -43,3 +46,23 @@ def check_size(host: Mapping[str, Any], min_memory_mb: int, skew: float) -> list
             )
         )
     return problems
+
+
+def check_host(
+    args: Mapping[str, Any],
+    host: Mapping[str, Any],
+    ports: Mapping[str, Any],
+    paths: Mapping[str, str],
+) -> list[Problem]:
+    """Return what the host has against it. Space is asked for before the first deploy alone."""
+    running = {
+        box["id"]: box["name"].split("-")[0]
+        for box in host["containers"]
+        if box["project"] == "celray" and box["state"] == "running"
+    }
+    problems = engine.check(host, args["compose"])
+    problems += check_ports(host, ports, running)
+    problems += check_names(host, args["containers"])
+    needed = {"celray_home": "home", "the engine's data": "engine"} if not running else {}
+    space = {place: args["min_free_mb"][key] for place, key in needed.items()}
+    return problems + check_paths(host, paths, space)
