@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
+from celray import task_packages as packages
 from parts import REPO, load
 
 images: Any = load("roles/images/action_plugins/celray_images.py")
 contexts: Any = load("roles/images/action_plugins/celray_image.py")
 DEFAULTS = yaml.safe_load((REPO / "roles/images/defaults/main.yml").read_text())
-packages: Any = load("roles/images/action_plugins/celray_packages.py")
 NOTHING = packages.Plan({}, [], [])
 SETTINGS = {
     "plan": NOTHING,

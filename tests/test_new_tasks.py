@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 import yaml
+from celray import task_packages as packages
 from celray.preflight import packages as checks
 from new_machine import clean_clone
-from parts import REPO, load
-
-packages: Any = load("roles/images/action_plugins/celray_packages.py")
+from parts import REPO
 
 
 def copier(name: str, place: Path) -> subprocess.CompletedProcess[str]:

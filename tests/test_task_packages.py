@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celray import task_packages as packages
 from celray.preflight import packages as checks
 from celray.preflight.schedule import check_schedule
-from parts import load, play
-
-packages: Any = load("roles/images/action_plugins/celray_packages.py")
+from parts import play
 
 QUEUES = {"ml", "default"}
 OURS = {"tasks.simple_tasks.ping"}

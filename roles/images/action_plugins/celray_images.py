@@ -7,7 +7,6 @@ right", nothing is ever rebuilt or shipped twice, and check mode knows what a de
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -18,20 +17,12 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 REPO = Path(__file__).resolve().parents[3]
+# Ansible finds the Python of a role for modules alone, not for what runs on this machine.
+sys.path[:0] = [str(REPO / "roles/preflight/module_utils")]
+from celray import task_packages
+
 PACKAGE = REPO / "tasks_pkg"
-PACKAGES = Path(__file__).with_name("celray_packages.py")
 SOURCES = ("registry", "distro")
-
-
-def load(path: Path) -> Any:
-    """A module of this repository that no Python path leads to."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None  # noqa: S101 - for the type checker; the file is ours
-    assert spec.loader is not None  # noqa: S101
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def digest(*parts: str | bytes) -> str:
@@ -228,10 +219,9 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         task_vars = task_vars or {}
         args = self._task.args
-        packages = load(PACKAGES)
         try:
-            planned = packages.plan(args["packages"], Path(args["base"]), args["python"])
-        except (packages.PackageError, OSError) as error:
+            planned = task_packages.plan(args["packages"], Path(args["base"]), args["python"])
+        except (task_packages.PackageError, OSError) as error:
             return result | {"failed": True, "msg": f"celery_packages: {error}"}
         settings = {**args, "plan": planned}
         candidates = {source: images_for(source, settings) for source in SOURCES}

@@ -1,6 +1,6 @@
 """What an entry of the schedule may say, read by preflight and by Beat alike.
 
-The standard library alone: preflight loads this file by its path, on a control node that has no
+The standard library alone: preflight imports this file too, on a control node that has no
 Celery. A cron expression has the five fields of crontab(5), or is one of :data:`MACROS`. Times are
 UTC. As in Debian's cron, a day has to fit both day fields when one of them begins with ``*``, and
 either of them when neither does.

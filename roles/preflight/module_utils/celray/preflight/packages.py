@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from celray import REPO
+from celray import task_packages
 
 from .problem import Problem, nearest
 
@@ -38,19 +36,6 @@ NEEDS = {
 def wrong(what: str, fix: str) -> Problem:
     """Return a problem of the task packages."""
     return Problem(what, PACKAGES, fix)
-
-
-def images() -> Any:
-    """What the images role knows about packages."""
-    name = "celray_packages"
-    path = REPO / f"roles/images/action_plugins/{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None  # noqa: S101 - for the type checker; the file is ours
-    assert spec.loader is not None  # noqa: S101
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def check(
@@ -169,8 +154,7 @@ def check_source(package: Mapping[str, Any], base: Path) -> Iterator[Problem]:
     name, source = canonical(package["name"]), package["source"]
     if source not in ("path", "wheel"):
         return
-    packages = images()
-    place = packages.location(package, base)
+    place = task_packages.location(package, base)
     if source == "wheel":
         if not place.is_file() or place.suffix != ".whl":
             yield wrong(
@@ -185,7 +169,7 @@ def check_source(package: Mapping[str, Any], base: Path) -> Iterator[Problem]:
         what = "has no pyproject.toml" if place.is_dir() else "does not exist on this machine"
         yield wrong(f"package {name}: {place} {what}", "correct its location")
         return
-    project = packages.project_of(place)
+    project = task_packages.project_of(place)
     if canonical(str(project.get("name", name))) != name:
         yield wrong(
             f"package {name}: {place}/pyproject.toml says that its name is {project['name']!r}",
@@ -200,10 +184,9 @@ def check_source(package: Mapping[str, Any], base: Path) -> Iterator[Problem]:
 
 def check_requirements(package: Mapping[str, Any], base: Path) -> list[Problem]:
     """Nothing asks for another version than is locked."""
-    packages = images()
     try:
-        packages.plan([dict(package)], base, "3.11")
-    except packages.PackageError as error:
+        task_packages.plan([dict(package)], base, "3.11")
+    except task_packages.PackageError as error:
         return [
             wrong(
                 f"package {package['name']}: {error}",
