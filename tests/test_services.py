@@ -13,7 +13,7 @@ services: Any = load("roles/celray/filter_plugins/celray_services.py")
 FILES = sorted((REPO / "roles").glob("*/service.yml"))
 NEEDED = {"name", "role", "group", "order", "containers", "images"}
 OPTIONAL = {
-    *("wanted", "elsewhere", "ports", "port_range", "folders", "secrets"),
+    *("wanted", "elsewhere", "single", "ports", "port_range", "folders", "secrets"),
     *("credentials", "credentials_submitter", "summary", "verify"),
 }
 
@@ -52,6 +52,15 @@ def service(name: str, order: int, **more: Any) -> dict[str, Any]:
 def test_a_host_runs_what_its_groups_say_and_what_is_wanted() -> None:
     known = [service("b", 2), service("a", 1), service("ray", 3, wanted=False), service("c", 4)]
     assert [one["name"] for one in services.celray_here(known, ["ray", "b", "a"])] == ["a", "b"]
+
+
+def test_a_service_that_one_host_runs_for_all_is_named_with_its_group() -> None:
+    known = [
+        service("redis", 0, single=True),
+        service("flower", 1),
+        service("ray", 2, single=True, wanted=False),
+    ]
+    assert services.celray_single(known) == [{"name": "redis", "group": "redis"}]
 
 
 def test_a_service_that_no_host_has_is_not_spoken_of() -> None:

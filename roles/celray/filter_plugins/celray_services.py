@@ -36,6 +36,15 @@ def celray_merged(services: Iterable[Service], key: str) -> dict[str, Any]:
     return {name: value for one in services for name, value in one.get(key, {}).items()}
 
 
+def celray_single(services: Iterable[Service]) -> list[dict[str, str]]:
+    """Return name and group of the services that one host runs for all."""
+    return [
+        {"name": str(one["name"]), "group": str(one["group"])}
+        for one in services
+        if one.get("single", False) and one.get("wanted", True)
+    ]
+
+
 def celray_line(item: Mapping[str, Any], form: str) -> str:
     """Return an item of `dict2items` as a line, as in '{key}={value}'."""
     return form.format(**item)
@@ -50,5 +59,6 @@ class FilterModule:
             "celray_placed": celray_placed,
             "celray_all": celray_all,
             "celray_merged": celray_merged,
+            "celray_single": celray_single,
             "celray_line": celray_line,
         }

@@ -20,6 +20,7 @@ REPO = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(REPO / "roles/preflight/module_utils"), str(REPO / "tasks_pkg/src")]
 from celray.preflight import engine, ray
 from celray.preflight.connection import connection_problem
+from celray.preflight.fleet import check_consumers, check_reach, check_single
 from celray.preflight.identity import UNASKED, check_identity, numbers
 from celray.preflight.inventory import check_groups, check_names, check_services
 from celray.preflight.machine import check_host, check_size
@@ -81,6 +82,13 @@ class ActionModule(ActionBase):
             limits = {name: self.value(name, task_vars) for name in args["port_range_variables"]}
             problems += check_port_range(ports, limits)
             problems += check_host(args, host, ports, paths)
+            problems += check_reach(
+                task_vars["inventory_hostname"],
+                self.value("celray_address", task_vars) or host["address"],
+                args["single"],
+                task_vars["groups"],
+                set(args["known_groups"]),
+            )
             problems += self.of_ray(args, host, task_vars)
             problems += check_identity(host, self.wanted_identity(task_vars))
             problems += check_size(host, args["min_memory_mb"], skew)
@@ -109,9 +117,22 @@ class ActionModule(ActionBase):
         """What can be said without having seen the host."""
         name = task_vars["inventory_hostname"]
         problems = check_services(args, lambda: self.value("celray_worker_names", task_vars))
+        # What concerns all hosts is said once, by the first of the run, and of a right catalogue.
+        if not problems and name == task_vars["ansible_play_hosts_all"][0]:
+            problems = self.of_fleet(args, task_vars)
         problems += check_groups(name, args["groups"], args["known_groups"])
         # Without a play: what the inventory and -e set, and nothing of the roles.
         return problems + check_names(task_vars, task_vars["hostvars"].raw_get(name))
+
+    def of_fleet(self, args: dict[str, Any], task_vars: dict[str, Any]) -> list[Problem]:
+        """What only all hosts together can get wrong."""
+        groups, hostvars = task_vars["groups"], task_vars["hostvars"]
+        placed = {}
+        for host in groups.get("celery_worker", []):
+            own, name = hostvars.raw_get(host), "celray_worker_names"
+            every = [worker["name"] for worker in args["workers"]]
+            placed[host] = self.value(name, {**task_vars, **own}) if name in own else every
+        return check_single(args["single"], groups) + check_consumers(args["workers"], placed)
 
     def of_ray(
         self, args: dict[str, Any], host: dict[str, Any], task_vars: dict[str, Any]

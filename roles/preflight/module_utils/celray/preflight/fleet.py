@@ -1,0 +1,94 @@
+"""What only all hosts together can get wrong."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .problem import Problem
+
+#: Host names by group, as Ansible has them.
+Groups = Mapping[str, Sequence[str]]
+
+
+def check_single(services: Iterable[Mapping[str, str]], groups: Groups) -> list[Problem]:
+    """Return a service that several hosts would run, while all others ask the first one alone.
+
+    Parameters:
+        services: name and group of each service that one host runs for all.
+    """
+    return [
+        Problem(
+            f"{' and '.join(hosts)} would each run {service['name']}, and all hosts would ask "
+            f"{hosts[0]} alone",
+            f"the inventory's group {service['group']}",
+            "leave one host in that group",
+        )
+        for service in services
+        if len(hosts := groups.get(service["group"], [])) > 1
+    ]
+
+
+def check_consumers(
+    workers: Iterable[Mapping[str, Any]], placed: Mapping[str, Any]
+) -> list[Problem]:
+    """Return the queues of the catalogue that no host's worker consumes.
+
+    Parameters:
+        placed: worker names by host; empty where the inventory has no host for workers.
+    """
+    if not placed:
+        return []
+    running = {
+        name
+        for names in placed.values()
+        for name in (names if isinstance(names, list) else [names])
+    }
+    idle: dict[str, list[str]] = {}
+    consumed: set[str] = set()
+    for worker in workers:
+        if worker["name"] in running:
+            consumed.update(worker["queues"])
+        else:
+            for queue in worker["queues"]:
+                idle.setdefault(queue, []).append(worker["name"])
+    return [
+        Problem(
+            f"no host consumes queue {queue!r}: its tasks would wait for ever",
+            f"celray_worker_names of {', '.join(placed)}",
+            f"add {' or '.join(names)} to one of them",
+        )
+        for queue, names in idle.items()
+        if queue not in consumed
+    ]
+
+
+def check_reach(
+    host: str, address: str, services: Iterable[Mapping[str, str]], groups: Groups, others: set[str]
+) -> list[Problem]:
+    """Return a service that this host runs for others, at an address that only it reaches.
+
+    Parameters:
+        address: under which the others are told to reach this host.
+        others: the groups whose hosts ask it.
+    """
+    here = [one["name"] for one in services if list(groups.get(one["group"], []))[:1] == [host]]
+    asking = sorted({name for group in others for name in groups.get(group, [])} - {host})
+    if not here or not asking or not is_loopback(address):
+        return []
+    return [
+        Problem(
+            f"{', '.join(asking)} cannot reach {' and '.join(here)} of {host} at {address}",
+            f"celray_address of {host} (the address that SSH came in on, loopback without SSH)",
+            f"set celray_address of {host} to an address that they reach, or deploy to it over SSH",
+        )
+    ]
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether an address leads to the host itself; a name leads wherever it leads."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
