@@ -22,6 +22,7 @@ from tasks.ray_jobs.csv.byte_ranges import Chain
 from tasks.ray_jobs.csv.codes import WRITTEN_POWER
 from tasks.ray_jobs.csv.plan import Plan
 from tasks.ray_jobs.inputs.sources import Source
+from tasks.ray_jobs.large_csv import plan as large_csv_plan
 from tasks.ray_jobs.large_csv.job import MAX_PASSES, Done, Item, work
 from tasks.ray_jobs.protocol import InputProblemError
 from tasks.ray_jobs.tables import reading
@@ -75,7 +76,7 @@ def converted(path: Path, count: int, block: int = 1 << 20, **said: object) -> p
     given = {"num_chunks": count, "bad_rows": "fail", **said}
     parameters = transformations_from(given).parameters(str(path), "out.parquet")
     file, sample = csv_text.begin(path, csv_dialect.of(parameters), "file_path")
-    plan = csv_plan.make(file, parameters, path.parent, sample)
+    plan = large_csv_plan.make(file, parameters, path.parent, sample)
     for _ in range(MAX_PASSES):
         bounds = byte_ranges.split(file.data_start, path.stat().st_size, count)
         items = _items(file, plan, bounds, block)

@@ -17,7 +17,6 @@ from ..protocol import InputProblemError
 from . import dialect as csv_dialect
 from . import files as csv_files
 from . import parsing as csv_parsing
-from .files import CsvFile, derived, filters
 from .parsing import Form
 
 #: Blocks of a file that are digested to know it again, and the length of each.
@@ -96,36 +95,6 @@ class Plan:
     def output_columns(self) -> dict[str, Kind]:
         """Give the result's columns and their types in the language's words."""
         return formula_engine.kinds(self.empty().schema)
-
-
-def make(file: CsvFile, parameters: Mapping[str, Any], folder: Path, sample: bytes) -> Plan:
-    """Compile a request.
-
-    Args:
-        file: the input.
-        parameters: of ``schemas_data.Transformations``.
-        folder: for parts.
-        sample: records that decide the types that were not given.
-
-    Raises:
-        InputProblemError: columns or formulas do not fit the file.
-    """
-    for name in parameters["schema"]:
-        require_column(name, file.columns, "transformations.schema", str(file.path))
-    form = said(parameters).of(file.written)
-    form.require_formats(file.columns, str(file.path))
-    plan = Plan(
-        path=file.path,
-        form=csv_parsing.fitted(sample, file.columns, form),
-        folder=folder,
-        output_format="parquet" if parameters["output_path"].lower().endswith("t") else "csv",
-        reject=parameters["bad_rows"] == "reject",
-        filters=tuple(filters(parameters["filter"])),
-        derived=tuple(derived(parameters["new_columns"])),
-        select=tuple(parameters["columns"]) if parameters["columns"] else None,
-    )
-    plan.check()
-    return plan
 
 
 def said(parameters: Mapping[str, Any]) -> Form:

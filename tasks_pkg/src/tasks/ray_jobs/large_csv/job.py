@@ -27,6 +27,7 @@ from ..formulas.engine import overflow
 from ..job import Reporter
 from ..protocol import InputProblemError, JobRequest
 from .output import Output, write_csv
+from .plan import make
 
 TASK = "tasks.data_tasks.process_large_csv"
 
@@ -172,7 +173,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         return {**known, "reused": True}
     file, sample = csv_text.begin(path, csv_dialect.of(parameters), "file_path")
     with output.folder() as folder:
-        plan = csv_plan.make(file, parameters, folder, sample)
+        plan = make(file, parameters, folder, sample)
         run = Run(plan, file, output, reporter, parameters["num_chunks"])
         told = csv_notes.of_file(file, csv_dialect.of(parameters), plan.form.written)
         run.warnings += csv_notes.said(told)
