@@ -3,6 +3,7 @@
 import gzip
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.preconditions import datasets
+from tasks.ray_jobs.csv.dialect import CsvOptions, Written
+from tasks.ray_jobs.requests import AggregateRequest
 from tasks.schemas.data import transformations_from
 from tasks.settings import Settings, get_settings
 
@@ -26,8 +29,8 @@ def check(configure: Configure, tmp_path: Path) -> Callable[..., None]:
     )
 
     def run(file: str = "in.csv", output: str = "out.parquet", **given: Any) -> None:  # noqa: ANN401
-        parameters = transformations_from(given).parameters(file, output)
-        datasets.check_csv(parameters, settings)
+        request = transformations_from(given).request(file, output)
+        datasets.check_csv(request, settings)
 
     return run
 
@@ -122,7 +125,13 @@ def test_aggregates_that_cannot_be_are_refused(
     check: Callable[..., None], given: dict[str, Any], words: str
 ) -> None:
     check()
-    defaults: dict[str, Any] = {"data_sources": ["in.csv"], "output_path": "out.csv"}
-    defaults |= {"group_by": [], "aggregations": None, "schema": {}, "separator": ","}
+    request = AggregateRequest(
+        data_sources=["in.csv"],
+        output_path="out.csv",
+        group_by=[],
+        aggregations=None,
+        overwrite=False,
+        csv=CsvOptions(written=Written(separator=",")),
+    )
     with pytest.raises(InvalidArgumentsError, match=re.escape(words)):
-        datasets.check_sources({**defaults, **given}, get_settings())
+        datasets.check_sources(replace(request, **given), get_settings())

@@ -4,6 +4,7 @@ The kind: every argument of every task that names a place to write to, by every 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +14,30 @@ from celery import Celery
 from tasks.client import catalogue
 from tasks.contracts import InvalidArgumentsError
 from tasks.preconditions import datasets
+from tasks.ray_jobs.csv.dialect import CsvOptions, Written
 from tasks.ray_jobs.csv.files import output_file
 from tasks.ray_jobs.protocol import InputProblemError
+from tasks.ray_jobs.requests import AggregateRequest, ProcessCsvRequest
 from tasks.schemas.data import transformations_from
 from tasks.settings import Settings
 
 HOLDOUT = b"what the next model is judged by"
 #: The check that a worker makes before a job starts, with the arguments that it needs.
-CHECKS: dict[str, tuple[Callable[[dict[str, Any], Settings], None], dict[str, Any]]] = {
+CHECKS: dict[str, tuple[Callable[[Any, Settings], None], ProcessCsvRequest | AggregateRequest]] = {
     "tasks.data_tasks.process_large_csv": (
         datasets.check_csv,
-        transformations_from({"overwrite": True}).parameters("rows.csv", ""),
+        transformations_from({"overwrite": True}).request("rows.csv", ""),
     ),
     "tasks.data_tasks.aggregate_data": (
         datasets.check_sources,
-        {
-            "data_sources": ["rows.csv"],
-            "group_by": [],
-            "aggregations": None,
-            "overwrite": True,
-            "schema": {},
-            "missing": [],
-            "separator": ",",
-        },
+        AggregateRequest(
+            data_sources=["rows.csv"],
+            output_path="",
+            group_by=[],
+            aggregations=None,
+            overwrite=True,
+            csv=CsvOptions(missing=[], written=Written(separator=",")),
+        ),
     ),
 }
 
@@ -93,10 +95,10 @@ def test_a_worker_refuses_it_before_a_job_starts(
 ) -> None:
     data, models = places
     settings = configure(datasets_dir=str(data), models_dir=str(models))
-    check, parameters = CHECKS[task]
-    output = way.format(data=data, models=models)
+    check, request = CHECKS[task]
+    asked = replace(request, output_path=way.format(data=data, models=models))
     with pytest.raises(InvalidArgumentsError, match="output_path"):
-        check({**parameters, "output_path": output}, settings)
+        check(asked, settings)
 
 
 def test_models_that_lie_among_the_datasets_are_no_place_either(tmp_path: Path) -> None:

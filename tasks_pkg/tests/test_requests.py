@@ -7,12 +7,38 @@ from typing import Any
 
 import pytest
 
+import tasks
 from tasks import orchestration
 from tasks.local import Local
-from tasks.ray_jobs.protocol import JobRequest
+from tasks.ray_jobs.protocol import InputProblemError, JobRequest
+from tasks.ray_jobs.requests import (
+    AggregateRequest,
+    InboxRequest,
+    PredictRequest,
+    ProcessCsvRequest,
+    Request,
+    RetrainRequest,
+    RollbackRequest,
+    SearchRequest,
+    TrainRequest,
+)
 from tasks.submission.jobs import JobResult
 
 RECORDED = Path(__file__).parent / "support" / "requests.jsonl"
+SOURCE = Path(tasks.__file__).parent
+KINDS: dict[str, type[Request]] = {
+    kind.JOB: kind
+    for kind in (
+        TrainRequest,
+        SearchRequest,
+        PredictRequest,
+        RetrainRequest,
+        RollbackRequest,
+        ProcessCsvRequest,
+        AggregateRequest,
+        InboxRequest,
+    )
+}
 REGISTRY = """
 dataset_path = "wine"
 [model_config]
@@ -71,3 +97,69 @@ def test_a_request_is_what_it_was(
 ) -> None:
     """To the byte, with the order of its keys: digests and retrainings compare it."""
     assert ask(tmp_path, task, arguments) == (job, sent)
+
+
+@pytest.mark.parametrize(("task", "arguments", "job", "sent"), cases())
+def test_a_job_reads_what_its_worker_wrote(
+    task: str,  # noqa: ARG001 - of the case
+    arguments: dict[str, Any],  # noqa: ARG001
+    job: str,
+    sent: str,
+) -> None:
+    parameters = json.loads(sent)
+    assert KINDS[job].of(job_request(parameters)).as_json() == parameters
+
+
+def job_request(parameters: dict[str, Any]) -> JobRequest:
+    return JobRequest("t", "r", "d", "m", "c", parameters)
+
+
+def test_every_job_is_recorded() -> None:
+    jobs = {file.stem for file in (SOURCE / "ray_jobs" / "jobs").glob("[a-z]*.py")}
+    assert set(KINDS) == {case.values[2] for case in cases()} == jobs
+
+
+def first(job: str) -> dict[str, Any]:
+    """Return what a job was asked first."""
+    found: dict[str, Any] = next(
+        json.loads(one.values[3]) for one in cases() if one.values[2] == job
+    )
+    return found
+
+
+def refused(job: str, parameters: dict[str, Any]) -> InputProblemError:
+    with pytest.raises(InputProblemError) as caught:
+        KINDS[job].of(job_request(parameters))
+    assert "deploy again" in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("job", KINDS)
+def test_a_key_that_a_job_does_not_know_is_named(job: str) -> None:
+    parameters = first(job)
+    old = next(iter(parameters))
+    told = refused(job, {**parameters, f"{old}s": 1})
+    assert told.kind == "request_unknown_key"
+    assert f"'{old}s', which the job {job} does not know; did you mean {old!r}?" in str(told)
+
+
+@pytest.mark.parametrize("job", KINDS)
+def test_a_key_that_a_job_lacks_is_named(job: str) -> None:
+    usual = {"schema", "missing"}
+    for name in set(first(job)) - usual:
+        parameters = first(job)
+        del parameters[name]
+        told = refused(job, parameters)
+        assert told.kind == "request_missing_key"
+        assert f"lacks {name!r}, which the job {job} needs" in str(told)
+
+
+def test_so_are_keys_of_what_is_to_be_retrained() -> None:
+    parameters = first("retrain")
+    broken, wine = parameters["models"]
+    for entry, told in (
+        ({**broken, "problems": 1}, "'problems', which an entry of the job retrain does not know"),
+        ({"name": "wine"}, "lacks 'parameters', which an entry of the job retrain needs"),
+        ({**wine, "gate": {"min_score": None}}, "lacks 'min_improvement', which a gate of"),
+    ):
+        assert told in str(refused("retrain", {**parameters, "models": [entry]}))

@@ -7,9 +7,9 @@ from pydantic import AfterValidator, Field
 from tasks.contracts import Distinct, Shape, Untyped, distinct, validated
 from tasks.orchestration import ray_task, run_job
 from tasks.preconditions import datasets
-from tasks.schemas.csv_arguments import csv_arguments, csv_written
+from tasks.ray_jobs.requests import AggregateRequest, InboxRequest
+from tasks.schemas.csv_arguments import csv_arguments, csv_options
 from tasks.schemas.data import (
-    MISSING,
     AggregateResult,
     Column,
     CsvResult,
@@ -52,9 +52,9 @@ def process_large_csv(
     Raises:
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
     """
-    parameters = transformations_from(transformations or {}).parameters(file_path, output_path)
-    datasets.check_csv(parameters, get_settings())
-    return cast("CsvResult", run_job(self, "process_csv", parameters))
+    request = transformations_from(transformations or {}).request(file_path, output_path)
+    datasets.check_csv(request, get_settings())
+    return cast("CsvResult", run_job(self, request.JOB, request))
 
 
 @ray_task("tasks.data_tasks.aggregate_data")
@@ -98,18 +98,16 @@ def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
     """
     said = {"schema": schema, "missing": missing, "separator": separator, **csv}
-    parameters = {
-        "data_sources": data_sources,
-        "output_path": output_path,
-        "group_by": group_by or [],
-        "aggregations": aggregations,
-        "overwrite": overwrite,
-        "schema": {},
-        "missing": list(MISSING),
-        **csv_written("aggregate_data", said),
-    }
-    datasets.check_sources(parameters, get_settings())
-    return cast("AggregateResult", run_job(self, "aggregate", parameters))
+    request = AggregateRequest(
+        data_sources=data_sources,
+        output_path=output_path,
+        group_by=group_by or [],
+        aggregations=aggregations,
+        overwrite=overwrite,
+        csv=csv_options("aggregate_data", said),
+    )
+    datasets.check_sources(request, get_settings())
+    return cast("AggregateResult", run_job(self, request.JOB, request))
 
 
 @ray_task("tasks.data_tasks.process_new_data")
@@ -138,6 +136,9 @@ def process_new_data(
     Raises:
         InvalidArgumentsError: a mistake in the arguments, or folders that cannot be written to.
     """
-    parameters = {"settle_seconds": settle_seconds, "stale_seconds": stale_seconds}
-    parameters |= csv_written("process_new_data", csv)
-    return cast("NewDataResult", run_job(self, "inbox", parameters))
+    request = InboxRequest(
+        settle_seconds=settle_seconds,
+        stale_seconds=stale_seconds,
+        csv=csv_options("process_new_data", csv),
+    )
+    return cast("NewDataResult", run_job(self, request.JOB, request))

@@ -5,7 +5,13 @@ from typing import Annotated, Any, cast
 from tasks.contracts import Shape, Untyped, validated
 from tasks.orchestration import ray_task, run_job, tried_again
 from tasks.preconditions import datasets, predictions, retraining
-from tasks.schemas.csv_arguments import csv_arguments, csv_written
+from tasks.ray_jobs.requests import (
+    PredictRequest,
+    RetrainRequest,
+    RollbackRequest,
+    TrainRequest,
+)
+from tasks.schemas.csv_arguments import csv_arguments, csv_options
 from tasks.schemas.data import Separator
 from tasks.schemas.models import (
     ModelConfig,
@@ -48,9 +54,8 @@ def distributed_training(
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
     """
     config = model_config_from(model_config)
-    datasets.check(dataset_path, _wanted(config, "model_config"), get_settings(), config.written())
-    result = run_job(self, "train", config.parameters(dataset_path))
-    return cast("TrainingResult", result)
+    datasets.check(dataset_path, _wanted(config, "model_config"), get_settings(), config.options())
+    return cast("TrainingResult", run_job(self, TrainRequest.JOB, config.training(dataset_path)))
 
 
 @ray_task("tasks.ml_tasks.batch_predictions")
@@ -91,10 +96,14 @@ def batch_predictions(  # noqa: PLR0913, PLR0917 - what callers may name
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
     """
     said = {"missing": missing, "separator": separator, **csv}
-    said = csv_written("batch_predictions", said)
-    predictions.check(model_path, data_batches, id_column, get_settings(), said)
-    parameters = {"model_path": model_path, "data_batches": data_batches, "id_column": id_column}
-    return cast("PredictionResult", run_job(self, "predict", {**parameters, **said}))
+    request = PredictRequest(
+        model_path=model_path,
+        data_batches=data_batches,
+        id_column=id_column,
+        csv=csv_options("batch_predictions", said),
+    )
+    predictions.check(request, get_settings())
+    return cast("PredictionResult", run_job(self, request.JOB, request))
 
 
 @ray_task("tasks.ml_tasks.hyperparameter_search")
@@ -126,9 +135,9 @@ def hyperparameter_search(
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.
     """
     config, tried = search_from(param_grid, search_config or {})
-    datasets.check(dataset_path, _wanted(config, "search_config"), get_settings(), config.written())
-    parameters = {**config.parameters(dataset_path), **tried}
-    return cast("SearchResult", run_job(self, "search", parameters))
+    datasets.check(dataset_path, _wanted(config, "search_config"), get_settings(), config.options())
+    request = config.search(dataset_path, tried)
+    return cast("SearchResult", run_job(self, request.JOB, request))
 
 
 @ray_task("tasks.ml_tasks.retrain_models")
@@ -156,12 +165,8 @@ def retrain_models(
     settings = get_settings()
     with tried_again(self):
         models = retraining.models(settings, names)
-    parameters = {
-        "models": models,
-        "force": force,
-        "mlflow_uri": settings.mlflow_tracking_uri,
-    }
-    return cast("RetrainingResult", run_job(self, "retrain", parameters))
+    request = RetrainRequest(models=models, force=force, mlflow_uri=settings.mlflow_tracking_uri)
+    return cast("RetrainingResult", run_job(self, request.JOB, request))
 
 
 @ray_task("tasks.ml_tasks.rollback_model")
@@ -182,8 +187,8 @@ def rollback_model(self: Untyped, name: str, version: int | None = None) -> Roll
     """
     retraining.require_name(name)
     uri = get_settings().mlflow_tracking_uri
-    parameters = {"name": name, "version": version, "mlflow_uri": uri}
-    return cast("RollbackResult", run_job(self, "rollback", parameters))
+    request = RollbackRequest(name=name, version=version, mlflow_uri=uri)
+    return cast("RollbackResult", run_job(self, request.JOB, request))
 
 
 def _wanted(config: ModelConfig, origin: str) -> dict[str, str]:

@@ -1,11 +1,11 @@
 """What every Celery task that stands for a Ray job does: run it, report, retry, stop with it.
 
-A task's module holds its contract and its parameters; this one holds the rest::
+A task's module holds its contract and its request; this one holds the rest::
 
     @ray_task("tasks.ml_tasks.distributed_training")
     @validated
     def distributed_training(self: Untyped, ...) -> TrainingResult:
-        return run_job(self, "train", parameters)
+        return run_job(self, "train", request)
 """
 
 import hashlib
@@ -28,6 +28,7 @@ from tasks.contracts import InvalidArgumentsError, Untyped, require_task_id
 from tasks.credentials import ConfigurationError
 from tasks.message_headers import PUBLISHED_AT
 from tasks.ray_jobs.protocol import JobRequest, Progress
+from tasks.ray_jobs.requests import Request
 from tasks.settings import Settings, get_settings
 from tasks.submission.errors import JobFailedError, JobStoppedError, RayUnavailableError
 from tasks.submission.runner import runner
@@ -70,7 +71,7 @@ def tried_again(task: Untyped) -> Iterator[None]:
         raise task.retry(exc=error, countdown=RETRY_SECONDS) from None
 
 
-def run_job(task: Untyped, entrypoint: str, parameters: dict[str, Any]) -> dict[str, Any]:
+def run_job(task: Untyped, entrypoint: str, parameters: Request | dict[str, Any]) -> dict[str, Any]:
     """Submit a task's Ray job, or attach to it, and follow it to its end.
 
     Meanwhile the task's state is ``PROGRESS``, with ``phase``, ``done``, ``total``, ``message``
@@ -80,7 +81,7 @@ def run_job(task: Untyped, entrypoint: str, parameters: dict[str, Any]) -> dict[
         task: the bound task.
         entrypoint: the module of :mod:`tasks.ray_jobs` to run, or the full name of a module in
             another package's package of jobs (``my_package.jobs.count``), which then travels.
-        parameters: the job's part of the request; JSON types only.
+        parameters: what the job is asked; of another package's, a dict of JSON types.
 
     Returns:
         The job's result with ``ray_submission_id``, ``queue_seconds`` (publishing to the task's
@@ -136,7 +137,7 @@ def _asked(task: Untyped, entrypoint: str) -> str:
 
 
 def job_request(
-    name: str, parameters: dict[str, Any], settings: Settings, asked: str = ""
+    name: str, parameters: Request | dict[str, Any], settings: Settings, asked: str = ""
 ) -> JobRequest:
     """Make the request of the job ``name``; ``asked`` is :attr:`JobRequest.asked`."""
     return JobRequest(
@@ -145,7 +146,7 @@ def job_request(
         datasets_dir=str(settings.datasets_dir),
         models_dir=str(settings.models_dir),
         code_version=settings.code_version,
-        parameters=parameters,
+        parameters=parameters.as_json() if isinstance(parameters, Request) else parameters,
         asked=asked,
     )
 

@@ -293,7 +293,7 @@ def request_for(folders: Path) -> Callable[..., Any]:
     from tasks.schemas.models import model_config_from  # noqa: PLC0415
 
     def make(dataset_path: str, **config: object) -> Callable[[str], JobRequest]:
-        parameters = model_config_from(config).parameters(dataset_path)
+        parameters = model_config_from(config).training(dataset_path).as_json()
         return lambda name: JobRequest(
             submission_id=name,
             runs_dir=str(folders / "models" / ".runs"),

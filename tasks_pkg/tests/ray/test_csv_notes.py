@@ -9,6 +9,7 @@ import pytest
 from celray_jobs import AGGREGATE, ALL, CSV, INBOX, PREDICT, RETRAIN, Place, place_in
 
 from tasks.ray_jobs.csv import plan as csv_plan
+from tasks.ray_jobs.csv.dialect import CsvOptions
 from tasks.ray_jobs.csv.files import MISSING
 from tasks.ray_jobs.inputs.sources import Source
 from tasks.ray_jobs.tables import reading
@@ -100,7 +101,7 @@ def test_each_word_is_said_whichever_way_a_piece_is_parsed(
     (line,) = told
     assert line.startswith(f"column 't' is text: {word!r} (a.csv, row 3) counts as a missing value")
     kept = reading.read(
-        Source((tmp_path / "a.csv",), "csv"), (), told, csv_plan.said({"missing": ["", "-"]})
+        Source((tmp_path / "a.csv",), "csv"), (), told, csv_plan.said(CsvOptions(missing=["", "-"]))
     )
     assert kept["t"].to_list()[:4] == [None, "b", word, word]
     assert len(told) == 1

@@ -13,6 +13,7 @@ from tasks.ray_jobs.csv import byte_ranges
 from tasks.ray_jobs.csv import parsing as csv_parsing
 from tasks.ray_jobs.csv import plan as csv_plan
 from tasks.ray_jobs.csv import wide as csv_wide
+from tasks.ray_jobs.csv.dialect import CsvOptions
 
 #: Values of every type, near misses of each, and what may be missing.
 ODD = (
@@ -42,7 +43,7 @@ def read(columns: list[list[str]], missing: list[str] | None) -> tuple[csv_parsi
     csv.writer(written, lineterminator="\n").writerows(zip(*columns, strict=True))
     data = written.getvalue().encode()
     names = [f"c{number}" for number in range(len(columns))]
-    said = csv_plan.said({} if missing is None else {"missing": missing})
+    said = csv_plan.said(CsvOptions(missing=missing))
     marks, regular = byte_ranges.toggles(data, said.byte)
     piece = byte_ranges.Piece(0, len(data), data, marks, regular)
     sample = data[: byte_ranges.last_record(data[: len(data) // 2], marks)]

@@ -22,7 +22,7 @@ from tasks.ray_jobs.aggregation import job as aggregation_job
 from tasks.ray_jobs.csv import plan as csv_plan
 from tasks.ray_jobs.csv import recoding as csv_recoding
 from tasks.ray_jobs.csv import text as csv_text
-from tasks.ray_jobs.csv.dialect import Written
+from tasks.ray_jobs.csv.dialect import CsvOptions, Written
 from tasks.ray_jobs.inputs.sources import Source
 from tasks.ray_jobs.large_csv import job as large_csv_job
 from tasks.ray_jobs.protocol import InputProblemError
@@ -164,7 +164,7 @@ def plain(place: Place) -> Callable[[str], object]:
 
 def read(path: Path, **said: object) -> tuple[pl.DataFrame, list[str]]:
     told: list[str] = []
-    frame = reading.read(Source((path,), "csv"), (), told, csv_plan.said(said))
+    frame = reading.read(Source((path,), "csv"), (), told, csv_plan.said(CsvOptions.of(said)))
     return frame, told
 
 

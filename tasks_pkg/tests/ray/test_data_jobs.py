@@ -66,7 +66,9 @@ def test_a_large_file_comes_out_right(
 ) -> None:
     output = f"{request.node.callspec.params['job']}.parquet"
     change: dict[str, Any] = {"filter": {"a": 1000}, "new_columns": {"c": "df['a'] * df['b']"}}
-    parameters = transformations_from({**change, "num_chunks": 9}).parameters("table.csv", output)
+    parameters = (
+        transformations_from({**change, "num_chunks": 9}).request("table.csv", output).as_json()
+    )
     told: list[Progress] = []
     result = job("process_csv", told, **parameters)
     expected = table.filter(pl.col("a") > 1000).with_columns(c=pl.col("a") * pl.col("b"))
@@ -89,7 +91,7 @@ def test_a_large_file_comes_out_right(
 
 def test_a_mistake_in_the_data_is_one_line(job: Job, datasets: Path) -> None:
     (datasets / "bad.csv").write_text("a,b\n1,2\n3\n")
-    parameters = transformations_from({}).parameters("bad.csv", "bad.parquet")
+    parameters = transformations_from({}).request("bad.csv", "bad.parquet").as_json()
     with pytest.raises(InvalidArgumentsError, match=r"bad\.csv, row 2: 1 field, not 2") as caught:
         job("process_csv", **parameters)
     assert "\n" not in str(caught.value)
@@ -108,7 +110,8 @@ def test_delivered_files_are_processed(job: Job, datasets: Path) -> None:
 def test_the_samples_are_right(job: Job, datasets: Path) -> None:
     sample = SAMPLES["tasks.data_tasks.process_large_csv"].kwargs
     change = transformations_from(sample["transformations"])
-    result = job("process_csv", **change.parameters(sample["file_path"], sample["output_path"]))
+    asked = change.request(sample["file_path"], sample["output_path"])
+    result = job("process_csv", **asked.as_json())
     assert 0 < result["rows_written"] < 6497
     assert "free share" in pl.read_parquet(datasets / sample["output_path"]).columns
     sample = SAMPLES["tasks.data_tasks.aggregate_data"].kwargs

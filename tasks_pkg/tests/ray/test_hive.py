@@ -25,6 +25,7 @@ from celray_jobs import (
 from tasks.contracts import InvalidArgumentsError
 from tasks.preconditions import datasets
 from tasks.ray_jobs.aggregation import job as aggregation_job
+from tasks.ray_jobs.csv.dialect import CsvOptions
 from tasks.ray_jobs.csv.files import MISSING
 from tasks.ray_jobs.csv.plan import said
 from tasks.ray_jobs.inputs import sources
@@ -70,11 +71,11 @@ def rows(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_keys_are_columns_to_training_and_the_like(root: Path, kind: str) -> None:
     source = hive(root, kind)
-    frame = reading.read(source, said=said({"missing": [""]}))
+    frame = reading.read(source, said=said(CsvOptions(missing=[""])))
     assert rows(frame) == rows(pl.DataFrame(TABLE))
     assert reading.read(source)["region"].null_count() == 1  # NA, where nobody says otherwise
     assert reading.read(source, ["year"])["year"].dtype == pl.String
-    declared = reading.read(source, said=said({"schema": {"year": "text", "x": "number"}}))
+    declared = reading.read(source, said=said(CsvOptions(schema={"year": "text", "x": "number"})))
     assert all(declared.schema[name] == pl.String for name in ("year", "region"))
 
 

@@ -19,11 +19,13 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from tasks.contracts import InvalidArgumentsError
 from tasks.orchestration import job_request
 from tasks.preconditions import predictions
+from tasks.ray_jobs.csv.dialect import CsvOptions
 from tasks.ray_jobs.files import sha256
 from tasks.ray_jobs.model import signature
 from tasks.ray_jobs.model.predictor import Predictor
 from tasks.ray_jobs.prediction.job import PIECE_ROWS
 from tasks.ray_jobs.protocol import JobRequest, Progress
+from tasks.ray_jobs.requests import PredictRequest
 from tasks.settings import Settings
 from tasks.submission.ray import RayJobs
 
@@ -41,15 +43,17 @@ def plain(entrypoint: str, request: Request, told: list[Progress] | None = None)
     return run_here(uuid.uuid4().hex, entrypoint, request, heard.append)
 
 
+def to_predict(model: str, batches: Any, id_column: str | None = None) -> PredictRequest:  # noqa: ANN401
+    return PredictRequest(
+        model_path=model, data_batches=batches, id_column=id_column, csv=CsvOptions()
+    )
+
+
 @pytest.fixture
 def request_to_predict(settings: Settings) -> RequestFor:
     def make(model_path: str, data_batches: object, id_column: str | None = None) -> Request:
-        parameters = {
-            "model_path": model_path,
-            "data_batches": data_batches,
-            "id_column": id_column,
-        }
-        return lambda name: job_request(name, parameters, settings)
+        asked = to_predict(model_path, data_batches, id_column)
+        return lambda name: job_request(name, asked, settings)
 
     return make
 
@@ -72,7 +76,7 @@ def odd_model(folders: Path) -> str:
         datasets_dir=str(folders / "datasets"),
         models_dir=str(folders / "models"),
         code_version="test",
-        parameters=model_config_from({"n_estimators": 20}).parameters("odd.csv"),
+        parameters=model_config_from({"n_estimators": 20}).training("odd.csv").as_json(),
     )
     result = plain("train", lambda _: request)
     assert result["status"] == "success"
@@ -127,12 +131,12 @@ def test_a_file_is_read_as_the_models_own_dataset_was_unless_the_caller_says_oth
     rows = [f"{('NA', 'DE')[i % 2]};{i % 7};{('far', 'near')[i % 2]}" for i in range(100)]
     (datasets / "land.csv").write_text("land;n;target\n" + "\n".join(rows) + "\n")
     config = {"separator": ";", "missing": ["-"], "n_estimators": 10}
-    parameters = model_config_from(config).parameters("land.csv")
+    parameters = model_config_from(config).training("land.csv").as_json()
     model = plain("train", lambda name: job_request(name, parameters, settings))["model_path"]
 
     (datasets / "lands.csv").write_text("land;n\nNA;1\nDE;2\n-;3\nFR;-\n")
     request = request_to_predict(model, "lands.csv")
-    predictions.check(model, "lands.csv", None, settings)
+    predictions.check(to_predict(model, "lands.csv"), settings)
     result = plain("predict", request)
     assert result["predictions"][:2] == ["far", "near"]
     said = "column 'land': 'FR' and the like (1 rows) did not occur in training"
@@ -142,7 +146,7 @@ def test_a_file_is_read_as_the_models_own_dataset_was_unless_the_caller_says_oth
     assert "separator" not in manifest["read_as_in_training"]
 
     (datasets / "commas.csv").write_text("land,n\nNA,1\nDE,2\n")
-    predictions.check(model, "commas.csv", None, settings)  # what its lines show
+    predictions.check(to_predict(model, "commas.csv"), settings)  # what its lines show
     said_otherwise = {"model_path": model, "data_batches": "commas.csv", "id_column": None}
     said_otherwise |= {"separator": ",", "missing": ["NA"]}
     other = plain("predict", lambda name: job_request(name, said_otherwise, settings))
@@ -172,7 +176,7 @@ def test_a_column_of_labels_that_look_like_numbers_stays_a_column_of_labels(
     (datasets / "codes.csv").write_text(
         "code,target\n" + "".join(f"{codes[i % 3]},{'no' if i % 3 else 'yes'}\n" for i in range(90))
     )
-    parameters = model_config_from({"n_estimators": 5}).parameters("codes.csv")
+    parameters = model_config_from({"n_estimators": 5}).training("codes.csv").as_json()
     model = plain("train", lambda name: job_request(name, parameters, settings))["model_path"]
     (datasets / "coded.csv").write_text("code\n01\n02\n01\n")
     result = plain("predict", request_to_predict(model, "coded.csv"))
@@ -195,7 +199,7 @@ def code_model(folders: Path) -> str:
         datasets_dir=str(folders / "datasets"),
         models_dir=str(folders / "models"),
         code_version="test",
-        parameters=model_config_from({"n_estimators": 20}).parameters("labels.csv"),
+        parameters=model_config_from({"n_estimators": 20}).training("labels.csv").as_json(),
     )
     return str(plain("train", lambda _: request)["model_path"])
 
@@ -313,7 +317,7 @@ def test_a_date_is_read_alike_however_the_others_are_written(
         "day,target\n"
         + "".join(f"{day + timedelta(i):%Y-%m-%dT%H:%M:%S},{i >= 60}\n" for i in range(120))
     )
-    parameters = model_config_from({"n_estimators": 20}).parameters("days.csv")
+    parameters = model_config_from({"n_estimators": 20}).training("days.csv").as_json()
     model = plain("train", lambda name: job_request(name, parameters, settings))["model_path"]
     # Day 60 is March 2.
     early = [
@@ -343,7 +347,7 @@ def test_iris_is_predicted_as_well_as_by_scikit_learn(
     tested = frame.filter(pl.col("row") % 3 == 0)
     tested.drop("target").write_parquet(datasets / "iris_new.parquet")
     config = model_config_from({"n_estimators": 40, "max_depth": 3, "test_fraction": 0.01})
-    parameters = config.parameters("iris.csv")
+    parameters = config.training("iris.csv").as_json()
     model = plain("train", lambda name: job_request(name, parameters, settings))["model_path"]
     result = plain("predict", request_to_predict(model, ["iris_new.parquet"], "row"))
     assert result["ids"] == tested["row"].to_list()
@@ -412,7 +416,7 @@ def test_rows_that_do_not_fit_the_model_are_refused_before_ray_hears_of_them(  #
     (datasets / "lacking.csv").write_text("day,red,size\n2024-01-01,true,1\n")
     (datasets / "twice.csv").write_text("day,day\n1,2\n")
     with pytest.raises(InvalidArgumentsError, match=words) as caught:
-        predictions.check(odd_model, batches, id_column, settings)
+        predictions.check(to_predict(odd_model, batches, id_column), settings)
     assert "\n" not in str(caught.value)
 
 
@@ -439,10 +443,10 @@ def test_what_is_no_model_of_ours_is_not_loaded(
         (models / name).mkdir(exist_ok=True)
         (models / name / "manifest.json").write_text(manifest)
     with pytest.raises(InvalidArgumentsError, match=words):
-        predictions.check(path, [[row()]], None, settings)
+        predictions.check(to_predict(path, [[row()]]), settings)
     misspelt = f"{odd_model}x"
     with pytest.raises(InvalidArgumentsError, match="Did you mean"):
-        predictions.check(misspelt, [[row()]], None, settings)
+        predictions.check(to_predict(misspelt, [[row()]]), settings)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def process(root: Path, one_process: pytest.MonkeyPatch) -> Process:  # noqa: AR
     """Run the job in this process."""
 
     def run(file: str, output: str = "out.parquet", **transformations: object) -> dict[str, Any]:
-        parameters = transformations_from(transformations).parameters(file, output)
+        parameters = transformations_from(transformations).request(file, output).as_json()
         return run_job_in(root, large_csv_job.main, parameters)
 
     return run
@@ -545,7 +545,7 @@ def test_a_file_four_times_the_memory_limit_goes_through(root: Path, form: bytes
         for _ in range(times):
             stream.write(block)
     change = {"filter": {"a": 99_999}, "new_columns": {"d": "a * b"}}
-    parameters = transformations_from(change).parameters("in.csv", "out.parquet")
+    parameters = transformations_from(change).request("in.csv", "out.parquet").as_json()
     folders = {f"{name}_dir": str(root) for name in ("runs", "datasets")}
     folders["models_dir"] = str(root / "models")
     request = JobRequest("limited", code_version="test", parameters=parameters, **folders)

@@ -46,7 +46,7 @@ def request_of(root: Path, name: str, **parameters: object) -> JobRequest:
 
 
 def process(root: Path, name: str, **transformations: object) -> dict[str, Any]:
-    parameters = transformations_from(transformations).parameters("in.csv", "out.parquet")
+    parameters = transformations_from(transformations).request("in.csv", "out.parquet").as_json()
     request = request_of(root, name, **parameters)
     return large_csv_job.main(request, Reporter(root / "models" / ".runs" / name))
 

@@ -30,6 +30,14 @@ from tasks.ray_jobs.registry import retrain as retrain_job
 from tasks.ray_jobs.registry.mlflow import MlflowRegistry
 from tasks.ray_jobs.registry.retrain import judged
 from tasks.ray_jobs.registry.versions import Version
+from tasks.ray_jobs.requests import (
+    BrokenEntry,
+    Gate,
+    RegisteredModel,
+    Request,
+    RetrainRequest,
+    RollbackRequest,
+)
 from tasks.ray_jobs.tables import reading
 from tasks.ray_jobs.training import holdout
 from tasks.ray_jobs.training import job as training_job
@@ -88,29 +96,24 @@ def enter(settings: Settings) -> Enter:
     return write
 
 
-def job(
-    entrypoint: str, settings: Settings, task_id: str | None = None, **parameters: object
-) -> dict[str, Any]:
-    def request(name: str) -> Any:  # noqa: ANN401
-        return job_request(
-            name, {**parameters, "mlflow_uri": settings.mlflow_tracking_uri}, settings
-        )
-
+def job(asked: Request, settings: Settings, task_id: str | None = None) -> dict[str, Any]:
     name = task_id or uuid.uuid4().hex
-    return run_here(name, entrypoint, request)
+    return run_here(name, asked.JOB, lambda run: job_request(run, asked, settings))
 
 
 def retrain(
     settings: Settings, task_id: str | None = None, *, force: bool = False
 ) -> dict[str, Any]:
     models = retraining.models(settings, None)
-    return job("retrain", settings, task_id, models=models, force=force)
+    uri = settings.mlflow_tracking_uri
+    return job(RetrainRequest(models=models, force=force, mlflow_uri=uri), settings, task_id)
 
 
 def rollback(
     settings: Settings, name: str, version: int | None = None, task_id: str | None = None
 ) -> dict[str, Any]:
-    return job("rollback", settings, task_id, name=name, version=version)
+    uri = settings.mlflow_tracking_uri
+    return job(RollbackRequest(name=name, version=version, mlflow_uri=uri), settings, task_id)
 
 
 def the_whole_life_of_a_model(settings: Settings, wine: pl.DataFrame) -> None:
@@ -241,8 +244,8 @@ def test_who_goes_back_does_not_wait_for_a_training_which_is_then_compared_with_
     monkeypatch.setattr(training_job, "fit", fit_meanwhile)
     monkeypatch.setenv(ENGINE_VARIABLE, "plain")
     enter("red", rounds=2, depth=1, gain=-1.0)
-    parameters = {"models": retraining.models(settings, None), "force": False, "mlflow_uri": None}
-    request = job_request("celray-later", parameters, settings)
+    asked = RetrainRequest(models=retraining.models(settings, None), force=False, mlflow_uri=None)
+    request = job_request("celray-later", asked, settings)
     (three,) = retrain_job.main(request, Reporter(settings.runs_dir / "later"))["models"]
     assert (three["version"], three["score_in_use"]) == (3, one["score"])
     kept = json.loads((settings.models_dir / "registry/red/versions.json").read_text())
@@ -426,10 +429,12 @@ def test_an_entry_that_is_off_or_an_editors_own_is_none_and_a_gate_of_nan_is_a_m
     (folder / ".wine.toml").write_text('dataset_path = "wine"\n')
     (folder / "open.toml").write_text('dataset_path = "wine"\n[gate]\nmin_score = nan\n')
     (found,) = retraining.models(settings, None)
-    assert found["name"] == "open"
-    assert re.search(r"open\.toml: gate\.min_score: .*finite number, got nan", found["problem"])
+    assert isinstance(found, BrokenEntry)
+    assert found.name == "open"
+    assert re.search(r"open\.toml: gate\.min_score: .*finite number, got nan", found.problem)
     (asked,) = retraining.models(settings, ["off"])
-    assert "did you mean 'target'" in asked["problem"]
+    assert isinstance(asked, BrokenEntry)
+    assert "did you mean 'target'" in asked.problem
 
 
 def test_an_empty_registry_is_no_error_and_says_so(settings: Settings) -> None:
@@ -445,14 +450,11 @@ def test_on_ray_it_is_the_same(
 ) -> None:
     assert wine.height > 0
     enter("red")
-    parameters = {
-        "models": retraining.models(settings, ["red"]),
-        "force": False,
-        "mlflow_uri": None,
-    }
+    models = retraining.models(settings, ["red"])
+    asked = RetrainRequest(models=models, force=False, mlflow_uri=None)
     name = uuid.uuid4().hex
     result = jobs.run(
-        name, "retrain", lambda run: job_request(run, parameters, settings), lambda *_: None
+        name, "retrain", lambda run: job_request(run, asked, settings), lambda *_: None
     ).result
     (on_ray,) = result["models"]
     shutil.rmtree(settings.models_dir / "registry" / "red")
@@ -484,7 +486,7 @@ def test_the_gate_knows_which_way_is_better(
     promoted: bool,
 ) -> None:
     least, gain = gate
-    gates = {"min_score": least, "min_improvement": gain}
+    gates = Gate(min_score=least, min_improvement=gain)
     assert judged(score, old, metric, gates, "none in use")[0] is promoted
 
 
@@ -623,7 +625,9 @@ def test_an_mlflow_server_can_be_the_registry(
         timeout=30,
     )
     assert made.ok, made.text
-    assert list(retraining.models(with_server, None)[0]["gate"]) == ["min_score", "min_improvement"]
+    (entered,) = retraining.models(with_server, None)
+    assert isinstance(entered, RegisteredModel)
+    assert entered.gate == Gate(min_score=None, min_improvement=-1.0)
     the_whole_life_of_a_model(with_server, wine)
     back = rollback(with_server, "red")
     assert (back["version"], back["previous_version"], back["registry"]) == (1, 2, mlflow)

@@ -85,8 +85,8 @@ def test_training_and_search_look_before_they_read(
     (tmp_path / "models").mkdir()
     config, tried = search_from([{"max_depth": 2}], {})
     for main, parameters in (
-        (training_job.main, model_config_from({}).parameters(source.files[0].name)),
-        (search_job.main, {**config.parameters(source.files[0].name), **tried}),
+        (training_job.main, model_config_from({}).training(source.files[0].name).as_json()),
+        (search_job.main, config.search(source.files[0].name, tried).as_json()),
     ):
         runs, models = str(tmp_path / "runs"), str(tmp_path / "models")
         request = JobRequest("x", runs, str(tmp_path), models, "test", parameters)

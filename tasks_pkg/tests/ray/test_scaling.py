@@ -57,7 +57,9 @@ class Place:
         return name
 
     def train(self, frame: pl.DataFrame, **config: object) -> dict[str, Any]:
-        return self.run(training_job.main, model_config_from(config).parameters(self.write(frame)))
+        return self.run(
+            training_job.main, model_config_from(config).training(self.write(frame)).as_json()
+        )
 
 
 @pytest.fixture
@@ -103,7 +105,7 @@ def test_a_model_of_a_target_of_any_size_is_as_good_as_scikit_learns(
     predicted = place.run(prediction_job.main, parameters)["predictions"]
     assert predicted == pytest.approx(rows["prediction"].to_list(), rel=1e-12)
     config, tried = search_from([{"n_estimators": 40}], {"max_depth": 3, "learning_rate": 0.2})
-    searched = place.run(search_job.main, {**config.parameters(place.write(frame)), **tried})
+    searched = place.run(search_job.main, config.search(place.write(frame), tried).as_json())
     assert searched["best_score"] == pytest.approx(expected, abs=0.1)
 
 
@@ -300,10 +302,10 @@ def test_a_search_and_a_retraining_say_it_too(place: Place) -> None:
     frame = pl.DataFrame(drawn.normal(size=(200, 3)), ["a", "b", "target"])
     config, tried = search_from([{"n_estimators": 30}, {"n_estimators": 60}], {})
     name = place.write(frame)
-    searched = place.run(search_job.main, {**config.parameters(name), **tried})
+    searched = place.run(search_job.main, config.search(name, tried).as_json())
     assert any("worse than to answer the mean" in text for text in searched["warnings"])
 
-    model = {"name": "noise", "parameters": model_config_from({}).parameters(name), "gate": {}}
+    model = {"name": "noise", "parameters": model_config_from({}).training(name).as_json()}
     gate = {"min_score": None, "min_improvement": 0.0}
     parameters = {"models": [{**model, "gate": gate}], "force": False, "mlflow_uri": None}
     retrained = place.run(retrain.main, parameters)

@@ -12,7 +12,7 @@ from tasks.schemas.models import ModelConfig, model_config_from
 
 def test_what_callers_have_always_sent_is_accepted() -> None:
     config = model_config_from({"n_estimators": 50, "max_depth": None, "num_partitions": 4})
-    parameters = config.parameters("x.csv")
+    parameters = config.training("x.csv").as_json()
     assert (parameters["n_estimators"], parameters["max_depth"]) == (50, 6)
     assert parameters["target"] == "target"
 
@@ -46,7 +46,7 @@ def test_every_problem_is_named_at_once() -> None:
 
 
 def test_every_parameter_survives_the_way_to_the_job() -> None:
-    request = protocol.JobRequest("id", "r", "d", "m", "c", ModelConfig().parameters("x"))
+    request = protocol.JobRequest("id", "r", "d", "m", "c", ModelConfig().training("x").as_json())
     assert protocol.JobRequest(**json.loads(request.encode())) == request
 
 

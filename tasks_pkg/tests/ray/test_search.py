@@ -34,6 +34,7 @@ from tasks.orchestration import job_request
 from tasks.ray_jobs import protocol
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest, Progress
+from tasks.ray_jobs.requests import SearchRequest
 from tasks.ray_jobs.training import boosting, split
 from tasks.schemas.models import search_from
 from tasks.settings import Settings
@@ -58,8 +59,8 @@ def cancer(datasets: Path) -> str:
 
 def request_of(settings: Settings, dataset: str, grid: Grid, **config: object) -> Request:
     checked, tried = search_from(grid, config)
-    parameters = {**checked.parameters(dataset), **tried}
-    return lambda name: job_request(name, parameters, settings)
+    asked = checked.search(dataset, tried)
+    return lambda name: job_request(name, asked, settings)
 
 
 def plain(request: Request, told: list[Progress] | None = None) -> dict[str, Any]:
@@ -182,13 +183,13 @@ def test_a_search_that_goes_on_draws_other_trials_and_keeps_every_one(
         metric="r2",
         rounds=2,
     )
-    request = request_of(settings, cancer, SPACE, early_stopping=False)("x")
+    asked = SearchRequest.of(request_of(settings, cancer, SPACE, early_stopping=False)("x"))
     reporter = Reporter(tmp_path / "run")
     journal = tmp_path / local_search.JOURNAL
 
     def go_on(trials: int) -> list[dict[str, Any]]:
-        parameters = {**request.parameters, "max_trials": trials}
-        found, _ = local_search.search(problem, parameters, tmp_path, reporter)
+        wanted = dataclasses.replace(asked, max_trials=trials)
+        found, _ = local_search.search(problem, wanted, tmp_path, reporter)
         assert [trial.number for trial in found] == list(range(trials))
         return [trial.params for trial in found]
 
@@ -377,11 +378,12 @@ def prepared(tmp_path: Path, labels: Sequence[object], **config: object) -> tupl
     from tasks.ray_jobs.search import job as search_job  # noqa: PLC0415 - Optuna takes a second
     from tasks.ray_jobs.training import job as training_job  # noqa: PLC0415
 
-    parameters = search_from([{"max_depth": 2}], config)[0].parameters("x")
+    checked, tried = search_from([{"max_depth": 2}], config)
+    asked = checked.search("x", tried)
     frame = pl.DataFrame({"a": range(len(labels)), "target": labels})
     source = sources.Source((tmp_path / "x",), "parquet")
-    data = training_job.prepare(frame, parameters, source, Reporter(tmp_path / "run"))
-    return search_job._problem(data, parameters)
+    data = training_job.prepare(frame, asked.model, source, Reporter(tmp_path / "run"))
+    return search_job._problem(data, asked)
 
 
 def test_rare_classes_are_learnt_from_in_every_fold_and_validated_in_none(tmp_path: Path) -> None:

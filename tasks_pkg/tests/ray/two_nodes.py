@@ -53,7 +53,7 @@ def trained(folder: Path, name: str, wanted: int) -> dict[str, Any]:
     config = model_config_from(
         {"target": "quality", "n_estimators": 5, "max_depth": 4, "num_partitions": wanted}
     )
-    parameters = config.parameters("winequality.csv")
+    parameters = config.training("winequality.csv").as_json()
     request = JobRequest(name, str(folder / "runs"), str(folder), str(models), "test", parameters)
     try:
         result = training_job.main(request, Reporter(folder / "runs" / name))

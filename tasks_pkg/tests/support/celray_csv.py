@@ -15,11 +15,11 @@ import pytest
 from tasks.ray_jobs import cluster
 from tasks.ray_jobs.aggregation import job as aggregation_job
 from tasks.ray_jobs.csv import byte_ranges
-from tasks.ray_jobs.csv import dialect as csv_dialect
 from tasks.ray_jobs.csv import plan as csv_plan
 from tasks.ray_jobs.csv import text as csv_text
 from tasks.ray_jobs.csv.byte_ranges import Chain
 from tasks.ray_jobs.csv.codes import WRITTEN_POWER
+from tasks.ray_jobs.csv.dialect import CsvOptions
 from tasks.ray_jobs.csv.plan import Plan
 from tasks.ray_jobs.inputs.sources import Source
 from tasks.ray_jobs.large_csv import plan as large_csv_plan
@@ -34,18 +34,18 @@ _FIELD = 1 << 30
 
 def table(path: Path, **said: object) -> pl.DataFrame:
     """As training, search, predictions from files and retraining do."""
-    return reading.read(Source((path,), "csv"), (), None, csv_plan.said(said))
+    return reading.read(Source((path,), "csv"), (), None, csv_plan.said(CsvOptions.of(said)))
 
 
 def summary(path: Path, **said: object) -> aggregation_job.Summary:
     """As ``aggregate_data`` does, of all columns."""
-    wanted = aggregation_job.Wanted((), None, csv_plan.said(said))
+    wanted = aggregation_job.Wanted((), None, csv_plan.said(CsvOptions.of(said)))
     return aggregation_job.summarise(wanted, aggregation_job.Item(path.name, path))
 
 
 def summary_of_ranges(path: Path, length: int, **said: object) -> aggregation_job.Summary:
     """As it does with a large file, in ranges of about so many bytes."""
-    wanted = aggregation_job.Wanted((), None, csv_plan.said(said))
+    wanted = aggregation_job.Wanted((), None, csv_plan.said(CsvOptions.of(said)))
     item = aggregation_job.Item(path.name, path)
     file, form = aggregation_job.form_of(item, wanted)
     if file.is_stream:
@@ -74,9 +74,9 @@ def converted(path: Path, count: int, block: int = 1 << 20, **said: object) -> p
         said: how it is written.
     """
     given = {"num_chunks": count, "bad_rows": "fail", **said}
-    parameters = transformations_from(given).parameters(str(path), "out.parquet")
-    file, sample = csv_text.begin(path, csv_dialect.of(parameters), "file_path")
-    plan = large_csv_plan.make(file, parameters, path.parent, sample)
+    asked = transformations_from(given).request(str(path), "out.parquet")
+    file, sample = csv_text.begin(path, asked.csv.written, "file_path")
+    plan = large_csv_plan.make(file, asked, path.parent, sample)
     for _ in range(MAX_PASSES):
         bounds = byte_ranges.split(file.data_start, path.stat().st_size, count)
         items = _items(file, plan, bounds, block)

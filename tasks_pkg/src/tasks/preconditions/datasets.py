@@ -2,22 +2,24 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import MappingProxyType
-from typing import Any
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs.csv import dialect as csv_dialect
 from tasks.ray_jobs.csv import files as csv_files
+from tasks.ray_jobs.csv.dialect import CsvOptions
 from tasks.ray_jobs.inputs import sources
 from tasks.ray_jobs.protocol import InputProblemError
+from tasks.ray_jobs.requests import AggregateRequest, ProcessCsvRequest
 from tasks.settings import Settings
+
+#: Of CSV that is written as everywhere.
+NOTHING_SAID = CsvOptions()
 
 
 def check(
     dataset_path: str,
     columns: dict[str, str],
     settings: Settings,
-    said: Mapping[str, Any] = MappingProxyType({}),
+    options: CsvOptions = NOTHING_SAID,
 ) -> None:
     """Refuse a dataset that cannot be trained on, as far as this host can see.
 
@@ -29,28 +31,27 @@ def check(
         dataset_path: as the caller gave it, see :func:`tasks.ray_jobs.inputs.sources.resolve`.
         columns: columns that must be there, and the parameter that names each.
         settings: for the allowed roots.
-        said: what the caller said of how CSV is written, by argument.
+        options: what the caller said of CSV.
 
     Raises:
         InvalidArgumentsError: names the value, where it came from, and the way out.
     """
     roots = (settings.datasets_dir, settings.models_dir)
-    written = csv_dialect.of(said)
     with _told(settings):
         source = sources.resolve(dataset_path, [str(root) for root in roots])
         for file in source.files if source.format == "csv" else ():
-            own = csv_files.columns_of(file, written, sound=said.get("bad_rows") != "reject")
+            own = csv_files.columns_of(file, options.written, sound=options.bad_rows != "reject")
             if own is not None:
                 header = source.columns(file, own)
                 for column, origin in columns.items():
                     sources.require_column(column, header, origin, str(file))
 
 
-def check_csv(parameters: dict[str, Any], settings: Settings) -> None:
+def check_csv(request: ProcessCsvRequest, settings: Settings) -> None:
     """Refuse what ``process_large_csv`` cannot do, as far as this host can see.
 
     Args:
-        parameters: of the job; see :mod:`tasks.ray_jobs.large_csv.job`.
+        request: what the job is asked.
         settings: for the allowed roots.
 
     Raises:
@@ -58,21 +59,21 @@ def check_csv(parameters: dict[str, Any], settings: Settings) -> None:
     """
     roots = (str(settings.datasets_dir), str(settings.models_dir))
     with _told(settings):
-        formulas = csv_files.filters(parameters["filter"])
-        derived = csv_files.derived(parameters["new_columns"])
-        target = csv_files.output_file(parameters["output_path"], "output_path", *roots)
-        path = csv_files.input_file(parameters["file_path"], "file_path", roots)
+        formulas = csv_files.filters(request.filter)
+        derived = csv_files.derived(request.new_columns)
+        target = csv_files.output_file(request.output_path, "output_path", *roots)
+        path = csv_files.input_file(request.file_path, "file_path", roots)
         csv_files.require_output_apart(path, target)
         compression = csv_files.compression_of(path, "file_path")
         head = csv_files.read_head(path, compression)
         if head is None:
             return
-        begin = csv_files.beginning(path, csv_dialect.of(parameters), head)
+        begin = csv_files.beginning(path, request.csv.written, head)
         file = csv_files.look(path, compression, begin)
-        for name in parameters["schema"]:
+        for name in request.csv.schema:
             sources.require_column(name, file.columns, "transformations.schema", str(path))
-        formats = parameters.get("date_format")
-        for name in formats if isinstance(formats, dict) else ():
+        formats = request.csv.written.date_format
+        for name in formats if isinstance(formats, Mapping) else ():
             sources.require_column(name, file.columns, "transformations.date_format", str(path))
         known = list(file.columns)
         for formula in formulas:
@@ -80,28 +81,28 @@ def check_csv(parameters: dict[str, Any], settings: Settings) -> None:
         for name, formula in derived:
             formula.require_columns(known)
             known.append(name)
-        for name in parameters["columns"] or ():
+        for name in request.columns or ():
             sources.require_column(name, known, "transformations.columns", str(path))
 
 
-def check_sources(parameters: dict[str, Any], settings: Settings) -> None:
+def check_sources(request: AggregateRequest, settings: Settings) -> None:
     """Refuse what ``aggregate_data`` cannot do, as far as this host can see.
 
     Args:
-        parameters: of the job; see :mod:`tasks.ray_jobs.aggregation.job`.
+        request: what the job is asked.
         settings: for the allowed roots.
 
     Raises:
         InvalidArgumentsError: names the value, where it came from, and the way out.
     """
     roots = (str(settings.datasets_dir), str(settings.models_dir))
-    needed = dict.fromkeys(parameters["group_by"], "group_by")
-    needed |= dict.fromkeys(parameters["aggregations"] or (), "aggregations")
+    needed = dict.fromkeys(request.group_by, "group_by")
+    needed |= dict.fromkeys(request.aggregations or (), "aggregations")
     with _told(settings):
-        target = csv_files.output_file(parameters["output_path"], "output_path", *roots)
+        target = csv_files.output_file(request.output_path, "output_path", *roots)
         found: dict[str, None] = {}
         whole = True
-        for name in parameters["data_sources"]:
+        for name in request.data_sources:
             source = sources.resolve(name, roots, "data_sources")
             for file in source.files:
                 csv_files.require_output_apart(file, target)
@@ -113,13 +114,13 @@ def check_sources(parameters: dict[str, Any], settings: Settings) -> None:
                 if head is None:
                     whole = False
                     continue
-                begin = csv_files.beginning(file, csv_dialect.of(parameters), head)
+                begin = csv_files.beginning(file, request.csv.written, head)
                 own = csv_files.look(file, compression, begin).columns
                 columns = source.columns(file, own)
                 found |= dict.fromkeys(columns)
                 for column, origin in needed.items():
                     sources.require_column(column, columns, origin, str(file))
-        for column in parameters["schema"] if whole else ():
+        for column in request.csv.schema if whole else ():
             sources.require_column(column, list(found), "schema", "any of the sources")
 
 

@@ -21,13 +21,15 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.contracts import InvalidArgumentsError
+from tasks.ray_jobs import requests
 from tasks.ray_jobs.protocol import InfrastructureError, InputProblemError
 from tasks.ray_jobs.registry.change import FOLDER
+from tasks.ray_jobs.requests import BrokenEntry, RegisteredModel
 from tasks.schemas.models import checked, model_config_from
 from tasks.settings import Settings
 from tasks.submission.errors import RayUnavailableError
@@ -62,6 +64,13 @@ class Entry(BaseModel):
     """See :class:`Gate`."""
 
 
+class _Found(NamedTuple):
+    """What the registry says of one name."""
+
+    asked: RegisteredModel | BrokenEntry
+    enabled: bool = True
+
+
 def require_name(name: str) -> None:
     """Refuse what cannot be a model's name: it becomes part of a path.
 
@@ -76,10 +85,10 @@ def require_name(name: str) -> None:
         raise InvalidArgumentsError(message)
 
 
-def models(settings: Settings, names: list[str] | None) -> list[dict[str, Any]]:
-    """Give what is to be retrained, as the job takes it.
+def models(settings: Settings, names: list[str] | None) -> list[RegisteredModel | BrokenEntry]:
+    """Return what is to be retrained, as the job is asked.
 
-    An entry with a mistake in it has ``problem`` in place of what it lacks: the others go on.
+    An entry with a mistake in it is among them, with what is wrong: the others go on.
 
     Args:
         settings: for the models folder, or the MLflow server.
@@ -91,34 +100,31 @@ def models(settings: Settings, names: list[str] | None) -> list[dict[str, Any]]:
     """
     found = _of_mlflow(settings) if settings.mlflow_tracking_uri else _of_files(settings)
     if names is None:
-        return [entry for entry in found.values() if entry.pop("enabled", True)]
+        return [each.asked for each in found.values() if each.enabled]
     unknown = sorted(set(names) - set(found))
     if unknown:
         known = ", ".join(sorted(found)) or "none"
         message = f"names: {unknown[0]!r} is not registered; there are: {known}"
         raise InvalidArgumentsError(message)
-    return [
-        {key: value for key, value in found[name].items() if key != "enabled"}
-        for name in dict.fromkeys(names)
-    ]
+    return [found[name].asked for name in dict.fromkeys(names)]
 
 
-def _of_files(settings: Settings) -> dict[str, dict[str, Any]]:
+def _of_files(settings: Settings) -> dict[str, _Found]:
     folder = settings.models_dir / FOLDER
     files = sorted(folder.glob("*.toml")) if folder.is_dir() else []
     # An editor's own files, such as Emacs' locks, begin with a dot.
     return {file.stem: _of_file(file) for file in files if not file.name.startswith(".")}
 
 
-def _of_file(file: Path) -> dict[str, Any]:
+def _of_file(file: Path) -> _Found:
     name = file.stem
     try:
         return _entry(name, tomllib.loads(file.read_text(encoding="utf-8")), str(file))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        return {"name": name, "problem": f"{file} cannot be read: {error}"}
+        return _Found(BrokenEntry(name=name, problem=f"{file} cannot be read: {error}"))
 
 
-def _of_mlflow(settings: Settings) -> dict[str, dict[str, Any]]:
+def _of_mlflow(settings: Settings) -> dict[str, _Found]:
     from tasks.ray_jobs.registry.mlflow import MlflowRegistry  # noqa: PLC0415 - only where used
 
     kept = MlflowRegistry(str(settings.mlflow_tracking_uri))
@@ -140,13 +146,13 @@ def _of_mlflow(settings: Settings) -> dict[str, dict[str, Any]]:
             }
         except ValueError as error:
             problem = f"a celray tag of model {name!r} in {kept.where} is not JSON: {error}"
-            found[name] = {"name": name, "enabled": enabled, "problem": problem}
+            found[name] = _Found(BrokenEntry(name=name, problem=problem), enabled)
             continue
         found[name] = _entry(name, given, f"model {name!r} in {kept.where}")
     return found
 
 
-def _entry(name: str, given: dict[str, Any], where: str) -> dict[str, Any]:
+def _entry(name: str, given: dict[str, Any], where: str) -> _Found:
     try:
         require_name(name)
         entry = checked(Entry, given, "the entry")
@@ -154,10 +160,10 @@ def _entry(name: str, given: dict[str, Any], where: str) -> dict[str, Any]:
         gate = checked(Gate, entry.gate, "gate")
     except InvalidArgumentsError as error:
         enabled = given.get("enabled") is not False
-        return {"name": name, "enabled": enabled, "problem": f"{where}: {error}"}
-    return {
-        "name": name,
-        "enabled": entry.enabled,
-        "parameters": config.parameters(entry.dataset_path),
-        "gate": gate.model_dump(),
-    }
+        return _Found(BrokenEntry(name=name, problem=f"{where}: {error}"), enabled)
+    asked = RegisteredModel(
+        name=name,
+        parameters=config.training(entry.dataset_path).as_json(),
+        gate=requests.Gate(min_score=gate.min_score, min_improvement=gate.min_improvement),
+    )
+    return _Found(asked, entry.enabled)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import Field
 
+from tasks.ray_jobs.csv.dialect import CsvOptions
 from tasks.schemas.data import CsvWritten, checked
 
 R = TypeVar("R")
@@ -61,8 +62,8 @@ def _described(parameter: inspect.Parameter) -> str:
     return str(get_args(parameter.annotation)[-1].description)
 
 
-def csv_written(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Give a job's parameters for the arguments of a task; those that are None are not given.
+def csv_options(name: str, given: dict[str, Any]) -> CsvOptions:
+    """Return what a task's arguments say of CSV, for its job; None says nothing.
 
     Args:
         name: of the task, for errors.
@@ -72,4 +73,4 @@ def csv_written(name: str, given: dict[str, Any]) -> dict[str, Any]:
         InvalidArgumentsError: two of them do not go together.
     """
     known = {key: value for key, value in given.items() if value is not None or key == "quote"}
-    return checked(CsvWritten, known, name).written()
+    return checked(CsvWritten, known, name).options()

@@ -17,8 +17,10 @@ from pydantic import (
 from tasks.contracts import InvalidArgumentsError, distinct, wrong
 from tasks.ray_jobs.csv import dialect as csv_dialect
 from tasks.ray_jobs.csv import files as csv_files
+from tasks.ray_jobs.csv.dialect import CsvOptions, Written
 from tasks.ray_jobs.inputs.sources import is_pattern
 from tasks.ray_jobs.protocol import InputProblemError
+from tasks.ray_jobs.requests import ProcessCsvRequest
 
 Kind = Literal["integer", "number", "text", "boolean", "date", "datetime"]
 
@@ -71,9 +73,6 @@ def _date_format(value: str) -> str:
 Separator = Annotated[str, AfterValidator(_one_sign)]
 
 Column = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
-
-#: What stands for a missing value in a CSV file.
-MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null")
 
 Model = TypeVar("Model", bound=BaseModel)
 LineSign = Annotated[str, Field(min_length=1, max_length=20), AfterValidator(_line_sign)]
@@ -131,18 +130,24 @@ class CsvWritten(BaseModel):
             raise ValueError(message)
         return self
 
-    def written(self) -> dict[str, Any]:
-        """Give those of a job's parameters that are not as everywhere."""
-        given: dict[str, Any] = {
-            "schema": dict(self.declared),
-            "missing": self.missing,
-            "bad_rows": self.bad_rows,
-        }
-        given = {name: value for name, value in given.items() if value not in ({}, None)}
-        defaults = csv_dialect.DEFAULTS.items()
-        return given | {
-            name: getattr(self, name) for name, value in defaults if getattr(self, name) != value
-        }
+    def options(self) -> CsvOptions:
+        """Return them as jobs are asked."""
+        return CsvOptions(
+            schema=self.declared,
+            missing=self.missing,
+            bad_rows=self.bad_rows,
+            written=Written(
+                separator=self.separator,
+                encoding=self.encoding,
+                skip_rows=self.skip_rows,
+                comment=self.comment,
+                quote=self.quote,
+                escape=self.escape,
+                decimal=self.decimal,
+                thousands=self.thousands,
+                date_format=self.date_format,
+            ),
+        )
 
 
 class Transformations(CsvWritten):
@@ -164,18 +169,19 @@ class Transformations(CsvWritten):
     overwrite: bool = False
     """Whether a file that celray did not write may be replaced by the output."""
 
-    def parameters(self, file_path: str, output_path: str) -> dict[str, Any]:
-        """Give the parameters of the Ray job."""
-        own = self.model_dump(exclude={*CsvWritten.model_fields})
-        return {
-            **own,
-            "schema": dict(self.declared),
-            "missing": list(MISSING) if self.missing is None else self.missing,
-            **self.written(),
-            "bad_rows": self.bad_rows or ("reject" if self.declared else "fail"),
-            "file_path": file_path,
-            "output_path": output_path,
-        }
+    def request(self, file_path: str, output_path: str) -> ProcessCsvRequest:
+        """Return what the Ray job is asked."""
+        return ProcessCsvRequest(
+            filter=self.filter,
+            new_columns=self.new_columns,
+            num_chunks=self.num_chunks,
+            columns=self.columns,
+            overwrite=self.overwrite,
+            csv=self.options(),
+            bad_rows=self.bad_rows or ("reject" if self.declared else "fail"),
+            file_path=file_path,
+            output_path=output_path,
+        )
 
 
 class JobTimes(TypedDict):

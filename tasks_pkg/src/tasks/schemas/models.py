@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import math
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar
 
 from pydantic import (
@@ -15,6 +16,7 @@ from pydantic import (
 )
 
 from tasks.contracts import InvalidArgumentsError, wrong
+from tasks.ray_jobs.requests import ModelOptions, SearchRequest, TrainRequest
 from tasks.schemas.data import CsvWritten, keys_of
 
 
@@ -66,16 +68,32 @@ class ModelConfig(CsvWritten):
     reg_lambda: Annotated[float, Field(ge=0.0)] = 1.0
     """L2 penalty on leaf weights."""
 
-    def parameters(self, dataset_path: str) -> dict[str, Any]:
-        """Give the parameters of the Ray job."""
-        own = self.model_dump(exclude={*CsvWritten.model_fields})
-        return {
-            **own,
-            # As in versions that were trained before there were such: only what was given.
-            **self.written(),
-            "max_depth": 6 if self.max_depth is None else self.max_depth,
-            "dataset_path": dataset_path,
-        }
+    def model_options(self) -> ModelOptions:
+        """Return what of it decides how a model is trained, as jobs are asked."""
+        return ModelOptions(
+            n_estimators=self.n_estimators,
+            max_depth=6 if self.max_depth is None else self.max_depth,
+            num_partitions=self.num_partitions,
+            target=self.target,
+            task=self.task,
+            test_fraction=self.test_fraction,
+            seed=self.seed,
+            metric=self.metric,
+            exclude_columns=self.exclude_columns,
+            name=self.name,
+            learning_rate=self.learning_rate,
+            subsample=self.subsample,
+            colsample_bytree=self.colsample_bytree,
+            min_child_weight=self.min_child_weight,
+            reg_alpha=self.reg_alpha,
+            reg_lambda=self.reg_lambda,
+        )
+
+    def training(self, dataset_path: str) -> TrainRequest:
+        """Return what the Ray job of a training is asked."""
+        return TrainRequest(
+            model=self.model_options(), csv=self.options(), dataset_path=dataset_path
+        )
 
 
 class TrainingResult(TypedDict):
@@ -174,6 +192,14 @@ SEARCHED = (
 _WHOLE = ("n_estimators", "max_depth", "num_partitions", "seed", "folds", "max_trials")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What a search tries: each of some combinations, or what is drawn from a space."""
+
+    space: dict[str, dict[str, Any]] | None = None
+    combinations: list[dict[str, Any]] | None = None
+
+
 class SearchConfig(ModelConfig):
     """``search_config`` of ``hyperparameter_search``: what all trials have in common.
 
@@ -198,6 +224,21 @@ class SearchConfig(ModelConfig):
             message = "must be 0 (held-out rows) or at least 2"
             raise ValueError(message)
         return folds
+
+    def search(self, dataset_path: str, tried: Tried) -> SearchRequest:
+        """Return what the Ray job of a search is asked."""
+        return SearchRequest(
+            model=self.model_options(),
+            folds=self.folds,
+            max_trials=self.max_trials,
+            max_seconds=self.max_seconds,
+            early_stopping=self.early_stopping,
+            max_concurrent=self.max_concurrent,
+            csv=self.options(),
+            dataset_path=dataset_path,
+            space=tried.space,
+            combinations=tried.combinations,
+        )
 
 
 class _Range(BaseModel):
@@ -327,11 +368,11 @@ def search_config_from(value: dict[str, Any]) -> SearchConfig:
 
 def search_from(
     param_grid: list[dict[str, Any]] | dict[str, Any], search_config: dict[str, Any]
-) -> tuple[SearchConfig, dict[str, Any]]:
+) -> tuple[SearchConfig, Tried]:
     """Check a caller's ``param_grid`` and ``search_config``.
 
     Returns:
-        The latter, and what is to be tried: ``combinations`` or ``space``.
+        The latter, and what is to be tried.
 
     Raises:
         InvalidArgumentsError: names each wrong key or value, and the nearest right one.
@@ -339,10 +380,10 @@ def search_from(
     return search_config_from(search_config), grid_from(param_grid)
 
 
-def grid_from(param_grid: list[dict[str, Any]] | dict[str, Any]) -> dict[str, Any]:
+def grid_from(param_grid: list[dict[str, Any]] | dict[str, Any]) -> Tried:
     """Check a caller's ``param_grid``; see :func:`search_from`."""
     if isinstance(param_grid, dict) and any(isinstance(v, dict) for v in param_grid.values()):
-        return {"space": _space(param_grid), "combinations": None}
+        return Tried(space=_space(param_grid))
     if isinstance(param_grid, dict):
         lists = {key: v if isinstance(v, list) else [v] for key, v in param_grid.items()}
         if math.prod(map(len, lists.values())) > _MOST_COMBINATIONS:
@@ -366,7 +407,7 @@ def grid_from(param_grid: list[dict[str, Any]] | dict[str, Any]) -> dict[str, An
         {key: _whole(key, value) for key, value in combination.items()}
         for combination in param_grid
     ]
-    return {"space": None, "combinations": combinations}
+    return Tried(combinations=combinations)
 
 
 _MOST_COMBINATIONS = 1000

@@ -20,6 +20,7 @@ from ..csv import parsing as csv_parsing
 from ..csv import plan as csv_plan
 from ..csv import text as csv_text
 from ..csv.byte_ranges import Chain, Piece
+from ..csv.dialect import CsvOptions
 from ..csv.notes import Note, Notes
 from ..csv.parsing import Form
 from ..formulas import engine as formula_engine
@@ -29,6 +30,7 @@ from ..job import Reporter
 from ..large_csv.job import RANGE_BYTES, range_count
 from ..large_csv.output import Output
 from ..protocol import InputProblemError, JobRequest
+from ..requests import AggregateRequest
 from ..tables import hive
 from ..tables import parquet as parquet_tables
 from . import partial_aggregates
@@ -57,7 +59,7 @@ SHOWN_NAMES = 10
 BY_DEFAULT = ("count", "sum", "mean", "min", "max")
 
 #: What a CSV file looks like of which nobody has said anything.
-PLAIN = csv_plan.said({})
+PLAIN = csv_plan.said(CsvOptions())
 
 
 @dataclass(frozen=True)
@@ -501,27 +503,28 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     """Aggregate, or return what an identical request wrote before.
 
     Args:
-        request: its parameters are those of ``tasks.data_tasks.aggregate_data``.
+        request: an :class:`AggregateRequest`.
         reporter: told of every phase.
 
     Returns:
         The task's result, but for what only the submitter knows.
     """
-    parameters = request.parameters
+    asked = AggregateRequest.of(request)
     reporter.progress("reading", 0, 1, "looking at the sources")
     roots = (request.datasets_dir, request.models_dir)
-    target = csv_files.output_file(parameters["output_path"], "output_path", *roots)
-    found = {name: resolve(name, roots, "data_sources") for name in parameters["data_sources"]}
+    target = csv_files.output_file(asked.output_path, "output_path", *roots)
+    found = {name: resolve(name, roots, "data_sources") for name in asked.data_sources}
     files = [(name, file) for name, source in found.items() for file in source.files]
     _require_once(files)
     taken = [csv_plan.fingerprint(file) for _, file in files]
-    output = Output(target, request, [str(sorted(known.items())) for known in taken])
+    deciding = [str(sorted(known.items())) for known in taken]
+    output = Output(target, request, deciding, overwrite=asked.overwrite)
     output.require_allowed(*(file for _, file in files))
     if (known := output.finished()) is not None:
         return {**known, "reused": True}
-    aggregations = parameters["aggregations"]
-    said = csv_plan.said(parameters)
-    wanted = Wanted(tuple(parameters["group_by"]), aggregations, said)
+    aggregations = asked.aggregations
+    said = csv_plan.said(asked.csv)
+    wanted = Wanted(tuple(asked.group_by), aggregations, said)
     _require_apart(wanted.keys, aggregations or {})
     reporter.progress("waiting", 0, 1, "asking the cluster for CPUs")
     cluster.connect()
@@ -732,7 +735,7 @@ def _few(types: Mapping[str, Kind]) -> str:
 
 
 def _tables(
-    sources: dict[str, Summary], wanted: Wanted, aggregations: dict[str, list[str]] | None
+    sources: dict[str, Summary], wanted: Wanted, aggregations: Mapping[str, Sequence[str]] | None
 ) -> tuple[pl.DataFrame, list[dict[str, Any]], list[str]]:
     """Give the output, what does not match between sources, and what was left out for it."""
     kinds, clashing = partial_aggregates.shared([summary.kinds for summary in sources.values()])
@@ -784,8 +787,8 @@ def _left_out(sources: Mapping[str, Summary]) -> list[str]:
 
 
 def _functions(
-    kinds: dict[str, Kind], wanted: Wanted, aggregations: dict[str, list[str]] | None
-) -> dict[str, list[str]]:
+    kinds: dict[str, Kind], wanted: Wanted, aggregations: Mapping[str, Sequence[str]] | None
+) -> Mapping[str, Sequence[str]]:
     if aggregations is None:
         every = list(BY_DEFAULT)
         return {n: every for n, k in kinds.items() if k in NUMERIC and n not in wanted.keys}

@@ -8,11 +8,12 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, Self
 
+from ..formulas.language import Kind
 from ..protocol import InputProblemError
 
 #: Characters that separate fields, and how to call them.
@@ -88,9 +89,41 @@ DEFAULTS = {each.name: each.default for each in fields(Written)}
 PLAIN = Written()
 
 
-def of(parameters: Mapping[str, Any]) -> Written:
-    """Give what a job's parameters say; what they do not say is as everywhere."""
-    return Written(**{name: parameters.get(name, value) for name, value in DEFAULTS.items()})
+@dataclass(frozen=True, kw_only=True)
+class CsvOptions:
+    """What a caller says of CSV, wherever it is read.
+
+    Attributes:
+        schema: type by column; others get the narrowest that holds their values.
+        missing: what stands for a missing value; None: :data:`files.MISSING`.
+        bad_rows: what is done with a row that does not fit; None: what the task does by default.
+        written: how it is written.
+    """
+
+    KEYS: ClassVar = ("schema", "missing", "bad_rows", *DEFAULTS)
+
+    schema: Mapping[str, Kind] = field(default_factory=dict)
+    missing: Sequence[str] | None = None
+    bad_rows: Literal["fail", "reject"] | None = None
+    written: Written = PLAIN
+
+    def given(self) -> dict[str, Any]:
+        """Return what the caller said, by name: what is as everywhere has no key."""
+        own = {"schema": self.schema, "missing": self.missing, "bad_rows": self.bad_rows}
+        said = {name: value for name, value in own.items() if value not in ({}, None)}
+        return said | self.written.given()
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Self:
+        """Return what a job's parameters say; what they do not say is as everywhere."""
+        return cls(
+            schema=parameters.get("schema") or {},
+            missing=parameters.get("missing"),
+            bad_rows=parameters.get("bad_rows"),
+            written=Written(
+                **{name: parameters.get(name, value) for name, value in DEFAULTS.items()}
+            ),
+        )
 
 
 def is_utf8(encoding: str | None) -> bool:

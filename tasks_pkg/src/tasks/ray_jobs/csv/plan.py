@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from .. import one_thread  # noqa: F401 - before polars
 
@@ -14,9 +14,9 @@ from ..formulas import engine as formula_engine
 from ..formulas.language import Formula, Kind
 from ..inputs.sources import require_column
 from ..protocol import InputProblemError
-from . import dialect as csv_dialect
 from . import files as csv_files
 from . import parsing as csv_parsing
+from .dialect import CsvOptions
 from .parsing import Form
 
 #: Blocks of a file that are digested to know it again, and the length of each.
@@ -97,20 +97,13 @@ class Plan:
         return formula_engine.kinds(self.empty().schema)
 
 
-def said(parameters: Mapping[str, Any]) -> Form:
-    """Give what a caller said of how CSV is written; what he did not say is as everywhere.
-
-    Args:
-        parameters: of which ``schema``, ``missing``, ``bad_rows`` and those of :class:`Written`
-            count.
-    """
-    schema = parameters.get("schema") or {}
-    declared = {name: formula_engine.DTYPES[kind] for name, kind in schema.items()}
-    missing = parameters.get("missing")
-    words = csv_files.MISSING if missing is None else tuple(missing)
-    reject = parameters.get("bad_rows") == "reject"
+def said(options: CsvOptions) -> Form:
+    """Return the form that a caller said records have; what he did not say is as everywhere."""
+    declared = {name: formula_engine.DTYPES[kind] for name, kind in options.schema.items()}
+    words = csv_files.MISSING if options.missing is None else tuple(options.missing)
+    reject = options.bad_rows == "reject"
     form = Form(declared, frozenset(declared), words, reject=reject)
-    return form.of(csv_dialect.of(parameters))
+    return form.of(options.written)
 
 
 # -- the input -------------------------------------------------------------------------------------

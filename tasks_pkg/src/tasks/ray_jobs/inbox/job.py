@@ -11,6 +11,8 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,14 @@ import polars as pl  # isort: skip
 from .. import artefacts
 from ..accounting import First, require_few
 from ..aggregation import job as aggregation_job
-from ..csv import dialect as csv_dialect
 from ..csv import text as csv_text
+from ..csv.dialect import CsvOptions
 from ..files import sha256, write_json
 from ..inputs import paths, sources
 from ..job import Reporter
 from ..large_csv import job as large_csv_job
 from ..protocol import InputProblemError, JobRequest
-from ..tables.reading import MISSING
+from ..requests import InboxRequest, ProcessCsvRequest
 from . import claims
 from .claims import Inbox
 
@@ -47,21 +49,21 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     """Take what was delivered, and process it file by file, each on all CPUs.
 
     Args:
-        request: its parameters are those of ``tasks.data_tasks.process_new_data``.
+        request: an :class:`InboxRequest`.
         reporter: told of every file.
 
     Returns:
         The task's result, but for what only the submitter knows.
     """
-    parameters = request.parameters
+    asked = InboxRequest.of(request)
     root = Path(request.datasets_dir)
     for name in (NEW, PROCESSED):
         paths.inside(name, "the folder", (request.datasets_dir, request.models_dir))
     inbox = Inbox(
         root / NEW,
         request.submission_id,
-        parameters["settle_seconds"],
-        parameters["stale_seconds"],
+        asked.settle_seconds,
+        asked.stale_seconds,
     )
     processed = root / PROCESSED
     # The task's, not its attempt's: one that takes the place of one that was lost finds it.
@@ -69,12 +71,13 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     if (known := artefacts.finished(manifest_path)) is not None:
         return {**known, "reused": True}
     artefacts.require_writable(root / NEW, processed)
+    run = _Run(request, asked.csv, processed, reporter)
     files: list[dict[str, Any]] = []
     with inbox.opened():
         taken, waiting = inbox.take(MOST_FILES)
         for number, path in enumerate(taken):
             reporter.progress("processing", number, len(taken), f"files; now {path.name}")
-            files.append(_one(inbox, path, processed, request, reporter))
+            files.append(_one(inbox, path, run))
     reporter.progress("processing", len(taken), len(taken), "files")
     waiting += [file["file"] for file in files if file["status"] == "waiting"]
     files = [file for file in files if file["status"] != "waiting"]
@@ -101,9 +104,24 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     return result
 
 
-def _one(
-    inbox: Inbox, path: Path, processed: Path, request: JobRequest, reporter: Reporter
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Run:
+    """What all files of a run have in common.
+
+    Attributes:
+        request: the job's.
+        csv: what the caller said of CSV.
+        processed: where outputs go.
+        reporter: told of what each file's job does.
+    """
+
+    request: JobRequest
+    csv: CsvOptions
+    processed: Path
+    reporter: Reporter
+
+
+def _one(inbox: Inbox, path: Path, run: _Run) -> dict[str, Any]:
     """Process one claimed file, and put it where its outcome belongs."""
     started = time.monotonic()
     told: dict[str, Any] = {"file": path.name, "reason": None, "output": None, "rows": None}
@@ -116,7 +134,7 @@ def _one(
         )
         return {**told, **_aside(inbox, path, "file_unreadable", reason)}
     told["sha256"] = digest
-    key = _key(digest, path, request)
+    key = _key(digest, path, run.csv)
     against = inbox.begin(key, path)
     if against is not None and against["state"] == "processing":
         return {**told, "status": "waiting"}  # the same content, by another run, just now
@@ -125,7 +143,7 @@ def _one(
         same = {name: against.get(name) for name in ("output", "rows")}
         return {**told, **same, "status": "duplicate", "of": against["file"]}
     try:
-        made = _process(path, processed, digest, request, reporter)
+        made = _process(path, digest, run)
     except InputProblemError as error:
         reason = str(error).replace(str(path), path.name)
         inbox.conclude(key, {"state": "failed", "file": path.name, "reason": reason})
@@ -139,13 +157,12 @@ def _one(
     return {**told, **made, "status": "done", "seconds": seconds}
 
 
-def _key(digest: str, path: Path, request: JobRequest) -> str:
+def _key(digest: str, path: Path, options: CsvOptions) -> str:
     """Give what a content is known by, which is another where its CSV is said to be written so.
 
     What was read wrongly can be delivered again with the arguments that read it.
     """
-    names = ("schema", "missing", "bad_rows", *csv_dialect.DEFAULTS)
-    said = {name: request.parameters[name] for name in names if name in request.parameters}
+    said = options.given()
     if not said or path.suffix.lower() == ".parquet":
         return digest
     return hashlib.sha256(f"{digest} {json.dumps(said, sort_keys=True)}".encode()).hexdigest()
@@ -169,16 +186,14 @@ def _reason_name(name: str) -> str:
     return claims.fitting(name, f"-{mark}{REASON}", limit)
 
 
-def _process(
-    path: Path, processed: Path, digest: str, request: JobRequest, reporter: Reporter
-) -> dict[str, Any]:
+def _process(path: Path, digest: str, run: _Run) -> dict[str, Any]:
     """Write the Parquet file of one delivered file.
 
     Raises:
         InputProblemError: the file cannot be used.
     """
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.name.split(".")[0]).strip("-.")[:60] or "file"
-    output = processed / f"{stem}-{_key(digest, path, request)[:12]}.parquet"
+    output = run.processed / f"{stem}-{_key(digest, path, run.csv)[:12]}.parquet"
     if path.stat().st_size == 0:
         raise InputProblemError("file_empty", f"{path.name} is empty (0 bytes).")
     warnings: list[str] = []
@@ -187,7 +202,7 @@ def _process(
         summary = aggregation_job.summarise(
             aggregation_job.Wanted((), None), aggregation_job.Item(path.name, path)
         )
-        temporary = output.with_name(f".{output.name}.{request.submission_id}.tmp")
+        temporary = output.with_name(f".{output.name}.{run.request.submission_id}.tmp")
         shutil.copyfile(path, temporary)
         temporary.replace(output)
         rows = summary.rows
@@ -196,7 +211,7 @@ def _process(
             for name, what in summary.odd.items()
         ]
     else:
-        converted = _converted(path, output, request, reporter)
+        converted = _converted(path, output, run)
         rows, rejected = converted["rows_written"], converted["rows_rejected"]
         rejects = converted["rejects_file"]
         warnings = [*_put_aside(path, output, converted), *converted["warnings"]]
@@ -204,7 +219,7 @@ def _process(
             aggregation_job.Wanted((), None), aggregation_job.Item(path.name, output)
         )
     manifest = {
-        **artefacts.identity(request, TASK),
+        **artefacts.identity(run.request, TASK),
         "digest": digest,
         "inputs": [{"name": path.name, "sha256": digest, "bytes": path.stat().st_size}],
         "files": {
@@ -253,28 +268,28 @@ def _put_aside(path: Path, output: Path, converted: dict[str, Any]) -> list[str]
     return [f"{rejected} of {read} rows were rejected (bad_rows); {reasons}"]
 
 
-def _converted(path: Path, output: Path, request: JobRequest, reporter: Reporter) -> dict[str, Any]:
+def _converted(path: Path, output: Path, run: _Run) -> dict[str, Any]:
     """Convert a CSV file as ``process_large_csv`` does, and give its result."""
-    given = csv_dialect.of(request.parameters)
-    file, _ = csv_text.begin(path, given, "/datasets/new")
-    schema = request.parameters.get("schema") or {}
-    missing = request.parameters.get("missing")
-    parameters: dict[str, Any] = {
-        "file_path": str(path),
-        "output_path": str(output),
-        "filter": None,
-        "new_columns": {},
-        "num_chunks": None,
-        "columns": None,
-        # A delivery has files of many kinds.
-        "schema": {name: kind for name, kind in schema.items() if name in file.columns},
-        "bad_rows": request.parameters.get("bad_rows", "fail"),
-        "missing": list(MISSING) if missing is None else missing,
-        "overwrite": True,
-        **given.given(),
-    }
-    if isinstance(given.date_format, dict):
-        own = {name: form for name, form in given.date_format.items() if name in file.columns}
-        parameters["date_format"] = own
-    inner = JobRequest(**{**request.__dict__, "parameters": parameters})
-    return large_csv_job.main(inner, reporter)
+    written, schema = run.csv.written, run.csv.schema
+    file, _ = csv_text.begin(path, written, "/datasets/new")
+    # A delivery has files of many kinds: each is asked for what it has.
+    if isinstance(written.date_format, Mapping):
+        own = {name: form for name, form in written.date_format.items() if name in file.columns}
+        written = replace(written, date_format=own)
+    asked = ProcessCsvRequest(
+        filter=None,
+        new_columns={},
+        num_chunks=None,
+        columns=None,
+        overwrite=True,
+        csv=replace(
+            run.csv,
+            schema={name: kind for name, kind in schema.items() if name in file.columns},
+            written=written,
+        ),
+        bad_rows=run.csv.bad_rows or "fail",
+        file_path=str(path),
+        output_path=str(output),
+    )
+    inner = replace(run.request, parameters=asked.as_json())
+    return large_csv_job.main(inner, run.reporter)

@@ -14,7 +14,6 @@ import polars as pl  # isort: skip
 
 from .. import cluster
 from ..csv import byte_ranges
-from ..csv import dialect as csv_dialect
 from ..csv import files as csv_files
 from ..csv import notes as csv_notes
 from ..csv import parsing as csv_parsing
@@ -26,6 +25,7 @@ from ..csv.plan import Plan
 from ..formulas.engine import overflow
 from ..job import Reporter
 from ..protocol import InputProblemError, JobRequest
+from ..requests import ProcessCsvRequest
 from .output import Output, write_csv
 from .plan import make
 
@@ -154,28 +154,27 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     """Process, or return what an identical request wrote before.
 
     Args:
-        request: its parameters are ``file_path``, ``output_path`` and those of
-            ``schemas_data.Transformations``.
+        request: a :class:`ProcessCsvRequest`.
         reporter: told of every phase.
 
     Returns:
         The task's result, but for what only the submitter knows.
     """
     reporter.progress("reading", 0, 1, "looking at the input file")
-    parameters = request.parameters
+    asked = ProcessCsvRequest.of(request)
     roots = (request.datasets_dir, request.models_dir)
-    path = csv_files.input_file(parameters["file_path"], "file_path", roots)
-    target = csv_files.output_file(parameters["output_path"], "output_path", *roots)
+    path = csv_files.input_file(asked.file_path, "file_path", roots)
+    target = csv_files.output_file(asked.output_path, "output_path", *roots)
     taken = csv_plan.fingerprint(path)
-    output = Output(target, request, [json.dumps(taken)])
+    output = Output(target, request, [json.dumps(taken)], overwrite=asked.overwrite)
     output.require_allowed(path)
     if (known := output.finished()) is not None:
         return {**known, "reused": True}
-    file, sample = csv_text.begin(path, csv_dialect.of(parameters), "file_path")
+    file, sample = csv_text.begin(path, asked.csv.written, "file_path")
     with output.folder() as folder:
-        plan = make(file, parameters, folder, sample)
-        run = Run(plan, file, output, reporter, parameters["num_chunks"])
-        told = csv_notes.of_file(file, csv_dialect.of(parameters), plan.form.written)
+        plan = make(file, asked, folder, sample)
+        run = Run(plan, file, output, reporter, asked.num_chunks)
+        told = csv_notes.of_file(file, asked.csv.written, plan.form.written)
         run.warnings += csv_notes.said(told)
         result = run.run()
         csv_plan.require_unchanged(path, taken)

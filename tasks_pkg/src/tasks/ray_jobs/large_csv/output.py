@@ -33,11 +33,15 @@ class Output:
         path: the final name.
         request: for the parameters that decide the content.
         inputs: what the inputs are known by.
+        overwrite: whether a file that celray did not write may be replaced.
     """
 
-    def __init__(self, path: Path, request: JobRequest, inputs: list[str]) -> None:
+    def __init__(
+        self, path: Path, request: JobRequest, inputs: list[str], *, overwrite: bool
+    ) -> None:
         self.path = path
         self.request = request
+        self.overwrite = overwrite
         self.manifest_path = path.with_name(f"{path.name}.manifest.json")
         self.rejects_path = rejects_of(path)
         self.digest = artefacts.digest(request, inputs, {"overwrite"})
@@ -68,7 +72,7 @@ class Output:
         """
         for source in sources:
             require_output_apart(source, self.path)
-        if self.request.parameters["overwrite"]:
+        if self.overwrite:
             return
         ours: set[str] = set()
         if (manifest := self._manifest()) is not None:

@@ -8,7 +8,6 @@ import polars as pl
 
 from .. import artefacts
 from ..files import write_bytes, write_json
-from ..inputs.sources import name_of
 from ..protocol import JobRequest
 
 FOLDER = "distributed_training"
@@ -18,15 +17,15 @@ PREPROCESSING = "preprocessing.json"
 HOLDOUT = "holdout.parquet"
 
 
-def folder(request: JobRequest, digests: Sequence[str]) -> Path:
+def folder(request: JobRequest, stem: str, digests: Sequence[str]) -> Path:
     """Name the model's folder after everything that decides what is in it.
 
     Args:
         request: for the parameters; where the data lie makes no difference.
+        stem: what people know the model by.
         digests: of the input files' contents, in order.
     """
     number = artefacts.digest(request, digests, ignoring={"dataset_path"})
-    stem = request.parameters["name"] or name_of(request.parameters["dataset_path"])
     return Path(request.models_dir) / FOLDER / artefacts.folder_name(stem or "model", number)
 
 

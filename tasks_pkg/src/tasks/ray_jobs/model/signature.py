@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..csv import dialect as csv_dialect
+from ..csv.dialect import CsvOptions
 from ..inputs import paths
 from ..protocol import InputProblemError
 
@@ -136,13 +137,13 @@ def _types(found: Mapping[str, Any], shown: str) -> dict[str, str]:
 _OWN = {"separator", "encoding", "skip_rows", "comment"}
 
 
-def written(model: Model, said: Mapping[str, Any]) -> dict[str, Any]:
-    """Give how CSV is written that a model is to predict.
+def written(model: Model, said: CsvOptions) -> dict[str, Any]:
+    """Return how CSV is written that a model is to predict.
 
     Args:
         model: the model. What a value means is as in its training, where the caller does not say
             it; how files are put together is not, which shows itself or is an error.
-        said: what the caller said, by argument.
+        said: what the caller said.
     """
     names = {"missing", *csv_dialect.DEFAULTS} - _OWN
     trained = model.manifest.get("parameters") or {}
@@ -150,11 +151,8 @@ def written(model: Model, said: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(formats, dict):  # the target's, say, is not to be in the files
         needed = {name: form for name, form in formats.items() if name in model.needed}
         trained = {**trained, "date_format": needed}
-    own = ("missing", "bad_rows", *csv_dialect.DEFAULTS)
-    return {
-        **{name: trained[name] for name in sorted(names) if name in trained},
-        **{name: said[name] for name in own if name in said},
-    }
+    own = {name: value for name, value in said.given().items() if name != "schema"}
+    return {**{name: trained[name] for name in sorted(names) if name in trained}, **own}
 
 
 def _nearest(folder: Path) -> str:

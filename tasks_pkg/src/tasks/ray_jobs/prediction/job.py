@@ -19,12 +19,14 @@ from ..csv import datetimes as csv_datetimes
 from ..csv import notes as csv_notes
 from ..csv import parsing as csv_parsing
 from ..csv import plan as csv_plan
+from ..csv.dialect import CsvOptions
 from ..inputs import sources
 from ..job import Reporter
 from ..model import features, signature
 from ..model.files import MODEL, PREPROCESSING
 from ..model.predictor import Predictor
 from ..protocol import InputProblemError, JobRequest
+from ..requests import PredictRequest
 from ..tables import memory as table_memory
 from ..tables import reading
 from . import batches
@@ -55,24 +57,24 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     """Predict, or return what an identical request has predicted before.
 
     Args:
-        request: its parameters are ``model_path``, ``data_batches`` and ``id_column``.
+        request: a :class:`PredictRequest`.
         reporter: told of every phase.
 
     Returns:
         The task's result, but for what only the submitter knows.
     """
-    parameters = request.parameters
+    asked = PredictRequest.of(request)
     reporter.progress("reading", 0, 1, "looking at model and rows")
-    model = signature.find(parameters["model_path"], request.models_dir)
+    model = signature.find(asked.model_path, request.models_dir)
     plan = Predictor(model).plan  # here, where a file that is no model is one readable error
-    files, rows = batches.divided(parameters["data_batches"])
+    files, rows = batches.divided(asked.data_batches)
     roots = (request.datasets_dir, request.models_dir)
     found = [sources.resolve(path, roots, "data_batches") for path in files]
     taken = [fingerprint for source in found for fingerprint in reading.fingerprints(source)]
     inline = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
     deciding = [model.manifest["files"][name]["sha256"] for name in (MODEL, PREPROCESSING)]
-    form = signature.written(model, parameters)
-    inherited = {name: value for name, value in form.items() if name not in parameters}
+    form, given = signature.written(model, asked.csv), asked.csv.given()
+    inherited = {name: value for name, value in form.items() if name not in given}
     deciding += [*(fingerprint.sha256 for fingerprint in taken), inline, json.dumps(inherited)]
     number = artefacts.digest(request, deciding, ignoring={"model_path", "data_batches"})
     folder = Path(request.models_dir) / FOLDER / artefacts.folder_name(model.folder.name, number)
@@ -82,8 +84,8 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     artefacts.require_writable(folder.parent, reporter.run_dir)
 
     words = {column.name: column.categories for column in plan.columns if column.role in _WORDS}
-    wanted = parameters["id_column"]
-    said = csv_plan.said(form)
+    wanted = asked.id_column
+    said = csv_plan.said(CsvOptions.of(form))
     told: list[str] = []
     read = Read(told, Rejected(), table_memory.Growth(model=False))
     tables = [_from_files(model, source, words, wanted, said, read) for source in found]

@@ -123,11 +123,14 @@ class Change:
         )
 
 
-def begin(request: JobRequest, task: str, folder: str, run_dir: Path) -> Change:
-    """Begin a change of the registry that the request's ``mlflow_uri`` names.
+def begin(
+    request: JobRequest, mlflow_uri: str | None, task: str, folder: str, run_dir: Path
+) -> Change:
+    """Begin a change of the registry.
 
     Args:
         request: the job's.
+        mlflow_uri: of the server that keeps the registry; None: it is files.
         task: the full name of the task.
         folder: of its reports, below the models folder.
         run_dir: the run's folder, which must be writable too.
@@ -137,7 +140,7 @@ def begin(request: JobRequest, task: str, folder: str, run_dir: Path) -> Change:
     """
     models = Path(request.models_dir)
     artefacts.require_writable(models / folder, models / FOLDER, run_dir)
-    kept = open_registry(request.models_dir, request.parameters["mlflow_uri"])
+    kept = open_registry(request.models_dir, mlflow_uri)
     return Change(request, task, models / folder / request.run, kept)
 
 

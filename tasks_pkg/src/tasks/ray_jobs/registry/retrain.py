@@ -19,6 +19,14 @@ from ..inputs import sources
 from ..job import Reporter
 from ..model import comparison, metrics, signature
 from ..protocol import InputProblemError, JobRequest
+from ..requests import (
+    BrokenEntry,
+    Gate,
+    ModelOptions,
+    RegisteredModel,
+    RetrainRequest,
+    TrainRequest,
+)
 from ..tables import memory as table_memory
 from ..tables import reading
 from ..training import job as training_job
@@ -35,19 +43,18 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     A model that cannot be retrained is told of, and the others go on.
 
     Args:
-        request: its parameters are ``models`` (each ``name``, ``dataset_path``, ``parameters`` of
-            a training and ``gate``, or a ``problem``), ``force`` and ``mlflow_uri``.
+        request: a :class:`RetrainRequest`.
         reporter: told of every phase.
 
     Returns:
         The task's result, but for what only the submitter knows.
     """
-    parameters = request.parameters
-    change = registry_change.begin(request, TASK, FOLDER, reporter.run_dir)
+    asked = RetrainRequest.of(request)
+    change = registry_change.begin(request, asked.mlflow_uri, TASK, FOLDER, reporter.run_dir)
     if (known := change.finished()) is not None:
         return known
     kept = change.kept
-    entries = parameters["models"]
+    entries = asked.models
     outcomes: list[dict[str, Any]] = []
 
     def waiting() -> None:
@@ -55,8 +62,8 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
 
     with kept.retraining(waiting):
         for number, entry in enumerate(entries):
-            reporter.progress("retraining", number, len(entries), entry["name"])
-            outcomes.append(_outcome(request, entry, kept, reporter))
+            reporter.progress("retraining", number, len(entries), entry.name)
+            outcomes.append(_outcome(request, entry, kept, reporter, force=asked.force))
     failed = sum(outcome["outcome"] == "failed" for outcome in outcomes)
     result = {
         "status": "success" if not failed else "partial" if failed < len(outcomes) else "failed",
@@ -75,20 +82,27 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
 
 
 def _outcome(
-    request: JobRequest, entry: dict[str, Any], kept: Registry, reporter: Reporter
+    request: JobRequest,
+    entry: RegisteredModel | BrokenEntry,
+    kept: Registry,
+    reporter: Reporter,
+    *,
+    force: bool,
 ) -> dict[str, Any]:
+    if isinstance(entry, BrokenEntry):
+        return {"name": entry.name, "outcome": "failed", "reason": entry.problem}
     try:
-        if "problem" in entry:
-            return {"name": entry["name"], "outcome": "failed", "reason": entry["problem"]}
-        return {"name": entry["name"], **_retrain(request, entry, kept, reporter)}
+        return {"name": entry.name, **_retrain(request, entry, kept, reporter, force=force)}
     except InputProblemError as error:
-        return {"name": entry["name"], "outcome": "failed", "reason": str(error)}
+        return {"name": entry.name, "outcome": "failed", "reason": str(error)}
 
 
 def _retrain(
-    request: JobRequest, entry: dict[str, Any], kept: Registry, reporter: Reporter
+    request: JobRequest, entry: RegisteredModel, kept: Registry, reporter: Reporter, *, force: bool
 ) -> dict[str, Any]:
-    name, parameters = entry["name"], entry["parameters"]
+    name, parameters = entry.name, entry.parameters
+    training = dataclasses.replace(request, parameters=parameters)
+    asked = TrainRequest.of(training)
     folder = Path(request.models_dir) / registry_change.FOLDER / name
     state = kept.state(name)
     in_use = state.version(state.champion)
@@ -98,25 +112,20 @@ def _retrain(
         trained = artefacts.finished(Path(made.model_path) / artefacts.MANIFEST) or {}
         return {**_done(made, folder, in_use), **_account(trained)}
     roots = (request.datasets_dir, request.models_dir)
-    source = sources.resolve(parameters["dataset_path"], roots)
+    source = sources.resolve(asked.dataset_path, roots)
     taken = reading.fingerprints(source)
     inputs = [fingerprint.sha256 for fingerprint in taken]
-    if (
-        last is not None
-        and (last.inputs, last.parameters) == (inputs, parameters)
-        and not request.parameters["force"]
-    ):
+    if last is not None and (last.inputs, last.parameters) == (inputs, parameters) and not force:
         return {
             "outcome": "unchanged",
             "reason": f"version {last.number} was trained on the same data and parameters",
             "champion": _told(in_use),
         }
-    frozen = freeze(folder, parameters, source, in_use or last)
-    training = dataclasses.replace(request, parameters=parameters)
+    frozen = freeze(folder, asked, source, in_use or last)
     trained = training_job.fit(training, source, taken, reporter, frozen)
     reporter.progress("comparing", 0, 1, f"{name}: old and new on the same held-out rows")
     with kept.lock():
-        outcome = _judge(request, entry, kept, frozen, inputs, trained)
+        outcome = _judge(request, entry, asked.model, kept, frozen, inputs, trained)
     return {**outcome, **_account(trained)}
 
 
@@ -127,7 +136,8 @@ def _account(trained: Mapping[str, Any]) -> dict[str, Any]:
 
 def _judge(  # noqa: PLR0913, PLR0917 - what _retrain has found out
     request: JobRequest,
-    entry: dict[str, Any],
+    entry: RegisteredModel,
+    options: ModelOptions,
     kept: Registry,
     frozen: Path,
     inputs: list[str],
@@ -137,7 +147,7 @@ def _judge(  # noqa: PLR0913, PLR0917 - what _retrain has found out
 
     A training takes long, and who must go back to an earlier version does not wait for it.
     """
-    name, parameters = entry["name"], entry["parameters"]
+    name = entry.name
     state = kept.state(name)
     in_use = state.version(state.champion)
     if in_use is not None and in_use.model_path == trained["model_path"]:
@@ -148,15 +158,15 @@ def _judge(  # noqa: PLR0913, PLR0917 - what _retrain has found out
         }
     rows = pl.read_parquet(frozen)
     new = signature.find(trained["model_path"], request.models_dir)
-    metric = metrics.chosen(parameters["metric"], trained["classes"] or [])
+    metric = metrics.chosen(options.metric, trained["classes"] or [])
     score = comparison.score(new, rows, metric)
-    old_score, uncompared = _score_in_use(in_use, request, parameters["target"], frozen, metric)
-    promoted, reason = judged(score, old_score, metric, entry["gate"], uncompared)
+    old_score, uncompared = _score_in_use(in_use, request, options.target, frozen, metric)
+    promoted, reason = judged(score, old_score, metric, entry.gate, uncompared)
     version = Version(
         number=(state.versions[-1].number if state.versions else 0) + 1,
         model_path=trained["model_path"],
         inputs=inputs,
-        parameters=parameters,
+        parameters=entry.parameters,
         metric=metric,
         score=score,
         compared_with=old_score,
@@ -190,7 +200,7 @@ def _done(version: Version, folder: Path, in_use: Version | None) -> dict[str, A
 
 
 def freeze(
-    folder: Path, parameters: dict[str, Any], source: sources.Source, before: Version | None
+    folder: Path, asked: TrainRequest, source: sources.Source, before: Version | None
 ) -> Path:
     """Give the file of a name's held-out rows; they are chosen when there is none yet.
 
@@ -199,18 +209,18 @@ def freeze(
 
     Args:
         folder: of what came of the name.
-        parameters: decide which rows, where they are chosen.
+        asked: decides which rows, where they are chosen.
         source: of the rows.
         before: the version in use, or else the last; its rows stay the held-out ones.
     """
-    if before is not None and before.parameters["target"] == parameters["target"]:
+    if before is not None and before.parameters["target"] == asked.model.target:
         file = folder / _holdout_of(before)
         if file.exists():
             return file
     content = io.BytesIO()
     table_memory.require(source)
-    frame = reading.read(source, said=csv_plan.said(parameters))
-    training_job.held_out_rows(frame, parameters, source).write_parquet(content)
+    frame = reading.read(source, said=csv_plan.said(asked.csv))
+    training_job.held_out_rows(frame, asked.model, source).write_parquet(content)
     number = hashlib.sha256(content.getvalue()).hexdigest()[:8]
     file = folder / f"holdout-{number}.parquet"
     if not file.exists():
@@ -248,7 +258,7 @@ def _score_in_use(
 
 
 def judged(
-    score: float | None, old: float | None, metric: str, gate: dict[str, Any], uncompared: str
+    score: float | None, old: float | None, metric: str, gate: Gate, uncompared: str
 ) -> tuple[bool, str]:
     """Decide whether a new model is put to use.
 
@@ -263,7 +273,7 @@ def judged(
     if score is None:
         return False, f"{metric} is not defined on the held-out rows"
     sign = -1.0 if metric in metrics.LOWER_IS_BETTER else 1.0
-    least, gain = gate["min_score"], gate["min_improvement"]
+    least, gain = gate.min_score, gate.min_improvement
     if least is not None and sign * score < sign * least:
         return False, f"{metric} {score:.6g} does not reach min_score {least:g}"
     if old is None:

@@ -9,6 +9,7 @@ from ..job import Reporter
 from ..model import signature
 from ..model.predictor import verify
 from ..protocol import InputProblemError, JobRequest
+from ..requests import RollbackRequest
 from . import change as registry_change
 from .versions import Registry
 
@@ -24,7 +25,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     killed one neither goes back one more nor undoes what came later.
 
     Args:
-        request: its parameters are ``name``, ``version`` and ``mlflow_uri``.
+        request: a :class:`RollbackRequest`.
         reporter: told of the phase.
 
     Returns:
@@ -34,18 +35,18 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         InputProblemError: there is nothing to go back to, or another version was put to use
             since this rollback began.
     """
-    parameters = request.parameters
-    change = registry_change.begin(request, TASK, FOLDER, reporter.run_dir)
+    asked = RollbackRequest.of(request)
+    change = registry_change.begin(request, asked.mlflow_uri, TASK, FOLDER, reporter.run_dir)
     if (known := change.finished()) is not None:
         return known
-    kept, name = change.kept, parameters["name"]
+    kept, name = change.kept, asked.name
     intent = Path(request.runs_dir) / request.run / INTENT
     with kept.lock(lambda: reporter.progress("waiting", 0, 1, "versions are being compared")):
         meant: dict[str, Any]
         try:
             meant = json.loads(intent.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            before, after = registry_change.way_back(kept, name, parameters["version"])
+            before, after = registry_change.way_back(kept, name, asked.version)
             verify(signature.find(after.model_path, request.models_dir))
             meant = {"from": before.number, "to": after.number, "done": False}
             write_json(intent, meant)

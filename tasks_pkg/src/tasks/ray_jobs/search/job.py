@@ -16,6 +16,7 @@ from ..inputs import sources
 from ..job import Reporter
 from ..model import metrics
 from ..protocol import InfrastructureError, InputProblemError, JobRequest
+from ..requests import SearchRequest
 from ..tables import memory as table_memory
 from ..tables import reading
 from ..training import job as training_job
@@ -33,41 +34,31 @@ HTML = "trials.html"
 #: The state of searches that are under way, below the runs folder; cleaned up like runs.
 STATE = "celray-search"
 
-#: Parameters that decide how is searched, and that no training knows.
-OWN = {
-    "folds",
-    "max_trials",
-    "max_seconds",
-    "early_stopping",
-    "max_concurrent",
-    "combinations",
-    "space",
-}
-
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     """Search, or return what an identical request has found before.
 
     Args:
-        request: its parameters are ``dataset_path``, those of ``schemas_ml.SearchConfig``, and
-            ``combinations`` or ``space``.
+        request: a :class:`SearchRequest`.
         reporter: told of every phase.
 
     Returns:
         The task's result, but for what only the submitter knows.
     """
-    parameters = request.parameters
-    if parameters["early_stopping"] is None:
-        parameters["early_stopping"] = parameters["combinations"] is None
+    asked = SearchRequest.of(request)
+    if asked.early_stopping is None:  # what is searched with counts, whoever decided it
+        asked = dataclasses.replace(asked, early_stopping=asked.combinations is None)
+        stops = {"early_stopping": asked.early_stopping}
+        request = dataclasses.replace(request, parameters=request.parameters | stops)
     reporter.progress("reading", 0, 1, "looking at the input files")
-    source = sources.resolve(parameters["dataset_path"], (request.datasets_dir, request.models_dir))
+    source = sources.resolve(asked.dataset_path, (request.datasets_dir, request.models_dir))
     taken = reading.fingerprints(source)
     number = artefacts.digest(
         request,
         [fingerprint.sha256 for fingerprint in taken],
         ignoring={"dataset_path", "max_concurrent"},
     )
-    stem = parameters["name"] or sources.name_of(parameters["dataset_path"])
+    stem = asked.model.name or sources.name_of(asked.dataset_path)
     folder = Path(request.models_dir) / FOLDER / artefacts.folder_name(stem, number)
     state = Path(request.runs_dir) / f"{STATE}-{number}"
     artefacts.require_writable(folder.parent, reporter.run_dir, state)
@@ -80,37 +71,34 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         if finished is not None:
             shutil.rmtree(state, ignore_errors=True)
             return {**finished, "reused": True}
-        found = _search(request, source, taken, state, folder, reporter)
+        found = _search(request, asked, source, taken, state, folder, reporter)
         shutil.rmtree(state, ignore_errors=True)
     return {**found, "reused": False}
 
 
 def _search(  # noqa: PLR0913, PLR0917 - what main has found out
     request: JobRequest,
+    asked: SearchRequest,
     source: sources.Source,
     taken: list[reading.Fingerprint],
     state: Path,
     folder: Path,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    parameters = request.parameters
     table_memory.require(source)
-    frame = reading.read(source, said=csv_plan.said(parameters))
-    data = training_job.prepare(frame, parameters, source, reporter)
+    frame = reading.read(source, said=csv_plan.said(asked.csv))
+    data = training_job.prepare(frame, asked.model, source, reporter)
     reading.require_unchanged(taken)
-    problem, told = _problem(data, parameters)
-    ended, resumed = _try_all(problem, parameters, state, reporter)
+    problem, told = _problem(data, asked)
+    ended, resumed = _try_all(problem, asked, state, reporter)
     order = trials.ranked(ended, problem.direction)
-    best = _best(order, parameters["max_seconds"])
+    best = _best(order, asked.max_seconds)
 
-    plain = {name: value for name, value in parameters.items() if name not in OWN}
-    depth = best.params.get("max_depth", plain["max_depth"])
-    wanted = {**plain, **best.params, "max_depth": 6 if depth is None else depth}
-    training = dataclasses.replace(request, parameters=wanted)
+    training = dataclasses.replace(request, parameters=asked.training(best.params).as_json())
     model = training_job.fit(training, source, taken, reporter)
 
     shown = [_shown(trial) for trial in order]
-    folds = len(problem.folds) if parameters["folds"] else 0
+    folds = len(problem.folds) if asked.folds else 0
     result = {
         "status": "success",
         "best_params": best.params,
@@ -146,36 +134,34 @@ def _search(  # noqa: PLR0913, PLR0917 - what main has found out
     return artefacts.publish(request, folder, manifest, write)
 
 
-def _problem(data: training_job.Prepared, parameters: dict[str, Any]) -> tuple[Problem, list[str]]:
+def _problem(data: training_job.Prepared, asked: SearchRequest) -> tuple[Problem, list[str]]:
     """Give what the trials share, and what the caller should know of the rows to validate on."""
     goal = data.goal
     y = goal.values[~data.held_out]
     classes = y.astype("int64") if goal.classes else None
-    metric = metrics.chosen(parameters["metric"], goal.classes)
-    folds, warnings = validation_folds.folds(
-        parameters["folds"], len(y), goal.classes, classes, metric
-    )
+    metric = metrics.chosen(asked.model.metric, goal.classes)
+    folds, warnings = validation_folds.folds(asked.folds, len(y), goal.classes, classes, metric)
     return Problem(
         rows=data.training_rows(),
-        folds=trials.divide(len(y), parameters["seed"], folds, classes),
+        folds=trials.divide(len(y), asked.model.seed, folds, classes),
         classes=len(goal.classes),
-        settings=training_job.xgboost_parameters(parameters, goal, data.scaling),
+        settings=training_job.xgboost_parameters(asked.model, goal, data.scaling),
         metric=metric,
-        rounds=parameters["n_estimators"],
+        rounds=asked.model.n_estimators,
         scaling=data.scaling,
     ), warnings
 
 
 def _try_all(
-    problem: Problem, parameters: dict[str, Any], state: Path, reporter: Reporter
+    problem: Problem, asked: SearchRequest, state: Path, reporter: Reporter
 ) -> tuple[list[Trial], bool]:
     if cluster.engine() == "plain":
         from . import local as local_search  # noqa: PLC0415 - Optuna takes a second to import
 
-        return local_search.search(problem, parameters, state, reporter)
+        return local_search.search(problem, asked, state, reporter)
     from . import ray_tune  # noqa: PLC0415 - so does Ray Tune
 
-    return ray_tune.search(problem, parameters, state, reporter)
+    return ray_tune.search(problem, asked, state, reporter)
 
 
 def _best(order: list[Trial], max_seconds: float | None) -> Trial:

@@ -4,12 +4,14 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 
 from ..job import Reporter
+from ..requests import SearchRequest
 from . import trials
 from .trials import Problem, Trial
 
@@ -18,13 +20,13 @@ JOURNAL = "trials.jsonl"
 
 
 def search(
-    problem: Problem, parameters: dict[str, Any], folder: Path, reporter: Reporter
+    problem: Problem, asked: SearchRequest, folder: Path, reporter: Reporter
 ) -> tuple[list[Trial], bool]:
     """Try every combination, or as many of the space as the budget allows.
 
     Args:
         problem: what all trials share.
-        parameters: the job's.
+        asked: what the job is asked.
         folder: where the search keeps its state.
         reporter: told of every trial.
 
@@ -39,30 +41,30 @@ def search(
     study = optuna.create_study(
         direction="maximize" if problem.direction == "max" else "minimize",
         # Another seed where it goes on: the same would give the trials that are there.
-        sampler=optuna.samplers.TPESampler(seed=parameters["seed"] + before),
+        sampler=optuna.samplers.TPESampler(seed=asked.model.seed + before),
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
     )
-    combinations = parameters["combinations"]
+    combinations = asked.combinations
     for trial in ended:
-        _remember(study, trial, parameters)
-    total = len(combinations) if combinations is not None else parameters["max_trials"]
-    began, limit = time.monotonic(), parameters["max_seconds"]
+        _remember(study, trial, asked)
+    total = len(combinations) if combinations is not None else asked.max_trials
+    began, limit = time.monotonic(), asked.max_seconds
     for number in range(before, total):
         if limit is not None and time.monotonic() - began >= limit:
             break
-        asked: Any = None
+        drawn: Any = None
         if combinations is None:
-            asked = study.ask(distributions(parameters["space"]))
-        params = dict(asked.params) if asked is not None else combinations[number]
-        trial = trials.run(problem, number, params, _judge(asked, parameters, began))
-        if asked is not None:
+            drawn = study.ask(distributions(asked.space or {}))
+        params = dict(drawn.params) if combinations is None else dict(combinations[number])
+        trial = trials.run(problem, number, params, _judge(drawn, asked, began))
+        if drawn is not None:
             state = optuna.trial.TrialState
             if trial.status == "stopped early":
-                study.tell(asked, state=state.PRUNED)
+                study.tell(drawn, state=state.PRUNED)
             elif trial.score is None or trial.status == "failed":
-                study.tell(asked, state=state.FAIL)
+                study.tell(drawn, state=state.FAIL)
             else:
-                study.tell(asked, trial.score)
+                study.tell(drawn, trial.score)
         ended.append(trial)
         with journal.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(dataclasses.asdict(trial)) + "\n")
@@ -70,12 +72,12 @@ def search(
     return ended, before > 0
 
 
-def distributions(space: dict[str, Any]) -> dict[str, Any]:
+def distributions(space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Give Optuna's words for a search space."""
     return {name: _distribution(value) for name, value in space.items()}
 
 
-def _distribution(value: dict[str, Any]) -> Any:  # noqa: ANN401 - one of three classes
+def _distribution(value: Mapping[str, Any]) -> Any:  # noqa: ANN401 - one of three classes
     if "choice" in value:
         return optuna.distributions.CategoricalDistribution(value["choice"])
     low, high, log, step = (value[name] for name in ("low", "high", "log", "step"))
@@ -84,17 +86,17 @@ def _distribution(value: dict[str, Any]) -> Any:  # noqa: ANN401 - one of three 
     return optuna.distributions.FloatDistribution(low, high, log=log, step=step)
 
 
-def _judge(asked: Any, parameters: dict[str, Any], began: float) -> Any:  # noqa: ANN401 - a function
+def _judge(drawn: Any, asked: SearchRequest, began: float) -> Any:  # noqa: ANN401 - a function
     """Give what decides after each report whether a trial goes on."""
-    limit = parameters["max_seconds"]
+    limit = asked.max_seconds
 
     def go_on(rounds: int, score: float) -> bool:
         if limit is not None and time.monotonic() - began >= limit:
             return False
-        if asked is None or not parameters["early_stopping"]:
+        if drawn is None or not asked.early_stopping:
             return True
-        asked.report(score, rounds)
-        return not asked.should_prune()
+        drawn.report(score, rounds)
+        return not drawn.should_prune()
 
     return go_on
 
@@ -117,12 +119,12 @@ def _read(journal: Path) -> list[Trial]:
     return ended
 
 
-def _remember(study: Any, trial: Trial, parameters: dict[str, Any]) -> None:  # noqa: ANN401
-    if parameters["combinations"] is None and trial.score is not None:
+def _remember(study: Any, trial: Trial, asked: SearchRequest) -> None:  # noqa: ANN401
+    if asked.combinations is None and trial.score is not None:
         study.add_trial(
             optuna.trial.create_trial(
                 params=trial.params,
-                distributions=distributions(parameters["space"]),
+                distributions=distributions(asked.space or {}),
                 value=trial.score,
             )
         )

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ray import tune
 
 from .. import cluster
 from ..job import Reporter
+from ..requests import SearchRequest
 from . import trials
 from .local import distributions
 from .trials import Problem, Trial
@@ -30,13 +32,13 @@ ENVIRONMENT = {
 
 
 def search(
-    problem: Problem, parameters: dict[str, Any], folder: Path, reporter: Reporter
+    problem: Problem, asked: SearchRequest, folder: Path, reporter: Reporter
 ) -> tuple[list[Trial], bool]:
     """Try every combination, or as many of the space as the budget allows.
 
     Args:
         problem: what all trials share.
-        parameters: the job's.
+        asked: what the job is asked.
         folder: where Ray Tune keeps its state, which every node sees; a search that is there
             is gone on with: trials that have ended are not repeated.
         reporter: told of every trial.
@@ -46,8 +48,8 @@ def search(
     """
     os.environ.update(ENVIRONMENT)
     cluster.connect()
-    combinations = parameters["combinations"]
-    total = len(combinations) if combinations is not None else parameters["max_trials"]
+    combinations = asked.combinations
+    total = len(combinations) if combinations is not None else asked.max_trials
     reporter.progress("searching", 0, total, "trials")
     trainable = _tune.with_resources(
         _tune.with_parameters(_trial, problem=problem, combinations=combinations), {"cpu": 1}
@@ -62,13 +64,11 @@ def search(
         # A restored tuner keeps the callbacks of the job that was lost.
         tuner._local_tuner._run_config.callbacks = [told]
     else:
-        tuner = _new(trainable, problem, parameters, folder, told)
+        tuner = _new(trainable, problem, asked, folder, told)
     # It looks for the logs that ENVIRONMENT turns off, and warns once a search that it finds none.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     grid = tuner.fit()
-    return [
-        _read(number, result, problem, parameters) for number, result in enumerate(grid)
-    ], resumed
+    return [_read(number, result, problem, asked) for number, result in enumerate(grid)], resumed
 
 
 def _is_whole(path: Path) -> bool:
@@ -84,13 +84,13 @@ def _is_whole(path: Path) -> bool:
 def _new(
     trainable: Any,  # noqa: ANN401 - Tune has no name for it
     problem: Problem,
-    parameters: dict[str, Any],
+    asked: SearchRequest,
     folder: Path,
     told: "_Told",
 ) -> Any:  # noqa: ANN401 - a Tuner
     from ray.tune.schedulers import ASHAScheduler  # noqa: PLC0415 - with optuna
 
-    combinations, at_once = parameters["combinations"], parameters["max_concurrent"]
+    combinations, at_once = asked.combinations, asked.max_concurrent
     space: dict[str, Any] | None = None
     algorithm: Any = None
     most = problem.rounds
@@ -102,14 +102,15 @@ def _new(
         from ray.tune.search.optuna import OptunaSearch  # noqa: PLC0415
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        searched = distributions(parameters["space"])
+        space_asked = asked.space or {}
+        searched = distributions(space_asked)
         algorithm = OptunaSearch(
-            space=searched, metric="score", mode=problem.direction, seed=parameters["seed"]
+            space=searched, metric="score", mode=problem.direction, seed=asked.model.seed
         )
-        rounds = parameters["space"].get("n_estimators")
+        rounds = space_asked.get("n_estimators")
         most = max(rounds.get("choice") or [rounds["high"]]) if rounds else most
     scheduler: Any = None
-    if parameters["early_stopping"]:
+    if asked.early_stopping:
         scheduler = ASHAScheduler(
             time_attr="rounds", max_t=most, grace_period=max(1, most // 9), reduction_factor=3
         )
@@ -119,11 +120,11 @@ def _new(
         tune_config=_tune.TuneConfig(
             metric="score",
             mode=problem.direction,
-            num_samples=1 if combinations is not None else parameters["max_trials"],
+            num_samples=1 if combinations is not None else asked.max_trials,
             search_alg=algorithm,
             scheduler=scheduler,
             max_concurrent_trials=min(at_once or cluster.cpus(), cluster.cpus()),
-            time_budget_s=parameters["max_seconds"],
+            time_budget_s=asked.max_seconds,
             trial_dirname_creator=_folder_of,
         ),
         run_config=_tune.RunConfig(
@@ -142,10 +143,10 @@ def _folder_of(trial: Any) -> str:  # noqa: ANN401 - Tune's Trial
 
 
 def _trial(
-    config: dict[str, Any], problem: Problem, combinations: list[dict[str, Any]] | None
+    config: dict[str, Any], problem: Problem, combinations: Sequence[Mapping[str, Any]] | None
 ) -> None:
     """Run in a Ray actor: one combination, reported as often as it may be stopped."""
-    params = combinations[config["number"]] if combinations is not None else config
+    params = dict(combinations[config["number"]]) if combinations is not None else config
     for rounds, score in trials.scores(problem, params):
         _tune.report({"score": score, "rounds": rounds})
 
@@ -171,11 +172,11 @@ def _read(
     number: int,
     result: "tune.Result",
     problem: Problem,
-    parameters: dict[str, Any],
+    asked: SearchRequest,
 ) -> Trial:
-    combinations = parameters["combinations"]
+    combinations = asked.combinations
     config, last = result.config or {}, result.metrics or {}
-    params = combinations[config["number"]] if combinations is not None else config
+    params = dict(combinations[config["number"]]) if combinations is not None else config
     rounds, score = int(last.get("rounds", 0)), last.get("score")
     error = None
     status: trials.Status = "complete"

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -90,7 +90,7 @@ def divide(rows: int, seed: int, folds: int, classes: NDArray[np.int64] | None) 
     return (split.holdout_mask(rows, seed + 1, VALIDATION_FRACTION, classes),)
 
 
-def rounds_of(problem: Problem, params: dict[str, Any]) -> int:
+def rounds_of(problem: Problem, params: Mapping[str, Any]) -> int:
     """Give the boosting rounds that a combination asks for."""
     return int(params.get("n_estimators", problem.rounds))
 

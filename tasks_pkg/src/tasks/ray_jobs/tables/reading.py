@@ -17,6 +17,7 @@ from ..csv import notes as csv_notes
 from ..csv import parsing as csv_parsing
 from ..csv import plan as csv_plan
 from ..csv import text as csv_text
+from ..csv.dialect import CsvOptions
 from ..csv.notes import Note, Notes
 from ..csv.parsing import Form, Reject
 from ..files import sha256
@@ -27,7 +28,7 @@ from . import parquet as parquet_tables
 from .memory import Growth
 
 #: What a CSV file looks like of which nobody has said anything.
-PLAIN = csv_plan.said({})
+PLAIN = csv_plan.said(CsvOptions())
 #: What stands for a missing value there, beside the empty field.
 MISSING = list(csv_files.MISSING)
 

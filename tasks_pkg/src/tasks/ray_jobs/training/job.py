@@ -21,20 +21,11 @@ from ..model import files as model_files
 from ..model.predictor import outputs
 from ..model.scaling import AS_IT_IS, Scaling, of_target
 from ..protocol import InputProblemError, JobRequest
+from ..requests import ModelOptions, TrainRequest
 from ..tables import memory as table_memory
 from ..tables import reading
 from . import boosting, holdout, split
 
-#: Parameters that XGBoost takes under the name that callers use.
-PASSED_ON = (
-    "max_depth",
-    "learning_rate",
-    "subsample",
-    "colsample_bytree",
-    "min_child_weight",
-    "reg_alpha",
-    "reg_lambda",
-)
 #: A column of rows' numbers; no file has one of such a name.
 _ROW = "\0row"
 
@@ -89,15 +80,15 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     """Train, or return what an identical request has trained before.
 
     Args:
-        request: its parameters are ``dataset_path`` and those of ``schemas_ml.ModelConfig``.
+        request: a :class:`TrainRequest`.
         reporter: told of every phase.
 
     Returns:
         The task's result, but for what only the submitter knows.
     """
-    parameters = request.parameters
+    asked = TrainRequest.of(request)
     reporter.progress("reading", 0, 1, "looking at the input files")
-    source = sources.resolve(parameters["dataset_path"], (request.datasets_dir, request.models_dir))
+    source = sources.resolve(asked.dataset_path, (request.datasets_dir, request.models_dir))
     return fit(request, source, reading.fingerprints(source), reporter)
 
 
@@ -119,9 +110,13 @@ def fit(
         dataset
             are left out of the training, and the score is taken on all of them.
     """
-    parameters = request.parameters
+    asked = TrainRequest.of(request)
+    options = asked.model
     digests = [fingerprint.sha256 for fingerprint in taken]
-    folder = model_files.folder(request, digests if frozen is None else [*digests, sha256(frozen)])
+    deciding = digests if frozen is None else [*digests, sha256(frozen)]
+    folder = model_files.folder(
+        request, options.name or sources.name_of(asked.dataset_path), deciding
+    )
     finished = artefacts.finished(folder / artefacts.MANIFEST)
     if finished is not None:
         return {**finished, "reused": True}
@@ -130,7 +125,7 @@ def fit(
     table_memory.require(source)
     told: list[str] = []
     rejected, held_out = Rejected(), None
-    said = csv_plan.said(parameters)
+    said = csv_plan.said(asked.csv)
     frame = reading.read(source, (), told, said, rejected=rejected)
     kept = np.delete(np.arange(rejected.read, dtype="uint32"), np.array(rejected.rows))
     places = kept
@@ -145,21 +140,21 @@ def fit(
                 f" comparisons ({frozen}).",
                 "Bring other rows, or move that file away: new ones are then chosen.",
             )
-    data = prepare(frame, parameters, source, reporter, held_out)
+    data = prepare(frame, options, source, reporter, held_out)
     del frame  # the largest thing by far, and everything is in its numbers now
     rows = _account(rejected, kept, places, held_out, data)
     reading.require_unchanged(taken)
-    model, cpus, warnings = _train(data, parameters, reporter)
+    model, cpus, warnings = _train(data, options, reporter)
     reporter.progress("evaluating", 0, 1, f"{int(data.held_out.sum())} held-out rows")
     evaluation = _evaluate(model, data)
-    main_metric = metrics.chosen(parameters["metric"], data.goal.classes)
+    main_metric = metrics.chosen(options.metric, data.goal.classes)
     result = {
         "status": "success",
         "avg_score": evaluation.metrics[main_metric],
         "metric": main_metric,
         "metrics": evaluation.metrics,
         "task": data.goal.task,
-        "target": parameters["target"],
+        "target": options.target,
         "classes": data.goal.classes or None,
         "total_samples": len(data.held_out),
         **rows,
@@ -180,7 +175,7 @@ def fit(
     preprocessing = {
         "plan": data.plan.as_json(),
         "target": {
-            "name": parameters["target"],
+            "name": options.target,
             "task": data.goal.task,
             "classes": data.goal.classes,
         },
@@ -237,7 +232,7 @@ def _account(
 
 def prepare(
     frame: pl.DataFrame,
-    parameters: dict[str, Any],
+    options: ModelOptions,
     source: sources.Source,
     reporter: Reporter,
     held_out: NDArray[np.bool_] | None = None,
@@ -246,7 +241,7 @@ def prepare(
 
     Args:
         frame: the whole table.
-        parameters: see :func:`main`.
+        options: how the model is trained.
         source: for errors.
         reporter: told of the phase.
         held_out: per row of ``frame``, where that has been decided before.
@@ -254,9 +249,9 @@ def prepare(
     Raises:
         InputProblemError: the data cannot be learnt from.
     """
-    goal, table = _target(frame, parameters, source)
+    goal, table = _target(frame, options, source)
     reporter.progress("preparing", 0, 1, f"{table.height} rows, {table.width} columns")
-    held_out = _held_out(goal, parameters) if held_out is None else held_out[goal.present]
+    held_out = _held_out(goal, options) if held_out is None else held_out[goal.present]
     plan = features.learn(table, ~held_out)
     return Prepared(
         rows_read=frame.height,
@@ -272,48 +267,48 @@ def prepare(
 
 
 def held_out_rows(
-    frame: pl.DataFrame, parameters: dict[str, Any], source: sources.Source
+    frame: pl.DataFrame, options: ModelOptions, source: sources.Source
 ) -> pl.DataFrame:
     """Give the whole rows that :func:`prepare` would hold out.
 
     Raises:
         InputProblemError: the target cannot be learnt.
     """
-    goal, _ = _target(frame, parameters, source)
-    chosen = _held_out(goal, parameters)
+    goal, _ = _target(frame, options, source)
+    chosen = _held_out(goal, options)
     return frame.filter(pl.Series(goal.present)).filter(pl.Series(chosen))
 
 
-def _held_out(goal: target.Target, parameters: dict[str, Any]) -> NDArray[np.bool_]:
+def _held_out(goal: target.Target, options: ModelOptions) -> NDArray[np.bool_]:
     return split.holdout_mask(
         int(goal.present.sum()),
-        parameters["seed"],
-        parameters["test_fraction"],
+        options.seed,
+        options.test_fraction,
         goal.values.astype("int64") if goal.classes else None,
     )
 
 
 def _train(
-    data: Prepared, parameters: dict[str, Any], reporter: Reporter
+    data: Prepared, options: ModelOptions, reporter: Reporter
 ) -> tuple[bytes, int, list[str]]:
     """Give the model, the number of CPUs that grew it, and what the caller should know."""
     matrix = data.training_rows()
-    asked = xgboost_parameters(parameters, data.goal, data.scaling)
-    rounds = parameters["n_estimators"]
+    settings = xgboost_parameters(options, data.goal, data.scaling)
+    rounds = options.n_estimators
 
     def grow_here(threads: int) -> bytes:
         reporter.progress("training", 0, rounds, "boosting rounds")
-        return boosting.grow(matrix, {**asked, "nthread": threads}, rounds, tell=True)
+        return boosting.grow(matrix, {**settings, "nthread": threads}, rounds, tell=True)
 
     if cluster.engine() == "plain":
-        threads = min(parameters["num_partitions"], cluster.cpus())
+        threads = min(options.num_partitions, cluster.cpus())
         return grow_here(threads), threads, []
     # Ray takes seconds to import, which a request that was trained before need not wait.
     from . import placement  # noqa: PLC0415
 
     reporter.progress("waiting", 0, 1, "asking the cluster for CPUs")
     cluster.connect()
-    wanted, warnings = placement.partitions(parameters["num_partitions"], len(matrix.y))
+    wanted, warnings = placement.partitions(options.num_partitions, len(matrix.y))
     with placement.found(wanted, reporter.progress) as (place, more):
         if place.here:
             model = grow_here(place.cpus)
@@ -321,23 +316,23 @@ def _train(
             from . import ray_train  # noqa: PLC0415 - Ray Train takes as long again
 
             reporter.progress("training", 0, rounds, "boosting rounds")
-            model = ray_train.train(matrix, asked, rounds, place, reporter.run_dir)
+            model = ray_train.train(matrix, settings, rounds, place, reporter.run_dir)
             shutil.rmtree(reporter.run_dir / "train", ignore_errors=True)
     return model, place.cpus, warnings + more
 
 
 def _target(
-    frame: pl.DataFrame, parameters: dict[str, Any], source: sources.Source
+    frame: pl.DataFrame, options: ModelOptions, source: sources.Source
 ) -> tuple[target.Target, pl.DataFrame]:
     """Give the target, and the other columns of the rows that have one."""
-    name, excluded = parameters["target"], parameters["exclude_columns"]
+    name, excluded = options.target, options.exclude_columns
     where = str(source.files[0])
     sources.require_column(name, frame.columns, "model_config.target", where)
     for column in excluded:
         sources.require_column(column, frame.columns, "model_config.exclude_columns", where)
-    goal = target.encode(frame[name], parameters["task"])
+    goal = target.encode(frame[name], options.task)
     known = metrics.CLASSIFICATION if goal.classes else metrics.REGRESSION
-    wanted = parameters["metric"]
+    wanted = options.metric
     if wanted not in {None, *known} or (wanted == "roc_auc" and len(goal.classes) != 2):  # noqa: PLR2004
         raise InputProblemError(
             "metric_unfit",
@@ -350,9 +345,18 @@ def _target(
 
 
 def xgboost_parameters(
-    parameters: dict[str, Any], goal: target.Target, scaling: Scaling
+    options: ModelOptions, goal: target.Target, scaling: Scaling
 ) -> dict[str, Any]:
     """Give XGBoost's parameters for what the caller asked for."""
+    passed_on = {
+        "max_depth": options.max_depth,
+        "learning_rate": options.learning_rate,
+        "subsample": options.subsample,
+        "colsample_bytree": options.colsample_bytree,
+        "min_child_weight": options.min_child_weight,
+        "reg_alpha": options.reg_alpha,
+        "reg_lambda": options.reg_lambda,
+    }
     classes = len(goal.classes)
     objective: dict[str, Any] = {"objective": "reg:squarederror"}
     if classes == 2:  # noqa: PLR2004
@@ -360,10 +364,10 @@ def xgboost_parameters(
     elif classes:
         objective = {"objective": "multi:softprob", "num_class": classes}
     return {
-        **boosting.scaled({name: parameters[name] for name in PASSED_ON}, scaling),
+        **boosting.scaled(passed_on, scaling),
         **objective,
         "tree_method": "hist",
-        "seed": parameters["seed"] % (1 << 31),
+        "seed": options.seed % (1 << 31),
         "nthread": 1,
     }
 
