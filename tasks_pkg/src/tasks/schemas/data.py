@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar
 
 from pydantic import (
@@ -189,8 +190,7 @@ class JobTimes(TypedDict):
 
     manifest_path: str
     reused: bool
-    """An identical request had been done before, and this is its result."""
-    warnings: list[str]
+    """What was asked had been done before, and this is its result."""
     ray_submission_id: str
     queue_seconds: float | None
     """Publishing to the task's start; None where the client stamps no messages."""
@@ -200,7 +200,27 @@ class JobTimes(TypedDict):
     """The first line of the job's code to its result."""
 
 
-class CsvResult(JobTimes):
+class JobReport(JobTimes):
+    """What such a task returns that has more to say than its result."""
+
+    warnings: list[str]
+
+
+class RowAccount(TypedDict):
+    """What became of the rows that were read: rows_read = used + filtered + rejected, always."""
+
+    rows_read: int
+    rows_used: int
+    rows_filtered: int
+    rows_rejected: int
+    """Bad rows; none where ``bad_rows`` is not 'reject'."""
+    left_out: list[dict[str, Any]]
+    """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
+    rejected: list[dict[str, Any]]
+    """The first bad rows: ``file``, ``row`` (from 1), ``column`` and ``reason``."""
+
+
+class CsvResult(JobReport):
     """What ``process_large_csv`` returns. rows_read = written + filtered + rejected, always."""
 
     status: Literal["success"]
@@ -222,21 +242,11 @@ class CsvResult(JobTimes):
     """``connect_seconds``, ``workers_seconds`` (to the first range's start), ``work_seconds``."""
 
 
-class AggregateResult(JobTimes):
+class AggregateResult(RowAccount, JobReport):
     """What ``aggregate_data`` returns."""
 
     status: Literal["success"]
     total_rows: int
-    rows_read: int
-    """= rows_used + rows_filtered + rows_rejected, always."""
-    rows_used: int
-    rows_filtered: int
-    rows_rejected: int
-    """Bad rows; none where ``bad_rows`` is not 'reject'."""
-    left_out: list[dict[str, Any]]
-    """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
-    rejected: list[dict[str, Any]]
-    """The first bad rows: ``file``, ``row`` (from 1), ``column`` and ``reason``."""
     num_sources: int
     summaries: list[dict[str, Any]]
     """By source: ``source``, ``files``, ``rows``, ``columns`` (type, missing, count, min, max)."""
@@ -270,7 +280,7 @@ class NewFile(TypedDict, total=False):
     seconds: float
 
 
-class NewDataResult(JobTimes):
+class NewDataResult(JobReport):
     """What ``process_new_data`` returns."""
 
     status: Literal["success"]
@@ -289,11 +299,7 @@ def transformations_from(value: dict[str, Any]) -> Transformations:
         InvalidArgumentsError: names each wrong key or value, and the nearest right one; or the
             place in a formula that is wrong.
     """
-    value = dict(value)
-    chunks = value.get("num_chunks")
-    if isinstance(chunks, float) and chunks.is_integer():
-        value["num_chunks"] = int(chunks)  # JSON from some clients
-    transformations = checked(Transformations, value, "transformations")
+    transformations = checked(Transformations, value, "transformations", ["num_chunks"])
     try:
         csv_files.filters(transformations.filter)
         csv_files.derived(transformations.new_columns)
@@ -309,15 +315,29 @@ def keys_of(model: type[BaseModel]) -> list[str]:
     return [fields[name].alias or name for name in names]
 
 
-def checked(model: type[Model], value: dict[str, Any], name: str) -> Model:
-    """Check a dictionary that a caller gave as the parameter ``name``.
+def as_whole(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return 10 for 10.0, as which JSON from some clients carries whole numbers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def checked(
+    model: type[Model], value: dict[str, Any], name: str, whole: Collection[str] = ()
+) -> Model:
+    """Check a dictionary that a caller gave.
+
+    Args:
+        model: what it must be.
+        value: as it was given.
+        name: what errors call it.
+        whole: keys of whole numbers that may come as 10.0.
 
     Raises:
         InvalidArgumentsError: names each wrong key or value, and the nearest right one.
     """
+    given = {key: as_whole(item) if key in whole else item for key, item in value.items()}
     try:
-        return model.model_validate(value)
+        return model.model_validate(given)
     except ValidationError as error:
         known = keys_of(model)
-        told = "; ".join(problem.text for problem in wrong(error, value, name, known))
+        told = "; ".join(problem.text for problem in wrong(error, given, name, known))
         raise InvalidArgumentsError(told) from None

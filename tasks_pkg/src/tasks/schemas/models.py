@@ -4,20 +4,19 @@ import difflib
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, TypedDict, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from tasks.contracts import InvalidArgumentsError, wrong
+from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs.requests import ModelOptions, SearchRequest, TrainRequest
-from tasks.schemas.data import CsvWritten, keys_of
+from tasks.schemas.data import CsvWritten, JobReport, JobTimes, RowAccount, as_whole, checked
 
 
 class ModelConfig(CsvWritten):
@@ -96,7 +95,7 @@ class ModelConfig(CsvWritten):
         )
 
 
-class TrainingResult(TypedDict):
+class TrainingResult(RowAccount, JobReport):
     """What ``distributed_training`` returns. Scores are on rows that were never trained on."""
 
     status: Literal["success"]
@@ -109,50 +108,22 @@ class TrainingResult(TypedDict):
     classes: list[str | int | float | bool] | None
     total_samples: int
     """Rows that have a target: train_samples + test_samples."""
-    rows_read: int
-    """= rows_used + rows_filtered + rows_rejected, always."""
-    rows_used: int
-    rows_filtered: int
-    rows_rejected: int
-    """Bad rows; none where ``bad_rows`` is not 'reject'."""
-    left_out: list[dict[str, Any]]
-    """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
-    rejected: list[dict[str, Any]]
-    """The first bad rows: ``file``, ``row`` (from 1), ``column`` and ``reason``."""
     train_samples: int
     test_samples: int
     num_features: int
     num_partitions: int
     """Workers that really trained; ``warnings`` says when that is fewer than asked for."""
     model_path: str
-    manifest_path: str
-    warnings: list[str]
-    reused: bool
-    """An identical request had been trained before, and this is its result."""
-    ray_submission_id: str
-    queue_seconds: float | None
-    """Publishing to the task's start; None where the client stamps no messages."""
-    startup_seconds: float
-    """Submission to the first line of the job's code."""
-    engine_seconds: float
-    """The first line of the job's code to its result."""
 
 
-class PredictionResult(TypedDict):
-    """What ``batch_predictions`` returns; all predictions are in ``predictions_path``."""
+class PredictionResult(RowAccount, JobReport):
+    """What ``batch_predictions`` returns; all predictions are in ``predictions_path``.
+
+    Warnings are of how CSV is written, and of values that the model has not seen or takes otherwise.
+    """
 
     status: Literal["success"]
     total_predictions: int
-    rows_read: int
-    """= rows_used + rows_filtered + rows_rejected, always."""
-    rows_used: int
-    rows_filtered: int
-    rows_rejected: int
-    """Bad rows; none where ``bad_rows`` is not 'reject'."""
-    left_out: list[dict[str, Any]]
-    """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
-    rejected: list[dict[str, Any]]
-    """The first bad rows: ``file``, ``row`` (from 1), ``column`` and ``reason``."""
     predictions: list[Any]
     """The first 100, in the order of the rows: labels, or numbers for regression."""
     ids: list[Any]
@@ -161,20 +132,8 @@ class PredictionResult(TypedDict):
     model_path: str
     predictions_path: str
     """Parquet: ``id``, ``prediction`` and, for classes, ``probability`` of the predicted one."""
-    manifest_path: str
-    warnings: list[str]
-    """Of how CSV is written, and of values that the model has not seen or takes otherwise."""
     num_actors: int
     """Ray Data actors that predicted; 0 where the rows were too few to need them."""
-    reused: bool
-    """An identical request had been answered before, and this is its result."""
-    ray_submission_id: str
-    queue_seconds: float | None
-    """Publishing to the task's start; None where the client stamps no messages."""
-    startup_seconds: float
-    """Submission to the first line of the job's code."""
-    engine_seconds: float
-    """The first line of the job's code to its result."""
 
 
 #: What a search may vary.
@@ -262,20 +221,10 @@ class _Range(BaseModel):
         return self
 
 
-class SearchResult(TypedDict):
+class SearchResult(RowAccount, JobReport):
     """What ``hyperparameter_search`` returns."""
 
     status: Literal["success"]
-    rows_read: int
-    """= rows_used + rows_filtered + rows_rejected, always."""
-    rows_used: int
-    rows_filtered: int
-    rows_rejected: int
-    """Bad rows; none where ``bad_rows`` is not 'reject'."""
-    left_out: list[dict[str, Any]]
-    """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
-    rejected: list[dict[str, Any]]
-    """The first bad rows: ``file``, ``row`` (from 1), ``column`` and ``reason``."""
     best_params: dict[str, Any]
     best_score: float
     """The metric on the validation rows: the mean over the folds."""
@@ -293,19 +242,11 @@ class SearchResult(TypedDict):
     trials_path: str
     plot_png: str
     plot_html: str
-    manifest_path: str
     resumed: bool
     """An interrupted identical search had been found, and gone on with."""
-    warnings: list[str]
-    reused: bool
-    """An identical request had been answered before, and this is its result."""
-    ray_submission_id: str
-    queue_seconds: float | None
-    startup_seconds: float
-    engine_seconds: float
 
 
-class RetrainingResult(TypedDict):
+class RetrainingResult(JobReport):
     """What ``retrain_models`` returns."""
 
     status: Literal["success", "partial", "failed"]
@@ -319,17 +260,9 @@ class RetrainingResult(TypedDict):
     failed: int
     registry: str
     """The folder, or the MLflow server's address."""
-    manifest_path: str
-    warnings: list[str]
-    reused: bool
-    """The task had come to its end before, and this is its result."""
-    ray_submission_id: str
-    queue_seconds: float | None
-    startup_seconds: float
-    engine_seconds: float
 
 
-class RollbackResult(TypedDict):
+class RollbackResult(JobTimes):
     """What ``rollback_model`` returns."""
 
     status: Literal["success"]
@@ -339,13 +272,6 @@ class RollbackResult(TypedDict):
     model_path: str
     previous_version: int
     registry: str
-    manifest_path: str
-    reused: bool
-    """The task had come to its end before, and this is its result."""
-    ray_submission_id: str
-    queue_seconds: float | None
-    startup_seconds: float
-    engine_seconds: float
 
 
 def model_config_from(value: dict[str, Any], origin: str = "model_config") -> ModelConfig:
@@ -358,12 +284,12 @@ def model_config_from(value: dict[str, Any], origin: str = "model_config") -> Mo
     Raises:
         InvalidArgumentsError: names each wrong key or value, and the nearest right one.
     """
-    return checked(ModelConfig, value, origin)
+    return checked(ModelConfig, value, origin, _WHOLE)
 
 
 def search_config_from(value: dict[str, Any]) -> SearchConfig:
     """Check a caller's ``search_config``; errors are those of :func:`model_config_from`."""
-    return checked(SearchConfig, value, "search_config")
+    return checked(SearchConfig, value, "search_config", _WHOLE)
 
 
 def search_from(
@@ -453,29 +379,4 @@ def _space(grid: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _whole(key: str, value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Give 10 for 10.0, as which JSON from some clients carries whole numbers."""
-    fits = key in _WHOLE and isinstance(value, float) and value.is_integer()
-    return int(value) if fits else value
-
-
-_M = TypeVar("_M", bound=BaseModel)
-
-
-def checked(kind: type[_M], value: dict[str, Any], origin: str) -> _M:
-    """Check a mapping against a model.
-
-    Args:
-        kind: the model.
-        value: as it was given.
-        origin: what errors call it.
-
-    Raises:
-        InvalidArgumentsError: names each wrong key or value, and the nearest right key.
-    """
-    given = {key: _whole(key, item) for key, item in value.items()}
-    try:
-        return kind.model_validate(given)
-    except ValidationError as error:
-        known = keys_of(kind)
-        found = "; ".join(problem.text for problem in wrong(error, given, origin, known))
-        raise InvalidArgumentsError(found) from None
+    return as_whole(value) if key in _WHOLE else value
