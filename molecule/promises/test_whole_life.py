@@ -32,7 +32,7 @@ celray_service_demo:
 celray_port_demo: "{{ demo_port | default(5599) }}"
 celray_demo_dir: "{{ celray_home }}/demo"
 """,
-    "roles/demo/defaults/main.yml": "demo_memory: 64m\n",
+    "roles/demo/defaults/main.yml": "demo_memory: 64m\ndemo_port: 5599\n",
     "roles/demo/meta/main.yml": "dependencies: [celray]\n",
     "roles/demo/tasks/main.yml": """
 - name: Converge the demonstration
@@ -82,7 +82,7 @@ def play(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Pl
 
 
 def test_it_is_checked_before_anything_changes(play: Play) -> None:
-    refused = play("site.yml", "--check", "-e", "demo_port=22", code=None)
+    refused = play("site.yml", "--check", "-e", '{"demo_port": 22}', code=None)
     assert refused.code != 0
     assert "celray_port_demo" in refused.output
     assert "sshd" in refused.output

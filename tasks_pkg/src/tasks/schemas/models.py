@@ -119,7 +119,8 @@ class TrainingResult(RowAccount, JobReport):
 class PredictionResult(RowAccount, JobReport):
     """What ``batch_predictions`` returns; all predictions are in ``predictions_path``.
 
-    Warnings are of how CSV is written, and of values that the model has not seen or takes otherwise.
+    Warnings are of how CSV is written, and of values that the model has not seen, or takes
+    otherwise.
     """
 
     status: Literal["success"]
