@@ -80,7 +80,7 @@ class Call:
 
 
 def calls(node: str, task: str) -> dict[str, Call]:
-    """Give a call for each handler, by its pattern."""
+    """Return a call for each handler, by its pattern."""
     ping = "tasks.simple_tasks.ping"
     datatable = {"draw": 1, "start": 0, "length": 10, "search[value]": "", "order[0][column]": 0}
     datatable |= {"order[0][dir]": "asc", "columns[0][data]": "name"}
@@ -141,7 +141,7 @@ def calls(node: str, task: str) -> dict[str, Call]:
 
 
 def patterns() -> list[str]:
-    """Give what Flower serves."""
+    """Return what Flower serves."""
     found = (h[0] if isinstance(h, tuple) else h.regex.pattern for h in handlers)
     return [pattern.removesuffix("$") for pattern in found]
 

@@ -27,7 +27,7 @@ def celery_task(app: object) -> object:
 
 
 def celery_client(databases: tuple[int, int]) -> object:
-    """Give a stock Celery app on two databases."""
+    """Return a stock Celery app on two databases."""
     from celery import Celery  # noqa: PLC0415 - only where it is installed
 
     broker, backend = databases

@@ -129,7 +129,7 @@ def celray(file: Path, output: Path) -> dict[str, float]:
 
 
 def few(file: Path, rows: int) -> Path:
-    """Give a file with its first rows, beside it."""
+    """Return a file with its first rows, beside it."""
     first = file.with_name("few.csv")
     with file.open(encoding="utf-8") as stream:
         first.write_text("".join(islice(stream, rows)), encoding="utf-8")

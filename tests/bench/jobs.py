@@ -73,7 +73,7 @@ def search() -> Search:
 
 
 def shown(seconds: list[float]) -> str:
-    """Give repetitions as the report has them."""
+    """Return repetitions as the report has them."""
     return str(Sample(tuple(seconds)))
 
 

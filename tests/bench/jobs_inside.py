@@ -39,7 +39,7 @@ GRID = [
 
 
 def family(pid: int) -> list[int]:
-    """Give a process and all that it has started."""
+    """Return a process and all that it has started."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
     return [pid, *(found for child in children for found in family(int(child)))]
 
@@ -70,7 +70,7 @@ def running(name: str, folder: Path, *words: str) -> Iterator["subprocess.Popen[
 
 
 def free_ports(number: int) -> list[str]:
-    """Give ports that nobody listens on."""
+    """Return ports that nobody listens on."""
     probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
     ports = [str(probe.getsockname()[1]) for probe in probes]
     for probe in probes:
@@ -80,7 +80,7 @@ def free_ports(number: int) -> list[str]:
 
 @contextmanager
 def stack(folder: Path) -> Iterator[tuple[Celery, JobSubmissionClient]]:
-    """Give a client of the worker, and one of Ray's, when both answer."""
+    """Yield a client of the worker, and one of Ray's, when both answer."""
     port, dashboard, agent, client_server = free_ports(4)
     os.environ["CELRAY_RAY_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
     head = (

@@ -69,7 +69,7 @@ def run(*command: str, extra: Mapping[str, str] | None = None) -> str:
 
 
 def figures(what: str, said: str) -> Any:
-    """Give the JSON of the last line that has any, of what a program printed.
+    """Return the JSON of the last line that has any, of what a program printed.
 
     Raises:
         BenchError: none has.

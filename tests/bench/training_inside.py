@@ -42,7 +42,7 @@ def few(file: Path) -> Path:
 
 
 def taken(pids: list[int]) -> float:
-    """Give the memory in MB that processes take together, what they map from files left out.
+    """Return the memory in MB that processes take together, what they map from files left out.
 
     By the kernel's counters: to have it count the pages of a Ray's twenty processes twenty times a
     second takes half a CPU of the two that are measured. What they share counts as the most that
@@ -65,7 +65,7 @@ def taken(pids: list[int]) -> float:
 
 
 def below(pid: int) -> list[int]:
-    """Give the processes that a process has started, and theirs."""
+    """Return the processes that a process has started, and theirs."""
     try:
         found = [
             int(child)

@@ -18,7 +18,7 @@ ROWS, COLUMNS = 300, 5000
 
 
 def types() -> dict[str, Any]:
-    """Give the columns and their types."""
+    """Return the columns and their types."""
     import polars as pl  # noqa: PLC0415
 
     kinds = (pl.Float64, pl.Int64, pl.String, pl.Date)

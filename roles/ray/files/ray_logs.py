@@ -28,7 +28,7 @@ OF_JOBS = (
 
 
 def in_use() -> set[tuple[int, int]]:
-    """Give device and number of every file that a process here has open."""
+    """Return device and number of every file that a process here has open."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*/fd/*"):
         try:
@@ -40,7 +40,7 @@ def in_use() -> set[tuple[int, int]]:
 
 
 def left(folder: Path) -> list[tuple[float, int, Path]]:
-    """Give what jobs have left: time of the last write, size and place, the oldest first."""
+    """Return what jobs have left: time of the last write, size and place, the oldest first."""
     used = in_use()
     found = []
     for path in folder.glob("session_2*/logs/**/*"):

@@ -31,7 +31,7 @@ SIOCGIFADDR = 0x8915
 
 
 def addresses() -> set[str]:
-    """Give this machine's addresses: Ray connects to whichever it takes for the node's own."""
+    """Return this machine's addresses: Ray connects to whichever it takes for the node's own."""
     found = {"127.0.0.1", "::1"}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
@@ -49,7 +49,7 @@ def addresses() -> set[str]:
 
 
 def good(cert: Path, key: Path, wanted: set[str]) -> bool:
-    """Tell whether what is there will do."""
+    """Return whether what is there will do."""
     try:
         found = x509.load_pem_x509_certificate(cert.read_bytes())
         serialization.load_pem_private_key(key.read_bytes(), None)
@@ -62,7 +62,7 @@ def good(cert: Path, key: Path, wanted: set[str]) -> bool:
 
 
 def key_of(path: Path) -> Any:
-    """Give the key that is there, so that copies of it stay good; or a new one."""
+    """Return the key that is there, so that copies of it stay good; or a new one."""
     try:
         return serialization.load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError):
@@ -70,7 +70,7 @@ def key_of(path: Path) -> Any:
 
 
 def make(key: Any, wanted: set[str]) -> tuple[bytes, bytes]:
-    """Give a certificate that names the addresses, and its key."""
+    """Return a certificate that names the addresses, and its key."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "celray-ray")])
     names: list[x509.GeneralName] = [x509.DNSName("localhost")]
     names += [x509.IPAddress(ipaddress.ip_address(address)) for address in sorted(wanted)]

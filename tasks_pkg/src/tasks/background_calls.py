@@ -28,7 +28,7 @@ def begin() -> None:
 
 
 def wanted() -> bool:
-    """Say whether this process must not run other people's code in place."""
+    """Return whether this process must not run other people's code in place."""
     return _main_process.is_set()
 
 

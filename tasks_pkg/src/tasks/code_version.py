@@ -36,7 +36,7 @@ def announce(broker: Redis, version: str) -> None:
 
 
 def read(broker: Redis) -> Deployed | None:
-    """Give what was written down last; None where nothing was, or what nobody of us wrote.
+    """Return what was written down last; None where nothing was, or what nobody of us wrote.
 
     Raises:
         redis.exceptions.RedisError: the broker does not answer.

@@ -84,7 +84,7 @@ Distinct = Annotated[list[str], AfterValidator(distinct)]
 
 
 def _schema(annotation: Any) -> dict[str, Any]:  # noqa: ANN401 - any annotation
-    """Give a JSON schema; of what holds further objects, only that it is one."""
+    """Return a JSON schema; of what holds further objects, only that it is one."""
     try:
         schema = TypeAdapter(annotation).json_schema()
     except PydanticUserError:  # a TypedDict in a TypedDict, before Python 3.12
@@ -104,7 +104,7 @@ class Problem:
 def wrong(
     error: ValidationError, value: object, name: str, known: Sequence[str] = ()
 ) -> list[Problem]:
-    """Give what pydantic found wrong with ``value``, in a caller's words.
+    """Return what pydantic found wrong with ``value``, in a caller's words.
 
     Of a union, pydantic reports every alternative under the name of its type. Here they are one
     problem at the value's own place, unless one alternative fits so far that only a part is wrong.
@@ -186,14 +186,14 @@ class Contract:
         }
 
     def schema(self, parameter: str) -> dict[str, Any]:
-        """Give a parameter's JSON schema, with the keys of its :class:`Shape`."""
+        """Return a parameter's JSON schema, with the keys of its :class:`Shape`."""
         shape = self._shape(parameter)
         known = shape.model if shape else None
         adapter = TypeAdapter(known) if known else self._adapters[parameter]
         return adapter.json_schema()
 
     def result_schema(self) -> dict[str, Any]:
-        """Give a JSON schema of the keys that the function is annotated to return."""
+        """Return a JSON schema of the keys that the function is annotated to return."""
         if not is_typeddict(self._returns):
             return {}
         keys = get_type_hints(self._returns, include_extras=True)

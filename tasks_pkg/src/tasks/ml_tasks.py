@@ -192,7 +192,7 @@ def rollback_model(self: Untyped, name: str, version: int | None = None) -> Roll
 
 
 def _wanted(config: ModelConfig, origin: str) -> dict[str, str]:
-    """Give the columns that a dataset must have, and the argument that names each."""
+    """Return the columns that a dataset must have, and the argument that names each."""
     excluded = dict.fromkeys(config.exclude_columns, f"{origin}.exclude_columns")
     declared = dict.fromkeys(config.declared, f"{origin}.schema")
     if isinstance(config.date_format, dict):

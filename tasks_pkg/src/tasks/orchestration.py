@@ -130,7 +130,7 @@ def run_job(task: Untyped, entrypoint: str, parameters: Request | dict[str, Any]
 
 
 def _asked(task: Untyped, entrypoint: str) -> str:
-    """Give 16 digits over what the caller sent: another message may come under the same id."""
+    """Return 16 digits over what the caller sent: another message may come under the same id."""
     args, kwargs = list(task.request.args or ()), dict(task.request.kwargs or {})
     sent = [task.name, entrypoint, args, sorted(kwargs.items())]
     return hashlib.sha256(json.dumps(sent, default=str).encode()).hexdigest()[:16]

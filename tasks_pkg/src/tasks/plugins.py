@@ -32,7 +32,7 @@ _WAY_OUT = "correct `celery_packages` in the inventory, or the package, and depl
 
 
 def installed() -> dict[str, list[EntryPoint]]:
-    """Give the entry points of each installed distribution that has tasks, by its name."""
+    """Return the entry points of each installed distribution that has tasks, by its name."""
     found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUP):
         name = canonical(point.dist.name) if point.dist else point.name
@@ -87,7 +87,7 @@ def unregistered(app: Celery, settings: Settings) -> dict[str, str]:
 
 
 def samples(settings: Settings) -> dict[str, Sample]:
-    """Give the packages' safe samples: ``SAMPLES`` in a module that an entry point names.
+    """Return the packages' safe samples: ``SAMPLES`` in a module that an entry point names.
 
     Only names that the package declares count, so that none replaces another's sample.
     """
@@ -142,7 +142,7 @@ def _hold(spec: PackageSpec, registered: frozenset[str]) -> None:
 
 
 def expected(settings: Settings, tasks: Mapping[str, Iterable[str]]) -> set[str]:
-    """Give every task that a worker must have: ours, and those of the loaded packages."""
+    """Return every task that a worker must have: ours, and those of the loaded packages."""
     return set(ROUTES).union(*(tasks[spec.name] for spec in settings.packages))
 
 

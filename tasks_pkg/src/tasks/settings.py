@@ -75,7 +75,7 @@ class WorkerSpec(Strict):
 
 
 def canonical(name: str) -> str:
-    """Give a distribution's name as indexes compare it (PEP 503)."""
+    """Return a distribution's name as indexes compare it (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -116,7 +116,7 @@ class PackageSpec(Strict):
         return self
 
     def queue_of(self, task: str) -> str | None:
-        """Give a task's queue; None where the package does not declare it."""
+        """Return a task's queue; None where the package does not declare it."""
         return queue_of(task, self.queues)
 
 
@@ -291,7 +291,7 @@ class Settings(BaseSettings):
         return []
 
     def knows(self, task: str) -> bool:
-        """Say whether a task is ours or declared by a package."""
+        """Return whether a task is ours or declared by a package."""
         return task in ROUTES or any(package.queue_of(task) for package in self.packages)
 
     @property
@@ -305,7 +305,7 @@ class Settings(BaseSettings):
         return tuple(dict.fromkeys(queue for worker in self.workers for queue in worker.queues))
 
     def worker_of(self, node: str) -> str:
-        """Give the catalogue's name for a node such as ``data-2@host``, a replica of ``data``.
+        """Return the catalogue's name for a node such as ``data-2@host``, a replica of ``data``.
 
         What is no node of the catalogue keeps the name that it has.
         """
@@ -418,7 +418,7 @@ def using(settings: Settings) -> Iterator[None]:
 
 
 def local_settings(datasets_dir: Path, models_dir: Path, engine: str) -> Settings:
-    """Give settings for tasks in the caller's own process: no broker, no worker, no service.
+    """Return settings for tasks in the caller's own process: no broker, no worker, no service.
 
     Args:
         datasets_dir: what ``/datasets`` is on a service.

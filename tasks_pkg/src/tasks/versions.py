@@ -9,7 +9,7 @@ from tasks.settings import get_settings
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """Give the versions of Python, celery, kombu and Ray's client, and of our own code."""
+    """Return the versions of Python, celery, kombu and Ray's client, and of our own code."""
     return {
         "python": platform.python_version(),
         **{name: _installed(name) for name in ("celery", "kombu", "ray")},

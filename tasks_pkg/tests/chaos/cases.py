@@ -218,7 +218,7 @@ def worker_killed(stack: Stack) -> Figures:
 
 
 def _again(stack: Stack, since: float, seconds: float) -> float:
-    """Give the seconds until the victim's second start; 999 where it does not come."""
+    """Return the seconds until the victim's second start; 999 where it does not come."""
     try:
         return stack.wait_for_start("victim", 2, seconds) - since
     except AssertionError:

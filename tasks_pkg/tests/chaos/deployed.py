@@ -81,11 +81,11 @@ class Deployment:
             raise HostError(message)
 
     def url(self, user: str, secret: str, db: int) -> str:
-        """Give a URL of its Redis."""
+        """Return a URL of its Redis."""
         return f"redis://{user}:{self.secrets[secret]}@{self.host.address}:{PORT}/{db}"
 
     def healthy(self) -> bool:
-        """Say whether every container of ours runs and is well."""
+        """Return whether every container of ours runs and is well."""
         with suppress(HostError):
             boxes = self.host.inspect()
             ours = [b for b in boxes if b["Config"]["Labels"].get("celray.project")]
@@ -141,12 +141,12 @@ class Deployed(Front):
         self.publish(key, "chaos.job", [seconds])
 
     def container_of(self, key: str) -> str:
-        """Give the container in which a task runs now."""
+        """Return the container in which a task runs now."""
         result = self.ledger.submitted[key]
         return str(wait_for(lambda: _node(result.info), 20))
 
     def redis_answers(self) -> bool:
-        """Say whether Redis takes commands."""
+        """Return whether Redis takes commands."""
         with suppress(RedisError, OSError), self.admin() as admin:
             return bool(admin.ping())
         return False
@@ -169,6 +169,6 @@ class Deployed(Front):
 
 
 def _node(told: Any) -> str:  # noqa: ANN401 - a result's meta
-    """Give the container of a started task's worker."""
+    """Return the container of a started task's worker."""
     name = told.get("hostname") if isinstance(told, dict) else None
     return f"celery-worker-{name.partition('@')[0]}" if name else ""

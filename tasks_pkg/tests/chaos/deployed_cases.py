@@ -119,7 +119,7 @@ def fetch_window(stack: Deployed) -> Figures:
 
 
 def _processes(stack: Deployed, container: str) -> str:
-    """Give the host's numbers of a container's processes."""
+    """Return the host's numbers of a container's processes."""
     lines = stack.host.sh(f"docker top {container} -eo pid").split()
     return " ".join(word for word in lines if word.isdigit())
 

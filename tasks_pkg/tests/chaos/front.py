@@ -138,7 +138,7 @@ class Front:
         return found[0].started
 
     def resumed_after(self, moment: float) -> float | None:
-        """Give the seconds from ``moment`` to the next start of a task."""
+        """Return the seconds from ``moment`` to the next start of a task."""
         after = [run.started for run in self.ledger.runs() if run.started >= moment]
         return min(after) - moment if after else None
 

@@ -58,7 +58,7 @@ class Ledger:
             self.refused_at.append(time.time())
 
     def runs(self) -> list[Run]:
-        """Give every start that the tasks wrote down."""
+        """Return every start that the tasks wrote down."""
         starts: dict[tuple[str, int], list[float]] = {}
         runs: list[Run] = []
         if not self.file.exists():
@@ -78,7 +78,7 @@ class Ledger:
         return sorted(runs, key=lambda run: run.started)
 
     def ticks(self) -> list[float]:
-        """Give when Beat sent each tick that had its effect."""
+        """Return when Beat sent each tick that had its effect."""
         lines = self.file.read_text().splitlines() if self.file.exists() else []
         return sorted(float(line.split()[3]) for line in lines if line.startswith("tick "))
 

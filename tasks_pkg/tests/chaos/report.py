@@ -104,7 +104,7 @@ class Measured:
 
 
 def line(outcome: Outcome) -> str:
-    """Give one outcome in one line, for the screen."""
+    """Return one outcome in one line, for the screen."""
     if outcome.count is None:
         return f"{'FAILED':7}{outcome.kind:9}{outcome.case.name:18}{outcome.error}"
     c = outcome.count

@@ -112,7 +112,7 @@ class Worker:
         wait_for(lambda: " ready." in self.log.read_text(), 60)
 
     def children(self) -> list[int]:
-        """Give its pool's processes."""
+        """Return its pool's processes."""
         pid = self.process.pid
         text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
         return [int(child) for child in text.split()]

@@ -311,7 +311,7 @@ def of_summary(found: aggregation_job.Summary) -> tuple[int, list[Any]]:
 
 
 def seen(content: bytes, said: dict[str, Any]) -> Sequence[Sequence[str]] | None:
-    """Give the rows that Python's csv module sees; None where it sees a fault."""
+    """Return the rows that Python's csv module sees; None where it sees a fault."""
     quote = said.get("quote", '"')
     dialect: dict[str, Any] = {"quotechar": quote, "escapechar": said.get("escape")}
     dialect["quoting"] = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE

@@ -69,7 +69,7 @@ def refused(
 
 
 def _told(task: str, result: dict[str, Any]) -> str:
-    """Give the reason in the result of a task whose failures are by model or by file."""
+    """Return the reason in the result of a task whose failures are by model or by file."""
     if task == RETRAIN:
         assert result["status"] == "failed", result
         (model,) = result["models"]

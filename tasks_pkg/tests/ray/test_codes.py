@@ -78,7 +78,7 @@ def test_a_quick_look_misses_no_code(rows: list[tuple[str, str, str]], size: int
 
 
 def looks_like_a_code(value: str) -> bool:
-    """Say it anew: by the text alone, value by value."""
+    """Return it anew: by the text alone, value by value."""
     value = value.strip()
     if re.fullmatch(r"-?[1-9]e(1[6-9]|[2-9][0-9])", value):
         return False

@@ -38,7 +38,7 @@ TABLES = st.integers(1, 5).flatmap(
 
 
 def read(columns: list[list[str]], missing: list[str] | None) -> tuple[csv_parsing.Form, object]:
-    """Give what the reader finds: the form by the first record, and all records parsed by it."""
+    """Return what the reader finds: the form by the first record, and all records parsed by it."""
     written = io.StringIO(newline="")
     csv.writer(written, lineterminator="\n").writerows(zip(*columns, strict=True))
     data = written.getvalue().encode()

@@ -124,7 +124,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 def essence(task: str, result: dict[str, Any]) -> object:
-    """Give what a result says of the rows and values that were read."""
+    """Return what a result says of the rows and values that were read."""
     if task == CSV:
         return pl.read_parquet(result["output_file"]).rows()
     if task == INBOX:
@@ -150,7 +150,7 @@ def told_of(task: str, result: dict[str, Any]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def plain(place: Place) -> Callable[[str], object]:
-    """Give what the plainest file means to a task."""
+    """Return what the plainest file means to a task."""
     known: dict[str, object] = {}
 
     def give(task: str) -> object:

@@ -157,7 +157,7 @@ def test_every_task_reads_all_of_it_or_refuses_it(place: Place, path: Path) -> N
 
 
 def answer(place: Place, task: str, name: str, target: str) -> tuple[int | None, str]:
-    """Give how many rows a task read, or why it did not."""
+    """Return how many rows a task read, or why it did not."""
     try:
         result = call(place, task, name, target)
     except InvalidArgumentsError as error:

@@ -68,7 +68,7 @@ def at(
 
 
 def beside(function: Callable[[], object]) -> Callable[[], None]:
-    """Give what begins the function in a thread, and goes on when that has ended or must wait."""
+    """Return what begins the function in a thread, and goes on when that has ended or must wait."""
 
     def begin() -> None:
         thread = threading.Thread(target=function)

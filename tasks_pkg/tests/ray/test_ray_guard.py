@@ -21,7 +21,7 @@ ID = "celray-0d5b7a52-6f0e-4e0e-9b0e-4b5f4f0f8a11"
 
 
 def deployed_environment(folder: Path) -> dict[str, str]:
-    """Give the template's variables about Ray's behaviour, with a key as its head makes one."""
+    """Return the template's variables about Ray's behaviour, with a key as its head makes one."""
     make_key(folder / "tls")
     lines = TEMPLATE.read_text().split("environment:\n")[1].split("shm_size")[0].splitlines()
     found = (re.fullmatch(r' +(RAY_\w+): "?([^"{]+?)"?', line) for line in lines)

@@ -63,7 +63,7 @@ READERS: list[Callable[[Path], int]] = [training, aggregation, conversion, narro
 
 
 def records(content: bytes) -> list[list[str]]:
-    """Give a file's rows as Python's csv module sees them."""
+    """Return a file's rows as Python's csv module sees them."""
     text = io.StringIO(content.decode("utf-8-sig"), newline="")
     return [record for record in csv.reader(text) if record][1:]
 

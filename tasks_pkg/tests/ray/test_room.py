@@ -107,7 +107,7 @@ def test_without_a_limit_it_is_what_the_host_has(
 
 
 def cut(suffix: str, content: bytes) -> bytes:
-    """Give a compressed file whose end lacks, so that an error tells who has read so far."""
+    """Return a compressed file whose end lacks, so that an error tells who has read so far."""
     if suffix.endswith(".gz"):
         return gzip.compress(content)[:-9]
     return bytes(pa.compress(content, codec="zstd", asbytes=True))[:-9]

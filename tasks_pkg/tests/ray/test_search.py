@@ -226,7 +226,7 @@ LONG = {"folds": 5, "max_trials": 7, "n_estimators": 900, "early_stopping": Fals
 
 
 def ended(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Give what Ray Tune has on disk of ended trials, by params; a search that ends clears it."""
+    """Return what Ray Tune has on disk of ended trials, by params; a search that ends clears it."""
     states = settings.runs_dir.glob("celray-search-*/tune/experiment_state-*.json")
     newest = max(states, key=lambda file: file.stat().st_mtime_ns, default=None)
     try:
@@ -373,7 +373,7 @@ def test_trials_that_cannot_be_are_one_error_and_leave_nothing(
 
 
 def prepared(tmp_path: Path, labels: Sequence[object], **config: object) -> tuple[Any, list[str]]:
-    """Give what a search of such targets would try, and what it would say."""
+    """Return what a search of such targets would try, and what it would say."""
     from tasks.ray_jobs.inputs import sources  # noqa: PLC0415
     from tasks.ray_jobs.search import job as search_job  # noqa: PLC0415 - Optuna takes a second
     from tasks.ray_jobs.training import job as training_job  # noqa: PLC0415

@@ -95,7 +95,7 @@ def call(place: Place, task: str, path: str) -> object:
 
 
 def essence(task: str, result: dict[str, Any]) -> object:
-    """Give what a result says of the rows and values that were read, to the last bit."""
+    """Return what a result says of the rows and values that were read, to the last bit."""
     if task == CSV:
         account = {name: result[name] for name in ("rows_read", "rows_written", "rows_rejected")}
         return account, pl.read_parquet(result["output_file"]).rows(), result["columns"]
@@ -117,7 +117,7 @@ def essence(task: str, result: dict[str, Any]) -> object:
 
 @pytest.fixture(scope="module")
 def plain(place: Place) -> Callable[[str], object]:
-    """Give what the plain file means to a task."""
+    """Return what the plain file means to a task."""
     known: dict[str, object] = {}
 
     def give(task: str) -> object:

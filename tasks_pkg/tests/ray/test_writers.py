@@ -162,7 +162,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 def expected(path: Path) -> list[list[Any]]:
-    """Give the rows of a file, in its order: Spark's parts hold some of them."""
+    """Return the rows of a file, in its order: Spark's parts hold some of them."""
     if path.name != "spark.csv":
         return ROWS
     keys = [line.split(",")[0] for line in path.read_text().splitlines()]
@@ -196,7 +196,7 @@ def test_what_a_program_wrote_is_read_as_it_was_meant(place: Place, name: str) -
 
 
 def answer(place: Place, task: str, name: str, **said: object) -> tuple[str, int | None]:
-    """Give what a task says of a file, and the rows that it read; its error, if it has none."""
+    """Return what a task says of a file, and the rows that it read; its error, if it has none."""
     for old in ("m", "m.toml"):
         found = place.root / "models/registry" / old
         shutil.rmtree(found, ignore_errors=True) if old == "m" else found.unlink(missing_ok=True)

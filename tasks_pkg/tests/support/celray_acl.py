@@ -16,14 +16,14 @@ PASSWORD = "secret"  # noqa: S105 - a test's
 
 
 def rights(name: str) -> list[str]:
-    """Give the rules that the template calls ``name``."""
+    """Return the rules that the template calls ``name``."""
     found = re.search(rf"set {name} = '([^']+)'", TEMPLATE.read_text())
     assert found, f"{TEMPLATE} no longer names the rights {name!r}"
     return found.group(1).split()
 
 
 def keys() -> list[str]:
-    """Give the rules about the keys of who sends tasks, as the role makes them."""
+    """Return the rules about the keys of who sends tasks, as the role makes them."""
     spec = importlib.util.spec_from_file_location("celray_catalogue", FILTERS)
     assert spec
     assert spec.loader
@@ -36,15 +36,15 @@ class Guarded(RedisServer):
     """A Redis that nobody enters without a password, but for the tests themselves."""
 
     def as_user(self, name: str, db: int) -> str:
-        """Give the URL of a user."""
+        """Return the URL of a user."""
         return f"redis://{name}:{PASSWORD}@127.0.0.1:{self.port}/{db}"
 
     def connect(self, name: str, db: int = 0) -> Redis:
-        """Give a client of a user."""
+        """Return a client of a user."""
         return Redis.from_url(self.as_user(name, db), decode_responses=True)
 
     def denied(self) -> list[tuple[str, str]]:
-        """Give what was refused, by user: the command or key."""
+        """Return what was refused, by user: the command or key."""
         with self.client(0) as admin:
             return [(entry["username"], entry["object"]) for entry in admin.acl_log(100)]
 

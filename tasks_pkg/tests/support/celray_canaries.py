@@ -30,7 +30,7 @@ CANARIES = {
 
 
 def found_in(text: str) -> list[str]:
-    """Give the secrets that a text holds."""
+    """Return the secrets that a text holds."""
     return [name for name, word in CANARIES.items() if word in text]
 
 

@@ -126,14 +126,14 @@ def records(
     skip_rows: int = 0,
     **dialect: Any,  # noqa: ANN401 - csv.reader's own
 ) -> list[list[str]]:
-    """Give a text's rows as Python's csv module sees them, without the header."""
+    """Return a text's rows as Python's csv module sees them, without the header."""
     csv.field_size_limit(_FIELD)
     lines = io.StringIO("\n".join(text.split("\n")[skip_rows:]), newline="")
     return [record for record in csv.reader(lines, delimiter=separator, **dialect) if record][1:]
 
 
 def is_kept(text: str, value: object, missing: set[str], said: dict[str, Any]) -> bool:
-    """Say whether a value is what was written, or written so that it could be written back."""
+    """Return whether a value is what was written, or written so that it could be written back."""
     plain = text.strip()
     if value is None:
         return plain in missing or text in missing

@@ -152,7 +152,7 @@ class Place:
         return {str(path) for path in found if not set(path.parts) & set(kept)}
 
     def arguments(self, task: str, path: str, **csv: object) -> dict[str, Any]:
-        """Give what a task is called with to work on a file, and put it where that needs it.
+        """Return what a task is called with to work on a file, and put it where that needs it.
 
         Args:
             task: the task.
@@ -212,7 +212,7 @@ def _toml_of(value: object) -> str:
 
 @contextmanager
 def place_in(root: Path) -> Iterator[Place]:
-    """Give a place whose jobs run in this process, without Ray."""
+    """Yield a place whose jobs run in this process, without Ray."""
     for name in ("datasets", "models/registry", "models/.runs"):
         (root / name).mkdir(parents=True)
     here = Here()

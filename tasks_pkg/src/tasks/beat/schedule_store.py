@@ -21,13 +21,13 @@ class ScheduleStore(RedBeatConfig):  # type: ignore[misc]  # redbeat has no type
         super().__init__(app)
 
     def either_or(self, name: str, default: Untyped = None) -> Untyped:
-        """Give a value of RedBeat's configuration."""
+        """Return a value of RedBeat's configuration."""
         if name == _URL:
             return self._url.get_secret_value()
         return super().either_or(name, default)
 
     def is_key_in_conf(self, name: str) -> bool:
-        """Say whether a value was set, for RedBeat's warnings about its defaults."""
+        """Return whether a value was set, for RedBeat's warnings about its defaults."""
         return name == _URL or bool(super().is_key_in_conf(name))
 
 

@@ -250,7 +250,7 @@ def _text(value: object) -> str | None:
 
 
 def _kind(value: object) -> str:
-    """Say what a JSON value is, in one word or two."""
+    """Return what a JSON value is, in one word or two."""
     if value is None:
         return "null"
     names = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list"}

@@ -28,12 +28,12 @@ class MessageTooLargeError(Exception):
 
 
 def in_message(text_bytes: int) -> int:
-    """Give what so much JSON takes in a message, which holds it in base64."""
+    """Return what so much JSON takes in a message, which holds it in base64."""
     return 4 * (text_bytes + 2) // 3 + _ENVELOPE_BYTES
 
 
 def mib(number: int) -> str:
-    """Give a number of bytes for people."""
+    """Return a number of bytes for people."""
     return f"{number / 2**20:.1f} MiB"
 
 

@@ -38,7 +38,7 @@ def _is_date(value: object) -> bool:
 
 
 def is_naive(value: object) -> bool:
-    """Tell whether a date that has been checked says no time zone."""
+    """Return whether a date that has been checked says no time zone."""
     return isinstance(value, str | datetime) and maybe_iso8601(value).tzinfo is None
 
 
@@ -59,7 +59,7 @@ def _is_object(value: object) -> bool:
 
 
 def _is_signature(value: object) -> bool:
-    """Tell whether Celery can make a signature of ``value``."""
+    """Return whether Celery can make a signature of ``value``."""
     if not isinstance(value, dict) or not is_name(value.get("task")):
         return False
     fields = ("args", list), ("kwargs", dict), ("options", dict)

@@ -35,7 +35,7 @@ class AsyncTask:
         return await self._client.call(self._task.status)
 
     async def follow(self, timeout: float | None = None) -> AsyncIterator[Status]:  # noqa: ASYNC109
-        """Give the status whenever it changes, to the end or for ``timeout`` seconds."""
+        """Return the status whenever it changes, to the end or for ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         told: Status | None = None
         pause = _FIRST_PAUSE
@@ -72,11 +72,11 @@ class AsyncTask:
         return await self._client.call(self._task.cancel, wait)
 
     async def trace(self) -> dict[str, Any]:
-        """Give everything that is known of the task."""
+        """Return everything that is known of the task."""
         return await self._client.call(self._task.trace)
 
     async def log(self) -> str:
-        """Give the log of the task's Ray job so far."""
+        """Return the log of the task's Ray job so far."""
         return await self._client.call(self._task.log)
 
 
@@ -115,7 +115,7 @@ class AsyncClient:
         return AsyncTask(self, self.sync.task(task_id))
 
     async def tasks(self) -> dict[str, TaskInfo]:
-        """Give the tasks that are installed here, by name."""
+        """Return the tasks that are installed here, by name."""
         return await self.call(self.sync.tasks)
 
     async def workers(self) -> dict[str, dict[str, Any]]:
@@ -123,7 +123,7 @@ class AsyncClient:
         return await self.call(self.sync.workers)
 
     async def queues(self) -> dict[str, dict[str, Any]]:
-        """Give every queue."""
+        """Return every queue."""
         return await self.call(self.sync.queues)
 
     async def close(self) -> None:

@@ -11,7 +11,7 @@ from tasks.contracts import Contract, InvalidArgumentsError
 
 
 def parse(words: Sequence[str], document: str | None, contract: Contract | None) -> dict[str, Any]:
-    """Give the keyword arguments for a task; nothing is set twice.
+    """Return the keyword arguments for a task; nothing is set twice.
 
     Args:
         words: ``key=value``; ``model_config.max_depth=4`` sets a key of a key. A value is JSON,

@@ -54,7 +54,7 @@ class Broker:
         self._client.ping()
 
     def queues(self) -> list[str]:
-        """Give every queue that is routed to, or that anybody has declared."""
+        """Return every queue that is routed to, or that anybody has declared."""
         found = {*ROUTES.values(), "celery"}
         for key in self._client.scan_iter(match=f"{_BINDINGS}*", count=1000):
             name = str(key).removeprefix(_BINDINGS)
@@ -83,7 +83,7 @@ class Broker:
         return self._client.scard(f"{_BINDINGS}celery.pidbox")
 
     def deployed(self) -> Deployed | None:
-        """Give the code version that is deployed, as Beat has written it down."""
+        """Return the code version that is deployed, as Beat has written it down."""
         return read(self._client)
 
     def find(self, task_id: str, *, everywhere: bool = False) -> Waiting | None:
@@ -117,7 +117,7 @@ class Broker:
         return bool(self._client.lrem(waiting.key, 1, waiting.raw))
 
     def _messages(self, key: str, *, everywhere: bool) -> Iterator[tuple[int, str]]:
-        """Give a list's messages with their places, 1 is taken next.
+        """Yield a list's messages with their places, 1 is taken next.
 
         First those that are taken next, then from behind. Taking shortens the list at its end, and
         moves nothing that is counted from its beginning; publishing moves messages away from there,
@@ -135,7 +135,7 @@ class Broker:
             start += _CHUNK - _OVERLAP
 
     def _piece(self, key: str, first: int, last: int) -> tuple[int, list[str]]:
-        """Give a list's length and some of it, of one moment or nearly so.
+        """Return a list's length and some of it, of one moment or nearly so.
 
         Not in a transaction: a full Redis refuses these, whatever is in them.
         """
@@ -146,7 +146,7 @@ class Broker:
         return list_lengths([length])[0], found if isinstance(found, list) else []
 
     def _unacked(self) -> Iterator[tuple[str, str]]:
-        """Give what workers hold: in our own form, and in kombu's, as other workers do."""
+        """Yield what workers hold: in our own form, and in kombu's, as other workers do."""
         for key in (HELD, "unacked"):
             held = cast("dict[str, str]", self._client.hgetall(key))
             for tag, stored in held.items():
@@ -157,7 +157,7 @@ class Broker:
 
 
 def _is_alone(raw: str) -> bool:
-    """Tell whether a message is a task's first delivery, and nothing waits for the task."""
+    """Return whether a message is a task's first delivery, and nothing waits for the task."""
     message = json.loads(raw)
     headers = message.get("headers") or {}
     if headers.get("redelivered") or headers.get("retries") or headers.get("group"):

@@ -45,7 +45,7 @@ class TaskInfo:
         return self.name.rpartition(".")[2]
 
     def as_json(self) -> dict[str, Any]:
-        """Give all of it in JSON types."""
+        """Return all of it in JSON types."""
         return {
             "name": self.name,
             "queue": self.queue,
@@ -60,7 +60,7 @@ class TaskInfo:
 
 @lru_cache(maxsize=1)
 def installed() -> dict[str, TaskInfo]:
-    """Give the tasks that are installed here, ours and those of task packages, by name."""
+    """Return the tasks that are installed here, ours and those of task packages, by name."""
     tasks = load(Celery("celray-catalogue", set_as_current=False))
     return {name: _describe(name, task) for name, task in sorted(tasks.items())}
 
@@ -109,7 +109,7 @@ def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
 
 
 def _keys(schema: dict[str, Any], root: dict[str, Any]) -> tuple[Parameter, ...]:
-    """Give the keys of an object, also of one that may be left out."""
+    """Return the keys of an object, also of one that may be left out."""
     schema = _resolved(schema, root)
     for choice in schema.get("anyOf", ()):
         if keys := _keys(choice, root):
@@ -137,7 +137,7 @@ _BOUNDS = (
 
 
 def _type(schema: dict[str, Any], root: dict[str, Any]) -> str:
-    """Say what a JSON schema accepts, in a few words."""
+    """Return what a JSON schema accepts, in a few words."""
     schema = _resolved(schema, root)
     if "const" in schema:
         return repr(schema["const"])
@@ -158,7 +158,7 @@ def _type(schema: dict[str, Any], root: dict[str, Any]) -> str:
 
 
 def resolve(name: str, known: Iterable[str]) -> str:
-    """Give the full name of a task from its own, or from its end where that is enough.
+    """Return the full name of a task from its own, or from its end where that is enough.
 
     Raises:
         AmbiguousNameError: several tasks end so.

@@ -69,7 +69,7 @@ def application(settings: ClientSettings) -> Celery:
 
 
 def stamped() -> dict[str, float]:
-    """Give the headers of a message that is published now."""
+    """Return the headers of a message that is published now."""
     return {PUBLISHED_AT: time.time()}
 
 

@@ -73,11 +73,11 @@ class Status:
         return self.state in FINISHED
 
     def as_json(self) -> dict[str, Any]:
-        """Give all of it in JSON types."""
+        """Return all of it in JSON types."""
         return {name: value for name, value in self.__dict__.items() if name != "meta"}
 
     def outcome(self) -> Any:  # noqa: ANN401 - what the task returned
-        """Give the result of a task that has ended well.
+        """Return the result of a task that has ended well.
 
         Raises:
             TaskFailedError, TaskCancelledError, NotFinishedError: it has not.
@@ -215,7 +215,7 @@ class SubmittedTask:
             return read(self.client.app, self.id) or Status(self.id, "WAITING", self.name)
 
     def follow(self, timeout: float | None = None) -> Iterator[Status]:
-        """Give the status whenever it changes, to the end or for ``timeout`` seconds."""
+        """Yield the status whenever it changes, to the end or for ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         told: Status | None = None
         pause = _FIRST_PAUSE
@@ -260,7 +260,7 @@ class SubmittedTask:
         return self.wait(timeout).outcome()
 
     def log(self) -> str:
-        """Give the log of the task's Ray job so far.
+        """Return the log of the task's Ray job so far.
 
         Raises:
             UnknownIdError: it has no Ray job, or Ray no longer knows it.
@@ -274,11 +274,11 @@ class SubmittedTask:
         return text
 
     def ray_job(self) -> str:
-        """Give the id of the task's Ray job: the one that it reports, else its first."""
+        """Return the id of the task's Ray job: the one that it reports, else its first."""
         return self.status().ray_submission_id or submission_id(self.id)
 
     def trace(self) -> dict[str, Any]:
-        """Give everything that is known of the task, its worker and its Ray job."""
+        """Return everything that is known of the task, its worker and its Ray job."""
         return tracing.trace(self.client, self.require_known())
 
     def cancel(self, wait: float = 10.0) -> Cancelled:

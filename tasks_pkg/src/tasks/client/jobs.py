@@ -32,7 +32,7 @@ class Jobs:
         return self._address is not None
 
     def details(self, submission_id: str) -> dict[str, Any] | None:
-        """Give what Ray knows of a job; None when it does not know it.
+        """Return what Ray knows of a job; None when it does not know it.
 
         Raises:
             ServiceUnavailableError: Ray does not answer, or refuses the token.
@@ -41,7 +41,7 @@ class Jobs:
         return None if answer is None else dict(answer.json())
 
     def log(self, submission_id: str) -> str | None:
-        """Give the driver's log so far; None when Ray does not know the job.
+        """Return the driver's log so far; None when Ray does not know the job.
 
         Raises:
             ServiceUnavailableError: Ray does not answer, or refuses the token.

@@ -12,7 +12,7 @@ _chosen: list[ClientSettings] = []
 
 
 def choose(credentials: Path | None) -> str:
-    """Give what ``celery -A`` takes.
+    """Return what ``celery -A`` takes.
 
     Raises:
         ConfigurationError: there is neither a service's configuration nor a client's.

@@ -87,7 +87,7 @@ class Client:
         self.close()
 
     def tasks(self) -> dict[str, catalogue.TaskInfo]:
-        """Give the tasks that are installed here, by name, with their contracts."""
+        """Return the tasks that are installed here, by name, with their contracts."""
         return catalogue.installed()
 
     def find(self, name: str) -> catalogue.TaskInfo:
@@ -193,7 +193,7 @@ class Client:
         return SubmittedTask(self, sent.id, task.name, queue)
 
     def _is_done(self, task_id: str, name: str, arguments: dict[str, Any]) -> bool:
-        """Tell whether this task has ended well under this id.
+        """Return whether this task has ended well under this id.
 
         Raises:
             InvalidArgumentsError: another one had the id. Its result would stay, or Ray would
@@ -279,7 +279,7 @@ class Client:
         }
 
     def queues(self) -> dict[str, dict[str, Any]]:
-        """Give every queue: ``waiting``, ``taken`` (by workers), ``workers`` that consume it.
+        """Return every queue: ``waiting``, ``taken`` (by workers), ``workers`` that consume it.
 
         Raises:
             ServiceUnavailableError: the broker does not answer.

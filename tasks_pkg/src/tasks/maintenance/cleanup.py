@@ -61,7 +61,7 @@ def _batches(keys: Iterator[str]) -> Iterator[list[str]]:
 
 
 def _finished_before(value: str, limit: float) -> bool:
-    """Tell whether a result says that its task ended before ``limit`` (epoch seconds)."""
+    """Return whether a result says that its task ended before ``limit`` (epoch seconds)."""
     try:
         done = json.loads(value).get("date_done")
         when = datetime.fromisoformat(done) if done else None
@@ -102,7 +102,7 @@ def clean_results(
 
 
 def _active_runs(settings: Settings) -> set[str] | None:
-    """Give the submission ids that Ray still runs; None when Ray does not say."""
+    """Return the submission ids that Ray still runs; None when Ray does not say."""
     try:
         jobs = ray_get(settings, "/api/jobs/", settings.health_timeout_seconds)
         return {job["submission_id"] for job in jobs if job["status"] in _ACTIVE}
@@ -125,7 +125,7 @@ def _measure(folder: Path) -> tuple[int, int, float]:
 
 
 def _may_go(folder: Path, active: set[str] | None) -> bool:
-    """Tell whether the job of this folder has certainly ended.
+    """Return whether the job of this folder has certainly ended.
 
     What a task keeps for all its attempts lies in the folder of the first.
     """

@@ -111,7 +111,7 @@ def _codes(
 
 
 def _missed(told: dict[str, Any] | None) -> str:
-    """Say what became of an entry's last missed run."""
+    """Return what became of an entry's last missed run."""
     if told is None:
         return ""
     action = "skipped" if told["action"] == "skip" else f"sent once at {told['noticed_at']}"
@@ -161,7 +161,7 @@ def train_sample() -> int:
 
 
 def progress_line(meta: dict[str, Any]) -> str:
-    """Tell how far a task is.
+    """Return how far a task is.
 
     Args:
         meta: state and result as they were stored together; asked for one by one, the state may be

@@ -25,7 +25,7 @@ class Running(TypedDict):
 
 
 def running(app: Celery, timeout: float) -> list[Running]:
-    """Give what every worker works on now, longest first.
+    """Return what every worker works on now, longest first.
 
     Args:
         app: the app.
@@ -91,5 +91,5 @@ def canary(app: Celery, settings: Settings, node: str, seconds: float) -> dict[s
 
 
 def own_node(settings: Settings) -> str:
-    """Give the node name of this container's worker, as Celery writes it."""
+    """Return the node name of this container's worker, as Celery writes it."""
     return f"{settings.node_name or settings.worker_name}@{socket.gethostname()}"

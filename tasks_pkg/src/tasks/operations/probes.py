@@ -75,7 +75,7 @@ def queue_lengths(url: str, queues: Iterable[str], timeout: float) -> dict[str, 
 
 
 def live_workers(app: Celery, settings: Settings, timeout: float) -> dict[str, list[str]]:
-    """Give the queues that each live worker consumes, by node name.
+    """Return the queues that each live worker consumes, by node name.
 
     The first question ends with as many answers as the catalogue has workers. Only when one is
     missing does a second wait the whole time, in case a stranger answered first.

@@ -168,7 +168,7 @@ def account(
     left_out: Mapping[str, tuple[int, int]],
     rejected: Rejected | None = None,
 ) -> dict[str, Any]:
-    """Give the account that a result has.
+    """Return the account that a result has.
 
     Args:
         read: rows of the input.

@@ -27,7 +27,7 @@ _LIBRARIES = ("ray", "polars", "numpy", "xgboost-cpu", "pyarrow")
 
 
 def digest(request: JobRequest, digests: Sequence[str], ignoring: Collection[str] = ()) -> str:
-    """Give 12 digits over everything that decides what a run writes.
+    """Return 12 digits over everything that decides what a run writes.
 
     Args:
         request: for the parameters.
@@ -44,13 +44,13 @@ def digest(request: JobRequest, digests: Sequence[str], ignoring: Collection[str
 
 
 def folder_name(stem: str, number: str) -> str:
-    """Give a folder's name that people recognise and that no other content has."""
+    """Return a folder's name that people recognise and that no other content has."""
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:60] or "run"
     return f"{readable}-{number}"
 
 
 def identity(request: JobRequest, task: str) -> dict[str, Any]:
-    """Give the part of a manifest that says who made it, from what, with which versions."""
+    """Return the part of a manifest that says who made it, from what, with which versions."""
     return {
         "schema": 1,
         "task": task,
@@ -88,7 +88,7 @@ def finished(manifest_path: Path) -> dict[str, Any] | None:
 
 
 def described(folder: Path) -> dict[str, dict[str, Any]]:
-    """Give digest and size (bytes) of every file in ``folder`` and below, by relative name."""
+    """Return digest and size (bytes) of every file in ``folder`` and below, by relative name."""
     return {
         str(file.relative_to(folder)): {"sha256": sha256(file), "bytes": file.stat().st_size}
         for file in sorted(folder.rglob("*"))

@@ -36,7 +36,7 @@ def connect() -> None:
 
 
 def cpus() -> int:
-    """Give the number of CPUs of the whole cluster, or those that this process may use.
+    """Return the number of CPUs of the whole cluster, or those that this process may use.
 
     Raises:
         InfrastructureError: the cluster has none.
@@ -115,7 +115,7 @@ def _on_ray(
 
 @cache
 def _remote(cpus_each: float) -> Any:  # noqa: ANN401 - Ray's are of no type
-    """Give :func:`_call` on Ray: always the same, since processes ask the head for a new one."""
+    """Return :func:`_call` on Ray: always the same, since processes ask the head for a new one."""
     import ray  # noqa: PLC0415
 
     return ray.remote(num_cpus=cpus_each)(_call)  # Ray itself refuses a partial

@@ -52,7 +52,7 @@ def locked(file: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
 
 
 def sha256(path: Path) -> str:
-    """Give a file's content digest, in hexadecimal."""
+    """Return a file's content digest, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -96,7 +96,7 @@ class InfrastructureError(Exception):
 
 
 def run_of(submission_id: str) -> str:
-    """Give the name that all attempts of one task have in common."""
+    """Return the name that all attempts of one task have in common."""
     return _RETRY.sub("", submission_id)
 
 
@@ -128,7 +128,7 @@ class JobRequest:
         return run_of(self.submission_id)
 
     def encode(self) -> str:
-        """Give the JSON for :data:`REQUEST_VARIABLE`.
+        """Return the JSON for :data:`REQUEST_VARIABLE`.
 
         Raises:
             InputProblemError: the request is longer than :data:`REQUEST_LIMIT_BYTES`.
@@ -149,7 +149,7 @@ class JobRequest:
 
 
 def encode(record: Record) -> str:
-    """Give the log line, without its newline, that carries ``record``."""
+    """Return the log line, without its newline, that carries ``record``."""
     return MARKER + json.dumps(record, separators=(",", ":"))
 
 
@@ -172,7 +172,7 @@ def decode(log: str) -> Iterator[Record]:
 
 
 def telling_line(report: str) -> str:
-    """Give the one line of a traceback, or of a report of Ray's, that says what happened.
+    """Return the one line of a traceback, or of a report of Ray's, that says what happened.
 
     It is the last one; but Ray's report of full memory ends in advice, and that of a worker which
     the kernel ended does not say why.

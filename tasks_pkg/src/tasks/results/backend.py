@@ -47,7 +47,7 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
     """
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
-        """Say whether a write that failed so may be repeated."""
+        """Return whether a write that failed so may be repeated."""
         full = isinstance(exc, OutOfMemoryError) or disk_full(exc)
         return full or bool(super().exception_safe_to_retry(exc))
 
@@ -148,7 +148,7 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
             super()._call_task_errbacks(_WithErrbacks(request, others), exc, traceback)
 
     def _is_called(self, errback: Untyped) -> bool:
-        """Say whether Celery calls an errback in place, by Celery's own rule."""
+        """Return whether Celery calls an errback in place, by Celery's own rule."""
         signature = self.app.signature(errback)
         try:
             header = getattr(signature.type, "__header__", None)

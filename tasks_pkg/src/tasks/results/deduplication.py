@@ -49,7 +49,7 @@ _UNSTAMPED: Final = frozenset({FAILURE, REVOKED, "RETRY"})
 
 
 def stamp(request: Untyped, state: str) -> dict[str, Any]:
-    """Give what the record of a run's state says about the run; nothing where it has failed."""
+    """Return what the record of a run's state says about the run; nothing where it has failed."""
     if request is None or state in _UNSTAMPED:
         return {}
     made: dict[str, Any] | None = getattr(request, _STAMP, None)
@@ -69,7 +69,7 @@ def stamp(request: Untyped, state: str) -> dict[str, Any]:
 
 
 def asked(request: Untyped, state: str, made: dict[str, Any], *, late: bool) -> list[str]:
-    """Give what the script needs to know a copy; all empty where none must be refused.
+    """Return what the script needs to know a copy; all empty where none must be refused.
 
     Args:
         request: the task that is about to run.

@@ -309,7 +309,7 @@ def transformations_from(value: dict[str, Any]) -> Transformations:
 
 
 def keys_of(model: type[BaseModel]) -> list[str]:
-    """Give the keys that a model takes, its own before those of how CSV is written."""
+    """Return the keys that a model takes, its own before those of how CSV is written."""
     fields = model.model_fields
     names = sorted(fields, key=lambda name: name in CsvWritten.model_fields)
     return [fields[name].alias or name for name in names]

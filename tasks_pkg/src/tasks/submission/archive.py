@@ -13,7 +13,7 @@ PACKAGE = "ray_jobs"
 
 @lru_cache(maxsize=8)
 def package(entrypoint: str) -> bytes:
-    """Give the zip with a job's code: the same bytes for the same code, whoever makes it.
+    """Return the zip with a job's code: the same bytes for the same code, whoever makes it.
 
     It holds :mod:`tasks.ray_jobs` and, for a job of another package, the package that the job's
     module lies in. What lies above that stays here: it is worker code.
@@ -35,7 +35,7 @@ def package(entrypoint: str) -> bytes:
 
 
 def _folder(package: str, entrypoint: str) -> Path:
-    """Give the folder of a package that holds jobs.
+    """Return the folder of a package that holds jobs.
 
     Raises:
         ConfigurationError: there is no such package, or it is one with tasks in it.

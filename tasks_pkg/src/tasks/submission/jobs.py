@@ -25,5 +25,5 @@ class JobResult:
 
 
 def submission_id(task_id: str, attempt: int = 0) -> str:
-    """Give Ray's id for the run number ``attempt`` of a Celery task."""
+    """Return Ray's id for the run number ``attempt`` of a Celery task."""
     return f"celray-{task_id}" + (f"-retry{attempt}" if attempt else "")

@@ -114,7 +114,7 @@ class LocalJobs:
             raise ConfigurationError(message)
 
     def _environment(self, folder: str, encoded: str) -> dict[str, str]:
-        """Give the child's variables: a Ray of its own, not the cluster that ours may name."""
+        """Return the child's variables: a Ray of its own, not the cluster that ours may name."""
         ours = {name: value for name, value in os.environ.items() if name not in _OF_A_CLUSTER}
         path = [folder, ours.get("PYTHONPATH", "")]
         return {
@@ -129,7 +129,7 @@ class LocalJobs:
 
     @staticmethod
     def _read(line: str) -> list[Record]:
-        """Give a line's records; what is none goes to whoever reads this process's errors."""
+        """Return a line's records; what is none goes to whoever reads this process's errors."""
         records = list(protocol.decode(line))
         if not records:
             sys.stderr.write(line)

@@ -259,7 +259,7 @@ class RayJobs:
     # -- how --------------------------------------------------------------------------------
 
     def _latest(self, task_id: str) -> int:
-        """Give the number of the latest run that Ray knows, 0 when there is none."""
+        """Return the number of the latest run that Ray knows, 0 when there is none."""
         for attempt in reversed(range(1, self.patience.attempts)):
             if self._status(submission_id(task_id, attempt)) is not None:
                 return attempt
@@ -270,7 +270,7 @@ class RayJobs:
             self._patiently(lambda client: client.stop_job(name))
 
     def _status(self, name: str) -> "JobStatus | None":
-        """Give a job's status, None when Ray does not know it."""
+        """Return a job's status, None when Ray does not know it."""
         try:
             return self._patiently(lambda client: client.get_job_status(name))
         except NoSuchJobError:
@@ -386,7 +386,7 @@ def _require_same(request: JobRequest, asked: str | None) -> None:
 
 
 def _kept(request: JobRequest) -> JobResult | None:
-    """Give the result that a job has left in its run folder, if it has ended there.
+    """Return the result that a job has left in its run folder, if it has ended there.
 
     Raises:
         InvalidArgumentsError: it is that of another request.

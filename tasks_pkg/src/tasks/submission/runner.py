@@ -27,7 +27,7 @@ class JobRunner(Protocol):
 
 
 def runner(settings: Settings) -> JobRunner:
-    """Give the runner that ``settings.job_runner`` names."""
+    """Return the runner that ``settings.job_runner`` names."""
     if settings.job_runner == "jobs-api":
         return RayJobs(settings.ray_address, runtime_env=settings.ray_runtime_env)
     return LocalJobs("ray" if settings.job_runner == "local-ray" else "plain")

@@ -246,6 +246,6 @@ def _known(message: Untyped) -> tuple[str | None, dict[str, Any]]:
 
 
 def _in_pool() -> list[Untyped]:
-    """Give the requests that a child has, or is about to have."""
+    """Return the requests that a child has, or is about to have."""
     known = {*state.reserved_requests, *state.active_requests}
     return [request for request in known if request._apply_result is not None]

@@ -63,7 +63,7 @@ class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celer
         self._reason = reason
 
     def _not_working(self, consumer: Untyped) -> str | None:
-        """Say why this worker does no work, or nothing when it does."""
+        """Return why this worker does no work, or nothing when it does."""
         task_consumer = consumer.task_consumer
         if task_consumer is None:
             return "no consumer"

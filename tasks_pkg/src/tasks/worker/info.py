@@ -102,7 +102,7 @@ def pool_shrink(control: Untyped, n: int = 1, **more: Untyped) -> Untyped:
 
 
 def ask_workers(app: Celery, timeout: float) -> dict[str, WorkerInfo]:
-    """Give every worker's description by node name.
+    """Return every worker's description by node name.
 
     Args:
         app: the app.
@@ -134,5 +134,5 @@ class CodeVersion(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has 
     """Puts the worker's code version into its stats, which Flower shows on the worker's page."""
 
     def info(self, consumer: Untyped) -> dict[str, str]:  # noqa: ARG002 - the bootstep's signature
-        """Give what is added to the answer of ``celery inspect stats``."""
+        """Return what is added to the answer of ``celery inspect stats``."""
         return {"code_version": get_settings().code_version}

@@ -290,7 +290,7 @@ def _count(value: object) -> int:
 
 
 def is_due_later(message: dict[str, Any]) -> bool:
-    """Tell whether a task has an ETA that is still to come."""
+    """Return whether a task has an ETA that is still to come."""
     eta = message["headers"].get("eta")
     if "task" not in message["headers"]:
         try:
@@ -307,7 +307,7 @@ def is_due_later(message: dict[str, Any]) -> bool:
 
 
 def record_failure(app: Celery, message: dict[str, Any], reason: str) -> bool:
-    """Give a task that nobody will run any more its FAILURE; False: it has succeeded already.
+    """Return a task that nobody will run any more its FAILURE; False: it has succeeded already.
 
     Chords and errbacks learn of it too.
     """

@@ -62,7 +62,7 @@ class DeadLetter:
     """Of the task, where it can be read; a letter's own id is that of its task or its bytes."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Give all fields, for JSON."""
+        """Return all fields, for JSON."""
         return asdict(self)
 
 
@@ -121,7 +121,7 @@ def _shown(value: object) -> str:
 
 
 def letters(broker: Redis) -> list[DeadLetter]:
-    """Give all dead letters, the oldest first.
+    """Return all dead letters, the oldest first.
 
     Raises:
         redis.exceptions.RedisError: the broker does not answer.
@@ -140,7 +140,7 @@ def _stored(broker: Redis, letter_id: str) -> str:
 
 
 def show(broker: Redis, letter_id: str) -> DeadLetter:
-    """Give one dead letter.
+    """Return one dead letter.
 
     Raises:
         UnknownLetterError: there is none of this id.

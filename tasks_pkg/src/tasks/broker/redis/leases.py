@@ -29,18 +29,18 @@ GIVE_BACK_SECONDS: Final = 15.0
 
 
 def clock() -> float:
-    """Give seconds that only grow, also while the machine sleeps."""
+    """Return seconds that only grow, also while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def disk_full(error: BaseException | None) -> bool:
-    """Say whether Redis refuses every write because it cannot write its append-only file."""
+    """Return whether Redis refuses every write because it cannot write its append-only file."""
     # redis-py puts the command before it where it was one of several.
     return isinstance(error, ResponseError) and " MISCONF " in f" {error}"
 
 
 def refused(error: BaseException | None) -> bool:
-    """Say whether Redis is known not to run, so that nobody else can take a lease either.
+    """Return whether Redis is known not to run, so that nobody else can take a lease either.
 
     A connection that is refused, a server that still loads its data, and one whose disk is full
     say so. A timeout does not: others may reach the server.
@@ -114,7 +114,7 @@ class Leases:
             self.flush()
 
     def done(self) -> list[str]:
-        """Give tags for a fetch to take along."""
+        """Return tags for a fetch to take along."""
         return list(self._done)[:_ALONG] if self._done else []
 
     def told(self, tags: list[str]) -> None:
@@ -261,7 +261,7 @@ os.register_at_fork(after_in_child=_LEASES.clear)
 
 
 def leases_at(parameters: dict[str, Any], seconds: float) -> Leases:
-    """Give this process's leases at one Redis; ``parameters`` are redis-py's, of a connection."""
+    """Return this process's leases at one Redis; ``parameters`` are redis-py's, of a connection."""
     where = tuple(parameters.get(name) for name in ("host", "port", "db", "path"))
     found = _LEASES.get(where)
     if found is None:
@@ -270,7 +270,7 @@ def leases_at(parameters: dict[str, Any], seconds: float) -> Leases:
 
 
 def all_leases() -> list[Leases]:
-    """Give this process's leases at every Redis that it consumes from."""
+    """Return this process's leases at every Redis that it consumes from."""
     return list(_LEASES.values())
 
 

@@ -76,9 +76,9 @@ class Ahead:
         return True
 
     def take(self) -> Waiting | None:
-        """Give the next one."""
+        """Return the next one."""
         return self.waiting.popleft() if self.waiting else None
 
     def overdue(self) -> bool:
-        """Say whether the first has waited too long."""
+        """Return whether the first has waited too long."""
         return bool(self.waiting) and monotonic() - self.waiting[0][3] >= PATIENCE

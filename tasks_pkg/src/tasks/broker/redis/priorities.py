@@ -12,7 +12,7 @@ _HIGHEST = 9
 
 
 def priority_of(message: dict[str, Any]) -> int:
-    """Give a message's priority, 0 (first) to 9, as kombu reads it."""
+    """Return a message's priority, 0 (first) to 9, as kombu reads it."""
     try:
         priority = int(message["properties"]["priority"])
     except (TypeError, ValueError, KeyError):
@@ -21,13 +21,13 @@ def priority_of(message: dict[str, Any]) -> int:
 
 
 def list_of(queue: str, message: dict[str, Any]) -> str:
-    """Give the key of the list that ``message`` belongs in."""
+    """Return the key of the list that ``message`` belongs in."""
     step = STEPS[bisect(STEPS, priority_of(message)) - 1]
     return f"{queue}{SEPARATOR}{step}" if step else queue
 
 
 def list_lengths(answers: Iterable[object]) -> list[int]:
-    """Give the lengths of lists; of a key of another type, which holds no message, 0.
+    """Return the lengths of lists; of a key of another type, which holds no message, 0.
 
     Raises:
         redis.exceptions.RedisError: an answer is another error.

@@ -92,7 +92,7 @@ class Refusals:
         self._lock = threading.Lock()
 
     def busy(self) -> bool:
-        """Tell whether many wait, so that who must not stand still leaves his for later."""
+        """Return whether many wait, so that who must not stand still leaves his for later."""
         return self._waiting.qsize() >= _WAITING // 2
 
     def refuse(self, tag: str, queue_name: str, item: bytes, refused: Refused) -> None:

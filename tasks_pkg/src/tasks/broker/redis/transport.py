@@ -52,7 +52,7 @@ class QoS(full.QoS):
         return bool(super().can_consume())
 
     def can_consume(self) -> bool:
-        """Say whether to fetch: for the consumer, or ahead of it."""
+        """Return whether to fetch: for the consumer, or ahead of it."""
         return self.room() > 0
 
     def room(self) -> int:
@@ -349,7 +349,7 @@ class Channel(full.Channel):
             self._in_poll = None
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: object) -> object:
-        """Give one message, or nothing."""
+        """Return one message, or nothing."""
         message = super().basic_get(queue, no_ack=no_ack, **kwargs)
         if message is not None and no_ack:
             self.leases.ack(message.delivery_tag)
@@ -397,7 +397,7 @@ class Channel(full.Channel):
 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Give a connection's parameters without what ties it to the channel."""
+    """Return a connection's parameters without what ties it to the channel."""
     return {
         k: v for k, v in parameters.items() if k not in {"redis_connect_func", "max_connections"}
     }

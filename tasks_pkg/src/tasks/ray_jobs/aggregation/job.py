@@ -76,13 +76,13 @@ class Wanted:
 
     @property
     def columns(self) -> tuple[str, ...] | None:
-        """Give the columns to read; None for all."""
+        """Return the columns to read; None for all."""
         if self.functions is None:
             return None
         return tuple(dict.fromkeys([*self.keys, *self.functions]))
 
     def of(self, kinds: Mapping[str, Kind]) -> Mapping[str, Sequence[str]]:
-        """Give the functions that are asked of columns of these types, by group."""
+        """Return the functions that are asked of columns of these types, by group."""
         if self.functions is not None:
             return self.functions
         return {name: BY_DEFAULT for name, kind in kinds.items() if kind in NUMERIC}
@@ -205,7 +205,7 @@ def summarise(wanted: Wanted, item: Item) -> Summary:
 
 
 def form_of(item: Item, wanted: Wanted) -> tuple[csv_files.CsvFile, Form]:
-    """Give what a CSV file's first bytes show, and what its records seem to look like.
+    """Return what a CSV file's first bytes show, and what its records seem to look like.
 
     Raises:
         InputProblemError: it lacks a column that was asked for.
@@ -367,7 +367,7 @@ class Parts:
             self.parts = [self._together()]
 
     def summary(self) -> Summary:
-        """Give the file's.
+        """Return the file's.
 
         Raises:
             InputProblemError: there was no row.
@@ -444,7 +444,7 @@ class FileRun:
             self.parts.add(made.summary)
 
     def ended(self) -> bool:
-        """Say whether that was all; else the form is wider now, and all is to be read again."""
+        """Return whether that was all; else the form is wider now, and all is to be read again."""
         if not self.needed:
             return True
         wider = {
@@ -456,7 +456,7 @@ class FileRun:
         return False
 
     def summary(self) -> Summary:
-        """Give the file's summary.
+        """Return the file's summary.
 
         Raises:
             InputProblemError: it has no row, or too many bad ones.
@@ -482,7 +482,7 @@ class Ranges(FileRun):
         self.chain: Chain[Made] = Chain(self.start, self._again)
 
     def item(self, number: int, first: int | None = None) -> Item:
-        """Give the work of one range."""
+        """Return the work of one range."""
         first = self.start if number == 0 else first
         return replace(self.whole, form=self.form, bounds=self.bounds[number], first=first)
 
@@ -575,7 +575,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
 
 
 def _items(found: Mapping[str, Source], said: Form) -> list[Item]:
-    """Give the work of all files.
+    """Return the work of all files.
 
     Raises:
         InputProblemError: what a folder's name holds is not of its declared type.
@@ -729,7 +729,7 @@ def _by_source(
 
 
 def _few(types: Mapping[str, Kind]) -> str:
-    """Give one example of each type."""
+    """Return one example of each type."""
     examples = {kind: name for name, kind in types.items()}
     return ", ".join(f"{kind} in {name}" for kind, name in examples.items())
 
@@ -737,7 +737,7 @@ def _few(types: Mapping[str, Kind]) -> str:
 def _tables(
     sources: dict[str, Summary], wanted: Wanted, aggregations: Mapping[str, Sequence[str]] | None
 ) -> tuple[pl.DataFrame, list[dict[str, Any]], list[str]]:
-    """Give the output, what does not match between sources, and what was left out for it."""
+    """Return the output, what does not match between sources, and what was left out for it."""
     kinds, clashing = partial_aggregates.shared([summary.kinds for summary in sources.values()])
     mismatches = _mismatches(sources)
     if not wanted.keys and aggregations is None:
@@ -842,7 +842,7 @@ def _mismatches(sources: dict[str, Summary]) -> list[dict[str, Any]]:
 
 
 def describe(summary: Summary) -> dict[str, dict[str, Any]]:
-    """Give what is known of each column, in JSON types; dates as ISO text."""
+    """Return what is known of each column, in JSON types; dates as ISO text."""
     described = {}
     for name, kind in summary.kinds.items():
         functions = partial_aggregates.of_kind(kind)

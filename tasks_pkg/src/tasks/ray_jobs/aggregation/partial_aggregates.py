@@ -45,12 +45,12 @@ _SAFE = 10.0 ** (_DIGITS - 1)
 
 
 def every(kinds: Mapping[str, Kind]) -> dict[str, Sequence[str]]:
-    """Give all functions that each column has."""
+    """Return all functions that each column has."""
     return {name: of_kind(kind) for name, kind in kinds.items()}
 
 
 def of_kind(kind: Kind) -> Sequence[str]:
-    """Give all functions that a column of this type has."""
+    """Return all functions that a column of this type has."""
     if kind == "other":
         return ("count",)
     return FUNCTIONS if kind in NUMERIC else ANY_KIND
@@ -138,7 +138,7 @@ def _aggregated(
 
 
 def exact(values: pl.Series, kind: Kind) -> pl.Series:
-    """Give values as the type in which they are aggregated, all of their digits kept.
+    """Return values as the type in which they are aggregated, all of their digits kept.
 
     Decimals stay decimals where their sums have room, and times keep nanoseconds where they have
     any.
@@ -184,7 +184,7 @@ def _aggregates(prefix: str, values: pl.Series, parts: set[str]) -> list[pl.Expr
 
 
 def of_keys(groups: pl.DataFrame, keys: Mapping[str, Kind]) -> pl.DataFrame:
-    """Give what :func:`partial` gives of the whole for columns that are no numbers.
+    """Return what :func:`partial` gives of the whole for columns that are no numbers.
 
     Args:
         groups: what it gave by these columns, of which there are fewer rows.
@@ -270,7 +270,7 @@ def _rest(name: str) -> str:
 
 
 def _key(parts: Sequence[pl.DataFrame], name: str, kind: Kind) -> pl.DataType:
-    """Give the type of a key in which all groups stay apart: decimals stay decimals.
+    """Return the type of a key in which all groups stay apart: decimals stay decimals.
 
     Raises:
         InputProblemError: there is none.
@@ -284,7 +284,7 @@ def _key(parts: Sequence[pl.DataFrame], name: str, kind: Kind) -> pl.DataType:
 
 
 def _decimals(values: Sequence[pl.Series]) -> pl.DataType | None:
-    """Give the type of decimals that holds all of these and whole numbers beside them, if any."""
+    """Return the type of decimals that holds all of these and whole numbers beside them, if any."""
     values = [column for column in values if column.null_count() < len(column)]
     scales = [_scale(column.dtype) for column in values if isinstance(column.dtype, pl.Decimal)]
     if not scales or any(column.dtype.is_float() for column in values):
@@ -299,7 +299,7 @@ def _decimals(values: Sequence[pl.Series]) -> pl.DataType | None:
 
 
 def _joined(values: Sequence[pl.Series], name: str, kind: Kind) -> pl.DataType:
-    """Give a type in which times keep their nanoseconds.
+    """Return a type in which times keep their nanoseconds.
 
     Raises:
         InputProblemError: there is none.
@@ -320,7 +320,7 @@ def _joined(values: Sequence[pl.Series], name: str, kind: Kind) -> pl.DataType:
 
 
 def _is_fine(column: pl.Series) -> bool:
-    """Say whether there are times of parts of a microsecond."""
+    """Return whether there are times of parts of a microsecond."""
     dtype = column.dtype
     if not isinstance(dtype, pl.Datetime) or dtype.time_unit != "ns":
         return False
@@ -330,7 +330,7 @@ def _is_fine(column: pl.Series) -> bool:
 def _types(
     parts: Sequence[pl.DataFrame], name: str, kind: Kind, wanted: set[str]
 ) -> dict[str, pl.DataType]:
-    """Give the types of a column's aggregates, put together."""
+    """Return the types of a column's aggregates, put together."""
     made: dict[str, pl.DataType] = {}
     for what in sorted(wanted):
         there = [part[f"{name}\0{what}"] for part in parts if f"{name}\0{what}" in part.columns]
@@ -411,7 +411,7 @@ def _require_exact(key: pl.Series) -> None:
 
 
 def value(merged: pl.DataFrame, name: str, what: str, kind: Kind) -> pl.Expr:
-    """Give one function of a column from merged partials; missing where infinity leaves none."""
+    """Return one function of a column from merged partials; missing where infinity leaves none."""
     if what == "mean":
         return (_total(merged, name) / _positive(name, 1)).fill_nan(None)
     if what == "std":
@@ -430,7 +430,7 @@ def value(merged: pl.DataFrame, name: str, what: str, kind: Kind) -> pl.Expr:
 
 
 def _total(merged: pl.DataFrame, name: str) -> pl.Expr:
-    """Give a sum as a number, rounded once."""
+    """Return a sum as a number, rounded once."""
     total = pl.col(f"{name}\0sum").cast(pl.Float64)
     return total + pl.col(f"{name}\0rest") if f"{name}\0rest" in merged.columns else total
 
@@ -441,7 +441,7 @@ def _positive(name: str, least: int) -> pl.Expr:
 
 
 def shared(kinds: Sequence[Mapping[str, Kind]]) -> tuple[dict[str, Kind], list[str]]:
-    """Give the type that each column has in all sources, and the columns that have none."""
+    """Return the type that each column has in all sources, and the columns that have none."""
     names = list(dict.fromkeys(name for found in kinds for name in found))
     joined = {name: _common([found[name] for found in kinds if name in found]) for name in names}
     return (

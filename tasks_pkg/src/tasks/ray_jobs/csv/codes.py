@@ -36,7 +36,7 @@ LONG = r"^[ \t]*[+-]?[0-9]{19,}$"
 
 
 def suspects(text: pl.Series, numbers: pl.Series) -> pl.Series:
-    """Give the values that may be codes, which of most columns are few; quickly.
+    """Return the values that may be codes, which of most columns are few; quickly.
 
     A code begins below ``1`` (blank, sign, zero), or is a whole number, since its exponent has
     neither point nor sign.
@@ -60,7 +60,7 @@ def codes(text: pl.Series) -> pl.Series:
 
 
 def any_code(text: pl.Series, numbers: pl.Series | None = None) -> bool:
-    """Say whether a column of numbers has a value that is a code.
+    """Return whether a column of numbers has a value that is a code.
 
     Args:
         text: as it was read.
@@ -74,7 +74,7 @@ def any_code(text: pl.Series, numbers: pl.Series | None = None) -> bool:
 
 
 def may_hold(data: bytes, separator: int, frame: pl.DataFrame, whole: pl.Series) -> bool:
-    """Say whether a column of numbers may have a code; quickly, for that nearly none has.
+    """Return whether a column of numbers may have a code; quickly, for that nearly none has.
 
     Args:
         data: regular records.
@@ -129,7 +129,7 @@ def _places(view: NDArray[np.uint8], separator: int) -> NDArray[np.intp]:
 
 
 def _has_power(view: NDArray[np.uint8], rows: pl.Series, height: int) -> bool:
-    """Say whether an ``e`` is between two digits in one of these rows, or near it."""
+    """Return whether an ``e`` is between two digits in one of these rows, or near it."""
     pairs, letters = _Pairs(), np.empty(SLICE + 1, np.uint8)
     for number in _slices(view, rows.to_numpy(), height):
         start = number * SLICE
@@ -175,7 +175,7 @@ class _Pairs:
         return first[:length], second[:length]
 
     def found(self, length: int) -> NDArray[np.intp]:
-        """Give the places of the second of each pair; the first kind's bits are pairs then."""
+        """Return the places of the second of each pair; the first kind's bits are pairs then."""
         first, second = self.of(length)
         np.logical_and(first[:-1], second[1:], out=first[:-1])
         few: list[int] = []
@@ -218,6 +218,6 @@ def _digit(values: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _are_powers(view: NDArray[np.uint8], at: NDArray[np.intp]) -> bool:
-    """Say whether one of these places is between two digits."""
+    """Return whether one of these places is between two digits."""
     at = at[at < len(view) - 1]
     return bool((_digit(view[at - 1]) & _digit(view[at + 1])).any())

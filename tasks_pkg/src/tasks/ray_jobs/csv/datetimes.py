@@ -64,7 +64,7 @@ def dates(text: pl.Series) -> pl.Series:
 
 
 def _pair(digits: NDArray[np.uint32], byte: int) -> NDArray[np.uint32]:
-    """Give the number of two digits that begins in a byte, the lowest being 0."""
+    """Return the number of two digits that begins in a byte, the lowest being 0."""
     tens = digits >> np.uint32(8 * byte)
     return (tens * np.uint32(10) + (tens >> np.uint32(8))) & np.uint32(0xFF)
 

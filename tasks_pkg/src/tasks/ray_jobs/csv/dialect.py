@@ -61,22 +61,22 @@ class Written:
 
     @property
     def is_recoded(self) -> bool:
-        """Say whether the text must be written anew before it is what all readers read."""
+        """Return whether the text must be written anew before it is what all readers read."""
         return bool(not is_utf8(self.encoding) or self.comment or self.quote != '"' or self.escape)
 
     @property
     def is_local(self) -> bool:
-        """Say whether numbers may be written otherwise than in programs."""
+        """Return whether numbers may be written otherwise than in programs."""
         return self.decimal is not None or self.thousands is not None
 
     def format_of(self, column: str) -> str | None:
-        """Give the format of a column's dates; None: ISO 8601."""
+        """Return the format of a column's dates; None: ISO 8601."""
         if isinstance(self.date_format, Mapping):
             return self.date_format.get(column)
         return self.date_format
 
     def given(self) -> dict[str, Any]:
-        """Give what is not as everywhere, by name."""
+        """Return what is not as everywhere, by name."""
         return {
             name: getattr(self, name)
             for name, default in DEFAULTS.items()
@@ -127,12 +127,12 @@ class CsvOptions:
 
 
 def is_utf8(encoding: str | None) -> bool:
-    """Say whether text is UTF-8, with or without a byte order mark."""
+    """Return whether text is UTF-8, with or without a byte order mark."""
     return encoding is None or codecs.lookup(encoding).name in {"utf-8", "utf-8-sig", "ascii"}
 
 
 def is_encoding(name: str) -> bool:
-    """Say whether there is an encoding of that name, of text and without a program in it."""
+    """Return whether there is an encoding of that name, of text and without a program in it."""
     try:
         codec = codecs.lookup(name)
         # "rot13" makes text of text, "base64" bytes of bytes; these two run escapes.
@@ -147,7 +147,7 @@ def is_encoding(name: str) -> bool:
 
 
 def format_fault(text: str) -> str:
-    """Say what is wrong with a ``date_format``; empty where nothing is."""
+    """Return what is wrong with a ``date_format``; empty where nothing is."""
     found = re.findall("%.?", text, re.DOTALL)
     if unknown := [each for each in found if each not in DIRECTIVES]:
         known = ", ".join(DIRECTIVES)
@@ -162,12 +162,12 @@ def format_fault(text: str) -> str:
 
 
 def has_time(text: str) -> bool:
-    """Say whether a ``date_format`` has a time in it."""
+    """Return whether a ``date_format`` has a time in it."""
     return bool(set(re.findall("%.", text)) & _TIME)
 
 
 def pattern_of(text: str) -> str:
-    """Give the pattern of values of a ``date_format``: parsers take 24 for the year 24."""
+    """Return the pattern of values of a ``date_format``: parsers take 24 for the year 24."""
     parts = re.split("(%.)", text)
     return f"^{''.join(DIRECTIVES.get(part, re.escape(part)) for part in parts)}$"
 
@@ -176,7 +176,7 @@ def pattern_of(text: str) -> str:
 
 
 def detected(path: Path, text: bytes, written: Written, *, whole: bool) -> tuple[Written, str]:
-    """Give how a file is written, its separator included, and what of it to tell the caller.
+    """Return how a file is written, its separator included, and what of it to tell the caller.
 
     Args:
         path: for its suffix, and for errors.
@@ -209,7 +209,7 @@ def detected(path: Path, text: bytes, written: Written, *, whole: bool) -> tuple
 
 
 def _fits(text: bytes, sign: str, written: Written, *, whole: bool) -> bool:
-    """Say whether all first records have as many fields as the header, and more than one."""
+    """Return whether all first records have as many fields as the header, and more than one."""
     if sign.encode() not in _header(text):
         return False
     records = first_records(text.decode(errors="replace"), sign, written, whole=whole)
@@ -222,7 +222,7 @@ def _header(text: bytes) -> bytes:
 
 
 def first_records(text: str, sign: str, written: Written, *, whole: bool) -> list[list[str]]:
-    """Give the first records of a text that has that separator; none where they are too long."""
+    """Return the first records of a text that has that separator; none where they are too long."""
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=sign,

@@ -176,7 +176,7 @@ def require_table(path: Path, text: str, columns: Sequence[str], written: Writte
 
 
 def _records(text: str, separator: str) -> list[list[str]]:
-    """Give the header and the first records below it, as far as they are whole."""
+    """Return the header and the first records below it, as far as they are whole."""
     return first_records(text, separator, Written(), whole=text.endswith("\n"))
 
 
@@ -210,7 +210,7 @@ def _require_width(path: Path, records: Sequence[Sequence[str]]) -> None:
 
 
 def like_a_row(text: str, columns: Sequence[str], separator: str) -> str:
-    """Give a name in the header that makes it seem to be a row; empty where it seems to be none.
+    """Return a name in the header that makes it seem to be a row; empty where it seems to be none.
 
     So it is where every column of numbers has one for its name. Years (``2019,2020``) and other
     series are names all the same.
@@ -302,7 +302,7 @@ def _require_one_column(path: Path, text: str, separator: str) -> None:
 
 
 def _blanks(text: str) -> bool | None:
-    """Say of a table with blanks or tabs between its columns whether it is one blank each.
+    """Return of a table with blanks or tabs between its columns whether it is one blank each.
 
     None where it is none: lines are as wide as the header, or one wider by R's row names, and hold
     numbers below it; of two columns both do, since ``Main Street 5`` is an address.
@@ -329,6 +329,6 @@ def _blanks(text: str) -> bool | None:
 
 
 def _agree(lines: Sequence[str], pattern: str) -> bool:
-    """Say whether the header and nearly all lines hold what a pattern says."""
+    """Return whether the header and nearly all lines hold what a pattern says."""
     found = [re.search(pattern, line) is not None for line in lines]
     return bool(found) and found[0] and sum(found) >= _SHARE * len(found)

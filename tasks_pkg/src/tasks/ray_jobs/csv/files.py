@@ -64,12 +64,12 @@ class CsvFile:
 
     @property
     def separator(self) -> str:
-        """Give the character between fields."""
+        """Return the character between fields."""
         return self.written.separator or ","
 
     @property
     def is_stream(self) -> bool:
-        """Say whether it can only be read from its beginning."""
+        """Return whether it can only be read from its beginning."""
         return self.compression != "none" or self.written.is_recoded
 
 
@@ -158,7 +158,7 @@ def output_file(path_text: str, parameter: str, datasets_dir: str, models_dir: s
 
 
 def rejects_of(target: Path) -> Path:
-    """Give where the bad rows go of a run that writes to ``target``."""
+    """Return where the bad rows go of a run that writes to ``target``."""
     return target.with_name(f"{target.name}.rejects.csv")
 
 
@@ -237,7 +237,7 @@ def beginning(path: Path, written: Written, raw: bytes) -> Beginning:
 
 
 def _utf8_all_the_same(raw: bytes, encoding: str) -> str | None:
-    """Say that a file seems to be UTF-8, though another encoding was said, if it does."""
+    """Return that a file seems to be UTF-8, though another encoding was said, if it does."""
     if raw.isascii() or b"\0" in raw:
         return None
     try:
@@ -390,7 +390,7 @@ def _decoded(path: Path, header: bytes) -> str:
 
 
 def read_head(path: Path, compression: Compression) -> bytes | None:
-    """Give a file's first :data:`HEADER_LIMIT_BYTES`; None where a library is needed for that.
+    """Return a file's first :data:`HEADER_LIMIT_BYTES`; None where a library is needed for that.
 
     Raises:
         InputProblemError: it is not compressed as its name says.
@@ -430,7 +430,7 @@ def derived(given: Mapping[str, str]) -> list[tuple[str, Formula]]:
 
 
 def column_filter(column: str, bound: float | str) -> str:
-    """Give the formula of ``filter: {column: bound}``: rows in which the column is greater.
+    """Return the formula of ``filter: {column: bound}``: rows in which the column is greater.
 
     Raises:
         InputProblemError: the bound is infinite or no number, for which formulas have no word.

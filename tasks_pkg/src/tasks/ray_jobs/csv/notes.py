@@ -109,7 +109,7 @@ class Note:
         return self.column or f"{self.kind} {self.value}", "type" if of_type else self.kind
 
     def said(self) -> str:
-        """Give it as one of a result's warnings."""
+        """Return it as one of a result's warnings."""
         return _SAID[self.kind].format(
             column=repr(self.column),
             value=repr(self.value if len(self.value) <= _SHOWN else f"{self.value[:_SHOWN]}..."),
@@ -121,7 +121,7 @@ class Note:
 
 
 def _way_out(value: str) -> str:
-    """Give what would read a number as it is written."""
+    """Return what would read a number as it is written."""
     digits = value.strip().strip("+-$€£¥ \u00a0\u202f")
     if digits.endswith("%"):
         return "take the sign '%' out of the file"
@@ -146,7 +146,7 @@ def _arguments(value: str, digits: str) -> str:
 
 
 def of_file(file: CsvFile, said: Written, found: Written) -> list[Note]:
-    """Give what of a file's writing was detected, and whether it seems to have no header.
+    """Return what of a file's writing was detected, and whether it seems to have no header.
 
     Args:
         file: what its beginning showed.
@@ -196,7 +196,7 @@ def _of_text(column: pl.Series, few: pl.Series, written: Written) -> Iterator[No
 
 
 def escaped(columns: Collection[str], records: Iterable[Sequence[str]]) -> Note | None:
-    """Give the first field that seems to be one with escaped quotes, read without."""
+    """Return the first field that seems to be one with escaped quotes, read without."""
     for row, record in enumerate(records):
         for column, value in zip(columns, record, strict=False):
             if "\\" in value and '"' in value:
@@ -205,7 +205,7 @@ def escaped(columns: Collection[str], records: Iterable[Sequence[str]]) -> Note 
 
 
 def words(column: pl.Series, missing: Collection[str]) -> Note | None:
-    """Give the first word of a column of text that counts as missing."""
+    """Return the first word of a column of text that counts as missing."""
     found = column.is_in([word for word in missing if word])
     return next(_first(column, "missing", found), None)
 
@@ -245,12 +245,12 @@ class Notes:
             self._first.setdefault(note.subject, here)
 
     def all(self) -> tuple[Note, ...]:
-        """Give them."""
+        """Return them."""
         return tuple(self._first.values())
 
 
 def said(found: Iterable[Note]) -> list[str]:
-    """Give the first note of each subject, over the files in their order, as warnings."""
+    """Return the first note of each subject, over the files in their order, as warnings."""
     first: dict[tuple[str, str], Note] = {}
     for note in found:
         first.setdefault(note.subject, note)

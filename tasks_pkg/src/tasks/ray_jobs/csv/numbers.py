@@ -15,7 +15,7 @@ _BLANK = "[ \u00a0\u202f]?"
 
 
 def plain(text: pl.Series, written: Written) -> pl.Series:
-    """Give numbers as programs write them; what is none, as it is said to be written, is missing.
+    """Return numbers as programs write them; what is none, as it is said to be written, is missing.
 
     A sign of money is passed over.
     """
@@ -53,7 +53,7 @@ def numbers(text: pl.Series, dtype: pl.DataType, written: Written) -> pl.Series:
 
 
 def has_decimal_comma(text: pl.DataFrame, types: Mapping[str, pl.DataType]) -> bool:
-    """Say whether commas are the points of a file's numbers, and can be nothing else.
+    """Return whether commas are the points of a file's numbers, and can be nothing else.
 
     Args:
         text: some records, of which no field is separated by a comma.

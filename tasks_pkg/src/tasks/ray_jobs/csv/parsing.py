@@ -73,7 +73,7 @@ class Reject:
     record: Sequence[str | None]
 
     def as_row(self) -> dict[str, str | int]:
-        """Give it as a row of the rejects file."""
+        """Return it as a row of the rejects file."""
         return {
             "row": self.row,
             "column": self.column,
@@ -111,7 +111,7 @@ class Form:
     reject: bool = False
 
     def of(self, written: Written) -> "Form":
-        """Give the form of files that are written so."""
+        """Return the form of files that are written so."""
         return replace(self, separator=written.separator or ",", written=written)
 
     def require_formats(self, columns: Sequence[str], where: str) -> None:
@@ -135,12 +135,12 @@ class Form:
 
     @property
     def dtypes(self) -> dict[str, pl.DataType]:
-        """Give the columns' types as they are parsed: whole numbers until a value is seen."""
+        """Return the columns' types as they are parsed: whole numbers until a value is seen."""
         return {name: _parsed(dtype) for name, dtype in self.schema.items()}
 
     @property
     def byte(self) -> int:
-        """Give the separator's byte."""
+        """Return the separator's byte."""
         return ord(self.separator)
 
     def read(
@@ -162,7 +162,7 @@ class Form:
         return self._with_values(frame, schema, lenient=lenient)
 
     def _read(self, schema: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
-        """Give the types as which polars reads columns: text, where it reads them otherwise."""
+        """Return the types as which polars reads columns: text, where it reads them otherwise."""
         local = self.written.is_local
         return {
             name: pl.String()
@@ -174,7 +174,7 @@ class Form:
     def _with_values(
         self, frame: pl.DataFrame, schema: Mapping[str, pl.DataType], *, lenient: bool = False
     ) -> pl.DataFrame:
-        """Give a table that was read as :meth:`_read` says its dates, times and local numbers.
+        """Return a table that was read as :meth:`_read` says its dates, times and local numbers.
 
         Raises:
             ComputeError: a value is none, and it is not to be lenient.
@@ -221,7 +221,7 @@ class Form:
         return frame, self.taken(frame, data)
 
     def taken(self, frame: pl.DataFrame, data: bytes) -> list[Note]:
-        """Give the words that a table of these records took for missing values among text.
+        """Return the words that a table of these records took for missing values among text.
 
         None where the caller said what is missing: it is no surprise then.
         """
@@ -245,7 +245,7 @@ class Form:
         unlooked: Collection[str] = frozenset(),
         words: list[Note] | None = None,
     ) -> pl.DataFrame | None:
-        """Give the same as :meth:`read`, or nothing where this way cannot tell.
+        """Return the same as :meth:`read`, or nothing where this way cannot tell.
 
         Columns of text that are ``unlooked`` keep what stands for a missing value. ``words`` takes
         the first such word of each of the others.
@@ -291,14 +291,14 @@ def _unmarked(data: bytes) -> bytes:
 
 
 def _parsed(dtype: pl.DataType) -> pl.DataType:
-    """Give the type of a column's values when they have been parsed."""
+    """Return the type of a column's values when they have been parsed."""
     if dtype == pl.Null:
         return pl.Int64()
     return csv_datetimes.NAIVE if dtype == csv_datetimes.ZONED else dtype
 
 
 def _holds(text: pl.Series, words: Sequence[str]) -> bool:
-    """Say whether a value is one of the words; by length first, which costs little."""
+    """Return whether a value is one of the words; by length first, which costs little."""
     lengths = text.str.len_bytes()
     by_length: dict[int, list[str]] = {}
     for word in words:
@@ -390,7 +390,7 @@ def _narrowly(piece: Piece, form: Form) -> Block | None:
 
 
 def _is_plain(piece: Piece, width: int) -> bool:
-    """Say whether polars and Python's csv module see the same records.
+    """Return whether polars and Python's csv module see the same records.
 
     To polars a blank line is a record. With two columns or more it lacks separators, and so shows
     itself later.
@@ -406,7 +406,7 @@ def _is_plain(piece: Piece, width: int) -> bool:
 
 
 def _is_whole(frame: pl.DataFrame, piece: Piece, form: Form) -> bool:
-    """Say whether no record is short.
+    """Return whether no record is short.
 
     Polars fills such up with missing values, the last column always; text where an empty value is
     not missing with that. More fields than columns are an error to it, where it reads all columns;
@@ -497,7 +497,7 @@ def _escaped(clean: bytes, form: Form, numbers: Sequence[int]) -> Iterator[Note]
 
 
 def _noted(frame: pl.DataFrame, form: Form, numbers: Sequence[int]) -> list[Note]:
-    """Give what is to be known, by the numbers of the records that became the table's rows."""
+    """Return what is to be known, by the numbers of the records that became the table's rows."""
     return _at(csv_notes.notes(frame, form.declared, form.written), numbers)
 
 
@@ -550,7 +550,7 @@ def _fault(record: Sequence[str], width: int) -> str:
 def _rewritten(
     frame: pl.DataFrame, source: bytes | pl.DataFrame, form: Form
 ) -> dict[str, pl.DataType]:
-    """Give the columns of numbers that must be text: two ids must not become one number.
+    """Return the columns of numbers that must be text: two ids must not become one number.
 
     Args:
         frame: the records, parsed.
@@ -581,7 +581,7 @@ def _rewritten(
 
 
 def _whole(frame: pl.DataFrame) -> pl.Series:
-    """Give the numbers of the rows in which a fraction is a whole number."""
+    """Return the numbers of the rows in which a fraction is a whole number."""
     found = pl.repeat(value=False, n=0, dtype=pl.Boolean, eager=True)
     for numbers in frame:
         if numbers.dtype.is_float() and (here := numbers == numbers.floor()).any():
@@ -590,12 +590,12 @@ def _whole(frame: pl.DataFrame) -> pl.Series:
 
 
 def _plain(text: pl.Series, form: Form) -> pl.Series:
-    """Give numbers as programs write them."""
+    """Return numbers as programs write them."""
     return csv_numbers.plain(text, form.written) if form.written.is_local else text
 
 
 def _is_large(numbers: pl.Series) -> bool:
-    """Say whether there is a number above which not every whole one is a 64-bit float."""
+    """Return whether there is a number above which not every whole one is a 64-bit float."""
     ends = cast("list[float]", [end for end in (numbers.min(), numbers.max()) if end is not None])
     return any(abs(end) >= 2.0**53 for end in ends)
 
@@ -607,7 +607,7 @@ def _loses_digits(text: pl.Series) -> bool:
 
 
 def narrowest(text: pl.Series, form: Form) -> pl.DataType:
-    """Give the first of :data:`INFERRED` that all values have, or text."""
+    """Return the first of :data:`INFERRED` that all values have, or text."""
     values = text.drop_nulls()
     if values.is_empty():
         return pl.Null()
@@ -658,7 +658,7 @@ def quick(sample: bytes, form: Form) -> bool:
 
 
 def _no_word_is_a_value(form: Form) -> bool:
-    """Say whether no word for a missing value is a value of some type, but for NaN."""
+    """Return whether no word for a missing value is a value of some type, but for NaN."""
     words = io.StringIO(newline="")
     writer = csv.writer(words, lineterminator=_LINE_END)
     writer.writerows([word] * len(INFERRED) for word in form.missing if word)
@@ -672,7 +672,7 @@ def _no_word_is_a_value(form: Form) -> bool:
 
 
 def fitted(sample: bytes, columns: Sequence[str], form: Form) -> Form:
-    """Give ``form`` with types, as :func:`_fitted` does, and the point of numbers.
+    """Return ``form`` with types, as :func:`_fitted` does, and the point of numbers.
 
     A comma is one only where the caller has not said otherwise, no comma separates fields, and
     every value of a column that has one can be nothing else than a number so written.
@@ -686,7 +686,7 @@ def fitted(sample: bytes, columns: Sequence[str], form: Form) -> Form:
 
 
 def _fitted(sample: bytes, columns: Sequence[str], form: Form) -> Form:
-    """Give ``form`` with the types of all columns, and with how to parse them, as records show.
+    """Return ``form`` with the types of all columns, and with how to parse them, as records show.
 
     No worker has anything to do meanwhile, so that the types which a few records show are held
     against the others first: what is too narrow for these is too narrow for all. Not where an empty
@@ -726,7 +726,7 @@ def _piece(sample: bytes, form: Form) -> Piece:
 
 
 def _text(sample: bytes, columns: Sequence[str], form: Form) -> pl.DataFrame:
-    """Give the sound records of some, without types."""
+    """Return the sound records of some, without types."""
     piece = _piece(sample, form)
     strings = dict.fromkeys(columns, pl.String())
     if _is_plain(piece, len(columns)):
@@ -742,7 +742,7 @@ def _text(sample: bytes, columns: Sequence[str], form: Form) -> pl.DataFrame:
 
 
 def join(types: Iterable[pl.DataType]) -> pl.DataType:
-    """Give the narrowest type that holds the values of all these types."""
+    """Return the narrowest type that holds the values of all these types."""
     found = set(types) - {pl.Null()}
     if len(found) == 1:
         return found.pop()

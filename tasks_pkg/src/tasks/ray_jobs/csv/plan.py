@@ -80,7 +80,7 @@ class Plan:
             require_column(name, list(kinds), "transformations.columns", str(self.path))
 
     def widened(self, needed: Mapping[str, Sequence[pl.DataType]]) -> "Plan":
-        """Give the plan for types that hold the values that did not fit."""
+        """Return the plan for types that hold the values that did not fit."""
         schema = dict(self.form.schema)
         for name, types in needed.items():
             schema[name] = csv_parsing.join([schema[name], *types])
@@ -89,11 +89,11 @@ class Plan:
         return plan
 
     def empty(self) -> pl.DataFrame:
-        """Give the result's columns, without rows."""
+        """Return the result's columns, without rows."""
         return self.transformed(pl.DataFrame(schema=self.form.dtypes))
 
     def output_columns(self) -> dict[str, Kind]:
-        """Give the result's columns and their types in the language's words."""
+        """Return the result's columns and their types in the language's words."""
         return formula_engine.kinds(self.empty().schema)
 
 

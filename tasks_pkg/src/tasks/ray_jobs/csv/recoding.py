@@ -35,7 +35,7 @@ class Recoded:
     _rest: bytes = field(default=b"", repr=False)
 
     def read(self, size: int = -1, /) -> bytes:
-        """Give the next bytes, as many as asked for unless the end is nearer."""
+        """Return the next bytes, as many as asked for unless the end is nearer."""
         parts, missing = [self._rest], size - len(self._rest)
         while size < 0 or missing > 0:
             block = next(self.blocks, None)
@@ -58,7 +58,7 @@ def recoded(
     whole: bool = True,
     requoted: bool = True,
 ) -> Iterator[bytes]:
-    """Give the text of a file as it would be in UTF-8 with doubled quotes, without comments.
+    """Yield the text of a file as it would be in UTF-8 with doubled quotes, without comments.
 
     Args:
         path: for errors.
@@ -162,7 +162,7 @@ def _without_comments(lines: Iterable[bytes], written: Written) -> Iterator[byte
 def _ends_inside(
     line: bytes, quote: bytes, separators: bytes, written: Written, *, inside: bool
 ) -> bool:
-    """Say whether a line ends within quotes, by the rules of Python's csv module."""
+    """Return whether a line ends within quotes, by the rules of Python's csv module."""
     escape = (written.escape or "").encode()
     at, begins = 0, True
     while at < len(line):

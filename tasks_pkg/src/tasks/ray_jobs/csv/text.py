@@ -65,7 +65,7 @@ def opened(file: CsvFile) -> Iterator[BinaryIO]:
 
 
 def begin(path: Path, written: Written, parameter: str) -> tuple[CsvFile, bytes]:
-    """Give what a file's first bytes show, and records that show the types of its columns.
+    """Return what a file's first bytes show, and records that show the types of its columns.
 
     Args:
         path: the file.
@@ -86,7 +86,7 @@ def begin(path: Path, written: Written, parameter: str) -> tuple[CsvFile, bytes]
 
 
 def _sample(file: CsvFile, head: bytes) -> bytes:
-    """Give whole records from all over the file, or from its beginning where it is compressed."""
+    """Return whole records from all over the file, or from its beginning where it is compressed."""
     byte = ord(file.separator)
     records = head[file.data_start : SAMPLE_BYTES]
     marks, _ = byte_ranges.toggles(records, byte)
@@ -110,7 +110,7 @@ def _sample(file: CsvFile, head: bytes) -> bytes:
 
 
 def pieces(file: CsvFile, length: int, separator: int) -> Iterator[Piece]:
-    """Give all records of a file, one piece after another.
+    """Yield all records of a file, one piece after another.
 
     Raises:
         InputProblemError: a record is too long, or the file cannot be decompressed.

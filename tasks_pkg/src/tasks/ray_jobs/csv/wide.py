@@ -53,7 +53,7 @@ def but(columns: Sequence[pl.Series], rows: int, pattern: str) -> list[pl.Series
 
 
 def plain_types(text: pl.DataFrame) -> dict[str, pl.DataType]:
-    """Give the types of columns of which no closer look is needed; the others are left out.
+    """Return the types of columns of which no closer look is needed; the others are left out.
 
     Args:
         text: columns of text; numbers have points, and dates are ISO 8601.
@@ -91,5 +91,5 @@ def plain_types(text: pl.DataFrame) -> dict[str, pl.DataType]:
 
 
 def _table(values: pl.Series, text: pl.DataFrame) -> NDArray[np.bool_]:
-    """Give truth values by column, of those below each other; missing ones are false."""
+    """Return truth values by column, of those below each other; missing ones are false."""
     return values.fill_null(value=False).to_numpy().reshape(text.width, text.height)

@@ -28,7 +28,7 @@ _WIDE = pl.Int128()
 
 
 def kinds(schema: Mapping[str, pl.DataType]) -> dict[str, Kind]:
-    """Give the language's type of each column; what it has no word for counts as text."""
+    """Return the language's type of each column; what it has no word for counts as text."""
     return {name: _kind(dtype) for name, dtype in schema.items()}
 
 
@@ -44,7 +44,7 @@ def _kind(dtype: pl.DataType) -> Kind:
 
 
 def build(formula: Formula, columns: Mapping[str, Kind]) -> tuple[pl.Expr, Kind]:
-    """Give the expression of a formula, and the type of its values.
+    """Return the expression of a formula, and the type of its values.
 
     Raises:
         InputProblemError: a column that is not there, or types that do not fit together.
@@ -62,7 +62,7 @@ class _Builder:
         return kind_of(self.formula, node, self.columns)
 
     def expression(self, node: Node, wanted: Kind | None = None) -> pl.Expr:
-        """Give a node's expression, as values of the type ``wanted``."""
+        """Return a node's expression, as values of the type ``wanted``."""
         kind = self.kind(node)
         if node.op == "literal":
             made = pl.lit(node.value, DTYPES[kind])

@@ -83,7 +83,7 @@ class Node:
     args: tuple["Node", ...] = ()
 
     def walk(self) -> Iterator["Node"]:
-        """Give this node and all below it."""
+        """Yield this node and all below it."""
         yield self
         for arg in self.args:
             yield from arg.walk()
@@ -98,7 +98,7 @@ class Formula:
     tree: Node
 
     def columns(self) -> dict[str, int]:
-        """Give the columns that it names, with the position of their first mention."""
+        """Return the columns that it names, with the position of their first mention."""
         found: dict[str, int] = {}
         for node in self.tree.walk():
             if node.op == "column":
@@ -420,7 +420,7 @@ _TIME_PARTS = ("hour", "minute", "second")
 
 
 def kind_of(formula: Formula, node: Node, columns: Mapping[str, Kind]) -> Kind:
-    """Give the type of a part's values, checking that all below it fit together.
+    """Return the type of a part's values, checking that all below it fit together.
 
     Args:
         formula: for messages.
@@ -450,7 +450,7 @@ def _literal_kind(value: Value) -> Kind:
 
 
 def common(kinds: Sequence[Kind]) -> Kind | None:
-    """Give the one type that values of all these types can have, or None."""
+    """Return the one type that values of all these types can have, or None."""
     found = {kind for kind in kinds if kind != "missing"}
     if not found:
         return "missing"

@@ -159,7 +159,7 @@ class Inbox:
         return None
 
     def known(self, digest: str) -> dict[str, Any] | None:
-        """Give the ledger's entry of a content."""
+        """Return the ledger's entry of a content."""
         try:
             entry: dict[str, Any] = json.loads((self.ledger / f"{digest}.json").read_text())
         except (OSError, ValueError):
@@ -206,7 +206,7 @@ def move(path: Path, folder: Path) -> Path:
 
 
 def fitting(stem: str, tail: str, limit: int = NAME_LIMIT_BYTES) -> str:
-    """Give the name ``<stem><tail>``, with so much of the stem as the limit in bytes allows."""
+    """Return the name ``<stem><tail>``, with so much of the stem as the limit in bytes allows."""
     short = os.fsencode(stem)[: max(0, limit - len(os.fsencode(tail)))]
     return (stem if short == os.fsencode(stem) else short.decode(errors="ignore")) + tail
 

@@ -158,7 +158,7 @@ def _one(inbox: Inbox, path: Path, run: _Run) -> dict[str, Any]:
 
 
 def _key(digest: str, path: Path, options: CsvOptions) -> str:
-    """Give what a content is known by, which is another where its CSV is said to be written so.
+    """Return what a content is known by, which is another where its CSV is said to be written so.
 
     What was read wrongly can be delivered again with the arguments that read it.
     """

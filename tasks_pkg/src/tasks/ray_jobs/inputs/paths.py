@@ -15,7 +15,7 @@ LIMIT_BYTES, NAME_LIMIT_BYTES = 4096, 255
 
 
 def inside(text: str, parameter: str, roots: Sequence[str]) -> Path:
-    """Give the path under the roots that a parameter means; relative ones are under the first.
+    """Return the path under the roots that a parameter means; relative ones are under the first.
 
     Raises:
         InputProblemError: no path, or one that leads out of the roots once every link and ``..``

@@ -57,7 +57,7 @@ class Source:
     keys: tuple[Mapping[str, str | None], ...] = ()
 
     def columns(self, file: Path, own: Sequence[str]) -> list[str]:
-        """Give a file's columns, with those that its folders' names hold.
+        """Return a file's columns, with those that its folders' names hold.
 
         Raises:
             InputProblemError: it holds one of the latter itself.
@@ -333,7 +333,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def is_pattern(name: str) -> bool:
-    """Tell whether polars would take a column's name for a pattern of names."""
+    """Return whether polars would take a column's name for a pattern of names."""
     return name == "*" or (name.startswith("^") and name.endswith("$"))
 
 

@@ -212,7 +212,7 @@ class Run:
         return byte_ranges.split(self.file.data_start, self.size, count)
 
     def run(self) -> dict[str, Any]:
-        """Give the result."""
+        """Return the result."""
         started = time.monotonic()
         self.reporter.progress("waiting", 0, 1, "asking the cluster for CPUs")
         cluster.connect()

@@ -49,7 +49,7 @@ class Output:
         self._stream: BinaryIO | None = None
 
     def _manifest(self) -> dict[str, Any] | None:
-        """Give the manifest beside the output, if it is one of ours."""
+        """Return the manifest beside the output, if it is one of ours."""
         try:
             manifest = json.loads(self.manifest_path.read_text())
         except (OSError, ValueError):
@@ -58,7 +58,7 @@ class Output:
         return manifest if ours else None
 
     def finished(self) -> dict[str, Any] | None:
-        """Give the result of an identical request, if its files are still what it wrote."""
+        """Return the result of an identical request, if its files are still what it wrote."""
         manifest = self._manifest()
         if manifest is None or manifest["digest"] != self.digest:
             return None
@@ -90,7 +90,7 @@ class Output:
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
-        """Give a folder for parts, which is gone afterwards."""
+        """Yield a folder for parts, which is gone afterwards."""
         artefacts.require_writable(self.path.parent)
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
@@ -161,7 +161,7 @@ class Output:
             self._stream.close()
 
     def publish(self, task: str, result: dict[str, Any], inputs: list[Any]) -> dict[str, Any]:
-        """Give the files their names, and write the manifest.
+        """Return the files their names, and write the manifest.
 
         Returns:
             ``result``.

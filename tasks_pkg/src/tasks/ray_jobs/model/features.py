@@ -75,7 +75,7 @@ class Plan:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def as_json(self) -> dict[str, Any]:
-        """Give the plan as it is stored."""
+        """Return the plan as it is stored."""
         return {"columns": [asdict(column) for column in self.columns], "dropped": self.dropped}
 
     @classmethod
@@ -94,7 +94,7 @@ class Plan:
 
     @property
     def roles(self) -> dict[str, str]:
-        """Give the role of every column, ``unused`` for those that were left out."""
+        """Return the role of every column, ``unused`` for those that were left out."""
         used: dict[str, str] = {column.name: column.role for column in self.columns}
         return used | dict.fromkeys(self.dropped, "unused")
 
@@ -113,7 +113,7 @@ class Plan:
 
     @property
     def feature_types(self) -> list[str]:
-        """Give XGBoost's type of every feature: ``c`` for codes, ``q`` for quantities."""
+        """Return XGBoost's type of every feature: ``c`` for codes, ``q`` for quantities."""
         return [
             "c" if column.role == "category" else "q"
             for column in self.columns
@@ -153,7 +153,7 @@ def learn(table: pl.DataFrame, rows: NDArray[np.bool_] | None = None) -> Plan:
 
 
 def _learn(series: pl.Series, notes: list[str]) -> Column | str:  # noqa: PLR0911 - one reason each
-    """Give a column's plan, or the reason for leaving it out; put into ``notes`` what is odd."""
+    """Return a column's plan, or the reason for leaving it out; put into ``notes`` what is odd."""
     role = _role(series)
     if role is None:
         return f"type {series.dtype} is not supported"
@@ -207,7 +207,7 @@ def _learn_numbers(series: pl.Series, role: Role, notes: list[str]) -> Column | 
 
 
 def _base(series: pl.Series) -> int:
-    """Give what to subtract from whole numbers before float64 would round them."""
+    """Return what to subtract from whole numbers before float64 would round them."""
     if not series.dtype.is_integer():
         return 0
     low, high = series.min(), series.max()
@@ -269,7 +269,7 @@ def _as_numbers(series: pl.Series) -> pl.Series:
 
 
 def _scaled(series: pl.Series, column: Column) -> NDArray[np.float64]:
-    """Give the model's numbers; beyond float32 they would be infinite, which XGBoost refuses."""
+    """Return the model's numbers; beyond float32 they would be infinite, which XGBoost refuses."""
     scaling, base = column.scaling, 0
     # Exactly, unless training saw fractions where there are none now.
     if series.dtype.is_integer() and float(scaling.offset).is_integer():
@@ -281,7 +281,7 @@ def _scaled(series: pl.Series, column: Column) -> NDArray[np.float64]:
 
 
 def _numbers(series: pl.Series, role: Role, base: int = 0) -> NDArray[np.float64]:
-    """Give a column as floating point, whole numbers less ``base``; NaN is missing."""
+    """Return a column as floating point, whole numbers less ``base``; NaN is missing."""
     if role == "date" or series.dtype.is_temporal():
         series = _days(series)
     if base:

@@ -32,7 +32,7 @@ def folder(request: JobRequest, stem: str, digests: Sequence[str]) -> Path:
 def writer(
     model: bytes, preprocessing: dict[str, Any], holdout: pl.DataFrame
 ) -> Callable[[Path], None]:
-    """Give the function that writes a model's files into a folder."""
+    """Return the function that writes a model's files into a folder."""
 
     def write(path: Path) -> None:
         write_bytes(path / MODEL, model)

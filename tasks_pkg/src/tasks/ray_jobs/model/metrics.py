@@ -15,7 +15,7 @@ REGRESSION = ("r2", "rmse", "mae")
 
 
 def chosen(wanted: str | None, classes: Sequence[object]) -> str:
-    """Give the metric that counts: the one asked for, else accuracy or r2."""
+    """Return the metric that counts: the one asked for, else accuracy or r2."""
     return wanted or ("accuracy" if classes else "r2")
 
 
@@ -49,7 +49,7 @@ def _f1(truth: NDArray[np.bool_], guess: NDArray[np.bool_]) -> float:
 
 
 def roc_auc(truth: Floats, scores: Floats) -> float | None:
-    """Give the chance that a row of class 1 scores above one of class 0 (Mann-Whitney)."""
+    """Return the chance that a row of class 1 scores above one of class 0 (Mann-Whitney)."""
     positive = truth == 1
     ones, zeros = int(positive.sum()), int((~positive).sum())
     if not ones or not zeros:
@@ -88,12 +88,12 @@ def of_constant(learnt: Floats, truth: Floats, classes: int) -> dict[str, float 
 
 
 def rounded(metrics: dict[str, float | None]) -> dict[str, Any]:
-    """Give the metrics as :func:`six_digits`."""
+    """Return the metrics as :func:`six_digits`."""
     return {name: six_digits(value) for name, value in metrics.items()}
 
 
 def six_digits(value: float | None) -> float | None:
-    """Give a metric to six digits: more would be noise, and fewer make an error of 1e-9 none."""
+    """Return a metric to six digits: more would be noise, and fewer make an error of 1e-9 none."""
     if value is None or not np.isfinite(value):
         return value
     return round(value, 6) if abs(value) >= 1 else float(f"{value:.6g}")

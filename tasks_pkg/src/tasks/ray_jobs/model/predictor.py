@@ -34,7 +34,7 @@ def outputs(
 
 
 def columns(predicted: Any, classes: int, scaling: Scaling) -> NDArray[np.float64]:  # noqa: ANN401
-    """Give what XGBoost predicted as one column per class, or the numbers for regression."""
+    """Return what XGBoost predicted as one column per class, or the numbers for regression."""
     raw = np.asarray(predicted, dtype=np.float64)
     if classes == 2:  # noqa: PLR2004 - XGBoost gives the second class's probability alone
         return np.column_stack([1.0 - raw, raw])
@@ -95,7 +95,7 @@ class Predictor:
             raise _damaged(folder / PREPROCESSING)
 
     def answers(self, frame: pl.DataFrame) -> NDArray[np.float64]:
-        """Give :func:`outputs` for every row of ``frame``."""
+        """Return :func:`outputs` for every row of ``frame``."""
         x = features.transform(frame, self.plan)
         return outputs(self.booster, x, self.plan, len(self.classes), self.scaling)
 

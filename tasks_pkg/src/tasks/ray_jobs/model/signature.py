@@ -56,7 +56,7 @@ def describe(
     *,
     scaled: bool,
 ) -> dict[str, Any]:
-    """Give a model's signature as its manifest holds it.
+    """Return a model's signature as its manifest holds it.
 
     Args:
         columns: in the order of the training table.
@@ -120,7 +120,7 @@ def find(model_path: str, models_dir: str) -> Model:
 
 
 def _types(found: Mapping[str, Any], shown: str) -> dict[str, str]:
-    """Give the columns' types by a signature of this release or one before it."""
+    """Return the columns' types by a signature of this release or one before it."""
     version = dict(found).get("version", 1)
     if version not in (1, SCALED):
         raise InputProblemError(

@@ -97,13 +97,13 @@ def encode(column: pl.Series, wanted: Literal["auto", "classification", "regress
 
 
 def _as_numbers_by(values: pl.Series) -> str | None:
-    """Say how text that is meant as numbers would be read as such."""
+    """Return how text that is meant as numbers would be read as such."""
     how = number_styles.told(values) if values.dtype == pl.String else None
     return None if how is None else f"It is text: {how}."
 
 
 def _comparable(column: pl.Series) -> pl.Series:
-    """Give a column of numbers, booleans or text; NaN and infinity are missing values."""
+    """Return a column of numbers, booleans or text; NaN and infinity are missing values."""
     kind = column.dtype
     if kind.is_float() or kind == pl.Decimal:
         numbers = column.cast(pl.Float64)
@@ -122,7 +122,7 @@ def _comparable(column: pl.Series) -> pl.Series:
 
 
 def _numbers_where_meant(column: pl.Series, wanted: str) -> pl.Series:
-    """Give the numbers of a text column that is nearly all numbers; the rest is missing."""
+    """Return the numbers of a text column that is nearly all numbers; the rest is missing."""
     if column.dtype != pl.String or wanted == "classification":
         return column
     numbers = column.cast(pl.Float64, strict=False)

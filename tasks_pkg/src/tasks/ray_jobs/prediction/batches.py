@@ -27,7 +27,7 @@ from ..protocol import InputProblemError
 
 
 def divided(data_batches: str | Sequence[Any]) -> tuple[list[str], list[list[Any]]]:
-    """Give the paths and the batches of rows among what was sent.
+    """Return the paths and the batches of rows among what was sent.
 
     Raises:
         InputProblemError: something is neither, or there is nothing to predict.
@@ -78,7 +78,7 @@ def require_rows(model: signature.Model, batches: Sequence[Sequence[Any]]) -> No
 
 
 def named(model: signature.Model, row: Any, where: str) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    """Give a row by column name.
+    """Return a row by column name.
 
     Raises:
         InputProblemError: it has not the model's columns.

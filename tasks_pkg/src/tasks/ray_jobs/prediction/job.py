@@ -267,12 +267,12 @@ def _from_rows(
 
 
 def _present(values: list[Any]) -> list[Any]:
-    """Give JSON values with None for every one that is missing."""
+    """Return JSON values with None for every one that is missing."""
     return [None if v == "" or (isinstance(v, float) and math.isnan(v)) else v for v in values]
 
 
 def _series(name: str, values: list[Any]) -> pl.Series:
-    """Give JSON values as one column; of different kinds, as text."""
+    """Return JSON values as one column; of different kinds, as text."""
     known = _present(values)
     kinds = {type(value) for value in known if value is not None}
     if kinds <= {int, float}:
@@ -283,7 +283,7 @@ def _series(name: str, values: list[Any]) -> pl.Series:
 
 
 def _row_ids(values: list[Any]) -> pl.Series:
-    """Give ids as they were sent; of different kinds, or longer than 64 bits, as text."""
+    """Return ids as they were sent; of different kinds, or longer than 64 bits, as text."""
     known = _present(values)
     long = any(isinstance(value, int) and abs(value) >= 1 << 63 for value in known)
     if long or len({type(value) for value in known if value is not None}) > 1:
@@ -298,7 +298,7 @@ def _text(value: Any) -> str:  # noqa: ANN401 - JSON
 
 
 def _words(name: str, values: list[Any], known: tuple[str, ...]) -> pl.Series:
-    """Give JSON values as text, each by itself: none is written otherwise for its neighbours."""
+    """Return JSON values as text, each by itself: none is written otherwise for its neighbours."""
     fractions = pl.Series([v if isinstance(v, float) else None for v in values], dtype=pl.Float64)
     own = [None if v is None or isinstance(v, float) else _text(v).strip() or None for v in values]
     text = pl.Series(name, own, dtype=pl.String)
@@ -315,7 +315,7 @@ def _known(text: pl.Series, numbers: pl.Series | bool, known: tuple[str, ...]) -
 
 
 def _conform(column: pl.Series, kind: str, where: str) -> pl.Series:
-    """Give a column as the model takes it.
+    """Return a column as the model takes it.
 
     Raises:
         InputProblemError: it holds values of another type.
@@ -348,7 +348,7 @@ def _as_kind(text: pl.Series, kind: str) -> pl.Series:
 
 
 def _moments(column: pl.Series) -> pl.Series:
-    """Give text as moments in UTC, which one without a zone is in; None for what is none."""
+    """Return text as moments in UTC, which one without a zone is in; None for what is none."""
     text = column.str.strip_chars()
     read = csv_datetimes.moments(text)
     # Of ISO 8601 there are more forms, as in rows.
@@ -360,7 +360,7 @@ def _moments(column: pl.Series) -> pl.Series:
 
 
 def _in_utc(moments: pl.Series) -> pl.Series:
-    """Give moments without their zone, so that those with one go together with those without."""
+    """Return moments without their zone, so that those with one go together with those without."""
     if getattr(moments.dtype, "time_zone", None):
         moments = moments.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     return moments
@@ -379,7 +379,7 @@ def _require_all(given: pl.Series, read: pl.Series, kind: str, where: str) -> pl
 
 
 def _ids(parts: list[pl.Series], wanted: str | None, rows: int, rejected: Rejected) -> pl.Series:
-    """Give one id per row: the caller's own, or the row's number from 0 over all inputs.
+    """Return one id per row: the caller's own, or the row's number from 0 over all inputs.
 
     Args:
         parts: what each input says.
@@ -416,7 +416,7 @@ def _ids(parts: list[pl.Series], wanted: str | None, rows: int, rejected: Reject
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a Parquet file holds
-    """Give an id as JSON has it; what it has no type for, as text."""
+    """Return an id as JSON has it; what it has no type for, as text."""
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, bytes):
@@ -440,7 +440,7 @@ class Actor:
 def _predict(
     model: signature.Model, table: pl.DataFrame, reporter: Reporter
 ) -> tuple[pl.DataFrame, int]:
-    """Give a prediction per row, and the number of actors that made them (0: this process)."""
+    """Return a prediction per row, and the number of actors that made them (0: this process)."""
     pieces = -(-table.height // PIECE_ROWS)
     parts: dict[int, pl.DataFrame] = {}
     actors = 0

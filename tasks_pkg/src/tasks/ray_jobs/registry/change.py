@@ -84,7 +84,7 @@ class FileRegistry:
 
 
 def open_registry(models_dir: str, mlflow_uri: str | None) -> Registry:
-    """Give the registry that is configured: an MLflow server's, or the plain files."""
+    """Return the registry that is configured: an MLflow server's, or the plain files."""
     if mlflow_uri is None:
         return FileRegistry(models_dir)
     from .mlflow import MlflowRegistry  # noqa: PLC0415 - needs requests
@@ -111,7 +111,7 @@ class Change:
         return self.folder / artefacts.MANIFEST
 
     def finished(self) -> dict[str, Any] | None:
-        """Give the result, if the task has come to its end before."""
+        """Return the result, if the task has come to its end before."""
         result = artefacts.finished(self.manifest_path)
         return None if result is None else {**result, "reused": True}
 

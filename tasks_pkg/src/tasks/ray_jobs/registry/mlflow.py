@@ -54,7 +54,7 @@ class MlflowRegistry:
         return Path(tempfile.gettempdir()) / f"celray-mlflow-{number}.{suffix}"
 
     def models(self) -> dict[str, dict[str, str]]:
-        """Give our registered models: name, and our tags without their prefix."""
+        """Return our registered models: name, and our tags without their prefix."""
         found: dict[str, dict[str, str]] = {}
         token = ""
         while True:
@@ -82,7 +82,7 @@ class MlflowRegistry:
         return self._read(name)[0]
 
     def _read(self, name: str) -> tuple[State, int | None]:
-        """Give what is known of a name, and the version that was promoted without its alias."""
+        """Return what is known of a name, and the version that was promoted without its alias."""
         model = self._ask("GET", "registered-models/get", name=name)["registered_model"]
         aliases = {alias["alias"]: alias["version"] for alias in model.get("aliases", [])}
         versions = []

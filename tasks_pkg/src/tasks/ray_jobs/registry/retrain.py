@@ -130,7 +130,7 @@ def _retrain(
 
 
 def _account(trained: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what became of the rows, and what a training had to say."""
+    """Return what became of the rows, and what a training had to say."""
     return {name: trained[name] for name in (*ACCOUNT, "warnings") if name in trained}
 
 
@@ -202,7 +202,7 @@ def _done(version: Version, folder: Path, in_use: Version | None) -> dict[str, A
 def freeze(
     folder: Path, asked: TrainRequest, source: sources.Source, before: Version | None
 ) -> Path:
-    """Give the file of a name's held-out rows; they are chosen when there is none yet.
+    """Return the file of a name's held-out rows; they are chosen when there is none yet.
 
     Another target needs other rows. Nothing else changes them, also no other seed or share: the
     model in use was trained on all rows but these.

@@ -49,7 +49,7 @@ class State:
     versions: tuple[Version, ...] = ()
 
     def version(self, number: int | None) -> Version | None:
-        """Give the version of a number."""
+        """Return the version of a number."""
         return next((version for version in self.versions if version.number == number), None)
 
 
@@ -69,7 +69,7 @@ class Registry(Protocol):
         """Keep others from changing the registry, for a moment; ``waiting`` as above."""
 
     def state(self, name: str) -> State:
-        """Give all that is known of a name."""
+        """Return all that is known of a name."""
 
     def record(self, name: str, version: Version) -> None:
         """Add a version and, when it is promoted, put it to use; the one before is kept."""

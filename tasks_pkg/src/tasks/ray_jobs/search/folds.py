@@ -22,7 +22,7 @@ def folds(
     classes: NDArray[np.int64] | None,
     metric: str,
 ) -> tuple[int, list[str]]:
-    """Give the number of folds that the rows allow, at most ``wanted``, and what is to be said.
+    """Return the number of folds that the rows allow, at most ``wanted``, and what is to be said.
 
     Args:
         wanted: as the caller asked; 0 validates on one part of the training rows.
@@ -56,7 +56,7 @@ def folds(
 
 
 def _most(counts: list[int], labels: Sequence[Any], metric: str) -> tuple[int, str]:
-    """Give the largest number of folds that can each be scored, and what it follows from."""
+    """Return the largest number of folds that can each be scored, and what it follows from."""
     if not labels:
         each = LEAST if metric == "r2" else 1  # a spread takes two rows
         return counts[0] // each, f"there are {counts[0]} training rows"

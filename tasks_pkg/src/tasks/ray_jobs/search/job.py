@@ -135,7 +135,7 @@ def _search(  # noqa: PLR0913, PLR0917 - what main has found out
 
 
 def _problem(data: training_job.Prepared, asked: SearchRequest) -> tuple[Problem, list[str]]:
-    """Give what the trials share, and what the caller should know of the rows to validate on."""
+    """Return what the trials share, and what the caller should know of the rows to validate on."""
     goal = data.goal
     y = goal.values[~data.held_out]
     classes = y.astype("int64") if goal.classes else None
@@ -165,7 +165,7 @@ def _try_all(
 
 
 def _best(order: list[Trial], max_seconds: float | None) -> Trial:
-    """Give the best trial.
+    """Return the best trial.
 
     Raises:
         InputProblemError: all failed, or the caller gave them too little time.

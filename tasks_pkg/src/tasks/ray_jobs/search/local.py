@@ -73,7 +73,7 @@ def search(
 
 
 def distributions(space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Give Optuna's words for a search space."""
+    """Return Optuna's words for a search space."""
     return {name: _distribution(value) for name, value in space.items()}
 
 
@@ -87,7 +87,7 @@ def _distribution(value: Mapping[str, Any]) -> Any:  # noqa: ANN401 - one of thr
 
 
 def _judge(drawn: Any, asked: SearchRequest, began: float) -> Any:  # noqa: ANN401 - a function
-    """Give what decides after each report whether a trial goes on."""
+    """Return what decides after each report whether a trial goes on."""
     limit = asked.max_seconds
 
     def go_on(rounds: int, score: float) -> bool:
@@ -102,7 +102,7 @@ def _judge(drawn: Any, asked: SearchRequest, began: float) -> Any:  # noqa: ANN4
 
 
 def _read(journal: Path) -> list[Trial]:
-    """Give the trials that have ended, and cut off the line that a killed search left half."""
+    """Return the trials that have ended, and cut off the line that a killed search left half."""
     if not journal.is_file():
         return []
     ended, whole = [], 0

@@ -94,7 +94,7 @@ def _best_so_far(scored: list[Trial], problem: Problem) -> tuple[list[int], list
 
 
 def _words(name: str, scored: list[Trial]) -> list[str]:
-    """Give a parameter's values where they are not all numbers."""
+    """Return a parameter's values where they are not all numbers."""
     values = [trial.params.get(name) for trial in scored]
     if all(isinstance(value, int | float) for value in values):
         return []

@@ -72,7 +72,7 @@ def search(
 
 
 def _is_whole(path: Path) -> bool:
-    """Say whether Ray Tune's state can be read: it writes over the file that is there."""
+    """Return whether Ray Tune's state can be read: it writes over the file that is there."""
     states = sorted(path.glob("experiment_state-*.json"), key=lambda file: file.stat().st_mtime_ns)
     try:
         json.loads(states[-1].read_text(encoding="utf-8"))

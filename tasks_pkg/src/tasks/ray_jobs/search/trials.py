@@ -91,7 +91,7 @@ def divide(rows: int, seed: int, folds: int, classes: NDArray[np.int64] | None) 
 
 
 def rounds_of(problem: Problem, params: Mapping[str, Any]) -> int:
-    """Give the boosting rounds that a combination asks for."""
+    """Return the boosting rounds that a combination asks for."""
     return int(params.get("n_estimators", problem.rounds))
 
 

@@ -14,7 +14,7 @@ from ..protocol import InputProblemError
 
 
 def keys(source: Source, form: Form, text: Collection[str] = ()) -> pl.DataFrame:
-    """Give the keys of a source's files, a row for each file; without columns where it has none.
+    """Return the keys of a source's files, a row for each file; without columns where it has none.
 
     They are typed as a CSV file's columns are: ``zip=02494`` is text.
 
@@ -57,7 +57,7 @@ def _typed(values: pl.Series, dtype: pl.DataType) -> pl.Series:
 
 
 def added(frame: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """Give a file's table with what its folders' names hold, which is one row."""
+    """Return a file's table with what its folders' names hold, which is one row."""
     return frame.with_columns(
         pl.repeat(column[0], frame.height, dtype=column.dtype, eager=True).alias(column.name)
         for column in known
@@ -65,6 +65,6 @@ def added(frame: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
 
 
 def without(form: Form, names: Sequence[str]) -> Form:
-    """Give what the caller said of a file's own columns."""
+    """Return what the caller said of a file's own columns."""
     schema = {name: dtype for name, dtype in form.schema.items() if name not in names}
     return replace(form, schema=schema, declared=frozenset(schema))

@@ -18,7 +18,7 @@ _DIGITS = 38
 
 
 def names(path: Path) -> tuple[str, ...]:
-    """Give a file's columns.
+    """Return a file's columns.
 
     Raises:
         InputProblemError: it is no Parquet file, or two columns have one name.
@@ -34,7 +34,7 @@ def names(path: Path) -> tuple[str, ...]:
 def parts(
     path: Path, rows: int, columns: list[str] | None = None
 ) -> Iterator[tuple[pl.DataFrame, dict[str, str]]]:
-    """Give a file's rows, so many at a time.
+    """Yield a file's rows, so many at a time.
 
     Args:
         path: the file.
@@ -103,7 +103,7 @@ def _table(table: pa.Table) -> tuple[pl.DataFrame, dict[str, str]]:
 
 
 def _short(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Give decimals as those that polars has, where all of their digits have room."""
+    """Return decimals as those that polars has, where all of their digits have room."""
     try:
         return column.cast(pa.decimal128(_DIGITS, column.type.scale))
     except (pa.ArrowException, ValueError):
@@ -111,7 +111,7 @@ def _short(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _is_known(kind: pa.DataType) -> bool:
-    """Say whether polars takes a type; what it does not know ends its process."""
+    """Return whether polars takes a type; what it does not know ends its process."""
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         return _is_known(kind.value_type)
     if pa.types.is_nested(kind):

@@ -53,7 +53,7 @@ class Fingerprint:
     sha256: str
 
     def as_json(self) -> dict[str, str | int]:
-        """Give the fields by name."""
+        """Return the fields by name."""
         return asdict(self)
 
 
@@ -177,7 +177,7 @@ def _with_text_as_written(
 
 
 def _kinds(frames: list[pl.DataFrame], name: str) -> dict[pl.DataType, int]:
-    """Give the types that a column has, each with the number of the last table that has it.
+    """Return the types that a column has, each with the number of the last table that has it.
 
     A CSV column without a value looks like text, and does not count.
     """
@@ -238,7 +238,7 @@ def _join(
 
 
 def _lose_nanoseconds(files: Sequence[Path], frames: list[pl.DataFrame], name: str) -> bool:
-    """Say whether times have nanoseconds in one table, and polars would take them away.
+    """Return whether times have nanoseconds in one table, and polars would take them away.
 
     Raises:
         InputProblemError: there are times in another that would have no room for them.
@@ -266,7 +266,7 @@ def _with_nanoseconds(times: pl.Series) -> pl.Series:
 
 
 def written(column: pl.Series) -> pl.Series:
-    """Give a column as text; a whole number is written alike, whatever stands beside it."""
+    """Return a column as text; a whole number is written alike, whatever stands beside it."""
     if column.dtype == pl.Time:  # a cast would cut off what is less than a second
         return column.dt.to_string("%H:%M:%S%.f")
     if not column.dtype.is_float():
@@ -403,7 +403,7 @@ def _shown(record: Sequence[str | None]) -> str:
 
 
 def _times(frame: pl.DataFrame) -> Iterator[pl.Series]:
-    """Give the columns of text of which every value is a time of day, as such."""
+    """Yield the columns of text of which every value is a time of day, as such."""
     for column in frame.select(pl.selectors.string()):
         # At once, for most columns.
         known = column.drop_nulls()

@@ -30,7 +30,7 @@ class Matrix:
     types: list[str]
 
     def data(self) -> xgboost.DMatrix:
-        """Give the rows as XGBoost takes them."""
+        """Return the rows as XGBoost takes them."""
         return xgboost.DMatrix(
             self.x,
             label=self.y,
@@ -40,7 +40,7 @@ class Matrix:
         )
 
     def binned(self, threads: int) -> xgboost.QuantileDMatrix:
-        """Give the rows to learn from in XGBoost's bins: a byte a value in place of eight.
+        """Return the rows to learn from in XGBoost's bins: a byte a value in place of eight.
 
         Args:
             threads: that bin them.
@@ -56,7 +56,7 @@ class Matrix:
 
 
 def scaled(parameters: dict[str, Any], scaling: Scaling) -> dict[str, Any]:
-    """Give XGBoost's parameters for a scaled target.
+    """Return XGBoost's parameters for a scaled target.
 
     The L1 penalty is compared with sums of residuals, so it is in the target's unit; the L2 penalty
     and the weights are not.

@@ -35,7 +35,7 @@ def apart(frame: pl.DataFrame, frozen: pl.DataFrame) -> tuple[pl.DataFrame, NDAr
 
 
 def _common(now: pl.Series, then: pl.Series) -> pl.DataType:
-    """Give the type in which what was equal in the files is certainly equal.
+    """Return the type in which what was equal in the files is certainly equal.
 
     Not text for both: a file's 01234 and 0.50 are 1234 and 0.5 to who took them for numbers. So
     where all text is numbers, as that of codes is, it is compared as these.
@@ -64,5 +64,5 @@ def _common(now: pl.Series, then: pl.Series) -> pl.DataType:
 
 
 def _are(text: pl.Series, kind: pl.DataType) -> bool:
-    """Say whether all values can be read as numbers of a type."""
+    """Return whether all values can be read as numbers of a type."""
     return text.cast(kind, strict=False).null_count() == text.null_count()

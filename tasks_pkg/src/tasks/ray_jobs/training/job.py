@@ -63,7 +63,7 @@ class Prepared:
         return any(each != AS_IT_IS for each in every)
 
     def training_rows(self) -> boosting.Matrix:
-        """Give the rows that are not held out."""
+        """Return the rows that are not held out."""
         y = self.scaling.apply(self.goal.values[~self.held_out]).astype("float32")
         return boosting.Matrix(self.learnt, y, self.plan.feature_names, self.plan.feature_types)
 
@@ -269,7 +269,7 @@ def prepare(
 def held_out_rows(
     frame: pl.DataFrame, options: ModelOptions, source: sources.Source
 ) -> pl.DataFrame:
-    """Give the whole rows that :func:`prepare` would hold out.
+    """Return the whole rows that :func:`prepare` would hold out.
 
     Raises:
         InputProblemError: the target cannot be learnt.
@@ -291,7 +291,7 @@ def _held_out(goal: target.Target, options: ModelOptions) -> NDArray[np.bool_]:
 def _train(
     data: Prepared, options: ModelOptions, reporter: Reporter
 ) -> tuple[bytes, int, list[str]]:
-    """Give the model, the number of CPUs that grew it, and what the caller should know."""
+    """Return the model, the number of CPUs that grew it, and what the caller should know."""
     matrix = data.training_rows()
     settings = xgboost_parameters(options, data.goal, data.scaling)
     rounds = options.n_estimators
@@ -324,7 +324,7 @@ def _train(
 def _target(
     frame: pl.DataFrame, options: ModelOptions, source: sources.Source
 ) -> tuple[target.Target, pl.DataFrame]:
-    """Give the target, and the other columns of the rows that have one."""
+    """Return the target, and the other columns of the rows that have one."""
     name, excluded = options.target, options.exclude_columns
     where = str(source.files[0])
     sources.require_column(name, frame.columns, "model_config.target", where)
@@ -347,7 +347,7 @@ def _target(
 def xgboost_parameters(
     options: ModelOptions, goal: target.Target, scaling: Scaling
 ) -> dict[str, Any]:
-    """Give XGBoost's parameters for what the caller asked for."""
+    """Return XGBoost's parameters for what the caller asked for."""
     passed_on = {
         "max_depth": options.max_depth,
         "learning_rate": options.learning_rate,

@@ -42,7 +42,7 @@ class Place:
 
 
 def partitions(wanted: int, rows: int) -> tuple[int, list[str]]:
-    """Give the number of CPUs that the rows and the whole cluster allow, and warnings.
+    """Return the number of CPUs that the rows and the whole cluster allow, and warnings.
 
     Raises:
         InfrastructureError: the cluster has no CPU at all.
@@ -120,7 +120,7 @@ def found(
 
 
 def _free() -> dict[str, int]:
-    """Give the whole CPUs that nobody holds, by node."""
+    """Return the whole CPUs that nobody holds, by node."""
     from ray._private.state import available_resources_per_node  # noqa: PLC0415
 
     available: Any = available_resources_per_node
@@ -128,7 +128,7 @@ def _free() -> dict[str, int]:
 
 
 def _set_aside(place: Place, here: str) -> list[Any] | None:
-    """Give what holds the CPUs of this process; None where they are gone."""
+    """Return what holds the CPUs of this process; None where they are gone."""
     if not place.here:
         return []
     from ray.util.placement_group import placement_group  # noqa: PLC0415

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def row_keys(rows: int, seed: int) -> NDArray[np.uint64]:
-    """Give every row number a key that looks random and is the same everywhere.
+    """Return every row number a key that looks random and is the same everywhere.
 
     This is SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators,
     OOPSLA 2014), started at ``seed`` and stepped ``row`` times.
@@ -60,7 +60,7 @@ IN_NO_FOLD = -1
 def folds(
     rows: int, seed: int, number: int, classes: NDArray[np.int64] | None = None
 ) -> NDArray[np.int64]:
-    """Give every row the fold in which it is tested, 0 to ``number - 1``, classes spread evenly.
+    """Return every row the fold in which it is tested, 0 to ``number - 1``, classes spread evenly.
 
     Args:
         rows: number of rows.

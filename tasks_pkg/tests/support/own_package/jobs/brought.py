@@ -8,5 +8,5 @@ from ray_jobs.protocol import JobRequest
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:  # noqa: ARG001
-    """Give the ``VALUE`` of the module that the request names."""
+    """Return the ``VALUE`` of the module that the request names."""
     return {"value": import_module(request.parameters["module"]).VALUE}
