@@ -76,7 +76,7 @@ def celray_still_holding(overrides: Any, workers: Any, scaled_from: Any) -> Any:
 
 
 def celray_which_hold(workers: Any, overrides: Any, scaled_from: Any) -> list[str]:
-    """Return of every value that is given twice which one holds, and why.
+    """Return a line for each value that is given twice: which one holds, and why.
 
     What is malformed is left for preflight to name.
     """

@@ -4,7 +4,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    """Return ``celery -A tasks`` its app, built when it is first asked for.
+    """Return the app for ``celery -A tasks``, built when it is first asked for.
 
     Celery looks for ``tasks.app``, finds a module, and goes on to ``tasks.celery``. Building
     it lazily lets ``tasks.settings`` and ``tasks.routes`` be imported without an environment.

@@ -182,7 +182,7 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
         return float(pause)
 
     def _skips(self, entry: Untyped, late: float) -> bool:
-        """Return that a run was missed; gives whether it is left out."""
+        """Report a missed run; return whether it is left out."""
         wanted = {spec.name: spec for spec in get_settings().schedule.entries}.get(entry.name)
         action = wanted.missed if wanted else "run"
         told = missed_run(late, wanted.every_seconds if wanted else None, action)

@@ -302,7 +302,7 @@ def _require_one_column(path: Path, text: str, separator: str) -> None:
 
 
 def _blanks(text: str) -> bool | None:
-    """Return of a table with blanks or tabs between its columns whether it is one blank each.
+    """Return whether a table with blanks or tabs between its columns has one blank each.
 
     None where it is none: lines are as wide as the header, or one wider by R's row names, and hold
     numbers below it; of two columns both do, since ``Main Street 5`` is an address.

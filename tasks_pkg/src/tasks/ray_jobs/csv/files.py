@@ -237,7 +237,7 @@ def beginning(path: Path, written: Written, raw: bytes) -> Beginning:
 
 
 def _utf8_all_the_same(raw: bytes, encoding: str) -> str | None:
-    """Return that a file seems to be UTF-8, though another encoding was said, if it does."""
+    """Return a warning if a file seems to be UTF-8, though another encoding was said."""
     if raw.isascii() or b"\0" in raw:
         return None
     try:
