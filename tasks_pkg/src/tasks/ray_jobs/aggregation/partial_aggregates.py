@@ -11,6 +11,7 @@ LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Varian
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import cast
 
 from .. import one_thread  # noqa: F401 - before polars
@@ -399,8 +400,13 @@ def _require_exact(key: pl.Series) -> None:
     """Refuse keys of which a 64-bit float would not keep every digit."""
     if key.dtype.is_float():
         return
-    again = key.cast(pl.Float64).cast(key.dtype, strict=False)
-    changed = key.filter(key.ne_missing(again))
+    try:
+        again = key.cast(pl.Float64).cast(key.dtype, strict=False)
+        changed = key.filter(key.ne_missing(again))
+    except pl.exceptions.PolarsError:
+        # Rounded up, one of them needs a digit more than a decimal has.
+        rounded = [value is not None and Decimal(float(value)) != value for value in key]
+        changed = key.filter(pl.Series(rounded, dtype=pl.Boolean))
     if len(changed):
         raise InputProblemError(
             "column_type",
