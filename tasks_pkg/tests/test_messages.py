@@ -228,9 +228,11 @@ def test_a_long_message_runs_or_is_refused_and_costs_redis_few_of_it(
 ) -> None:
     made = protocol_2(argsrepr="x" * (megabytes * 1024 * 1024))
     item = json.dumps(made)
+    # Its peak is that of its process, and another test may have had a higher one.
+    redis.stop()
+    redis.start()
     with redis.client(0) as broker:
         broker.lpush("default", item)
-        broker.config_resetstat()
         before = int(broker.info("memory")["used_memory"])
         worker = start_worker()
         wait_for(settled(redis, "default"))
