@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parts import Played, play
+from parts import Played, play, service_files
 
 WORKERS = ("celery-worker-ml", "celery-worker-data", "celery-worker-default")
 WANTED = ("redis-celery", "ray-head", *WORKERS, "celery-beat", "flower")
@@ -69,9 +69,9 @@ class Host:
         playbook = self.folder / "play.yml"
         roles = [f"    - {{role: operate, operate_do: {step}}}\n" for step in steps]
         playbook.write_text(PLAYBOOK + "".join(roles))
-        return play(
-            str(playbook), "-i", "inventory/single", "-e", f"@{self.folder}/facts.json", HOST=""
-        )
+        facts_and_services = [f"@{self.folder}/facts.json", *service_files()]
+        given = [word for file in facts_and_services for word in ("-e", file)]
+        return play(str(playbook), "-i", "inventory/single", *given, HOST="")
 
 
 @pytest.fixture

@@ -42,6 +42,11 @@ def load(path: str) -> ModuleType:
     return module
 
 
+def service_files() -> list[str]:
+    """Return what -e takes for a playbook to know the services; else preflight reads them."""
+    return [f"@{file}" for file in sorted((REPO / "roles").glob("*/service.yml"))]
+
+
 def variables(role: str, folder: str) -> dict[str, Any]:
     """Return what a role's `defaults` or `vars` say: main.yml, or every file of main/."""
     place = REPO / "roles" / role / folder

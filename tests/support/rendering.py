@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from parts import REPO, play
+from parts import REPO, play, service_files
 
 ENGINE = """#!/bin/sh
 case $1 in
@@ -99,12 +99,10 @@ def render(home: Path, inventory: str, address: str, settings: dict[str, Any]) -
     """Converge every project of an inventory into a directory."""
     variables = facts(home, address) | settings
     (home / "facts.json").write_text(json.dumps(variables))
-    # In a deploy preflight reads them.
-    services = [f"@{file}" for file in sorted((REPO / "roles").glob("*/service.yml"))]
     played = play(
         "playbooks/services.yml",
         *("-i", f"inventory/{inventory}", "-e", f"@{home}/facts.json"),
-        *(argument for file in services for argument in ("-e", file)),
+        *(argument for file in service_files() for argument in ("-e", file)),
         HOST="" if address == "127.0.0.1" else address,
     )
     assert played.code == 0, played.output
