@@ -127,11 +127,13 @@ def test_its_log_is_shown_and_it_is_restarted(play: Play, deployment: Deployment
     assert changed == {"celray-demo"}
 
 
-def test_it_is_verified(play: Play) -> None:
-    assert "celray-demo" in play("playbooks/verify.yml").output
+def test_it_is_verified_with_the_rest(play: Play, deployment: Deployment) -> None:
+    there = deployment.look().containers
+    assert "celray-demo" in there
+    assert f"{len(there)} run, and are healthy" in play("playbooks/verify.yml").output
 
 
 def test_it_is_destroyed_with_the_rest(play: Play, deployment: Deployment) -> None:
     play("playbooks/destroy.yml", "-e", "confirm=yes", "-e", "purge=yes")
     assert deployment.look().containers == {}
-    assert deployment.ssh("sudo", "sh", "-c", f"ls {deployment.home} 2>/dev/null || true") == ""
+    assert deployment.ssh(f"sudo ls -A {deployment.home} 2>/dev/null || true") == ""
