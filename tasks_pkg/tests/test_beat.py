@@ -9,7 +9,7 @@ from pathlib import Path
 
 from celery import Celery
 from celery.schedules import crontab, schedule
-from celray_testing import Process, RedisServer, full, wait_for
+from celray_testing import BEAT, Process, RedisServer, full, wait_for
 from redbeat import RedBeatSchedulerEntry
 from redbeat.decoder import RedBeatJSONEncoder
 
@@ -32,17 +32,7 @@ def start_beat(env: dict[str, str], log: Path, schedule: Sequence[object] | None
         "CELRAY_BEAT_SCHEDULE": json.dumps(schedule or SCHEDULE),
         "CELRAY_BEAT_MAX_INTERVAL_SECONDS": "1",
     }
-    arguments = [
-        "-A",
-        "tasks",
-        "beat",
-        "-S",
-        "tasks.beat.scheduler:Scheduler",
-        "--pidfile=",
-        "-l",
-        "INFO",
-    ]
-    return Process(arguments, env, log)
+    return Process([*BEAT], env, log)
 
 
 def test_beat_ticks_and_stops(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
-from celray_testing import PACKAGE, Process, RedisServer, environment, wait_for, worker
+from celray_testing import BEAT, PACKAGE, Process, RedisServer, environment, wait_for, worker
 from redis import Redis
 
 from tasks.broker.redis.busy import BusyScriptError, count_busy_as_away
@@ -98,8 +98,7 @@ def test_a_worker_outlives_an_endless_script(
 
 def test_beat_outlives_it_too(own_redis: RedisServer, tmp_path: Path) -> None:
     env = environment(own_redis, tmp_path, CELRAY_BEAT_MAX_INTERVAL_SECONDS="4")
-    arguments = ["-A", "tasks", "beat", "-S", "tasks.beat.scheduler:Scheduler", "--pidfile="]
-    beat = Process(arguments, env, tmp_path / "beat.log")
+    beat = Process([*BEAT], env, tmp_path / "beat.log")
     try:
         with own_redis.client(2) as broker:
             wait_for(lambda: broker.get("celray:beat:last_tick"))

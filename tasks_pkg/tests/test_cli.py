@@ -13,6 +13,7 @@ import celray_programs
 import pytest
 from celery import Celery
 from celray_testing import (
+    BEAT,
     PACKAGE,
     TRACES,
     Process,
@@ -538,17 +539,7 @@ def test_a_worker_older_than_the_deployed_code_is_flagged(  # noqa: PLR0913, PLR
 ) -> None:
     start_worker(CELRAY_CODE_VERSION="yesterday")
     assert worker_code(celray) == "unknown"
-    arguments = [
-        "-A",
-        "tasks",
-        "beat",
-        "-S",
-        "tasks.beat.scheduler:Scheduler",
-        "--pidfile=",
-        "-l",
-        "INFO",
-    ]
-    beat = Process(arguments, {**env, "CELRAY_CODE_VERSION": "today"}, tmp_path / "beat.log")
+    beat = Process([*BEAT], {**env, "CELRAY_CODE_VERSION": "today"}, tmp_path / "beat.log")
     try:
         wait_for(lambda: worker_code(celray) == "old")
     finally:

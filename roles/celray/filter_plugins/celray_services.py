@@ -45,11 +45,6 @@ def celray_single(services: Iterable[Service]) -> list[dict[str, str]]:
     ]
 
 
-def celray_line(item: Mapping[str, Any], form: str) -> str:
-    """Return an item of `dict2items` as a line, as in '{key}={value}'."""
-    return form.format(**item)
-
-
 class FilterModule:
     """Ansible's way to find them."""
 
@@ -60,5 +55,4 @@ class FilterModule:
             "celray_all": celray_all,
             "celray_merged": celray_merged,
             "celray_single": celray_single,
-            "celray_line": celray_line,
         }

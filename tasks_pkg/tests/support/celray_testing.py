@@ -33,6 +33,8 @@ CATALOGUE = [
     {"name": "default", "queues": ["default", "celery"]},
 ]
 #: One worker that consumes everything that is routed.
+#: Beat as it is deployed (compose/beat.yml.j2).
+BEAT = ("-A", "tasks", "beat", "-S", "tasks.beat.scheduler:Scheduler", "--pidfile=", "-l", "INFO")
 ALONE = [{"name": "all", "queues": ["ml", "data", "default", "celery"]}]
 
 

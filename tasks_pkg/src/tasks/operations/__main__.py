@@ -1,4 +1,4 @@
-"""What an operator asks inside a container: ``python -m tasks.ops status|verify|running|...``.
+"""What an operator asks inside a container: ``python -m tasks.operations status|verify|...``.
 
 Exit status: 0 all is well, 1 something does not hold, 2 wrong use, 78 wrong configuration.
 """
@@ -200,7 +200,7 @@ def canary(seconds: float) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tasks.ops", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tasks.operations", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     about_status = commands.add_parser("status", help="queues, workers, Ray, Beat")
     about_status.add_argument("--json", action="store_true", help="for programs")

@@ -2,11 +2,11 @@
 
 The interface that the command line wraps (``celray dead list | show | replay | drop``)::
 
-    broker = deadletters.connect(broker_url)
-    deadletters.letters(broker)                      # all, oldest first
-    deadletters.show(broker, letter_id)              # one; UnknownLetterError
-    deadletters.replay(broker, letter_id, app=app)   # back to its queue, counts from nought
-    deadletters.drop(broker, letter_id)              # for good
+    broker = dead_letters.connect(broker_url)
+    dead_letters.letters(broker)                      # all, oldest first
+    dead_letters.show(broker, letter_id)              # one; UnknownLetterError
+    dead_letters.replay(broker, letter_id, app=app)   # back to its queue, counts from nought
+    dead_letters.drop(broker, letter_id)              # for good
 
 A letter's id is its task's id; that of a message that could not be understood
 (``tasks.broker.redis.refusals``) is made from its bytes. The store is one hash without a time to

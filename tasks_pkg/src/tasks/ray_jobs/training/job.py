@@ -107,8 +107,7 @@ def fit(
         taken: their fingerprints.
         reporter: told of every phase.
         frozen: held-out rows that were chosen before (:mod:`training.holdout`); such rows of the
-        dataset
-            are left out of the training, and the score is taken on all of them.
+            dataset are left out of the training, and the score is taken on all of them.
     """
     asked = TrainRequest.of(request)
     options = asked.model
