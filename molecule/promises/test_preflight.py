@@ -11,14 +11,15 @@ pytestmark = in_default_alone("what is wrong before compose is called")
 MISTAKES = {
     "celery_workers": [
         {"name": "ml", "queue": ["ml"], "concurrency": 2, "memory": "1g"},
-        {"name": "data", "queues": ["data"], "concurrency": 0, "memory": "1g"},
+        # (a name that no other promise has scaled: what make scale set would hold)
+        {"name": "idle", "queues": ["data"], "concurrency": 0, "memory": "1g"},
     ],
     "celray_home": "/proc/celray",
     "celray_port_flower": 22,
 }
 SAID = (
     "worker ml has an unknown key 'queue' (did you mean queues?)",
-    "worker data: concurrency is 0",
+    "worker idle: concurrency is 0",
     "/proc/celray",
     "celray_home",
     "port 22",
