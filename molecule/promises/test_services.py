@@ -196,5 +196,7 @@ def test_worker_that_does_not_consume_is_unhealthy(
     eventually(lambda: health() == "healthy", 60, "the worker is healthy at first")
     operator.control.cancel_consumer("ml", reply=True, timeout=5)
     eventually(lambda: health() == "unhealthy", 120, "a worker without its queue is unhealthy")
-    operator.control.add_consumer("ml", reply=True, timeout=5)
+    # This worker alone: without a destination every worker would consume ml from then on.
+    node = f"ml@{deployment.ssh('hostname').strip()}"
+    operator.control.add_consumer("ml", destination=[node], reply=True, timeout=5)
     eventually(lambda: health() == "healthy", 60, "with its queue it is healthy again")
