@@ -1,4 +1,5 @@
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -46,6 +47,15 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
 def env(redis: RedisServer, tmp_path: Path) -> dict[str, str]:
     """The variables of one Celery process."""
     return environment(redis, tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def no_new_tasks() -> Iterator[None]:
+    """Fail the test that leaves a task in our app: another in this process would see it."""
+    yield
+    if loaded := sys.modules.get("tasks.app"):
+        names = {name.split(".")[0] for name in loaded.app.tasks}
+        assert names <= {"tasks", "celery"}, names
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from tasks.worker import revocations as worker_revocations
 LEASE = 5
 SHORT = {"CELRAY_VISIBILITY_TIMEOUT_SECONDS": str(LEASE)}
 NAP = "extra.nap"
+PING = "tasks.simple_tasks.ping"
 #: Seconds until a task's time comes: a worker has ended and another begun by then.
 LATER = 7
 
@@ -115,7 +116,7 @@ def test_cancelled_while_nobody_works_stays_so_and_over_a_restart_of_redis(
 def test_whoever_waits_for_a_cancelled_task_is_told(
     how: str, start_worker: StartWorker, client: Celery, ours: Client, redis: RedisServer
 ) -> None:
-    ping = signature("tasks.simple_tasks.ping", app=client, queue="default")
+    ping = signature(PING, app=client, queue="default")
     late = {"countdown": 3600}
     parts = [ping.clone(), ping.clone().set(**late)]
     body = chord(parts, app=client)(ping.clone())
@@ -142,7 +143,7 @@ def test_a_task_of_the_first_protocol_is_found_and_cancelled(
     with redis.client(0) as broker:
         broker.lpush("default", json.dumps(made))
     assert ours.task(task_id).status().state == "WAITING"
-    assert ours.task(task_id).status().name == "tasks.simple_tasks.ping"
+    assert ours.task(task_id).status().name == PING
     assert ours.task(task_id).cancel().cancelled
     start_worker()
     settled(redis, "default")
@@ -165,8 +166,8 @@ def test_a_task_that_stores_no_start_waits_for_redis(
     app: Celery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To fail would lose it; Redis may be away for longer than its client tries by itself."""
-    from extra_tasks import nap  # noqa: PLC0415 - needs the environment
-
+    app.loader.import_default_modules()
+    task = app.tasks["tasks.ml_tasks.retrain_models"]
     answers: list[object] = [RedisConnectionError("away"), RedisTimeoutError("away"), None]
 
     def ask(*_: object) -> object:
@@ -175,10 +176,10 @@ def test_a_task_that_stores_no_start_waits_for_redis(
             raise answer
         return answer
 
-    nap.push_request(id="x", ignore_result=True, task=NAP)
+    task.push_request(id="x", ignore_result=True, task=task.name)
     try:
         monkeypatch.setattr(type(app.backend.client), "zscore", ask)
-        worker_revocations.refuse(nap)
+        worker_revocations.refuse(task)
     finally:
-        nap.pop_request()
+        task.pop_request()
     assert answers == []
