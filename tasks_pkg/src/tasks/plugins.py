@@ -17,10 +17,11 @@ from weakref import WeakKeyDictionary
 from celery import Celery
 from celery.exceptions import DuplicateTaskNameWarning
 
+from tasks.catalogue_rules import RESERVED, canonical
 from tasks.credentials import ConfigurationError
 from tasks.routes import ROUTES
 from tasks.samples import Sample
-from tasks.settings import RESERVED, PackageSpec, Settings, canonical
+from tasks.settings import PackageSpec, Settings
 
 #: The entry-point group: ``[project.entry-points."celray.tasks"]``, any name = module of tasks.
 GROUP = "celray.tasks"

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -26,6 +25,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from tasks import catalogue_rules as rules
 from tasks import schedules
 from tasks.credentials import PREFIX, ConfigurationError, RedisUrl, Strict
 from tasks.routes import ROUTES
@@ -45,20 +45,15 @@ _WAYS_OUT = {
     "notify_channels": "correct the notification channels in the inventory and deploy again",
 }
 
-#: Names of tasks that no package of others may take.
-RESERVED = ("tasks.", "celery.")
-
 #: A host that cannot exist (RFC 2606): what stands for Redis where there is none.
 _NOWHERE = "no-broker.invalid"
 
 #: Node names of replicas, and of the stand-ins of a rolling update.
 _REPLICA = re.compile(r"(.+)-(?:\d+|stand-in)")
 
-_QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
 
 def _name(value: str) -> str:
-    if not _QUEUE_NAME.fullmatch(value):
+    if not rules.is_name(value):
         message = f"{value!r} must be letters, digits, '_', '.' or '-', and start with no sign"
         raise ValueError(message)
     return value
@@ -74,18 +69,6 @@ class WorkerSpec(Strict):
     queues: tuple[Name, ...] = Field(min_length=1)
 
 
-def canonical(name: str) -> str:
-    """Return a distribution's name as indexes compare it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def queue_of(task: str, routes: Mapping[str, str]) -> str | None:
-    """Give a task's queue as Celery finds it: its own name comes first, then the first pattern."""
-    if task in routes:
-        return routes[task]
-    return next((queue for name, queue in routes.items() if fnmatchcase(task, name)), None)
-
-
 class PackageSpec(Strict):
     """A task package of others: its distribution's name, and the queue of each of its tasks.
 
@@ -93,31 +76,30 @@ class PackageSpec(Strict):
     every task whose name begins with the package's name and a dot.
     """
 
-    name: Annotated[Name, AfterValidator(canonical)]
+    name: Annotated[Name, AfterValidator(rules.canonical)]
     queues: dict[str, Name] = Field(min_length=1)
 
     @model_validator(mode="before")
     @classmethod
     def _one_queue_for_all(cls, value: object) -> object:
         if isinstance(value, dict) and isinstance(value.get("queues"), str):
-            prefix = canonical(str(value.get("name"))).replace("-", "_")
-            return {**value, "queues": {f"{prefix}.*": value["queues"]}}
+            return {**value, "queues": rules.routes_of(str(value.get("name")), value["queues"])}
         return value
 
     @model_validator(mode="after")
     def _own_names(self) -> Self:
         for pattern in self.queues:
-            if pattern.startswith(RESERVED) or any(fnmatchcase(ours, pattern) for ours in ROUTES):
+            if rules.is_reserved(pattern, ROUTES):
                 message = (
                     f"package {self.name!r} declares {pattern!r}: names that begin with "
-                    f"{' or '.join(map(repr, RESERVED))} are celray's and Celery's"
+                    f"{' or '.join(map(repr, rules.RESERVED))} are celray's and Celery's"
                 )
                 raise ValueError(message)
         return self
 
     def queue_of(self, task: str) -> str | None:
         """Return a task's queue; None where the package does not declare it."""
-        return queue_of(task, self.queues)
+        return rules.queue_of(task, self.queues)
 
 
 class RayRuntimeEnv(Strict):
@@ -213,8 +195,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         names = [worker.name for worker in self.workers]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        if twice := schedules.twice(names):
             message = f"workers: {', '.join(twice)} named more than once"
             raise ValueError(message)
         if self.worker_name is not None and self.worker_name not in names:
@@ -225,29 +206,23 @@ class Settings(BaseSettings):
                 message = f"runs_dir: {self.runs_dir} is cleaned up and must not hold {place}"
                 raise ValueError(message)
         self._packages_are_told_apart()
-        for task, queue in self.routes.items():
-            if queue not in self.queues:
-                message = (
-                    f"workers: task {task} is routed to queue {queue!r}, which no worker "
-                    f"consumes (queues: {', '.join(self.queues)})"
-                )
-                raise ValueError(message)
+        for task, queue in rules.unconsumed(self.routes, self.queues).items():
+            message = (
+                f"workers: task {task} is routed to queue {queue!r}, which no worker "
+                f"consumes (queues: {', '.join(self.queues)})"
+            )
+            raise ValueError(message)
         return self
 
     def _packages_are_told_apart(self) -> None:
-        owners: dict[str, str] = {}
-        for package in self.packages:
-            if package.name in owners.values():
-                message = f"packages: {package.name} is named more than once"
-                raise ValueError(message)
-            for pattern in package.queues:
-                if pattern in owners:
-                    message = (
-                        f"packages: {pattern!r} is declared by {owners[pattern]} and by "
-                        f"{package.name}"
-                    )
-                    raise ValueError(message)
-                owners[pattern] = package.name
+        if twice := schedules.twice(package.name for package in self.packages):
+            message = f"packages: {twice[0]} is named more than once"
+            raise ValueError(message)
+        for pattern, first, second in rules.declared_twice(
+            (package.name, package.queues) for package in self.packages
+        ):
+            message = f"packages: {pattern!r} is declared by {first} and by {second}"
+            raise ValueError(message)
 
     @property
     def routes(self) -> dict[str, str]:

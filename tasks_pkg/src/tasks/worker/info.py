@@ -13,8 +13,9 @@ from celery.worker.control import revoke as celery_revoke
 from redis.exceptions import RedisError
 
 from tasks.broker.redis import revocations
+from tasks.catalogue_rules import queue_of
 from tasks.contracts import Untyped
-from tasks.settings import get_settings, queue_of
+from tasks.settings import get_settings
 from tasks.versions import versions
 
 logger = get_logger(__name__)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tasks import catalogue_rules
+from tasks.schedules import twice
 
 from .problem import Problem, nearest
 
@@ -89,9 +91,9 @@ def check_worker(worker: Any, position: int) -> list[Problem]:
         ),
         (
             worker["queues"]
-            and all(isinstance(queue, str) and queue for queue in worker["queues"]),
+            and all(isinstance(q, str) and catalogue_rules.is_name(q) for q in worker["queues"]),
             f"queues is {worker['queues']!r}",
-            "name at least one queue",
+            "name at least one queue, in letters, digits, '_', '.' and '-'",
         ),
         (
             worker.get("concurrency", 1) >= 1,
@@ -170,13 +172,14 @@ def check_catalogue(workers: Any) -> list[Problem]:
     if not isinstance(workers, list) or not workers:
         return [Problem(f"the catalogue is {workers!r}", CATALOGUE, "list at least one worker")]
     problems = [found for n, worker in enumerate(workers, 1) for found in check_worker(worker, n)]
-    names = Counter(str(worker.get("name")) for worker in workers if isinstance(worker, Mapping))
+    names = [str(worker.get("name")) for worker in workers if isinstance(worker, Mapping)]
     problems += [
         Problem(
-            f"worker {name} is listed {count} times", CATALOGUE, "give each worker its own name"
+            f"worker {name} is listed {names.count(name)} times",
+            CATALOGUE,
+            "give each worker its own name",
         )
-        for name, count in names.items()
-        if count > 1
+        for name in twice(names)
     ]
     return problems
 
@@ -192,8 +195,7 @@ def check_routes(workers: list[dict[str, Any]], routes: Mapping[str, str]) -> li
             f"add {queue} to a worker's queues, or route {task} to one of "
             f"{', '.join(sorted(consumed))}",
         )
-        for task, queue in routes.items()
-        if queue not in consumed
+        for task, queue in catalogue_rules.unconsumed(routes, consumed).items()
     ]
 
 

@@ -8,6 +8,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from tasks import catalogue_rules as rules
+from tasks.schedules import twice
+
 from celray import task_packages
 
 from .problem import Problem, nearest
@@ -99,25 +102,27 @@ def check_keys_of_source(package: Mapping[str, Any], label: str) -> Iterator[Pro
             yield wrong(f"{label}: source {source} has no {key}", f"remove {key}")
 
 
-def canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def check_names(packages: list[dict[str, Any]]) -> Iterator[Problem]:
     """A package is listed once, and none has the name of ours."""
-    names = [canonical(package["name"]) for package in packages]
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    names = [rules.canonical(package["name"]) for package in packages]
+    for name in twice(names):
         yield wrong(f"package {name} is listed {names.count(name)} times", "list it once")
     for name in names:
         if name == "tasks" or not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
             yield wrong(f"package {name}: that name cannot be used", "give it another name")
+    for task, first, second in rules.declared_twice(
+        (package["name"], routes_of(package)) for package in packages
+    ):
+        yield wrong(
+            f"tasks {task!r} are declared by package {first} and by package {second}",
+            "have one of them declare other tasks",
+        )
 
 
 def routes_of(package: Mapping[str, Any]) -> dict[str, str]:
-    """Task or pattern to queue; one queue alone stands for all tasks named after the package."""
-    if isinstance(package["queues"], str):
-        return {canonical(package["name"]).replace("-", "_") + ".*": package["queues"]}
-    return {str(task): str(queue) for task, queue in package["queues"].items()}
+    """Task or pattern to queue."""
+    routes = rules.routes_of(package["name"], package["queues"])
+    return {task: str(queue) for task, queue in routes.items()}
 
 
 def tasks_of(packages: Any, *schedules: Any) -> dict[str, str]:
@@ -144,14 +149,14 @@ def check_queues(package: Mapping[str, Any], queues: set[str], ours: set[str]) -
             known = ", ".join(sorted(queues))
             fix = f"use one of {known}, or add {queue} to a worker's queues in celery_workers"
             yield wrong(what + nearest(queue, queues), fix)
-        if task.startswith(("tasks.", "celery.")) or any(fnmatchcase(o, task) for o in ours):
+        if rules.is_reserved(task, ours):
             what = f"{label} declares {task!r}: 'tasks.' and 'celery.' are celray's and Celery's"
             yield wrong(what, "name its tasks after the package")
 
 
 def check_source(package: Mapping[str, Any], base: Path) -> Iterator[Problem]:
     """A source on this machine is there, and is the package that it is said to be."""
-    name, source = canonical(package["name"]), package["source"]
+    name, source = rules.canonical(package["name"]), package["source"]
     if source not in ("path", "wheel"):
         return
     place = task_packages.location(package, base)
@@ -160,7 +165,7 @@ def check_source(package: Mapping[str, Any], base: Path) -> Iterator[Problem]:
             yield wrong(
                 f"package {name}: {place} is no wheel on this machine", "correct its location"
             )
-        elif canonical(place.name.split("-", maxsplit=1)[0]) != name:
+        elif rules.canonical(place.name.split("-", maxsplit=1)[0]) != name:
             yield wrong(
                 f"package {name}: {place.name} is another package's wheel", "correct its location"
             )
@@ -170,7 +175,7 @@ def check_source(package: Mapping[str, Any], base: Path) -> Iterator[Problem]:
         yield wrong(f"package {name}: {place} {what}", "correct its location")
         return
     project = task_packages.project_of(place)
-    if canonical(str(project.get("name", name))) != name:
+    if rules.canonical(str(project.get("name", name))) != name:
         yield wrong(
             f"package {name}: {place}/pyproject.toml says that its name is {project['name']!r}",
             "use that name",
