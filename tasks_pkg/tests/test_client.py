@@ -7,11 +7,20 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from celery import Celery
-from celray_testing import PACKAGE, TRACES, RedisServer, StartWorker, wait_for
+from celray_testing import (
+    PACKAGE,
+    TRACES,
+    RedisServer,
+    StartWorker,
+    environment,
+    wait_for,
+    worker,
+)
 from packaging.requirements import Requirement
 from pydantic import SecretStr
 
@@ -276,6 +285,34 @@ def test_many_wait_at_once_without_blocking_the_loop(
             assert (await client.queues())["default"]["waiting"] == 0
 
     asyncio.run(main())
+
+
+OPERATIONS: dict[str, Callable[[Client], object]] = {
+    "submit": lambda ours: ours.submit("ping"),
+    "cancel": lambda ours: ours.submit("ping").cancel(wait=0.1),
+    "status": lambda ours: ours.submit("ping").status(),
+    "trace": lambda ours: ours.submit("ping").trace(),
+    "result": lambda ours: ours.submit("ping").result(timeout=60),
+    "workers": lambda ours: ours.workers(),
+    "queues": lambda ours: ours.queues(),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_client_that_lives_longer_than_redis_goes_on(
+    operation: str, own_redis: RedisServer, tmp_path: Path
+) -> None:
+    """Its connections are of a Redis that has been started anew meanwhile."""
+    process = worker(environment(own_redis, tmp_path), tmp_path, "default", "default,celery")
+    try:
+        with Client(broker=own_redis.url(0), backend=own_redis.url(1)) as ours:
+            for does in OPERATIONS.values():
+                does(ours)
+            own_redis.stop()
+            own_redis.start()
+            OPERATIONS[operation](ours)
+    finally:
+        process.kill()
 
 
 def test_names_are_completed_and_typos_are_told() -> None:

@@ -305,7 +305,10 @@ class SubmittedTask:
                 raise
             except ResponseError as error:  # Redis is there, and does not take it
                 self._tell_workers_alone(error)
-            heard = self.client.app.control.revoke(self.id, terminate=True, reply=True, timeout=1.0)
+            with self.client.app.connection_for_write() as fresh:
+                heard = self.client.app.control.revoke(
+                    self.id, terminate=True, reply=True, timeout=1.0, connection=fresh
+                )
             if status.state == "WAITING":
                 waiting = self.client.broker.find(self.id, everywhere=True)
                 if waiting is not None:
@@ -323,7 +326,8 @@ class SubmittedTask:
             NotNotedError: always; a message that would begin again elsewhere must not pass for
                 cancelled.
         """
-        self.client.app.control.revoke(self.id, terminate=True)  # needs no memory and no disk
+        with self.client.app.connection_for_write() as fresh:  # needs no memory and no disk
+            self.client.app.control.revoke(self.id, terminate=True, connection=fresh)
         message = (
             f"the workers that run now are told that task {self.id} is cancelled, but Redis does "
             f"not take a note of it ({one_line(error)}): one that starts later would run it. "

@@ -258,14 +258,17 @@ class Client:
             expected = self.broker.listeners()
             if not expected:
                 return {}
-            replies = self.app.control.broadcast(
-                "celray_info",
-                reply=True,
-                timeout=ANSWER_SECONDS,
-                destination=list(destination) if destination else None,
-                # As many answers as there are workers end the waiting.
-                limit=len(destination) if destination else expected,
-            )
+            # Not one of the pool's, which can be from before a restart of Redis.
+            with self.app.connection_for_write() as fresh:
+                replies = self.app.control.broadcast(
+                    "celray_info",
+                    reply=True,
+                    timeout=ANSWER_SECONDS,
+                    destination=list(destination) if destination else None,
+                    # As many answers as there are workers end the waiting.
+                    limit=len(destination) if destination else expected,
+                    connection=fresh,
+                )
             wanted = self.broker.deployed() if replies else None
         return {
             node: {

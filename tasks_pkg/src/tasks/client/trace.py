@@ -71,8 +71,9 @@ def _running(client: "Client", status: "Status") -> dict[str, Any]:
     """Ask the workers for a task that one of them has."""
     if status.finished or status.state == "WAITING":
         return {}
-    with answering(client.settings):
-        replies = client.app.control.inspect(timeout=1.0).query_task(status.id) or {}
+    with answering(client.settings), client.app.connection_for_write() as fresh:
+        inspect = client.app.control.inspect(timeout=1.0, connection=fresh)
+        replies = inspect.query_task(status.id) or {}
     for node, known in replies.items():
         for where, request in known.values():
             started = request.get("time_start") if where == "active" else None
