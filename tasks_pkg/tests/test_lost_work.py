@@ -1,14 +1,17 @@
 """Nothing that was accepted is lost, and nothing runs without end."""
 
 import json
+import os
 import signal
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from celery import Celery
 from celray_messages import message, protocol_2
-from celray_testing import TRACES, RedisServer, StartWorker, wait_for
+from celray_testing import TRACES, RedisServer, StartWorker, environment, wait_for, worker
 
 from tasks.broker.envelope import read
 from tasks.broker.redis import leases
@@ -172,3 +175,25 @@ def test_a_task_that_had_its_time_and_kills_each_worker_is_given_up(
             sweeper.sweep()
         wait_for(lambda: broker.exists(DEAD))
         wait_for(lambda: not broker.exists(HELD, "default"))
+
+
+def test_a_worker_whose_processes_have_just_ended_outlives_a_restart_of_redis(
+    own_redis: RedisServer, tmp_path: Path
+) -> None:
+    """Celery replaces an ended process seconds later, and finds the connection gone meanwhile."""
+    process = worker(environment(own_redis, tmp_path), tmp_path, "default", "default,celery")
+    client = Celery("outside", broker=own_redis.url(0), backend=own_redis.url(1))
+    try:
+        for _ in range(3):
+            children = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children")
+            for pid in children.read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+            time.sleep(0.3)  # as long as the worker needs to see it
+            own_redis.stop()
+            own_redis.start()
+            sent = client.send_task("tasks.simple_tasks.ping", queue="default")
+            assert sent.get(timeout=60)["status"] == "pong"
+        assert process.popen.poll() is None
+    finally:
+        client.close()
+        process.kill()

@@ -187,6 +187,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         finally:
             for leases in all_leases():
                 leases.working = frozenset()
+        _watch_ended_children(self.pool)
 
     def on_close(self) -> None:
         """Forget what went back, and nothing else."""
@@ -200,6 +201,18 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         for request in going_on:
             state.requests[request.id] = request
             state.reserved_requests.add(request)
+
+
+def _watch_ended_children(pool: Untyped) -> None:
+    """Let the next event loop watch pool processes that have ended and are not replaced yet.
+
+    Celery stops to watch a process when it ends, and replaces it up to five seconds later. An event
+    loop that begins meanwhile cannot watch what has no file descriptor, and its error ends the
+    whole worker (celery#9250). Without the attribute, Celery takes the descriptor anew.
+    """
+    for process in getattr(getattr(pool, "_pool", None), "_pool", ()):
+        if getattr(process, "_sentinel_poll", 0) is None:
+            del process._sentinel_poll
 
 
 def _warn_of_local_times(headers: dict[str, Any], payload: object) -> None:
