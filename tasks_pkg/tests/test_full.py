@@ -19,7 +19,7 @@ import pytest
 from celery import Celery
 from celray_acl import guarded
 from celray_messages import protocol_2
-from celray_testing import PACKAGE, RedisServer, StartWorker, full, wait_for
+from celray_testing import PACKAGE, TRACES, RedisServer, StartWorker, full, wait_for
 from redis import Redis
 
 from tasks.broker.envelope import Refused
@@ -118,7 +118,8 @@ def test_workers_answer_and_cancel_in_a_full_redis(
     start_worker(app="extra_tasks")
     late = client.send_task(PING, queue="default", countdown=3600)
     runs = client.send_task("extra.nap", (1, 60), queue="default")
-    wait_for(lambda: late.id and runs.state == "STARTED")
+    with redis.client(5) as traces:  # it writes this itself, which a full Redis would refuse
+        wait_for(lambda: traces.lrange(TRACES, 0, -1) == ["start 1"])
     ours = Client(broker=redis.url(0), backend=redis.url(1))
     with full(redis):
         assert len(ours.workers()) == 1
