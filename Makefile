@@ -1,5 +1,5 @@
 # Every operation of celray; `make` alone lists them. Needs git, make and Python >= 3.11 with venv.
-# What an operation does stands in site.yml and playbooks/; this file only prepares and calls.
+# site.yml and playbooks/ define what an operation does; this file only prepares and calls them.
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -7,7 +7,7 @@ SHELL       := /bin/bash
 .NOTPARALLEL:
 MAKEFLAGS   += --no-print-directory
 
-# --- environments, each made from its locks when they change, never by hand
+# --- environments, each rebuilt from its locks when they change, never by hand
 VENV  := .venv
 DEV   := .venv-dev
 TASKS := .venv-tasks
@@ -25,8 +25,8 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 # Ansible refuses to start in a locale that is not UTF-8; a bare machine often has none.
 export LC_ALL := C.UTF-8
 
-# --- wrong use stops here with one line, before anything is made or run (.ci/operate)
-# Variables of the command line are no part of the environment yet, so they are handed over.
+# --- wrong use stops here with one line, before anything is built or run (.ci/operate)
+# Variables of make's command line are not yet in the environment, so they are passed by name.
 python := $(firstword $(PYTHON) python3)
 given  := $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$v))
 quoted  = '$(subst ','"'"',$1)'
@@ -44,27 +44,27 @@ help:
 	@awk -f .ci/help.awk Makefile
 
 ##@ Deploy
-deploy:      ## bring the service up, or up to date; a second run changes nothing
-update:      ## deploy, worker by worker: no queue is without a worker, a broken version stays out
-scale:       ## set a worker's size: WORKER=data CONCURRENCY=8 REPLICAS=2; kept in the inventory
-rollback:    ## an earlier version, worker by worker, nothing built: TO=7 (default: the one before)
-check:       ## preflight and the exact difference; changes nothing on the host
+deploy:      ## install the service or update it; a second run changes nothing
+update:      ## deploy one worker at a time: every queue keeps a worker, a broken version is not rolled out
+scale:       ## set a worker's size: WORKER=data CONCURRENCY=8 REPLICAS=2; saved in the inventory
+rollback:    ## restore an earlier version, one worker at a time, nothing built: TO=7 (default: the one before)
+check:       ## run preflight and show what a deploy would change; changes nothing on the host
 diff:        ## the same in short, one line per container, image and file; TO=7: of a rollback
 
-##@ Look
+##@ Inspect
 status:      ## containers, health, queue lengths, workers, Ray nodes, versions
-verify:      ## use every part for real; report in reports/<date>-<host>.{md,json}
-logs:        ## the last log lines of one service: WHAT=worker-ml, TAIL=200; FOLLOW=1 goes on
-history:     ## what was done, by whom, from where, with which code; versions; who holds the lock
-credentials: ## KEY=VALUE lines and nothing else; FOR=submitter: those to hand on to who only sends tasks
+verify:      ## run a real task through every part; report in reports/<date>-<host>.{md,json}
+logs:        ## the last log lines of one service: WHAT=worker-ml, TAIL=200; FOLLOW=1 follows the log
+history:     ## past operations with user, machine and code version; stored versions; the lock's holder
+credentials: ## print only KEY=VALUE lines; FOR=submitter: only those for clients that send tasks
 
 ##@ Use
-client:      ## the command line `celray` and your credentials, mode 0600
+client:      ## install the command line `celray` and save your credentials, mode 0600
 
 ##@ Act
 restart:     ## restart one service, gracefully: WHAT=worker-ml
 shell:       ## a shell in one service: WHAT=worker-ml; RUN=python: Python with the app
-unlock:      ## break a lock that a run has left behind: LOCK=name, which that run's message has
+unlock:      ## remove the lock that a killed run left behind: LOCK=name, as in the message
 destroy:     ## remove containers and images; data stays unless PURGE=yes; asks first
 
 ##@ Develop
@@ -75,7 +75,7 @@ test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(OLD:=/stamp) ## unit tests
 	@.ci/test-fast
 test: $(VENV)/stamp test-fast ## test-fast, then whole deployments in container hosts (molecule)
 	@.ci/test-hosts
-test-long: $(VENV)/stamp $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(MLFLOW)/stamp $(FILES)/stamp ## what takes too long for each change: MLflow's own server, each new machine, data sets, hours of fuzzing
+test-long: $(VENV)/stamp $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(MLFLOW)/stamp $(FILES)/stamp ## tests that take too long for each change: MLflow's own server, each new machine, data sets, hours of fuzzing
 	@.ci/test-long
 chaos: $(VENV)/stamp $(TASKS)/stamp ## faults under load, counted, into docs/reliability.md: CHAOS="--rounds 3", CHAOS=--deployed
 	@.ci/chaos --write $(CHAOS)
@@ -83,9 +83,9 @@ bench: $(VENV)/stamp $(DEV)/stamp $(TASKS)/stamp $(PEERS)/stamp ## measure deplo
 	@$(DEV)/bin/python -m tests.bench $(BENCH)
 
 ##@ Extend
-new-tasks:   ## a task package of your own: NAME=word-count, DEST=../word-count
+new-tasks:   ## create a task package of your own: NAME=word-count, DEST=../word-count
 
-# What each of these runs, and with which of its variables, stands in .ci/operate.
+# .ci/operate defines the command and the variables of each of these.
 operations := deploy update scale rollback check diff status verify logs history credentials client \
   restart shell unlock destroy
 .PHONY: $(operations) new-tasks
@@ -102,7 +102,7 @@ $(CLIENT)/bin/celray: $(CLIENT)/stamp tasks_pkg/pyproject.toml
 
 ##@ Environments
 .PHONY: venv lock clean
-venv: $(VENV)/stamp ## make the control environment now (every operation does when it must)
+venv: $(VENV)/stamp ## build the control environment now (every operation does so when needed)
 	@:
 lock: $(DEV)/stamp ## renew every lock from its .in file; UPGRADE=1 takes the newest versions
 	@.ci/lock
@@ -111,8 +111,8 @@ clean: ## remove environments and caches; the deployment is not touched
 	@find . -name __pycache__ -o -name .pytest_cache -o -name .mypy_cache -o -name .ruff_cache \
 	  -o -name .hypothesis | xargs rm -rf
 
-# A stamp names the clone that it was made in: an environment that was moved is made anew.
-# (as one text: a path may hold spaces, and words in any order are another path)
+# A stamp names the clone that it was made in: an environment that was moved is rebuilt.
+# (compared as one text, because a path may contain spaces)
 stale = $(if $(subst x$(CURDIR)x,,x$(file <$1/stamp)x),FORCE)
 $(VENV)/stamp: requirements.txt $(call stale,$(VENV))
 $(DEV)/stamp: requirements-dev.txt $(call stale,$(DEV))

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Sourced: commands run beside each other, so many at a time; what each printed is kept until it ends.
+# Sourced: runs commands in parallel, a limited number at a time; the output of each is kept until it ends.
 #   trap beside_end EXIT
 #   beside_most=2
-#   beside NAME COMMAND...   begins it as soon as there is room
+#   beside NAME COMMAND...   starts it as soon as fewer than beside_most run
 #   beside_all               waits for the rest
-# The first failure ends the script. What is said of a part is for the script to define anew:
-# beside_passed LOG and beside_failed LOG.
+# The first failure ends the script. A script may redefine the reports of a part: beside_passed LOG and
+# beside_failed LOG.
 beside_most=2
 beside_logs=$(mktemp -d)
 declare -A beside_running=() # part by process id

@@ -42,4 +42,4 @@ def test_a_report_is_kept_and_shown_whatever_it_says(tmp_path: Path, code: int) 
     assert "# one of 29 fails" in played.output
     assert sorted(file.suffix for file in reports.iterdir()) == [".json", ".md"]
     assert (played.code != 0) == bool(code)
-    assert ("verify found something that does not hold" in played.output) == bool(code)
+    assert ("verify found a failed check" in played.output) == bool(code)

@@ -47,7 +47,7 @@ def test_a_worker_is_replaced_behind_a_stand_in_and_no_task_is_lost(
     with load(client, "data") as answered:
         done = deployment.play("site.yml", *ROLLING)
     assert done.actions == {"celery-worker-data": "recreate"}
-    assert "At work now" in done.output
+    assert "Running tasks." in done.output
     assert {"data-stand-in", "data"} <= set(answered)
     after = deployment.look()
     changed = {name for name, there in after.running().items() if there != before.get(name)}
