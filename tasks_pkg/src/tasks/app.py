@@ -17,14 +17,14 @@ from tasks.contracts import Untyped
 from tasks.credentials import ConfigurationError
 from tasks.message_headers import PUBLISHED_AT
 from tasks.results import deduplication
-from tasks.results.spool import OutcomesStep
+from tasks.results.spool import SpoolStep
 from tasks.routes import ROUTES
 from tasks.settings import Settings, get_settings
 from tasks.worker import fencing
 from tasks.worker import revocations as worker_revocations
 from tasks.worker.heartbeat import ConsumerHeartbeat
 from tasks.worker.info import CodeVersion
-from tasks.worker.lease_keeper import KeeperStep
+from tasks.worker.lease_keeper import LeaseKeeperStep
 from tasks.worker.shutdown import drain_on_sigterm, end_on_sigterm
 
 #: sysexits.h: the configuration is wrong, and a restart will not help.
@@ -63,8 +63,8 @@ def create_app(settings: Settings) -> Celery:
     )
     celery.steps["consumer"].add(ConsumerHeartbeat)
     celery.steps["consumer"].add(CodeVersion)
-    celery.steps["consumer"].add(KeeperStep)
-    celery.steps["consumer"].add(OutcomesStep)
+    celery.steps["consumer"].add(LeaseKeeperStep)
+    celery.steps["consumer"].add(SpoolStep)
     celery.steps["consumer"].add(worker_revocations.Revocations)
     signals.before_task_publish.connect(_stamp)
     signals.celeryd_init.connect(_registered_as_routed)
