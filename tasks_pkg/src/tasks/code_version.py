@@ -64,7 +64,7 @@ def judge(version: str, started_at: float, deployed: Deployed | None) -> State:
     return "old" if started_at < deployed["at"] else "newer"
 
 
-def told(version: str, state: State, deployed: Deployed | None) -> str:
+def describe(version: str, state: State, deployed: Deployed | None) -> str:
     """Show a worker's version, and what is wrong with it."""
     if state == "old" and deployed is not None:
         return f"{version} OLD, deployed is {deployed['version']}: restart it"

@@ -122,7 +122,7 @@ def wrong(
         found.setdefault(path, []).append(each)
         if tagged:
             united.add(path)
-    kept = {
+    deepest = {
         path: each
         for path, each in found.items()
         if path not in united
@@ -130,7 +130,7 @@ def wrong(
     }
     return [
         Problem((name, *path), each[0]["type"], _in_words(path, each, name, known))
-        for path, each in kept.items()
+        for path, each in deepest.items()
     ]
 
 
@@ -159,11 +159,11 @@ def _in_words(
         hint = f"did you mean {near[0]!r}?" if near else f"it accepts: {', '.join(known)}"
         return f"{name}: unknown key {key!r}; {hint}"
     start = "Input should be "
-    told = list(dict.fromkeys(e["msg"].removeprefix("Value error, ") for e in errors))
-    if all(text.startswith(start) for text in told):
-        told = [start + " or ".join(text.removeprefix(start) for text in told)]
+    texts = list(dict.fromkeys(e["msg"].removeprefix("Value error, ") for e in errors))
+    if all(text.startswith(start) for text in texts):
+        texts = [start + " or ".join(text.removeprefix(start) for text in texts)]
     where = ".".join(map(str, (name, *path)))
-    return f"{where}: {'; '.join(told)}, got {_shown(first['input'])}"
+    return f"{where}: {'; '.join(texts)}, got {_shown(first['input'])}"
 
 
 class Contract:

@@ -19,7 +19,7 @@ from tasks.settings import Settings, get_settings
 from tasks.versions import versions
 
 #: How long a task waits for one answer of the result store, in seconds.
-_STORE_TIMEOUT = 10.0
+_STORE_TIMEOUT_SECONDS = 10.0
 
 #: What says "not now" and is worth another try.
 _TRANSIENT = (RedisConnectionError, RedisTimeoutError)
@@ -116,7 +116,7 @@ def send_notification(
         )
     retry_in = _backoff(settings, self.request.retries)
     try:
-        store = connect(settings.result_backend_url.get_secret_value(), _STORE_TIMEOUT)
+        store = connect(settings.result_backend_url.get_secret_value(), _STORE_TIMEOUT_SECONDS)
         once = notifications.Once(store, settings, channel, message, self.request.id)
         if not once.taken():
             return result("duplicate", f"sent less than {settings.notify_dedupe_seconds} s ago")
@@ -154,7 +154,9 @@ def cleanup_old_results(
     """
     settings = get_settings()
     try:
-        with connect(settings.result_backend_url.get_secret_value(), _STORE_TIMEOUT) as store:
+        with connect(
+            settings.result_backend_url.get_secret_value(), _STORE_TIMEOUT_SECONDS
+        ) as store:
             removed = cleanup.clean(store, settings, max_age_days, dry_run=dry_run)
     except _TRANSIENT as error:
         raise self.retry(exc=error) from None

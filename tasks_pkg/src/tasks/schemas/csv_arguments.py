@@ -48,8 +48,8 @@ def csv_arguments(*without: str) -> Callable[[Callable[..., R]], Callable[..., R
         task.__signature__ = own.replace(  # type: ignore[attr-defined]
             parameters=[*named, *added.values()]
         )
-        told = "".join(f"\n        {n}: {_described(p)}" for n, p in added.items())
-        task.__doc__ = _CSV.sub(lambda _: told, function.__doc__ or "")
+        described = "".join(f"\n        {n}: {_described(p)}" for n, p in added.items())
+        task.__doc__ = _CSV.sub(lambda _: described, function.__doc__ or "")
         annotations = dict(function.__annotations__)
         annotations.pop("csv", None)
         task.__annotations__ = annotations | {n: p.annotation for n, p in added.items()}

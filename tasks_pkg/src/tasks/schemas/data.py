@@ -339,5 +339,5 @@ def checked(
         return model.model_validate(given)
     except ValidationError as error:
         known = keys_of(model)
-        told = "; ".join(problem.text for problem in wrong(error, given, name, known))
-        raise InvalidArgumentsError(told) from None
+        texts = "; ".join(problem.text for problem in wrong(error, given, name, known))
+        raise InvalidArgumentsError(texts) from None
