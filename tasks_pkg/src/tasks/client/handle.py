@@ -253,8 +253,8 @@ class SubmittedTask:
     def result(self, timeout: float | None = None) -> Any:  # noqa: ANN401 - what it returned
         """Wait for the result.
 
-        TaskFailedError: the task failed; the text is the task's own.
-            TaskFailedError: the task failed; the text is its own.
+        Raises:
+            TaskFailedError: the task failed; the text is the task's own.
             TaskCancelledError: it was cancelled.
             NotFinishedError: not within ``timeout`` seconds; the task goes on.
         """
