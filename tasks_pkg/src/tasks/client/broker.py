@@ -124,7 +124,6 @@ class Broker:
         Deliveries shorten the list at its end and move no index counted from its beginning.
         Publishing moves messages away from the beginning, into pieces that are still to be read. If
         indices were counted from the end, those messages would be missed.
-        into pieces that are still to be read. Counted from its end they would be missed.
         """
         length, found = self._piece(key, -_CHUNK, -1)
         yield from enumerate(reversed(found), 1)

@@ -42,7 +42,7 @@ SHOWN = 100
 #: The column that carries a piece's number through Ray Data.
 PIECE = "celray piece"
 #: Characters of a value that a warning shows.
-_LONG = 60
+_SHOWN_CHARACTERS = 60
 #: Types of columns that are text even where they look like numbers.
 _WORDS = ("category", "text")
 #: Types that are read from a CSV file as such, also where the column holds the ids.
@@ -140,7 +140,7 @@ def _warnings(plan: features.Plan, table: pl.DataFrame) -> list[str]:
             unseen = values.filter(~values.cast(pl.String).is_in(known.implode()))
             if len(unseen):
                 found.append(
-                    f"column {column.name!r}: {str(unseen[0])[:_LONG]!r} and the like"
+                    f"column {column.name!r}: {str(unseen[0])[:_SHOWN_CHARACTERS]!r} and the like"
                     f" ({len(unseen)} rows) did not occur in training"
                 )
     return found
@@ -189,7 +189,7 @@ def _from_files(  # noqa: PLR0913, PLR0917 - what main has found out
     if source.format == "csv" and ids.dtype == pl.String and ids.str.contains(_WHOLE).all():
         ids = ids.cast(pl.Int64)
     told += [
-        f"column {name!r}: {str(frame[name].filter(codes)[0])[:_LONG]!r} and the like"
+        f"column {name!r}: {str(frame[name].filter(codes)[0])[:_SHOWN_CHARACTERS]!r} and the like"
         f" ({codes.sum()} rows of {where}) are read as numbers, as which the model takes them"
         for name in model.needed
         if model.types[name] == "number" and frame[name].dtype == pl.String
@@ -225,7 +225,7 @@ def _fitting(
         if name in words or text.dtype != pl.String:
             continue
         for row in (text.is_not_null() & _as_kind(text, kind).is_null()).arg_true().to_list():
-            faults.setdefault(row, (name, f"{str(text[row])[:_LONG]!r} is not a {kind}"))
+            faults.setdefault(row, (name, f"{str(text[row])[:_SHOWN_CHARACTERS]!r} is not a {kind}"))
     if not faults:
         return frame
     numbers = np.delete(np.arange(rejected.read), np.array(rejected.rows))

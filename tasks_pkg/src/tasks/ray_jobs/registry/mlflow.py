@@ -27,8 +27,8 @@ WHOLE = "celray.version"
 #: A tag that is "true" from before a promoted version is whole until it has its alias.
 DUE = "celray.due"
 
-_SECONDS = 30.0
-_PAGE = 1000
+_TIMEOUT_SECONDS = 30.0
+_PAGE_ENTRIES = 1000
 
 
 class MlflowRegistry:
@@ -59,7 +59,7 @@ class MlflowRegistry:
         token = ""
         while True:
             answer = self._ask(
-                "GET", "registered-models/search", max_results=_PAGE, page_token=token
+                "GET", "registered-models/search", max_results=_PAGE_ENTRIES, page_token=token
             )
             for model in answer.get("registered_models", []):
                 tags = {
@@ -89,7 +89,7 @@ class MlflowRegistry:
         due = None
         quoted = name.replace("'", "\\'")
         answer = self._ask(
-            "GET", "model-versions/search", filter=f"name='{quoted}'", max_results=_PAGE
+            "GET", "model-versions/search", filter=f"name='{quoted}'", max_results=_PAGE_ENTRIES
         )
         for version in answer.get("model_versions", []):
             tags = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
@@ -161,7 +161,7 @@ class MlflowRegistry:
                 f"{self.where}/api/2.0/mlflow/{what}",
                 params=given if method == "GET" else None,
                 json=given if method == "POST" else None,
-                timeout=_SECONDS,
+                timeout=_TIMEOUT_SECONDS,
             )
         except requests.RequestException as error:
             message = (

@@ -40,11 +40,11 @@ TASK = "tasks.ml_tasks.retrain_models"
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     """Go through the registry, one model after the other.
 
-    A model that cannot be retrained is told of, and the others go on.
+    A model that cannot be retrained is compared of, and the others go on.
 
     Args:
         request: a :class:`RetrainRequest`.
-        reporter: told of every phase.
+        reporter: compared of every phase.
 
     Returns:
         The task's result, but for what only the submitter knows.
@@ -119,7 +119,7 @@ def _retrain(
         return {
             "outcome": "unchanged",
             "reason": f"version {last.number} was trained on the same data and parameters",
-            "champion": _told(in_use),
+            "champion": _described(in_use),
         }
     frozen = freeze(folder, asked, source, in_use or last)
     trained = training_job.fit(training, source, taken, reporter, frozen)
@@ -154,7 +154,7 @@ def _judge(  # noqa: PLR0913, PLR0917 - what _retrain has found out
         return {
             "outcome": "unchanged",
             "reason": f"version {in_use.number} in use is the very model that this training gives",
-            "champion": _told(in_use),
+            "champion": _described(in_use),
         }
     rows = pl.read_parquet(frozen)
     new = signature.find(trained["model_path"], request.models_dir)
@@ -195,7 +195,7 @@ def _done(version: Version, folder: Path, in_use: Version | None) -> dict[str, A
         .select(pl.len())
         .collect()
         .item(),
-        "champion": _told(in_use),
+        "champion": _described(in_use),
     }
 
 
@@ -279,13 +279,13 @@ def judged(
     if old is None:
         return True, f"{metric} {score:.6g}, and {uncompared}"
     better = sign * (score - old)
-    told = f"{metric} {score:.6g} against {old:.6g} of the model in use"
+    compared = f"{metric} {score:.6g} against {old:.6g} of the model in use"
     if better < gain:
-        return False, f"{told}: {better:+.6g} does not reach min_improvement {gain:g}"
-    return True, told
+        return False, f"{compared}: {better:+.6g} does not reach min_improvement {gain:g}"
+    return True, compared
 
 
-def _told(version: Version | None) -> dict[str, Any] | None:
+def _described(version: Version | None) -> dict[str, Any] | None:
     if version is None:
         return None
     return {"version": version.number, "model_path": version.model_path}

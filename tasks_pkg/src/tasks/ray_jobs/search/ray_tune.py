@@ -54,7 +54,7 @@ def search(
     trainable = _tune.with_resources(
         _tune.with_parameters(_trial, problem=problem, combinations=combinations), {"cpu": 1}
     )
-    told = _Told(reporter, total)
+    told = _TrialsReported(reporter, total)
     path = folder / NAME
     resumed = bool(_tune.Tuner.can_restore(str(path))) and _is_whole(path)
     if not resumed:
@@ -86,7 +86,7 @@ def _new(
     problem: Problem,
     asked: SearchRequest,
     folder: Path,
-    told: "_Told",
+    told: "_TrialsReported",
 ) -> Any:  # noqa: ANN401 - a Tuner
     from ray.tune.schedulers import ASHAScheduler  # noqa: PLC0415 - with optuna
 
@@ -151,7 +151,7 @@ def _trial(
         _tune.report({"score": score, "rounds": rounds})
 
 
-class _Told(tune.Callback):
+class _TrialsReported(tune.Callback):
     """Says how many trials have ended."""
 
     def __init__(self, reporter: Reporter, total: int) -> None:
