@@ -82,13 +82,13 @@ def require_few(file: Path, rejected: int, rows: int, first: First) -> None:
         raise InputProblemError(
             "rows_invalid",
             f"{file}: {rejected} of {rows} rows are bad, and at most {MOST_REJECTED:.0%} of a file"
-            f" may be put aside; the first, row {_described(first)}.",
+            f" may be put aside; the first, row {_shown(first)}.",
             "Say how the file is written (separator, encoding, schema), or correct it;"
             " process_large_csv puts aside any number.",
         )
 
 
-def _described(first: First) -> str:
+def _shown(first: First) -> str:
     where = f"column {first.column!r}: " if first.column else ""
     return f"{first.row + 1}: {where}{first.reason}"
 
@@ -159,7 +159,7 @@ class Rejected:
             if rejected := len(file.rejects.rows):
                 yield (
                     f"{rejected} of {file.rows} rows of {file.path.name} were rejected (bad_rows),"
-                    f" and are not in this result; the first, row {_described(file.rejects.first[0])}."
+                    f" and are not in this result; the first, row {_shown(file.rejects.first[0])}."
                 )
 
 
