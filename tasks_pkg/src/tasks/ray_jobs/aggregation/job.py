@@ -444,7 +444,7 @@ class FileRun:
             self.parts.add(made.summary)
 
     def ended(self) -> bool:
-        """Return whether the file is complete; if not, its form is wider now, and it is read again."""
+        """Return whether the file is complete; if not, its form is wider now, for another pass."""
         if not self.needed:
             return True
         wider = {

@@ -101,7 +101,7 @@ def _quotes(view: NDArray[np.uint8], number: int) -> NDArray[np.int32]:
 
 
 def _fit(view: NDArray[np.uint8], quotes: NDArray[np.int32], separator: int, first: int) -> bool:
-    """Return whether every other quote, from number ``first``, opens a field, the rest close one."""
+    """Return whether quotes open and close fields in turn, beginning with number ``first``."""
     end = len(view) - 1
     for start in range(0, len(quotes), SLICE):
         here = quotes[start : start + SLICE]
