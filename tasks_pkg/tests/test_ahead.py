@@ -8,7 +8,7 @@ from celery import Celery, states
 from celray_testing import RedisServer, StartWorker, wait_for
 
 from tasks.broker.redis import prefetch
-from tasks.broker.redis.prefetch import PATIENCE, Ahead
+from tasks.broker.redis.prefetch import PATIENCE_SECONDS, Prefetch
 from tasks.broker.redis.scripts import HELD, LEASES
 from tasks.message_headers import LAPSES
 
@@ -25,8 +25,8 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return move
 
 
-def opened() -> Ahead:
-    made = Ahead()
+def opened() -> Prefetch:
+    made = Prefetch()
     made.open = True
     return made
 
@@ -69,7 +69,7 @@ def test_a_message_whose_worker_died_does_not_wait_beside_others(
         made.finished()
     assert not made.put("x", "default", {"headers": {LAPSES: 1}})
     assert made.room(2) == 0  # or it would be fetched again at once
-    at(PATIENCE)
+    at(PATIENCE_SECONDS)
     assert not made.overdue()
 
 

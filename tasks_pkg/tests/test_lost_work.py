@@ -18,7 +18,7 @@ from tasks.broker.redis import leases
 from tasks.broker.redis.scripts import DEAD, HELD, LEASES
 from tasks.message_headers import LAPSES
 from tasks.results.deduplication import TAG
-from tasks.worker.lease_keeper import Sweeper
+from tasks.worker.lease_keeper import LapsedLeases
 
 
 def traces(redis: RedisServer) -> Counter[str]:
@@ -134,7 +134,7 @@ def test_a_delivery_that_never_began_is_not_counted_against_its_task(
     eta = {"eta": "2999-01-01T00:00:00+00:00"} if waits == "for its time" else {}
     made = protocol_2("tasks.simple_tasks.check_cluster_health", **eta)
     with redis.client(0) as broker, app.connection_for_read() as connection:
-        sweeper = Sweeper(app, connection.default_channel.leases, 0.0, 3)
+        sweeper = LapsedLeases(app, connection.default_channel.leases, 0.0, 3)
         broker.lpush("default", json.dumps(made))
         for death in range(10):
             item = broker.rpop("default")
@@ -167,7 +167,7 @@ def test_a_task_that_had_its_time_and_kills_each_worker_is_given_up(
     made["body"] = message([["group"], {}, {}], {})["body"]
     with redis.client(0) as broker, app.connection_for_read() as connection:
         broker.lpush("default", json.dumps(made))
-        sweeper = Sweeper(app, connection.default_channel.leases, 0.0, 3)
+        sweeper = LapsedLeases(app, connection.default_channel.leases, 0.0, 3)
         for death in range(3):
             start_worker(app="extra_tasks").popen.wait(timeout=60)
             assert not broker.exists(DEAD)

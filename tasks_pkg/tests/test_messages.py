@@ -26,7 +26,14 @@ from celray_messages import signature as sent
 from celray_testing import Process, RedisServer, StartWorker, wait_for
 from redis import Redis
 
-from tasks.broker.envelope import MOST_BYTES, MOST_REASON, Refused, payload_of, read, record_of
+from tasks.broker.envelope import (
+    MOST_BYTES,
+    MOST_REASON_CHARACTERS,
+    Refused,
+    payload_of,
+    read,
+    record_of,
+)
 from tasks.broker.redis import dead_letters, refusals
 from tasks.broker.redis.leases import all_leases
 from tasks.broker.redis.refusals import MOST_LETTERS, put_aside
@@ -34,7 +41,7 @@ from tasks.broker.redis.scripts import COUNTS, DEAD, FETCH, HELD, LEASES, REFUSE
 from tasks.broker.task_message import check, identity
 from tasks.client import Client
 from tasks.operations.probes import queue_lengths
-from tasks.worker.lease_keeper import Sweeper, is_due_later
+from tasks.worker.lease_keeper import LapsedLeases, is_due_later
 
 FUZZ_SECONDS = float(os.environ.get("CELRAY_FUZZ_SECONDS", "6"))
 
@@ -326,7 +333,7 @@ def test_the_keeper_deals_with_each_record_by_itself(app: Celery, redis: RedisSe
     rng = random.Random(7)  # noqa: S311 - a seed, not a secret
     with app.connection_for_read() as connection:
         leases = connection.default_channel.leases
-        sweeper = Sweeper(app, leases, 0.0, 3)
+        sweeper = LapsedLeases(app, leases, 0.0, 3)
         with raw(redis) as broker:
             records = [b"[" + mutated(rng) + b',"","default"]' for _ in range(300)]
             records += [b"", b"[]", b"null", b"\xff", b"[1,2,3]", b'{"a":1}', b'["x","",5]']
@@ -409,7 +416,7 @@ def test_what_others_held_and_nobody_can_read_is_told_once_and_holds_up_nothing(
     else:
         bounded.zadd("unacked_index", {"t": 1.0, "u": 2.0})
     with app.connection_for_read() as connection:
-        sweeper = Sweeper(app, connection.default_channel.leases, 0.0, 3)
+        sweeper = LapsedLeases(app, connection.default_channel.leases, 0.0, 3)
         for _ in range(3):
             sweeper._foreign_at = -1e9  # a minute has passed
             sweeper.sweep()
@@ -469,7 +476,7 @@ def test_letters_of_refused_messages_are_bounded_and_leave_the_others(redis: Red
 def test_a_lapsed_message_takes_no_holders_tag_along(app: Celery, redis: RedisServer) -> None:
     """Workers of an older release hold a message under the tag that it says itself."""
     with app.connection_for_read() as connection, redis.client(0) as broker:
-        sweeper = Sweeper(app, connection.default_channel.leases, 0.0, 3)
+        sweeper = LapsedLeases(app, connection.default_channel.leases, 0.0, 3)
         broker.hset(HELD, "stalled", json.dumps([protocol_2(), "", "default"]))
         broker.zadd(LEASES, {"stalled": 1.0})
         sweeper.sweep()
@@ -488,7 +495,7 @@ def test_a_task_is_given_up_whoever_cannot_be_told(
     made = message([[], {}, embed], {**protocol_2()["headers"], "celray_lapses": 2})
     made["headers"]["ignore_result"] = True
     with app.connection_for_read() as connection, redis.client(0) as broker:
-        sweeper = Sweeper(app, connection.default_channel.leases, 0.0, 3)
+        sweeper = LapsedLeases(app, connection.default_channel.leases, 0.0, 3)
         broker.hset(HELD, "t", json.dumps([made, "", "default"]))
         broker.zadd(LEASES, {"t": 1.0})
         sweeper.sweep()
@@ -505,7 +512,7 @@ def test_the_keeper_never_waits_until_others_are_told(app: Celery, redis: RedisS
 
     refusals.answer_with(answer)
     with app.connection_for_read() as connection, redis.client(0) as broker:
-        sweeper = Sweeper(app, connection.default_channel.leases, 0.0, 3)
+        sweeper = LapsedLeases(app, connection.default_channel.leases, 0.0, 3)
         for number in range(200):
             made = _with(protocol_2(), **{"content-type": "application/x-yaml"})
             broker.hset(HELD, f"t{number}", json.dumps([made, "", "default"]))
@@ -535,7 +542,7 @@ def test_a_message_that_grows_keeps_no_other_from_coming_back(
 ) -> None:
     with app.connection_for_read() as connection:
         leases = connection.default_channel.leases
-        sweeper = Sweeper(app, leases, 0.0, 3)
+        sweeper = LapsedLeases(app, leases, 0.0, 3)
         text = json.dumps(protocol_2(more="HERE")).encode().replace(b'"HERE"', GROWING[grows])
         given_back = read(text, "back")
         for number, item in enumerate([text, json.dumps(protocol_2()).encode()]):
@@ -572,7 +579,7 @@ def test_a_message_that_grows_has_a_letter_when_its_task_is_given_up(
         with app.connection_for_read() as connection, raw(redis) as broker:
             broker.hset(HELD, "t", b"[" + text + b',"","default"]')
             broker.zadd(LEASES, {"t": 1.0})
-            Sweeper(app, connection.default_channel.leases, 0.0, 3).sweep()
+            LapsedLeases(app, connection.default_channel.leases, 0.0, 3).sweep()
             wait_for(settled(redis, "default"))
     with dead_letters.connect(redis.url(0)) as tools:
         (letter,) = wait_for(lambda: dead_letters.letters(tools))
@@ -650,7 +657,7 @@ def test_a_reason_that_quotes_the_message_fits_into_redis(
     wait_for(settled(redis, "default"))
     still_works(client, worker)
     for letter in dead_letters.letters(dead_letters.connect(redis.url(0))):
-        assert len(letter.reason) <= MOST_REASON
+        assert len(letter.reason) <= MOST_REASON_CHARACTERS
     assert "waits to be put aside" not in worker.text
 
 

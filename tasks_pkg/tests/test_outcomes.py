@@ -91,7 +91,7 @@ def test_what_had_its_effect_while_redis_was_silent_is_not_run_again(stack: Stac
     assert [part.state for part in parts] == ["SUCCESS"] * 2
     wait_for(stack.nothing_held, 4 * LEASE)
     assert sorted(stack.lines()) == ["body", "one", "two"]
-    assert again.text.count("told late") == 2
+    assert again.text.count("stored late") == 2
     assert again.text.count("already completed successfully") == 2
     assert list(stack.outcomes.iterdir()) == []
 
@@ -137,8 +137,8 @@ def test_an_outcome_is_told_once_and_one_that_cannot_be_read_is_left_aside(
     (folder / "c.json").write_text(record("too-late", 2))
     long_ago = time.time() - 1000
     os.utime(folder / "c.json", (long_ago, long_ago))
-    assert spool.tell(app, folder, 900) == 1
+    assert spool.replay(app, folder, 900) == 1
     assert app.AsyncResult("late").get(timeout=5) == {"rows": 7}
     assert app.AsyncResult("too-late").state == "PENDING"
     assert {file.name for file in folder.iterdir()} == {f"{name}.unreadable" for name in "01b"}
-    assert spool.tell(app, folder, 900) == 0
+    assert spool.replay(app, folder, 900) == 0

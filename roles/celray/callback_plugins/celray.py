@@ -1,4 +1,4 @@
-"""What an operator sees of a run: one line per thing that happened, an error once, the recap.
+"""The output of a run for an operator: one line per event, an error once, the recap.
 
 With -v and more it is Ansible's own output, unabridged. With CELRAY_RAW=1 the messages alone, for
 other programs to read (make credentials, make logs); errors then go to standard error.

@@ -1,4 +1,4 @@
-"""What this run has changed, kept for the record; and an end for a run that fails.
+"""Record what this run changes in a journal, and end a run that fails.
 
 The record's action plugin reads the journal that is written here (`CELRAY_RUN`). A run that took a
 deployment's lock and ends without giving it back, by an error, a lost host or Ctrl-C, is written
@@ -39,7 +39,7 @@ LONGEST = 300
 
 
 def note(path: str, **entry: Any) -> None:
-    """Add to a run's journal."""
+    """Append to a run's journal."""
     with open(path, "a") as journal:
         journal.write(json.dumps(entry) + "\n")
 
@@ -52,7 +52,7 @@ def read(path: str) -> list[dict[str, Any]]:
 
 
 def lock_of(journal: list[dict[str, Any]]) -> dict[str, Any]:
-    """The lock that a run has taken and not given back."""
+    """Return the lock that a run has taken and not released."""
     held: dict[str, Any] = {}
     for entry in journal:
         held = entry.get("taken", {} if "finished" in entry else held)
@@ -60,7 +60,7 @@ def lock_of(journal: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def changes_of(data: dict[str, Any], name: str) -> tuple[list[str], bool]:
-    """What a result says was changed; whether what is deployed is another version for it."""
+    """Return what a result changed, and whether the deployed version changes with it."""
     actions = data.get("actions")
     if isinstance(actions, dict) and actions:
         changes = [f"{verb} {service} ({why})" for service, (verb, why) in actions.items()]
@@ -71,7 +71,7 @@ def changes_of(data: dict[str, Any], name: str) -> tuple[list[str], bool]:
 
 
 def reason(result: Any) -> str:
-    """Why a task failed, in one line."""
+    """Return why a task failed, in one line."""
     words = str(result.result.get("msg", "failed")).strip() or "failed"
     words = words.removeprefix("Task failed: ").removeprefix("Module failed: ")
     last = str(result.result.get("stderr") or "").strip().splitlines()[-1:]
@@ -106,7 +106,7 @@ class CallbackModule(CallbackBase):
         note(self.path, changed=[where + change for change in changes], defines=defines)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        # Of a loop, the items have said it.
+        # The items of a loop have reported it already.
         if not ignore_errors and "results" not in result.result:
             note(self.path, failed=reason(result))
 
@@ -117,7 +117,7 @@ class CallbackModule(CallbackBase):
         note(self.path, failed=f"{result.host.get_name()} cannot be reached")
 
     def end(self) -> None:
-        """At the process's end, whatever brought it about."""
+        """End the run at the process's exit, whatever the cause."""
         if os.getpid() != self.process:
             return
         try:
@@ -129,7 +129,7 @@ class CallbackModule(CallbackBase):
                 os.unlink(self.path)
 
     def give_back(self, lock: dict[str, Any]) -> None:
-        """Have the failed run written down and its lock given back."""
+        """Start a run that records the failed one and releases its lock."""
         why = "Ansible would ask for a password again"
         prompts = [word for word in context.CLIARGS.get("vault_ids") or [] if "prompt" in word]
         if not prompts and not any(context.CLIARGS.get(option) for option in ASKS):

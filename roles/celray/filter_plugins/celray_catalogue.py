@@ -1,18 +1,18 @@
-"""The catalogue of workers as it holds: the inventory's, with what `make scale` has set."""
+"""The effective catalogue of workers: the inventory's, with the overrides of `make scale`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-#: A worker has one of them: setting the one takes the other away.
+#: A worker has only one of them: setting one removes the other.
 EXCLUSIVE = ("concurrency", "autoscale")
 #: What kombu appends to a queue's name for each priority step (tasks.broker.redis.priorities).
 PRIORITY_SUFFIXES = ("", *(f"\x06\x16{step}" for step in (3, 6, 9)))
 
 
 def celray_overridden(workers: Any, overrides: Any, scaled_from: Any = None) -> Any:
-    """Workers with the overrides that hold; what is malformed is left for preflight to name.
+    """Return the workers with their effective overrides; preflight reports malformed ones.
 
     Parameters:
         scaled_from: what the catalogue said when `make scale` was called, by worker: where it says
@@ -29,18 +29,18 @@ def celray_overridden(workers: Any, overrides: Any, scaled_from: Any = None) -> 
 
 
 def group_of(key: str) -> tuple[str, ...]:
-    """The keys of the catalogue that an override of this one stands against."""
+    """Return the keys of the catalogue that an override of this key replaces."""
     return EXCLUSIVE if key in EXCLUSIVE else (key,)
 
 
 def said_before(worker: Mapping[str, Any], scaled_from: Any) -> Mapping[str, Any] | None:
-    """What the catalogue said of a worker when it was scaled; None: nobody knows."""
+    """Return the catalogue's value for a worker when it was scaled; None if unknown."""
     found = scaled_from.get(str(worker.get("name"))) if isinstance(scaled_from, Mapping) else None
     return found if isinstance(found, Mapping) else None
 
 
 def edited(worker: Mapping[str, Any], key: str, scaled_from: Any) -> bool:
-    """Whether the catalogue was edited after `make scale` has set a key."""
+    """Return whether the catalogue was edited after `make scale` set a key."""
     before = said_before(worker, scaled_from)
     if before is None or not set(group_of(key)) <= set(before):
         return False
@@ -48,7 +48,7 @@ def edited(worker: Mapping[str, Any], key: str, scaled_from: Any) -> bool:
 
 
 def holding(worker: Mapping[str, Any], overrides: Mapping[str, Any], scaled_from: Any) -> Any:
-    """The overrides of a worker that no later edit has replaced."""
+    """Return the overrides of a worker that no later edit has replaced."""
     changes = overrides.get(str(worker.get("name")))
     if not isinstance(changes, Mapping):
         return changes
@@ -56,7 +56,7 @@ def holding(worker: Mapping[str, Any], overrides: Mapping[str, Any], scaled_from
 
 
 def celray_scaled_from(workers: Any, name: str) -> dict[str, Any]:
-    """What the catalogue says now of the keys that `make scale` sets, for `scaled_from`."""
+    """Return the catalogue's values of the keys that `make scale` sets, for `scaled_from`."""
     keys = (*EXCLUSIVE, "replicas")
     for worker in workers if isinstance(workers, list) else []:
         if isinstance(worker, Mapping) and worker.get("name") == name:
@@ -65,7 +65,7 @@ def celray_scaled_from(workers: Any, name: str) -> dict[str, Any]:
 
 
 def celray_still_holding(overrides: Any, workers: Any, scaled_from: Any) -> Any:
-    """The overrides without those that an edit has replaced: `make scale` must not revive them."""
+    """Return the overrides that no edit has replaced: `make scale` must not revive the others."""
     if not isinstance(workers, list) or not isinstance(overrides, Mapping):
         return overrides
     known = {worker.get("name"): worker for worker in workers if isinstance(worker, Mapping)}
@@ -76,7 +76,7 @@ def celray_still_holding(overrides: Any, workers: Any, scaled_from: Any) -> Any:
 
 
 def celray_which_hold(workers: Any, overrides: Any, scaled_from: Any) -> list[str]:
-    """Return a line for each value that is given twice: which one holds, and why.
+    """Return a line for each value that is given twice: which one applies, and why.
 
     What is malformed is left for preflight to name.
     """
@@ -121,7 +121,7 @@ def overridden(worker: Mapping[str, Any], changes: Any) -> dict[str, Any]:
 
 
 def celray_nodes(workers: Any) -> list[str]:
-    """Node names of the workers, one per replica: data, data-2, ..."""
+    """Return the node names of the workers, one per replica: data, data-2, ..."""
     return [
         f"{worker['name']}-{number}" if number > 1 else str(worker["name"])
         for worker in (workers if isinstance(workers, list) else [])
@@ -131,19 +131,19 @@ def celray_nodes(workers: Any) -> list[str]:
 
 
 def replicas(worker: Mapping[str, Any]) -> int:
-    """How many containers; what is no number is left for preflight to name."""
+    """Return the number of containers; preflight reports a value that is no number."""
     count = worker.get("replicas", 1)
     return count if isinstance(count, int) else 1
 
 
 def celray_url_host(address: Any) -> str:
-    """An address as it stands in a URL: IPv6 in brackets, a zone's percent sign escaped."""
+    """Return an address as part of a URL: IPv6 in brackets, a zone's percent sign escaped."""
     text = str(address)
     return f"[{text.replace('%', '%25')}]" if ":" in text and not text.startswith("[") else text
 
 
 def celray_submitters_keys(workers: Any) -> str:
-    """Keys and channels, as Redis's ACL rules, of who sends tasks to the workers' queues.
+    """Return the keys and channels, as Redis ACL rules, for clients of the workers' queues.
 
     A queue is one list for each of kombu's priority steps, and two sets in which clients note it.
     Queues can be added to and not read; results can be read by whoever knows the task's id.
@@ -162,7 +162,7 @@ def celray_submitters_keys(workers: Any) -> str:
 
 
 class FilterModule:
-    """Ansible's way to find them."""
+    """Return the filters to Ansible."""
 
     def filters(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""Which services there are here, and what each says of itself (roles/*/service.yml)."""
+"""Filters over the services and their properties (roles/*/service.yml)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def celray_here(services: Iterable[Service], group_names: Iterable[str]) -> list
 
 
 def celray_placed(services: Iterable[Service], groups: Mapping[str, Any]) -> list[Service]:
-    """Return the services that the inventory places, or that are there without a deploy.
+    """Return the services that the inventory places, or that exist without a deploy.
 
     Parameters:
         groups: Ansible's: group to host names.
@@ -46,7 +46,7 @@ def celray_single(services: Iterable[Service]) -> list[dict[str, str]]:
 
 
 class FilterModule:
-    """Ansible's way to find them."""
+    """Return the filters to Ansible."""
 
     def filters(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""Give a rendered compose definition its own digests, and converge a host to it.
+"""Add digests to a rendered compose definition, and converge a host to it.
 
 The controller does all that needs YAML: it parses the definition, gives every service a digest over
 its definition and every file that it mounts, and sends plain data to the module of the same name.
@@ -21,7 +21,7 @@ DIGEST_LABEL = "celray.digest"
 
 
 class DefinitionError(ValueError):
-    """A rendered definition that cannot be converged to; the message says why."""
+    """An unusable rendered definition; the message tells why."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -46,7 +46,7 @@ _Dumper.add_representer(str, _Dumper.text)
 
 
 def parse(text: str) -> dict[str, Any]:
-    """A rendered template as plain data."""
+    """Return a rendered template as plain data."""
     try:
         definition = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -62,7 +62,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def mounts(service: Mapping[str, Any]) -> list[str]:
-    """The host side of every bind mount, as written."""
+    """Return the host side of every bind mount, as written."""
     return [volume.split(":")[0] for volume in service.get("volumes", []) if volume.startswith("/")]
 
 
@@ -75,7 +75,7 @@ def fingerprint(key: str, value: Any) -> str:
 def parts_of(
     service: Mapping[str, Any], folder: str, files: Mapping[str, str], key: str
 ) -> dict[str, str]:
-    """A fingerprint per part of a service: each of its keys, each file of ours that it mounts."""
+    """Return a fingerprint per part of a service: each key, and each mounted file of celray."""
     parts = {name: fingerprint(key, value) for name, value in service.items()}
     for source in mounts(service):
         name = os.path.relpath(source, folder)
@@ -87,7 +87,7 @@ def parts_of(
 
 
 def escape(value: Any) -> Any:
-    """Templates mean what they say: `$` is never for compose to interpolate."""
+    """Escape `$`, so that compose interpolates nothing."""
     if isinstance(value, str):
         return value.replace("$", "$$")
     if isinstance(value, dict):
@@ -131,7 +131,7 @@ def to_store(
     kinds: Mapping[bool, Mapping[str, str]],
     services: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """What a rollback needs to do this again: of secret files the names alone."""
+    """Return what a rollback needs to repeat this: only the names of secret files."""
     return {
         "definition": definition,
         "stand_in": stand_in,

@@ -68,13 +68,13 @@ from ansible.module_utils.basic import AnsibleModule
 DIGEST_LABEL = "celray.digest"
 SECRET_MODE = 0o400
 PLAIN_MODE = 0o440
-# A service that was restarted more often than this while it was waited for will not come up.
+# A service with more restarts than this during the wait will not come up.
 MOST_RESTARTS = 2
 SYMBOLS = {"create": "+", "recreate": "~", "start": "^", "remove": "-"}
 
 
 class EngineError(Exception):
-    """Compose or the engine refused; the message is for the operator."""
+    """Compose or the engine failed; the message is for the operator."""
 
 
 # --- what is there, what is wanted, what to do ----------------------------------------------------
@@ -85,7 +85,7 @@ def plan(
     present: dict[str, dict[str, Any]],
     stored: dict[str, dict[str, str]],
 ) -> dict[str, tuple[str, str]]:
-    """Service -> (create | recreate | start | remove, reason); what needs nothing is not named."""
+    """Return service -> (create | recreate | start | remove, reason); others need nothing."""
     actions: dict[str, tuple[str, str]] = {}
     for name, wanted in services.items():
         there = present.get(name)
@@ -138,7 +138,7 @@ def own(path: str, uid: int, gid: int) -> None:
 
 
 def make_folder(path: str, uid: int, gid: int, mode: int) -> bool:
-    """Make a directory with its missing parents, all of them owned by uid."""
+    """Create a directory with its missing parents, all of them owned by uid."""
     if os.path.isdir(path):
         return False
     make_folder(os.path.dirname(path), uid, gid, 0o750)
@@ -148,7 +148,7 @@ def make_folder(path: str, uid: int, gid: int, mode: int) -> bool:
 
 
 def write(path: str, content: str, mode: int, uid: int, gid: int) -> None:
-    """Atomically, and never with a wider mode than it ends with."""
+    """Write atomically, and never with a wider mode than the final one."""
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
     with os.fdopen(handle, "w") as stream:
         stream.write(content)
@@ -206,7 +206,7 @@ class Project:
         return self.docker("ps", "-aq", "--filter", label).split()
 
     def present(self) -> dict[str, dict[str, Any]]:
-        """Service -> id, digest and state of each container of this project."""
+        """Return service -> id, digest and state of each container of this project."""
         found: dict[str, dict[str, Any]] = {}
         if self.module.check_mode and not shutil.which(self.params["docker"]):
             return found  # a bare host: the deploy would install the engine first
@@ -222,7 +222,7 @@ class Project:
     # differences on disk
 
     def wanted_files(self) -> dict[str, tuple[str, int]]:
-        """Path -> content and mode."""
+        """Return path -> content and mode."""
         kinds = ((self.params["files"], PLAIN_MODE), (self.params["secret_files"], SECRET_MODE))
         return {
             os.path.join(self.folder, name): (content, mode)
@@ -253,7 +253,7 @@ class Project:
             return {}
 
     def detail(self, differing: dict[str, tuple[str, int]]) -> list[str]:
-        """Unified diffs; of a secret file the name alone."""
+        """Return unified diffs; only the name of a secret file."""
         pairs = [(self.compose_file, read(self.compose_file) or "", self.params["text"])]
         lines = []
         for path, (content, mode) in differing.items():
@@ -306,7 +306,7 @@ class Project:
             self.wait(up)
 
     def replace(self, name: str) -> None:
-        """Replace one service behind a stand-in: at every moment one of the two is at work.
+        """Replace one service behind a stand-in, so that one of the two always works.
 
         The stand-in is the new definition under another name, and so the trial of it: while it is
         brought up and used, the old container works on.
@@ -339,7 +339,7 @@ class Project:
             self.dismiss()
 
     def canary(self, container: str) -> None:
-        """Have the container prove that it works, in its own words if it cannot."""
+        """Run the container's own check; its output is the error if it fails."""
         rc, out, err = self.module.run_command(
             [self.params["docker"], "exec", container, *self.stand_in["canary"]]
         )
@@ -347,7 +347,7 @@ class Project:
             raise EngineError(f"{container}: {(err or out).strip()[-2000:]}")
 
     def dismiss(self) -> None:
-        """Stop stand-ins, also those of a run that was cut off, with their grace period."""
+        """Stop stand-ins, including those of an interrupted run, with their grace period."""
         for identity in self.ids(self.stand_in_project):
             self.docker("stop", identity)
             self.docker("rm", identity)
@@ -355,14 +355,14 @@ class Project:
             os.unlink(self.stand_in_file)
 
     def snapshot(self, paths: list[str]) -> dict[str, tuple[str, int] | None]:
-        """Content and mode of files as they are, for :meth:`restore`."""
+        """Return content and mode of the current files, for :meth:`restore`."""
         return {
             path: None if (text := read(path)) is None else (text, os.stat(path).st_mode & 0o777)
             for path in paths
         }
 
     def restore(self, snapshot: dict[str, tuple[str, int] | None]) -> None:
-        """Put files back, and with them the containers that a failed replacement took away."""
+        """Restore files, and the containers that a failed replacement removed."""
         for path, was in snapshot.items():
             if was is not None:
                 write(path, *was, self.params["uid"], self.params["gid"])
@@ -376,7 +376,7 @@ class Project:
             and self.params["services"][name]["container"] not in self.replaced()
         ]
         if gone:
-            # What is left of the new ones goes first: v1 cannot recreate in place.
+            # The remaining new containers are removed first: v1 cannot recreate in place.
             self.compose("stop", *gone)
             self.compose("rm", "-f", *gone)
             self.compose("up", "-d", "--no-build", "--no-deps", "--no-recreate", *gone)
@@ -385,7 +385,7 @@ class Project:
         return {line.partition(":")[0] for line in self.told}
 
     def wait(self, names: list[str], services: dict[str, Any] | None = None) -> None:
-        """Until every named service runs and is healthy; a failure carries the last words."""
+        """Wait until all named services run and are healthy; a failure shows the last log lines."""
         services = services or self.params["services"]
         deadline = time.monotonic() + self.params["wait_seconds"]
         containers = {services[name]["container"]: name for name in names}
@@ -427,7 +427,7 @@ class Project:
         differing, obsolete = self.differing_files(), self.obsolete_files()
         missing = [path for path in self.params["folders"] if not os.path.exists(path)]
         text_differs = read(self.compose_file) != self.params["text"]
-        # A run that was cut off may have left a stand-in, which would go on working.
+        # An interrupted run may have left a stand-in, which would go on working.
         left = os.path.exists(self.stand_in_file)
         changed = bool(actions or differing or obsolete or missing or text_differs or left)
         result = {
@@ -463,7 +463,7 @@ class Project:
         return result
 
     def keep_deployed(self) -> None:
-        """Keep what this was made from; a rollback needs it, and nothing that runs does."""
+        """Store the definition of this version, which only a rollback reads."""
         path = os.path.join(self.folder, "deployed.json")
         text = self.params["deployed"]
         if text and not self.module.check_mode and read(path) != text:

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Start the container engine, or say with its own last words why it does not start."""
+"""Start the container engine, or report its last log lines if it does not start."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 INIT_SCRIPT = "/etc/init.d/docker"
 PAUSE_SECONDS = 0.2
-#: How long an engine that the init script reported as started may take to write its pid file.
+#: How long a reported engine may take to write its pid file, in seconds.
 GRACE_SECONDS = 2.0
 PID_FILE = "/var/run/docker.pid"
 
@@ -134,7 +134,7 @@ def alone(runner: celray_engine.Run, daemon: str, log: str, seconds: int) -> Non
 
 
 def start(runner: celray_engine.Run, log: str, seconds: int) -> str:
-    """Start it unless it runs; the way that worked."""
+    """Start the engine unless it runs; return the method that worked."""
     if answers(runner):
         return "running"
     daemon = next(iter(celray_engine.programs("dockerd", {})), "")

@@ -1,4 +1,4 @@
-"""Who runs this, from where, with which code; the hooks; and what goes into a deployment's record.
+"""The control node's part of a record: who runs the operation, from where, which code; hooks.
 
 The control node's part of the module of the same name.
 """
@@ -27,7 +27,7 @@ LAST_LINES = 15
 
 
 def load_journal() -> Any:
-    """The callback plugin that keeps this run's journal."""
+    """Return the callback plugin that keeps this run's journal."""
     path = REPO / "roles/celray/callback_plugins/celray_run.py"
     spec = importlib.util.spec_from_file_location("celray_run_journal", path)
     assert spec is not None  # noqa: S101 - for the type checker; the file is ours
@@ -41,14 +41,14 @@ journals = load_journal()
 
 
 class HookError(Exception):
-    """A hook that did not work; the message is for the operator."""
+    """A hook that failed; the message is for the operator."""
 
 
 # --- this machine ---------------------------------------------------------------------------------
 
 
 def said(*argv: str) -> str:
-    """What a program answers; nothing where it cannot."""
+    """Return a program's output; an empty text if it fails."""
     with contextlib.suppress(OSError):
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode == 0:
@@ -57,22 +57,22 @@ def said(*argv: str) -> str:
 
 
 def machine() -> str:
-    """A name for this machine that another one does not have."""
+    """Return a unique name for this machine."""
     with contextlib.suppress(OSError):
         return f"{socket.gethostname()} {Path('/etc/machine-id').read_text().strip()}"
     return socket.gethostname()
 
 
 def started(pid: int) -> str:
-    """When a process of this machine started, by `ps`; empty: there is none."""
+    """Return when a process of this machine started, by `ps`; empty if there is none."""
     return said("ps", "-o", "lstart=", "-p", str(pid))
 
 
 def who() -> dict[str, Any]:
-    """The record's fields that the control node knows."""
+    """Return the record's fields that the control node knows."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user that no file knows
+    except (KeyError, OSError):  # a container's user without an entry in passwd
         user = f"uid {os.getuid()}"
     git = ("git", "-C", str(REPO))
     return {
@@ -84,13 +84,13 @@ def who() -> dict[str, Any]:
 
 
 def process() -> dict[str, Any]:
-    """The process that holds a lock: ansible-playbook's, not this worker's."""
+    """Return the process that holds a lock: ansible-playbook's, not this worker's."""
     pid = int(os.environ.get(journals.PROCESS) or os.getppid())
     return {"machine": machine(), "pid": pid, "started": started(pid)}
 
 
 def is_stale(holder: Mapping[str, Any]) -> bool:
-    """Whether the process that took a lock was on this machine and is gone."""
+    """Return whether the process that took a lock was on this machine and has ended."""
     held = holder.get("process")
     if not isinstance(held, Mapping) or held.get("machine") != machine() or not held.get("started"):
         return False
@@ -98,7 +98,7 @@ def is_stale(holder: Mapping[str, Any]) -> bool:
 
 
 def begun(holder: Mapping[str, Any]) -> str:
-    """Who has the lock, from where, since when."""
+    """Describe who holds the lock, from where, and since when."""
     held = holder.get("process") or {}
     return (
         f"this deployment is locked: {holder.get('user', 'somebody')} on "
@@ -108,12 +108,12 @@ def begun(holder: Mapping[str, Any]) -> str:
 
 
 def refusal(holder: Mapping[str, Any]) -> str:
-    """Why an operation cannot begin, and the way out."""
+    """Return why an operation cannot begin, and what to do."""
     return f"{begun(holder)}. Nothing has been changed.\n{way_out(holder)}"
 
 
 def way_out(holder: Mapping[str, Any]) -> str:
-    """What to do about a lock."""
+    """Return what to do about a lock."""
     name = holder.get("name", "unreadable")
     return f"way out: wait until it has ended; if that process is gone, make unlock LOCK={name}"
 
@@ -122,13 +122,13 @@ def way_out(holder: Mapping[str, Any]) -> str:
 
 
 def outside() -> dict[str, str]:
-    """The environment without what this run keeps there: a hook may call make, as in a rollback."""
+    """Return the environment without this run's variables: a hook may call make (rollback)."""
     ours = (journals.JOURNAL, journals.PROCESS, journals.FAILED, "CELRAY_RAW", "CELRAY_SHORT")
     return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 def run_hook(name: str, folder: Path, fields: Mapping[str, Any]) -> str:
-    """Run a hook if there is one; gives what it said.
+    """Run a hook if there is one; return its output.
 
     Raises:
         HookError: it is not executable, or ended with another status than 0.
@@ -168,7 +168,7 @@ def run_hook(name: str, folder: Path, fields: Mapping[str, Any]) -> str:
 
 
 def check_hooks(folder: Path) -> None:
-    """Every hook can be run, and none is misnamed.
+    """Check that every hook is executable, and that none is misnamed.
 
     Raises:
         HookError: naming the file.
@@ -207,11 +207,11 @@ class ActionModule(ActionBase):
 
     @property
     def inventory(self) -> Path:
-        """The directory of the host's inventory, beside which the hooks lie."""
+        """Return the directory of the host's inventory, which also holds the hooks."""
         return Path(str(self.vars.get("inventory_dir") or REPO))
 
     def take(self, args: dict[str, Any]) -> dict[str, Any]:
-        """Take the lock, then have the hook agree: nothing has changed yet."""
+        """Take the lock, then run the hook, which may refuse: nothing has changed yet."""
         fields = {"operation": args["operation"], **who()}
         holder = {"name": secrets.token_hex(3), **fields, "process": process()}
         check = bool(self._task.check_mode)
@@ -244,16 +244,16 @@ class ActionModule(ActionBase):
         try:
             words = run_hook("before-deploy", self.inventory, fields)
         except HookError as error:
-            # The lock is given back, and the line written, where every failed run ends.
+            # The lock is released, and the line written, where every failed run ends.
             journals.note(self.journal, failed=f"before-deploy: {error}"[:300])
             return {"failed": True, "msg": f"{error}\nNothing has been changed."}
         told += [f"  {line}\n" for line in words.splitlines()]
         return {**done, "changed": False, "diff": {"prepared": "".join(told)} if told else {}}
 
     def finish(self, args: dict[str, Any]) -> dict[str, Any]:
-        """Write down what was done, store the version, give the lock back."""
+        """Record what was done, store the version, release the lock."""
         journal = journals.read(self.journal)
-        # The hosts do this side by side, and the first one gives the lock back.
+        # All hosts do this in parallel, and the first one releases the lock.
         taken = [entry["taken"] for entry in journal if "taken" in entry]
         lock = journals.lock_of(journal) if args["first"] else (taken or [{}])[-1]
         if not lock or self._task.check_mode:
@@ -277,7 +277,7 @@ class ActionModule(ActionBase):
             projects=args.get("projects"),
             first=args["first"],
             name=lock["name"],
-            # What changed nothing is not written down; the first version always is.
+            # An operation without changes is not recorded; the first version always is.
             line=line if changed or store is not None else {},
             store=store,
             meta={**{key: lock[key] for key in FIELDS}, **args.get("meta", {})},
@@ -302,7 +302,7 @@ class ActionModule(ActionBase):
         }
 
     def failed(self, _: dict[str, Any]) -> dict[str, Any]:
-        """End a run that has failed: its line, its lock, its hook."""
+        """End a failed run: write its line, release its lock, run its hook."""
         journal = journals.read(os.environ.get(journals.FAILED, os.devnull))
         lock = journals.lock_of(journal)
         if not lock:
@@ -321,7 +321,7 @@ class ActionModule(ActionBase):
         return done
 
     def read(self, args: dict[str, Any]) -> dict[str, Any]:
-        """The record, as lines for a person."""
+        """Return the record as lines for a person."""
         done = self.on_host(do="read", folder=args["folder"])
         if done.get("failed"):
             return done
@@ -339,7 +339,7 @@ class ActionModule(ActionBase):
         return {"failed": True, "msg": refusal(holder)}
 
     def version(self, args: dict[str, Any]) -> dict[str, Any]:
-        """What a version was made from on this host."""
+        """Return what a version was made from on this host."""
         names = ("folder", "projects", "first")
         return self.on_host(
             do="version", to=str(args["to"]), **{name: args[name] for name in names}
@@ -347,14 +347,14 @@ class ActionModule(ActionBase):
 
 
 def kept(numbers: list[int]) -> str:
-    """Which versions can come back, for a person."""
+    """Describe for a person which versions can be restored."""
     if not numbers[1:]:
         return "images are kept of the last versions, for make rollback"
     return f"images are kept of {', '.join(map(str, numbers))}; make rollback TO={numbers[1]}"
 
 
 def table(found: Mapping[str, Any], most: int, most_kept: int) -> list[str]:
-    """The record for a person, the newest last."""
+    """Return the record for a person, the newest line last."""
     lines = found["lines"][-most:]
     told = []
     for line in lines:

@@ -50,22 +50,22 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-#: Above so many bytes the older half of the record goes.
+#: The size of the record, in bytes, above which its older half is deleted.
 MOST_BYTES = 4_000_000
-#: So many versions are kept on disk; the images of fewer (roles/images).
+#: The most versions kept on disk; images of fewer are kept (roles/images).
 MOST_VERSIONS = 20
 VERSION_OPERATIONS = ("deploy", "update", "scale", "rollback")
 
 
 class HistoryError(Exception):
-    """What cannot be done; the message is for the operator."""
+    """A step that cannot be done; the message is for the operator."""
 
 
 # --- files ----------------------------------------------------------------------------------------
 
 
 def read_json(path: str) -> Any:
-    """A file's content; None where there is none, or nobody can read it."""
+    """Return a file's content; None if it is missing or unreadable."""
     try:
         with open(path) as handle:
             return json.load(handle)
@@ -74,7 +74,7 @@ def read_json(path: str) -> Any:
 
 
 def write_new(path: str, content: Any) -> bool:
-    """Write a file that must not be there yet, whole or not at all; whether it was not."""
+    """Write a new file atomically; return False if it exists already."""
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path))  # mode 0600
     try:
         with os.fdopen(handle, "w") as stream:
@@ -88,7 +88,7 @@ def write_new(path: str, content: Any) -> bool:
 
 
 def replace(path: str, text: str) -> None:
-    """Write a file anew, whole or not at all."""
+    """Replace a file atomically."""
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
     with os.fdopen(handle, "w") as stream:
         stream.write(text)
@@ -105,7 +105,7 @@ class History:
         self.versions_folder = os.path.join(folder, "versions")
 
     def make(self) -> None:
-        """Make the directory; readable by its owner alone, since it tells what was deployed."""
+        """Create the directory, readable by its owner only, since it tells what was deployed."""
         if not os.path.isdir(self.versions_folder):
             os.makedirs(os.path.dirname(self.folder), mode=0o750, exist_ok=True)
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
@@ -113,14 +113,14 @@ class History:
             os.chmod(self.folder, 0o700)  # it may have been there
 
     def holder(self) -> dict[str, Any] | None:
-        """Who holds the lock."""
+        """Return the holder of the lock."""
         found = read_json(self.lock_file)
         if found is None and os.path.exists(self.lock_file):
             return {"name": "unreadable"}
         return found if isinstance(found, dict) or found is None else {"name": "unreadable"}
 
     def lines(self) -> list[dict[str, Any]]:
-        """The record, oldest first; a line that was cut off is left out."""
+        """Return the record, oldest first, without an incomplete line."""
         try:
             with open(self.record_file) as handle:
                 rows = handle.read().splitlines()
@@ -135,7 +135,7 @@ class History:
         return found
 
     def append(self, line: dict[str, Any]) -> None:
-        """Write a line down, and have the disk take it."""
+        """Append a line to the record, and sync it to disk."""
         with contextlib.suppress(FileNotFoundError):
             if os.path.getsize(self.record_file) > MOST_BYTES:
                 rows = [json.dumps(one) for one in self.lines()]
@@ -144,7 +144,7 @@ class History:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         handle = os.open(self.record_file, flags, 0o600)
         try:
-            # A line that was cut off by a full disk ends there.
+            # End a line that a full disk left incomplete.
             if os.fstat(handle).st_size and not self._ends_in_newline():
                 row = b"\n" + row
             os.write(handle, row)
@@ -163,7 +163,7 @@ class History:
         return os.path.join(self.versions_folder, f"{number}.json")
 
     def numbers(self) -> list[int]:
-        """The versions that are stored, oldest first."""
+        """Return the stored versions, oldest first."""
         try:
             names = os.listdir(self.versions_folder)
         except FileNotFoundError:
@@ -172,14 +172,14 @@ class History:
         return sorted(int(stem) for stem in stems if stem.isdigit())
 
     def next_number(self) -> int:
-        """A number that no version has had: a removed one's is not given again."""
+        """Return an unused version number; that of a removed version is not used again."""
         recorded = [
             line["version"] for line in self.lines() if isinstance(line.get("version"), int)
         ]
         return int(max([0, *self.numbers(), *recorded])) + 1
 
     def used(self) -> list[int]:
-        """The versions that have run, the last one first, each once.
+        """Return the versions that have run, the last one first, each once.
 
         What ran before a destroy has no images any more.
         """
@@ -195,7 +195,7 @@ class History:
         return found
 
     def before(self) -> int | None:
-        """What a rollback without a number goes to.
+        """Return the target of a rollback without a number.
 
         After an operation that failed half-way, the version that ran before it; else the one that
         ran before the one that runs. So a rollback of a rollback brings back what was there.
@@ -212,7 +212,7 @@ class History:
 
 
 def take(history: History, params: dict[str, Any]) -> dict[str, Any]:
-    """Take the lock, or say who has it."""
+    """Take the lock, or report its holder."""
     history.make()
     holder = {**params["holder"], "since": now()}
     if params["stale"]:
@@ -246,7 +246,7 @@ def take(history: History, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def trained(folder: str | None) -> list[str]:
-    """The marks of Ray images that have trained here; asked for on the way (roles/operate)."""
+    """Return the marks of Ray images that have trained here; read on the way (roles/operate)."""
     try:
         return sorted(name for name in os.listdir(folder or "") if name.startswith(".trained-"))
     except OSError:
@@ -254,7 +254,7 @@ def trained(folder: str | None) -> list[str]:
 
 
 def left_behind(holder: dict[str, Any]) -> dict[str, Any]:
-    """The line of an operation whose process ended without a word."""
+    """Return the record line of an operation whose process ended without reporting."""
     line = {key: value for key, value in holder.items() if key not in ("name", "process", "since")}
     result = f"failed: its process ended without a word (begun {holder.get('since', 'unknown')})"
     line = {"operation": "unknown", "user": "unknown", "host": "unknown", "what": [], **line}
@@ -262,7 +262,7 @@ def left_behind(holder: dict[str, Any]) -> dict[str, Any]:
 
 
 def finish(history: History, params: dict[str, Any]) -> dict[str, Any]:
-    """Store the version, write the line, give the lock back."""
+    """Store the version, append the record line, and release the lock."""
     if not os.path.isdir(history.folder) and (params["first"] or params["store"] is None):
         return {"gone": True}  # destroyed with its data
     history.make()
@@ -288,7 +288,7 @@ def finish(history: History, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def stored_projects(folder: str) -> dict[str, Any]:
-    """What each project of this host was made from, as roles/compose_project has kept it."""
+    """Return what each project of this host was made from, as stored by roles/compose_project."""
     found = {}
     with contextlib.suppress(FileNotFoundError):
         for name in sorted(os.listdir(folder)):
@@ -299,7 +299,7 @@ def stored_projects(folder: str) -> dict[str, Any]:
 
 
 def read(history: History, _: dict[str, Any]) -> dict[str, Any]:
-    """The record, the versions, and who holds the lock."""
+    """Return the record, the versions, and the holder of the lock."""
     return {
         "lines": history.lines(),
         "versions": history.numbers(),
@@ -309,7 +309,7 @@ def read(history: History, _: dict[str, Any]) -> dict[str, Any]:
 
 
 def unlock(history: History, params: dict[str, Any]) -> dict[str, Any]:
-    """Break the lock of that name, and no other."""
+    """Break only the lock of that name."""
     holder = history.holder()
     if not holder or holder.get("name") != params["name"]:
         return {"holder": holder, "broken": False}
@@ -319,7 +319,7 @@ def unlock(history: History, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def version(history: History, params: dict[str, Any]) -> dict[str, Any]:
-    """What a version was made from on this host."""
+    """Return what a version was made from on this host."""
     numbers, used = history.numbers(), history.used()
     there = ", ".join(map(str, numbers)) or "none"
     if params["to"]:
@@ -348,7 +348,7 @@ def version(history: History, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def keep_redis(stored: dict[str, Any], now: dict[str, Any]) -> str:
-    """Leave Redis at the image that it runs: an earlier one may not read the files of a later."""
+    """Keep the running image of Redis: an earlier one may not read a later one's files."""
     before, after = (found.get("redis", {}).get("images", []) for found in (stored, now))
     if before == after or len(before) != 1 or len(after) != 1:
         return ""

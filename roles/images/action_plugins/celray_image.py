@@ -1,4 +1,4 @@
-"""Give the module of the same name what the controller has: our files, and the image archive."""
+"""Pass the controller's files and image archive to the module of the same name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REPO = Path(__file__).resolve().parents[3]
 
 
 def context_from(sources: dict[str, str]) -> dict[str, str]:
-    """Path in the build context -> text; sources are files or directories of the repository."""
+    """Return path in the build context -> text; sources are files or directories of celray."""
     context: dict[str, str] = {}
     for name, source in sources.items():
         path = REPO / source
@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
         return result | done
 
     def put(self, folder: Path) -> str:
-        """Send a directory to the host as one archive; gives the archive's path there."""
+        """Send a directory to the host as one archive; return the archive's path there."""
         there = self._connection._shell.join_path(self._make_tmp_path(), "wheels.tar")
         with tempfile.NamedTemporaryFile(suffix=".tar") as file:
             with tarfile.open(file.name, "w") as archive:

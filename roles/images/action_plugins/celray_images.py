@@ -1,4 +1,4 @@
-"""Say which images a host needs, by content, and which of them it lacks.
+"""Decide which images a host needs, by content, and which of them it lacks.
 
 A tag is a digest over everything that goes into the image, so that "is it there" answers "is it
 right", nothing is ever rebuilt or shipped twice, and check mode knows what a deploy would build.
@@ -17,7 +17,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 REPO = Path(__file__).resolve().parents[3]
-# Ansible finds the Python of a role for modules alone, not for what runs on this machine.
+# Ansible adds a role's Python to the path only for modules, not for code on the control node.
 sys.path[:0] = [str(REPO / "roles/preflight/module_utils")]
 from celray import task_packages
 
@@ -26,7 +26,7 @@ SOURCES = ("registry", "distro")
 
 
 def digest(*parts: str | bytes) -> str:
-    """12 hex digits over the parts and their boundaries."""
+    """Return 12 hex digits of a digest over the parts and their boundaries."""
     total = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -35,19 +35,19 @@ def digest(*parts: str | bytes) -> str:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Every file of a directory that somebody wrote: what Python compiled is no content."""
+    """Return every file of a directory except compiled Python."""
     found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
     return sorted(path for path in found if "__pycache__" not in path.relative_to(folder).parts)
 
 
 def code_version(folder: Path = PACKAGE / "src/tasks") -> str:
-    """The version of our code: a digest over the package's files."""
+    """Return the version of celray's code: a digest over the package's files."""
     pairs = ((str(path.relative_to(folder)), path.read_bytes()) for path in files_below(folder))
     return digest(*(part for pair in pairs for part in pair))
 
 
 def with_packages(version: str, code: Mapping[str, str]) -> str:
-    """The version of our code and of the task packages beside it."""
+    """Return the version of celray's code and of the task packages with it."""
     return (
         digest(version, *(part for pair in sorted(code.items()) for part in pair))
         if code
@@ -56,7 +56,7 @@ def with_packages(version: str, code: Mapping[str, str]) -> str:
 
 
 def images_for(source: str, settings: Mapping[str, Any]) -> dict[str, str]:
-    """Image name -> tag, for one source. Upstream images keep the tags that they came with.
+    """Return image name -> tag, for one source; upstream images keep their own tags.
 
     Where task packages need more than our locks, `worker_extra` lies between the worker's
     dependencies and its code, and `ray` is a layer above `ray_deps`. A worker with an image of its
@@ -141,7 +141,7 @@ def own_images(
 def bootstrapped(
     distro: Mapping[str, Any], images: Mapping[str, str], steps: Iterable[Mapping[str, Any]]
 ) -> dict[str, list[str]]:
-    """Tag to Debian packages, of every image that is bootstrapped."""
+    """Return tag -> Debian packages, for every image that is bootstrapped."""
     own = {step["base"]: list(step["bootstrap"]) for step in steps if step["bootstrap"]}
     return {
         images["base"]: list(distro["base_packages"]),
@@ -157,7 +157,7 @@ def laid_on_the_host(images: Mapping[str, str]) -> set[str]:
 
 
 def layers(images: Mapping[str, str], missing: Iterable[str]) -> dict[str, list[dict[str, str]]]:
-    """The layers to build on the host: those with wheels, then those with code."""
+    """Return the layers to build on the host: those with wheels, then those with code."""
     found: dict[str, list[dict[str, str]]] = {"extra": [], "code": []}
     for name in missing:
         if name == "ray" and "ray_deps" in images:
@@ -180,7 +180,7 @@ def choose(
     candidates: Mapping[str, Mapping[str, str]],
     names: Iterable[str],
 ) -> str:
-    """The source to use, or '' where a registry has to be asked first.
+    """Return the source to use, or '' if a registry has to be asked first.
 
     `auto` stays with the source whose images the host has: a registry that comes and goes must not
     recreate everything.
@@ -199,7 +199,7 @@ def choose(
 
 
 def engine_here() -> bool:
-    """Whether `docker` talks to an engine of this machine, not to one that a setting points at."""
+    """Return whether `docker` talks to an engine of this machine, not of another one."""
     docker = shutil.which("docker")
     if not docker:
         return False
@@ -269,7 +269,7 @@ class ActionModule(ActionBase):
         return "images\n" + "".join(lines)
 
     def build_host(self, task_vars: dict[str, Any]) -> str:
-        """This machine when it has an engine (built once, shipped to all), else the host itself."""
+        """Return this machine if it has an engine (built once, shipped to all), else the host."""
         if self._connection.transport == "local":
             return str(task_vars["inventory_hostname"])
         return "localhost" if engine_here() else str(task_vars["inventory_hostname"])

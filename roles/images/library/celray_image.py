@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""One step in making an image on this host: list, probe, bootstrap, wheels, build, save, load."""
+"""One step of making an image on this host: list, probe, bootstrap, wheels, build, save, load."""
 
 from __future__ import annotations
 
@@ -70,16 +70,16 @@ from ansible.module_utils.basic import AnsibleModule
 
 PROBE_SECONDS = 20
 ENGINE_SOCKET = "/var/run/docker.sock"
-# What a wheel may be tagged with to run on the image's C library (Debian 12: 2.36), newest first.
+# Wheel tags that run on the image's C library (Debian 12: 2.36), newest first.
 GLIBC = (36, 35, 34, 31, 28, 27, 26, 24, 17, 12, 5)
 
 
 class StepError(Exception):
-    """A step that did not work; the message is for the operator."""
+    """A step that failed; the message is for the operator."""
 
 
 def call(*argv: str, **options: Any) -> str:
-    """Run a program; its last lines are the error when it fails."""
+    """Run a program; if it fails, its last lines are the error."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False, **options)
     if done.returncode:
         words = "\n".join((done.stderr + done.stdout).strip().splitlines()[-15:])
@@ -89,7 +89,7 @@ def call(*argv: str, **options: Any) -> str:
 
 @contextlib.contextmanager
 def alone(cache: str) -> Iterator[None]:
-    """Wait until no other deployment from this host is making something in this cache."""
+    """Wait until no other deployment from this host is writing to this cache."""
     handle = os.open(os.path.join(cache, ".lock"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -99,7 +99,7 @@ def alone(cache: str) -> Iterator[None]:
 
 
 class UnixConnection(http.client.HTTPConnection):
-    """HTTP over the engine's socket."""
+    """An HTTP connection over the engine's socket."""
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -136,7 +136,7 @@ def list_images(docker: str) -> dict[str, str]:
 
 
 def debian_sources(suite: str) -> list[str]:
-    """The build host's own Debian mirrors, for the wanted suite; none: mmdebstrap's default."""
+    """Return the build host's Debian mirrors for the suite; none: mmdebstrap's default."""
     form = "$(REPO_URI) $(RELEASE) $(COMPONENT)"
     try:
         rows = call(
@@ -187,7 +187,7 @@ def bootstrap_all(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def pip_command(cache: str) -> list[str]:
-    """A pip that works: this interpreter's, or that of an environment made for it."""
+    """Return a working pip: this interpreter's, or that of an environment made for it."""
     own = [sys.executable, "-m", "pip"]
     if subprocess.run([*own, "--version"], capture_output=True, check=False).returncode == 0:
         return own
@@ -203,7 +203,7 @@ def pip_command(cache: str) -> list[str]:
 
 
 def read(path: str) -> str:
-    """A file's text; of a missing one, nothing."""
+    """Return a file's text; an empty text if it is missing."""
     try:
         with open(path) as handle:
             return handle.read()
@@ -261,7 +261,7 @@ def link_tree(source: str, target: str) -> None:
 
 
 def open_modes(folder: str, *, leave: str) -> None:
-    """Make a build context readable by the images' user, whatever umask or clone it came from.
+    """Make a build context readable by the images' user, whatever its umask or clone.
 
     Parameters:
         leave: a folder of it that only the build reads; its files are links to a cache.
@@ -300,7 +300,7 @@ def build(params: dict[str, Any]) -> dict[str, Any]:
             for key, value in params["build_args"].items()
             for word in ("--build-arg", f"{key}={value}")
         ]
-        # --force-rm: the legacy builder would leave the container of a step that failed.
+        # --force-rm: the legacy builder would leave the container of a failed step.
         options = ("--force-rm", "--network", params["network"], "-t", params["image"])
         call(params["docker"], "build", *options, *args, context)
     # The legacy builder keeps the stages of a build as images without a name.
@@ -323,10 +323,10 @@ def load(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def images_of(history: str, versions: list[int]) -> set[str]:
-    """The images of stored versions (roles/history)."""
+    """Return the images of stored versions (roles/history)."""
     found: set[str] = set()
     for number in versions:
-        # A version that this host had no part in has no file here.
+        # A version without this host has no file here.
         with contextlib.suppress(FileNotFoundError):
             with open(os.path.join(history, "versions", f"{number}.json")) as handle:
                 projects = json.load(handle)["projects"]
@@ -335,7 +335,7 @@ def images_of(history: str, versions: list[int]) -> set[str]:
 
 
 def tidy(params: dict[str, Any]) -> dict[str, Any]:
-    """Remove images of ours that are not wanted, and that no container and no version uses."""
+    """Remove celray's images that are unwanted, and used by no container and no version."""
     ours = [tag for tag in list_images(params["docker"]) if tag.startswith("celray/")]
     used = call(params["docker"], "ps", "-a", "--format", "{{.Image}}").split()
     removed = []
@@ -398,7 +398,7 @@ def main() -> None:
         "load": load,
         "tidy": tidy,
     }
-    # What is made here is for others to read: images, and a cache without secrets.
+    # Other users must read the results: images, and a cache without secrets.
     os.umask(0o022)
     do = module.params["do"]
     if module.check_mode and do not in ("list", "probe"):

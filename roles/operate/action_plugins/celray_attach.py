@@ -1,4 +1,4 @@
-"""The command by which a terminal on this machine reaches a program on the host."""
+"""Build the command that connects a terminal on this machine to a program on the host."""
 
 from __future__ import annotations
 

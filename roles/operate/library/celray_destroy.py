@@ -44,7 +44,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 
 def docker(module: AnsibleModule, *argv: str) -> list[str]:
-    """Lines of a docker command; on a host without an engine there is nothing to remove."""
+    """Return the lines of a docker command; without an engine there is nothing to remove."""
     client = module.params["docker"]
     if not client or not shutil.which(client):
         return []

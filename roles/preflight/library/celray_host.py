@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Look at a host, read-only: user, engine, compose, ports, disk, memory, clock."""
+"""Inspect a host, read-only: user, engine, compose, ports, disk, memory, clock."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def name_of(kind: str, number: int) -> str:
 
 
 def subordinate(number: int) -> bool:
-    """Whether a number is one of those that a user may hand to containers of their own."""
+    """Return whether a user may use a number for containers of their own."""
     for path in ("/etc/subuid", "/etc/subgid"):
         for line in read_first(path).splitlines():
             _, *cells = line.split(":")
@@ -188,7 +188,7 @@ def subordinate(number: int) -> bool:
 
 
 def look_at_identity(kept: list[str], wanted: dict[str, int]) -> dict[str, Any]:
-    """Who the containers may run as, where the deploying user is root.
+    """Return the user of the containers if the deploying user is root.
 
     An earlier deploy's number is kept; a first one gets the first that is nobody's.
 
@@ -245,7 +245,7 @@ def look_at_plugin(module: AnsibleModule, engine: dict[str, Any]) -> dict[str, A
 
 
 def look_at_containers(module: AnsibleModule, engine: dict[str, Any]) -> list[dict[str, str]]:
-    """Every container with our project label (empty for somebody else's), state and id."""
+    """Return every container with its project label (empty for a foreign one), state and id."""
     if engine["access"] not in ("direct", "sudo") or not engine["path"]:
         return []
     prefix = ["sudo", "-n"] if engine["access"] == "sudo" else []

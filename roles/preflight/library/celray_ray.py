@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ask a Ray cluster that is there already what it runs; read-only."""
+"""Read what an existing Ray cluster runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ METADATA = "/api/v0/cluster_metadata"
 
 
 def stored_token(path: str | None) -> str:
-    """The token of an earlier deploy; none where there is no such file."""
+    """Return the token of an earlier deploy; empty if there is no such file."""
     try:
         with open(path or "") as handle:
             return str(json.load(handle).get("ray_auth_token", ""))
@@ -48,7 +48,7 @@ def stored_token(path: str | None) -> str:
 
 
 def ask(address: str, token: str) -> dict[str, Any]:
-    """What the dashboard says about its cluster."""
+    """Return the dashboard's data about its cluster."""
     found: dict[str, Any] = {"status": 0, "error": "", "ray": "", "python": ""}
     request = urllib.request.Request(address.rstrip("/") + METADATA)  # noqa: S310 - checked before
     if token:

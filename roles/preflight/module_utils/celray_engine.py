@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-#: Runs a program that only reads, and gives (exit code, output, errors); a missing one is 127.
+#: Runs a read-only program and returns (exit code, output, errors); 127 for a missing one.
 Run = Callable[..., tuple[int, str, str]]
 
 SOCKET = "/var/run/docker.sock"
@@ -24,7 +24,7 @@ PROGRAM_DIRS = (
 )
 PACKAGE_LISTS = "/var/lib/dpkg/info"
 SYSTEMD = "/run/systemd/system"
-#: Where an engine that no service manager has started writes to.
+#: The log of an engine that no service manager has started.
 LOG = "/var/log/docker.log"
 LAST_LINES = 12
 
@@ -84,7 +84,7 @@ ASK_SECONDS = 20
 
 
 def programs(name: str, environ: dict[str, str]) -> list[str]:
-    """Every executable of a name, on PATH first; one file under two paths counts once."""
+    """Return every executable of a name, PATH first; two paths of one file count once."""
     found: dict[str, str] = {}
     for folder in [*environ.get("PATH", "").split(os.pathsep), *PROGRAM_DIRS]:
         path = os.path.join(folder, name)
@@ -94,7 +94,7 @@ def programs(name: str, environ: dict[str, str]) -> list[str]:
 
 
 def is_podman(path: str) -> bool:
-    """Whether a `docker` is podman, by a link or by a script that calls it."""
+    """Return whether a `docker` is podman, by a link or by a script that calls it."""
     if os.path.basename(os.path.realpath(path)).startswith("podman"):
         return True
     try:
@@ -106,13 +106,13 @@ def is_podman(path: str) -> bool:
 
 
 def is_ours(host: str) -> bool:
-    """Whether an endpoint is the socket of this machine's own engine."""
+    """Return whether an endpoint is the socket of this machine's own engine."""
     path = host.removeprefix("unix://")
     return host.startswith("unix://") and os.path.realpath(path) == os.path.realpath(SOCKET)
 
 
 def package_of_the_engine() -> str:
-    """Which Debian package brought the engine, or ""."""
+    """Return the Debian package of the engine, or ""."""
     there = (name for name in ("docker.io", "docker-ce") if is_installed(name))
     return next(there, "")
 
@@ -122,7 +122,7 @@ def is_installed(package: str) -> bool:
 
 
 def ask(run: Run, *, sudo: bool) -> dict[str, Any]:
-    """The engine's answer and the client's endpoint, as this user or as root."""
+    """Return the engine's answer and the client's endpoint, as this user or as root."""
     if sudo:
         call = (
             f"said = ask({SOCKET!r}, {ASK_SECONDS})\n"
@@ -138,7 +138,7 @@ def ask(run: Run, *, sudo: bool) -> dict[str, Any]:
 
 
 def unit(run: Run) -> dict[str, str]:
-    """What systemd says of the engine: masked, failed, ... by unit; {} without systemd."""
+    """Return systemd's state of the engine by unit: masked, failed, ...; {} without systemd."""
     if not os.path.isdir(SYSTEMD):
         return {}
     states = {}
@@ -152,7 +152,7 @@ def unit(run: Run) -> dict[str, str]:
 
 
 def last_lines(run: Run, prefix: list[str]) -> list[str]:
-    """The end of the engine's own log, from wherever it writes to."""
+    """Return the end of the engine's own log."""
     if os.path.isdir(SYSTEMD):
         wanted = ("-u", "docker.service", "-n", str(LAST_LINES), "-o", "cat", "--no-pager")
         rc, out, _ = run(*prefix, "journalctl", *wanted)
@@ -169,7 +169,7 @@ def last_line(out: str, err: str, rc: int) -> str:
 def choose_client(
     run: Run, prefix: list[str], clients: list[dict[str, str]]
 ) -> tuple[str, list[dict[str, str]]]:
-    """The first client that this engine talks to; each of the others with what it said."""
+    """Return the first client that works with this engine, and the output of the others."""
     tried: list[dict[str, str]] = []
     for client in clients:
         if client["kind"] == "docker":
@@ -182,7 +182,7 @@ def choose_client(
 
 
 def look(run: Run, *, sudo: bool, environ: dict[str, str]) -> dict[str, Any]:
-    """The engine: how it is reached, what it is, and the client that fits it.
+    """Return how the engine is reached, what it is, and the client that fits it.
 
     Parameters:
         sudo: whether this user, who is not root, has sudo without a password.
@@ -218,7 +218,7 @@ def look(run: Run, *, sudo: bool, environ: dict[str, str]) -> dict[str, Any]:
     if answer.get("denied") and sudo:
         access, prefix = "sudo", ["sudo", "-n"]
         answer = ask(run, sudo=True)
-        # The user's own settings no longer matter: every command runs as root.
+        # The user's own settings do not matter: every command runs as root.
         endpoints = [answer["endpoint"]]
     engine["endpoint"] = next((e for e in endpoints if e and not is_ours(e[0])), [])
     if "version" in answer:

@@ -1,4 +1,4 @@
-"""Remove the logs of Ray's jobs when they are old, or too many: Ray itself never does.
+"""Remove old or excess logs of Ray's jobs, which Ray itself never removes.
 
     ray_logs.py DIR DAYS MEGABYTES [once]
 
@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 EVERY_SECONDS = 600
-#: What each job leaves, by name.
+#: The log files of a job, by name.
 OF_JOBS = (
     "job-driver-*",
     "worker-*",
@@ -56,7 +56,7 @@ def left(folder: Path) -> list[tuple[float, int, Path]]:
 
 
 def clean(folder: Path, days: float, megabytes: float) -> int:
-    """Remove what is older, and of the rest the oldest until it is less; gives how many went."""
+    """Remove logs that are too old, then the oldest above a total size; return their number."""
     files = left(folder)
     total = sum(size for _, size, _ in files)
     oldest = time.time() - days * 86400

@@ -1,4 +1,4 @@
-"""Make the key and the certificate by which Ray's processes know each other (ADR 0029).
+"""Create the key and the certificate with which Ray's processes authenticate (ADR 0029).
 
     ray_tls.py DIR
 
@@ -49,7 +49,7 @@ def addresses() -> set[str]:
 
 
 def good(cert: Path, key: Path, wanted: set[str]) -> bool:
-    """Return whether what is there will do."""
+    """Return whether the existing key and certificate can be used."""
     try:
         found = x509.load_pem_x509_certificate(cert.read_bytes())
         serialization.load_pem_private_key(key.read_bytes(), None)
@@ -62,7 +62,7 @@ def good(cert: Path, key: Path, wanted: set[str]) -> bool:
 
 
 def key_of(path: Path) -> Any:
-    """Return the key that is there, so that copies of it stay good; or a new one."""
+    """Return the existing key, so that copies of it stay valid; or a new one."""
     try:
         return serialization.load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError):
@@ -81,7 +81,7 @@ def make(key: Any, wanted: set[str]) -> tuple[bytes, bytes]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        # A day before: clocks of several machines differ.
+        # A day in the past, because clocks of several machines differ.
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + VALID)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -95,7 +95,7 @@ def make(key: Any, wanted: set[str]) -> tuple[bytes, bytes]:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file that nobody else can read, whole or not at all."""
+    """Write a file atomically, readable by its owner only."""
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Keep the deployment's secrets on its host: read them, make what is missing, never change one."""
+"""Store the deployment's secrets on its host: read them, create missing ones, never change one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SHORTEST = 8
 
 
 class SecretError(Exception):
-    """An override or a stored file that cannot be used; the message never holds a value."""
+    """An unusable override or stored file; the message never holds a value."""
 
 
 def check_overrides(overrides: Any, wanted: dict[str, int]) -> None:
@@ -104,7 +104,7 @@ def read(path: str) -> dict[str, str]:
 def merge(
     stored: dict[str, str], wanted: dict[str, int], overrides: dict[str, str]
 ) -> dict[str, str]:
-    """Stored values stay, overrides win, the rest is generated. Unknown stored names are kept."""
+    """Return the merge: stored values stay, also unknown ones, overrides win, the rest is new."""
     made = {
         name: "".join(secrets.choice(ALPHABET) for _ in range(length))
         for name, length in wanted.items()
@@ -114,7 +114,7 @@ def merge(
 
 
 def write(path: str, values: dict[str, str]) -> None:
-    """Atomically and never readable by others, not even for a moment."""
+    """Write atomically, and never readable by others, not even for a moment."""
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     os.chmod(folder, 0o700)

@@ -1,4 +1,4 @@
-"""The Celery app: ``celery -A tasks``; its settings stand in :mod:`tasks.celery_config`."""
+"""The Celery app: ``celery -A tasks``; :mod:`tasks.celery_config` holds its settings."""
 
 import socket
 import sys
@@ -17,43 +17,43 @@ from tasks.contracts import Untyped
 from tasks.credentials import ConfigurationError
 from tasks.message_headers import PUBLISHED_AT
 from tasks.results import deduplication
-from tasks.results.spool import OutcomesStep
+from tasks.results.spool import SpoolStep
 from tasks.routes import ROUTES
 from tasks.settings import Settings, get_settings
 from tasks.worker import fencing
 from tasks.worker import revocations as worker_revocations
 from tasks.worker.heartbeat import ConsumerHeartbeat
 from tasks.worker.info import CodeVersion
-from tasks.worker.lease_keeper import KeeperStep
+from tasks.worker.lease_keeper import LeaseKeeperStep
 from tasks.worker.shutdown import drain_on_sigterm, end_on_sigterm
 
-#: sysexits.h: the configuration is wrong, and a restart will not help.
+#: From sysexits.h: the configuration is wrong, and a restart will not help.
 EX_CONFIG = 78
 
 
 class CelrayTask(Task):  # type: ignore[misc]  # celery has no types
-    """The base of every task here: a bounded number of new starts.
+    """The base class of every task: it bounds the number of retries.
 
-    With ``task_retry_on_worker_lost`` these bounds also hold for a task that kills its own
-    process, which would otherwise be requeued without end.
+    With ``task_retry_on_worker_lost`` these bounds also apply to a task that kills its own process,
+    which would otherwise be requeued without end.
     """
 
     abstract = True
     Request = "tasks.worker.request:Request"
     max_retries = 2
     default_retry_delay = 5
-    #: Whether a task that stores no start asks Redis before it begins if it was cancelled: one
-    #: round trip. Without, what its worker has heard decides.
+    #: Whether a task that stores no start asks Redis before it begins if it was cancelled, which
+    #: costs one round trip. Without it, only the revocations that its worker has received count.
     looks_for_cancellation = True
 
     def before_start(self, *_: Untyped) -> None:
-        """Do not run what was cancelled, or published twice."""
+        """Refuse to run a task that was cancelled, or published twice."""
         worker_revocations.refuse(self)
         deduplication.refuse(self.request)
 
 
 def create_app(settings: Settings) -> Celery:
-    """Build the app for ``settings``; registers the consumer's heartbeat."""
+    """Build the app for ``settings``; add the worker's own consumer steps."""
     busy.count_busy_as_away()
     celery = Celery("tasks", task_cls=CelrayTask)
     celery.conf.update({**configuration(settings), **beat_configuration(settings)})
@@ -63,8 +63,8 @@ def create_app(settings: Settings) -> Celery:
     )
     celery.steps["consumer"].add(ConsumerHeartbeat)
     celery.steps["consumer"].add(CodeVersion)
-    celery.steps["consumer"].add(KeeperStep)
-    celery.steps["consumer"].add(OutcomesStep)
+    celery.steps["consumer"].add(LeaseKeeperStep)
+    celery.steps["consumer"].add(SpoolStep)
     celery.steps["consumer"].add(worker_revocations.Revocations)
     signals.before_task_publish.connect(_stamp)
     signals.celeryd_init.connect(_registered_as_routed)
@@ -78,7 +78,7 @@ def create_app(settings: Settings) -> Celery:
 
 
 def fail(error: ConfigurationError) -> SystemExit:
-    """Print ``error`` as the one line that an operator needs; returns what to raise."""
+    """Print ``error`` in one line for the operator; return the exception to raise."""
     print(f"celray: configuration error on {socket.gethostname()}: {error}", file=sys.stderr)  # noqa: T201
     return SystemExit(EX_CONFIG)
 
@@ -89,7 +89,7 @@ def _stamp(headers: dict[str, Any] | None = None, **_: object) -> None:
 
 
 def _registered_as_routed(**_: object) -> None:
-    """Refuse to start when the tasks that exist are not exactly those that are routed."""
+    """Refuse to start if the registered tasks are not exactly the routed ones."""
     app = _service()
     app.loader.import_default_modules()
     registered = {name for name in app.tasks if name.startswith("tasks.")}
@@ -102,9 +102,9 @@ def _registered_as_routed(**_: object) -> None:
 
 
 def _load_packages(sender: Untyped, **_: object) -> None:
-    """Load the packages of others wherever Celery imports its tasks: worker, Beat, Flower, shell.
+    """Load the task packages wherever Celery imports its tasks: worker, Beat, Flower, shell.
 
-    Ours come first, so that a collision is the package's mistake.
+    celray's own tasks come first, so that a name collision is the package's mistake.
     """
     settings = get_settings()
     for module in TASK_MODULES:
@@ -115,7 +115,7 @@ def _load_packages(sender: Untyped, **_: object) -> None:
         raise fail(error) from None
 
 
-#: The service's app, built when it is first asked for: a client has no settings for it.
+#: The service's app, built on first use: a client has no settings for it.
 app: Celery
 
 
@@ -128,7 +128,7 @@ def _service() -> Celery:
 
 
 def __getattr__(name: str) -> Celery:
-    """Build :data:`app` for the first who imports it; ends the process on wrong settings."""
+    """Build :data:`app` on first use; end the process if the settings are wrong."""
     if name == "app":
         return _service()
     message = f"module {__name__!r} has no attribute {name!r}"

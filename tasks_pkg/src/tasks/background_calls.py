@@ -1,7 +1,7 @@
-"""Other people's code that a worker's main process is to run: beside its loop, and bounded.
+"""Run foreign code for a worker's main process: in threads beside its loop, and bounded.
 
 A thread cannot be ended from outside, so one that runs such code is left alone, however long it
-takes; only so many may be under way at a time, and what comes beyond that is not run.
+takes. The number of concurrent calls is limited, and calls beyond it are not made.
 """
 
 import os
@@ -13,31 +13,31 @@ from celery.utils.log import get_logger
 
 logger = get_logger(__name__)
 
-#: So many calls may be under way at a time.
+#: The most concurrent calls.
 MOST: Final = 32
 
 _main_process = threading.Event()
 _places = threading.BoundedSemaphore(MOST)
-# A child works on one task at a time, within the task's time limits: nothing else waits for it.
+# A child process works on one task at a time, within its time limits: nothing else waits for it.
 os.register_at_fork(after_in_child=_main_process.clear)
 
 
 def begin() -> None:
-    """Say that this is a worker's main process."""
+    """Mark this process as a worker's main process."""
     _main_process.set()
 
 
 def wanted() -> bool:
-    """Return whether this process must not run other people's code in place."""
+    """Return whether this process must not run foreign code in place."""
     return _main_process.is_set()
 
 
 def call(what: str, function: Callable[[], object]) -> bool:
-    """Call ``function`` in a thread of its own, and return at once; False: it is not called.
+    """Call ``function`` in its own thread, and return at once; False: it is not called.
 
     Args:
-        what: it is, for the log.
-        function: what it raises is logged.
+        what: a name for the log.
+        function: the function; its exceptions are logged.
     """
     if not _places.acquire(blocking=False):
         logger.error("%s is not called: %d others have not ended in this worker", what, MOST)

@@ -1,4 +1,4 @@
-"""Celery's settings, each with its reason beside it."""
+"""Celery's settings, each with its reason."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,7 @@ from kombu.transport import TRANSPORT_ALIASES
 if TYPE_CHECKING:
     from tasks.settings import Settings
 
-#: What travels: JSON alone, everywhere; pickle is code execution by message.
+#: JSON is the only serialisation, everywhere: pickle allows a message to execute code.
 SERIALIZATION: dict[str, Any] = {
     "task_serializer": "json",
     "result_serializer": "json",
@@ -19,11 +19,11 @@ SERIALIZATION: dict[str, Any] = {
     "enable_utc": True,
 }
 
-#: Our way of fetching from Redis; a name of its own, because kombu shows it in URLs.
+#: celray's own transport for Redis; it has its own name because kombu shows it in URLs.
 TRANSPORT = "celray"
 TRANSPORT_ALIASES[TRANSPORT] = "tasks.broker.redis.transport:Transport"
 
-#: The modules that hold tasks. Listed, because a module that nobody imports registers nothing.
+#: The modules that hold tasks, listed because a module that is never imported registers nothing.
 TASK_MODULES = ("tasks.simple_tasks", "tasks.ml_tasks", "tasks.data_tasks")
 
 

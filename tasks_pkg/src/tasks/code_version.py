@@ -1,8 +1,8 @@
-"""Which code is deployed, and which workers still run another.
+"""The deployed code version, and which workers run another one.
 
-A worker runs the code that it was started with until it is restarted. Beat, of which there is one,
-and which every deploy of new code replaces, writes its own version down; a worker of another
-version that began before that is out of date.
+A worker runs the code with which it was started until it is restarted. There is one Beat, and every
+deploy of new code replaces it, so Beat records its own version. A worker of another version that
+started before Beat recorded it is out of date.
 """
 
 import time
@@ -10,22 +10,23 @@ from typing import Literal, TypedDict, cast
 
 from redis import Redis
 
-#: A hash in the broker's database: ``version``, and ``at``, when Beat first had it (epoch seconds).
+#: A hash in the broker's database: ``version``, and ``at``, when Beat first recorded it (epoch
+#: seconds).
 KEY = "celray:deployed"
 
-#: How the code of a worker stands to what is deployed; "unknown" where no Beat has said.
+#: A worker's code compared with the deployed version; "unknown" if no Beat has recorded one.
 State = Literal["current", "old", "newer", "unknown"]
 
 
 class Deployed(TypedDict):
-    """The version that Beat runs, and since when (seconds since the epoch)."""
+    """The version that Beat runs, and when it first recorded it (seconds since the epoch)."""
 
     version: str
     at: float
 
 
 def announce(broker: Redis, version: str) -> None:
-    """Write down the version that is deployed; the same one again changes nothing.
+    """Record the deployed version; recording the same one again changes nothing.
 
     Raises:
         redis.exceptions.RedisError: the broker does not answer.
@@ -36,7 +37,7 @@ def announce(broker: Redis, version: str) -> None:
 
 
 def read(broker: Redis) -> Deployed | None:
-    """Return what was written down last; None where nothing was, or what nobody of us wrote.
+    """Return the last recorded version; None if there is none, or another program wrote it.
 
     Raises:
         redis.exceptions.RedisError: the broker does not answer.
@@ -49,23 +50,23 @@ def read(broker: Redis) -> Deployed | None:
 
 
 def judge(version: str, started_at: float, deployed: Deployed | None) -> State:
-    """Say how a worker's code stands to what is deployed.
+    """Compare a worker's code with the deployed version.
 
     Args:
-        version: the worker's.
-        started_at: when its process began (seconds since the epoch).
-        deployed: what Beat has written down.
+        version: the worker's version.
+        started_at: when its process started (seconds since the epoch).
+        deployed: the version that Beat has recorded.
     """
     if deployed is None:
         return "unknown"
     if version == deployed["version"]:
         return "current"
-    # One that began after Beat is part of an update that has not reached Beat yet.
+    # A worker that started after Beat is part of an update that has not reached Beat yet.
     return "old" if started_at < deployed["at"] else "newer"
 
 
-def told(version: str, state: State, deployed: Deployed | None) -> str:
-    """Show a worker's version, and what is wrong with it."""
+def describe(version: str, state: State, deployed: Deployed | None) -> str:
+    """Describe a worker's version, and whether it is out of date."""
     if state == "old" and deployed is not None:
         return f"{version} OLD, deployed is {deployed['version']}: restart it"
     if state == "newer" and deployed is not None:

@@ -1,4 +1,4 @@
-"""What every task does with its arguments: checked by type, refused in one line."""
+"""Check a task's arguments by type, and refuse wrong ones in one line."""
 
 import difflib
 import inspect
@@ -17,18 +17,18 @@ from tasks.ray_jobs.protocol import run_of
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: An object of Celery or kombu, which ship no types.
+#: An object of Celery or kombu, which have no type annotations.
 Untyped: TypeAlias = Any
 
-#: An id names folders and Ray jobs.
+#: A task id is used in names of folders and Ray jobs.
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 
-#: How much of a wrong value an error repeats.
+#: How many characters of a wrong value an error repeats.
 _SHOWN = 80
 
 
 class InvalidArgumentsError(Exception):
-    """The caller's mistake: never retried, shown without a traceback."""
+    """A mistake by the caller: never retried, shown without a traceback."""
 
 
 def _shown(value: object) -> str:
@@ -38,12 +38,13 @@ def _shown(value: object) -> str:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a parameter holds, beside its annotation: ``Annotated[dict[str, Any], Shape]``.
+    """The keys of a parameter, beside its annotation: ``Annotated[dict[str, Any], Shape]``.
 
-    For callers, who learn a mistake before they send; the task itself parses again.
+    A caller's arguments are checked with it before they are sent; the task itself parses them
+    again.
 
     Attributes:
-        model: the keys of a ``dict``, their types and descriptions; None of anything else.
+        model: the keys of a ``dict`` with types and descriptions; None for other parameters.
         parse: raises :class:`InvalidArgumentsError` for a wrong value.
     """
 
@@ -52,12 +53,12 @@ class Shape:
 
 
 def require_task_id(task_id: str) -> None:
-    """Refuse a task id that cannot name a run folder and a Ray job.
+    """Refuse a task id that cannot be used for a run folder and a Ray job.
 
     Raises:
-        InvalidArgumentsError: says what an id is made of.
+        InvalidArgumentsError: tells which ids are allowed.
     """
-    # What looks like another attempt of a task would be taken for one.
+    # An id that ends like a retry of another task would be mistaken for it.
     if not _TASK_ID.fullmatch(task_id) or run_of(task_id) != task_id:
         message = (
             f"task id {_shown(task_id)} cannot be used: give up to 128 letters, digits and _ . : -,"
@@ -67,10 +68,10 @@ def require_task_id(task_id: str) -> None:
 
 
 def distinct(values: list[str]) -> list[str]:
-    """Refuse a list that names something twice.
+    """Refuse a list that contains a value twice.
 
     Raises:
-        ValueError: says what.
+        ValueError: names the value.
     """
     for value, times in Counter(values).items():
         if times > 1:
@@ -79,12 +80,12 @@ def distinct(values: list[str]) -> list[str]:
     return values
 
 
-#: Names, none of them twice.
+#: A list of names without duplicates.
 Distinct = Annotated[list[str], AfterValidator(distinct)]
 
 
 def _schema(annotation: Any) -> dict[str, Any]:  # noqa: ANN401 - any annotation
-    """Return a JSON schema; of what holds further objects, only that it is one."""
+    """Return a JSON schema; a type that nests objects gets only the schema of an object."""
     try:
         schema = TypeAdapter(annotation).json_schema()
     except PydanticUserError:  # a TypedDict in a TypedDict, before Python 3.12
@@ -94,7 +95,7 @@ def _schema(annotation: Any) -> dict[str, Any]:  # noqa: ANN401 - any annotation
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with the arguments: where, of which kind, in words."""
+    """One mistake in the arguments: its place, its kind, and its text."""
 
     where: tuple[str | int, ...]
     kind: str
@@ -104,16 +105,17 @@ class Problem:
 def wrong(
     error: ValidationError, value: object, name: str, known: Sequence[str] = ()
 ) -> list[Problem]:
-    """Return what pydantic found wrong with ``value``, in a caller's words.
+    """Return pydantic's errors about ``value`` in the caller's terms.
 
-    Of a union, pydantic reports every alternative under the name of its type. Here they are one
-    problem at the value's own place, unless one alternative fits so far that only a part is wrong.
+    For a union, pydantic reports an error for every alternative, under the name of its type. This
+    function combines them into one problem at the value's place, unless one alternative matches
+    except for a part of the value.
 
     Args:
-        error: what pydantic raised.
-        value: what it was given.
-        name: what the caller calls it.
-        known: the keys that it may have, for the nearest to a wrong one.
+        error: pydantic's exception.
+        value: the checked value.
+        name: the caller's name for it.
+        known: the keys that it may have, to suggest the nearest one.
     """
     found: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     united = set()
@@ -122,7 +124,7 @@ def wrong(
         found.setdefault(path, []).append(each)
         if tagged:
             united.add(path)
-    kept = {
+    deepest = {
         path: each
         for path, each in found.items()
         if path not in united
@@ -130,12 +132,12 @@ def wrong(
     }
     return [
         Problem((name, *path), each[0]["type"], _in_words(path, each, name, known))
-        for path, each in kept.items()
+        for path, each in deepest.items()
     ]
 
 
 def _place(error: ErrorDetails, value: Any) -> tuple[tuple[str | int, ...], bool]:  # noqa: ANN401
-    """The keys and indices on the way to what is wrong; whether a union's tags were among them."""
+    """Return the keys and indices that lead to an error, and whether union tags were among them."""
     path: list[str | int] = []
     tagged = False
     for number, part in enumerate(error["loc"], 1):
@@ -159,18 +161,18 @@ def _in_words(
         hint = f"did you mean {near[0]!r}?" if near else f"it accepts: {', '.join(known)}"
         return f"{name}: unknown key {key!r}; {hint}"
     start = "Input should be "
-    told = list(dict.fromkeys(e["msg"].removeprefix("Value error, ") for e in errors))
-    if all(text.startswith(start) for text in told):
-        told = [start + " or ".join(text.removeprefix(start) for text in told)]
+    texts = list(dict.fromkeys(e["msg"].removeprefix("Value error, ") for e in errors))
+    if all(text.startswith(start) for text in texts):
+        texts = [start + " or ".join(text.removeprefix(start) for text in texts)]
     where = ".".join(map(str, (name, *path)))
-    return f"{where}: {'; '.join(told)}, got {_shown(first['input'])}"
+    return f"{where}: {'; '.join(texts)}, got {_shown(first['input'])}"
 
 
 class Contract:
-    """The arguments that a function accepts, by its signature and annotations.
+    """The arguments that a function accepts, from its signature and annotations.
 
-    Types are strict, as JSON carries them: ``"7"`` is not a number. A parameter named ``self``
-    (a bound task) is left alone; one without annotation accepts anything.
+    Types are strict, as in JSON: ``"7"`` is not a number. A parameter named ``self`` (a bound task)
+    is not checked; one without annotation accepts anything.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -193,7 +195,7 @@ class Contract:
         return adapter.json_schema()
 
     def result_schema(self) -> dict[str, Any]:
-        """Return a JSON schema of the keys that the function is annotated to return."""
+        """Return a JSON schema of the keys in the function's annotated result."""
         if not is_typeddict(self._returns):
             return {}
         keys = get_type_hints(self._returns, include_extras=True)
@@ -205,7 +207,7 @@ class Contract:
         """Bind arguments and convert them to their types.
 
         Raises:
-            InvalidArgumentsError: one is missing or unknown.
+            InvalidArgumentsError: an argument is missing, unknown or of the wrong type.
         """
         try:
             bound = self.signature.bind(*args, **kwargs)
@@ -225,15 +227,15 @@ class Contract:
         return bound, problems
 
     def refuse(self, problems: Sequence[Problem]) -> None:
-        """Raise :class:`InvalidArgumentsError` that names every problem, if there is one."""
+        """Raise :class:`InvalidArgumentsError` with every problem, if there is one."""
         if problems:
             raise InvalidArgumentsError(f"{self.name}: {'; '.join(p.text for p in problems)}")
 
     def check(self, kwargs: Mapping[str, Any]) -> None:
-        """Check what a caller is about to send, into the keys of each :class:`Shape`.
+        """Check a caller's arguments before sending, including the keys of each :class:`Shape`.
 
         Raises:
-            InvalidArgumentsError: names everything that is wrong.
+            InvalidArgumentsError: names every mistake.
         """
         callers = self.signature.replace(
             parameters=[p for n, p in self.signature.parameters.items() if n != "self"]
@@ -253,7 +255,7 @@ class Contract:
                 shape.parse(value)
 
     def wants_text(self, kwargs: Mapping[str, Any]) -> list[tuple[str | int, ...]]:
-        """Give the places, also in the keys of a :class:`Shape`, where something else than text is.
+        """Return the places, also in keys of a :class:`Shape`, that expect text and got no text.
 
         Raises:
             InvalidArgumentsError: an argument is missing or unknown.
@@ -281,8 +283,8 @@ def validated(function: Callable[P, R]) -> Callable[P, R]:
     The :class:`Contract` is the result's attribute ``contract``.
 
     Raises:
-        InvalidArgumentsError: when called with a missing, unknown or wrong argument; its text
-            names each of them and what the task accepts.
+        InvalidArgumentsError: an argument is missing, unknown or wrong; the text names each of them
+            and what the task accepts.
     """
     contract = Contract(function)
 

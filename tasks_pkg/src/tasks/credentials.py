@@ -1,4 +1,4 @@
-"""What a client knows of a service: addresses and passwords, from the environment or a file."""
+"""A client's connection to a service: addresses and passwords, from the environment or a file."""
 
 import os
 from pathlib import Path
@@ -11,14 +11,14 @@ PREFIX = "CELRAY_"
 
 
 class ConfigurationError(Exception):
-    """The deployment's mistake, in one line for the person who reads the log."""
+    """A mistake in the deployment, in one line for the person who reads the log."""
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
     try:
         url = urlsplit(value.get_secret_value())
         fine = url.scheme in {"redis", "rediss"} and url.hostname and url.port != 0
-    except ValueError:  # such as a port that is no number; the error would repeat it
+    except ValueError:  # such as a port that is no number; its text would contain the URL
         fine = False
     if not fine:
         message = "must be a URL of the form redis://user:password@host:port/db"
@@ -30,15 +30,15 @@ RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 
 
 class Strict(BaseModel):
-    """Settings in which a misspelt key is an error; built when they are first used."""
+    """Settings in which a misspelt key is an error; validated on first use."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class ClientSettings(Strict):
-    """What somebody who sends tasks knows of the service; ``origin`` says from where.
+    """The connection of a client to the service; ``origin`` names its source.
 
-    Ray's address and token are there for those who follow or stop Ray jobs themselves.
+    Ray's address and token are only for clients that follow or stop Ray jobs themselves.
     """
 
     broker_url: RedisUrl
@@ -48,14 +48,14 @@ class ClientSettings(Strict):
     origin: str
 
 
-#: Field of :class:`ClientSettings` -> its name in what `make credentials` prints.
+#: Field of :class:`ClientSettings` -> its name in the output of `make credentials`.
 CLIENT_NAMES = {
     "broker_url": "CELERY_BROKER_URL",
     "result_backend_url": "CELERY_RESULT_BACKEND",
     "ray_address": "RAY_ADDRESS",
     "ray_auth_token": "RAY_AUTH_TOKEN",
 }
-#: An operator's in place of them, where there are any: they may also cancel and inspect.
+#: An operator's names, used instead if present: an operator may also cancel and inspect.
 OPERATOR_NAMES = {
     "broker_url": f"{PREFIX}OPERATOR_BROKER_URL",
     "result_backend_url": f"{PREFIX}OPERATOR_RESULT_BACKEND",
@@ -64,7 +64,7 @@ CREDENTIALS_VARIABLE = f"{PREFIX}CREDENTIALS"
 
 
 def credentials_file() -> Path:
-    """Where a user's credentials are looked for: ``~/.config/celray/credentials``."""
+    """Return the path of a user's credentials: ``~/.config/celray/credentials``."""
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(base, "celray", "credentials")
 

@@ -1,4 +1,4 @@
-"""The data tasks: each checks what it was given and runs one Ray job."""
+"""The data tasks: each checks its arguments and runs one Ray job."""
 
 from typing import Annotated, Any, Literal, cast
 
@@ -41,9 +41,9 @@ def process_large_csv(
 
     Args:
         self: the bound task.
-        file_path: a ``.csv``, ``.tsv`` or ``.txt`` file, also with ``.gz`` or ``.zst`` behind it,
+        file_path: a ``.csv``, ``.tsv`` or ``.txt`` file, also compressed as ``.gz`` or ``.zst``,
             under the datasets or the models folder, relative to the former.
-        output_path: what to write, ``.parquet`` or ``.csv``, under the datasets folder.
+        output_path: the file to write, ``.parquet`` or ``.csv``, under the datasets folder.
         transformations: see :class:`tasks.schemas.data.Transformations`.
 
     Returns:
@@ -79,17 +79,17 @@ def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
     Args:
         self: the bound task.
         data_sources: files, folders or prefixes of parts, as in ``distributed_training``.
-        output_path: what to write, ``.parquet`` or ``.csv``: the aggregates, or without
-            ``group_by`` and ``aggregations`` the sources' summaries.
+        output_path: the file to write, ``.parquet`` or ``.csv``: the aggregates, or the sources'
+            summaries if neither ``group_by`` nor ``aggregations`` is given.
         group_by: columns to group by, which every source must have.
         aggregations: functions by column, which every source must have; by default all but
             ``std`` of the numeric columns.
         overwrite: whether a file that celray did not write may be replaced.
-        schema: type by column of the CSV sources; a column that is not named gets the narrowest
-            that holds all its values as they are written.
+        schema: type by column of the CSV sources; other columns get the narrowest type that holds
+            all their values as written.
         missing: what stands for a missing value in CSV, quoted or not.
         separator: the character between fields in CSV; by default it is detected.
-        csv: how else CSV is written, see :class:`tasks.schemas.data.CsvWritten`.
+        csv: other options of the CSV format, see :class:`tasks.schemas.data.CsvWritten`.
 
     Returns:
         See :class:`tasks.schemas.data.AggregateResult`.
@@ -119,16 +119,16 @@ def process_new_data(
     stale_seconds: Annotated[float, Field(ge=60, le=7 * 86_400)] = 900.0,
     **csv: Untyped,
 ) -> NewDataResult:
-    """Check what was delivered to ``new/`` of the datasets folder, and convert it to Parquet.
+    """Check the files delivered to ``new/`` of the datasets folder, and convert them to Parquet.
 
-    Progress, stopping and errors are those of every Ray job, see docs/tasks.md. Any number of
-    runs at a time take each file once.
+    Progress, stopping and errors are those of every Ray job, see docs/tasks.md. Concurrent runs
+    process each file once.
 
     Args:
         self: the bound task.
-        settle_seconds: a file is left alone until nobody has written to it for so long.
-        stale_seconds: what a run had claimed is taken over when it gave no sign for so long.
-        csv: how CSV is written, see :class:`tasks.schemas.data.CsvWritten`.
+        settle_seconds: a file is taken only after it has been unchanged for this time.
+        stale_seconds: the files of another run are taken over if that run was silent for this time.
+        csv: options of the CSV format, see :class:`tasks.schemas.data.CsvWritten`.
 
     Returns:
         See :class:`tasks.schemas.data.NewDataResult`.

@@ -1,4 +1,4 @@
-"""The file whose age says whether a worker or Beat still works: touched while it does."""
+"""The heartbeat file of a worker or Beat, which they touch as long as they work."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ logger = get_logger(__name__)
 
 
 def touch(path: Path) -> None:
-    """Make ``path`` as young as now; a full or vanished disk is logged, never raised."""
+    """Set the time of ``path`` to now; a full or missing disk is logged, never raised."""
     try:
         path.touch()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Tasks in the caller's own process: the same code, without broker, worker or service.
+"""Run tasks in the caller's own process: the same code, without broker, worker or service.
 
 ::
 
@@ -8,7 +8,7 @@
         "distributed_training", dataset_path="wine.csv", model_config={"target": "quality"}
     )
 
-Exceptions are the task's own. Models, manifests and run folders are those that a service writes.
+Exceptions are the task's own. Models, manifests and run folders are those of a service.
 """
 
 import sys
@@ -29,14 +29,14 @@ Progress = dict[str, Any]
 
 
 class _LocalTask(Task):  # type: ignore[misc]  # celery has no types
-    """A task whose progress goes to a function of the caller."""
+    """A task that reports its progress to a function of the caller."""
 
     abstract = True
     max_retries = 2
     on_progress: ClassVar[Callable[[Progress], None] | None] = None
 
     def update_state(self, state: str | None = None, meta: Any = None, **_: object) -> None:  # noqa: ANN401, ARG002
-        """Pass on what a worker would write into the result store."""
+        """Pass on the progress that a worker would write into the result store."""
         if _LocalTask.on_progress is not None and isinstance(meta, dict):
             _LocalTask.on_progress(meta)
 
@@ -47,17 +47,17 @@ class _LocalTask(Task):  # type: ignore[misc]  # celery has no types
         exc: BaseException | None = None,
         **_: object,
     ) -> NoReturn:
-        """Raise what went wrong: nobody would bring the task again, and who called it is here."""
+        """Raise the error: nothing would deliver the task again, and the caller is present."""
         raise exc or sys.exc_info()[1] or Retry("the task asks to be run again later")
 
 
 class Local:
-    """Runs tasks here, one at a time.
+    """Runs tasks in this process, one at a time.
 
     Args:
-        datasets: what ``/datasets`` is on a service; relative paths of tasks are taken under it.
-        models: what ``/models`` is there: where models, outputs and run folders go.
-        ray: run Ray jobs on a Ray that is started for each; False runs them without Ray.
+        datasets: stands for ``/datasets`` of a service; relative paths in arguments are under it.
+        models: stands for ``/models``: the place of models, outputs and run folders.
+        ray: whether Ray jobs run on a Ray that is started for each; False runs them without Ray.
     """
 
     def __init__(
@@ -74,20 +74,20 @@ class Local:
         /,
         *,
         on_progress: Callable[[Progress], None] | None = None,
-        **arguments: Any,  # noqa: ANN401 - whatever the task takes
-    ) -> Any:  # noqa: ANN401 - whatever it returns
-        """Run a task to its end and give its result.
+        **arguments: Any,  # noqa: ANN401 - any argument of the task
+    ) -> Any:  # noqa: ANN401 - the task's return value
+        """Run a task to its end and return its result.
 
         Args:
-            name: the task's name, or the end of it.
-            on_progress: told ``phase``, ``done``, ``total``, ``message`` as the job goes on. A task
-                with a parameter of that name is run by :meth:`call`.
-            arguments: the task's.
+            name: the task's name, or an unambiguous end of it.
+            on_progress: called with ``phase``, ``done``, ``total``, ``message`` as the job
+                proceeds. Use :meth:`call` for a task with a parameter of that name.
+            arguments: the task's arguments.
 
         Raises:
             InvalidArgumentsError: an argument or the data are wrong.
             JobFailedError: the task's job failed.
-            Exception: whatever else the task raises.
+            Exception: any other exception of the task.
         """
         task = self._tasks[catalogue.resolve(name, self._tasks)]
         if on_progress is not None and "on_progress" in signature(task.run).parameters:
@@ -103,8 +103,8 @@ class Local:
         name: str,
         arguments: dict[str, Any],
         on_progress: Callable[[Progress], None] | None = None,
-    ) -> Any:  # noqa: ANN401 - whatever it returns
-        """Do what :meth:`run` does, with the task's arguments in a dictionary."""
+    ) -> Any:  # noqa: ANN401 - the task's return value
+        """Do the same as :meth:`run`, with the task's arguments in a dictionary."""
         task = self._tasks[catalogue.resolve(name, self._tasks)]
         _LocalTask.on_progress = on_progress
         with using(self._settings):

@@ -1,4 +1,4 @@
-"""The machine-learning tasks: each checks what it was given and runs one Ray job."""
+"""The machine-learning tasks: each checks its arguments and runs one Ray job."""
 
 from typing import Annotated, Any, cast
 
@@ -43,7 +43,7 @@ def distributed_training(
     Args:
         self: the bound task.
         model_config: see :class:`tasks.schemas.models.ModelConfig`.
-        dataset_path: a ``.csv``, ``.tsv``, ``.txt`` (also with ``.gz`` or ``.zst`` behind it) or
+        dataset_path: a ``.csv``, ``.tsv``, ``.txt`` (also compressed as ``.gz`` or ``.zst``) or
             ``.parquet`` file, a folder of them, or the prefix of ``<dataset_path>_part_<i>.csv``;
             under the datasets or the models folder, relative to the former.
 
@@ -72,22 +72,22 @@ def batch_predictions(  # noqa: PLR0913, PLR0917 - what callers may name
 ) -> PredictionResult:
     """Predict rows with a model that ``distributed_training`` made, on a pool of Ray Data actors.
 
-    Progress, stopping and errors are those of every Ray job, see docs/tasks.md. A model is
-    read only when its files have the digests in its manifest, and nothing in it is executed.
+    Progress, stopping and errors are those of every Ray job, see docs/tasks.md. A model is read
+    only if its files have the digests in its manifest, and nothing in it is executed.
 
     Args:
         self: the bound task.
         model_path: a training's ``model_path``; a relative one is taken under the models folder.
         data_batches: a list of batches, each a list of rows or a path; or one path. A row is an
-            object by column name, or a list of values in the order of the training table's
-            columns. A path is what ``dataset_path`` of ``distributed_training`` is.
+            object by column name, or a list of values in the order of the training table's columns.
+            A path is as ``dataset_path`` of ``distributed_training``.
         id_column: the column whose values identify rows in the output; must differ in every
             row. By default rows are numbered from 0.
         missing: what stands for a missing value in CSV, quoted or not; by default as in the
             model's training.
         separator: the character between fields in CSV; by default it is detected.
-        csv: how else CSV is written, see :class:`tasks.schemas.data.CsvWritten`; by default as in
-            the model's training.
+        csv: other options of the CSV format, see :class:`tasks.schemas.data.CsvWritten`; by default
+            as in the model's training.
 
     Returns:
         See :class:`tasks.schemas.models.PredictionResult`.
@@ -116,16 +116,16 @@ def hyperparameter_search(
 ) -> SearchResult:
     """Try combinations of parameters on one dataset, and train a model with the best.
 
-    Progress, stopping and errors are those of every Ray job, see docs/tasks.md. A search that
-    was interrupted, by a killed worker or head, goes on with the trials that it had not finished.
+    Progress, stopping and errors are those of every Ray job, see docs/tasks.md. A search that was
+    interrupted, because a worker or the head was killed, resumes with the unfinished trials.
 
     Args:
         self: the bound task.
-        param_grid: what to try. A list of combinations, each an object; or an object with a list
+        param_grid: the candidates. A list of combinations, each an object; or an object with a list
             of values per parameter, of which every combination is tried; or a search space, in
             which a parameter is ``{"low": 2, "high": 8}`` (with ``log`` or ``step``) or
             ``{"choice": [..]}``, searched by Optuna.
-        dataset_path: as of ``distributed_training``.
+        dataset_path: as in ``distributed_training``.
         search_config: see :class:`tasks.schemas.models.SearchConfig`.
 
     Returns:
@@ -145,22 +145,22 @@ def hyperparameter_search(
 def retrain_models(
     self: Untyped, names: list[str] | None = None, *, force: bool = False
 ) -> RetrainingResult:
-    """Train the registered models whose data are new, and put to use what passes its gate.
+    """Retrain the registered models whose data are new, and use those that pass their gates.
 
-    Old and new model are scored on the same held-out rows, which are chosen once per model and
-    never trained on. What is registered, and how, and what all Ray jobs have in common, is in
-    docs/tasks.md.
+    The old and the new model are scored on the same held-out rows, which are chosen once per model
+    and never trained on. docs/tasks.md describes how models are registered, and what all Ray jobs
+    have in common.
 
     Args:
         self: the bound task.
         names: only these models; by default all that are enabled.
-        force: retrain also where data and parameters are those of the last version.
+        force: also retrain if data and parameters are those of the last version.
 
     Returns:
         See :class:`tasks.schemas.models.RetrainingResult`.
 
     Raises:
-        InvalidArgumentsError: a name that is not registered.
+        InvalidArgumentsError: a name is not registered.
     """
     settings = get_settings()
     with tried_again(self):
@@ -172,12 +172,12 @@ def retrain_models(
 @ray_task("tasks.ml_tasks.rollback_model")
 @validated
 def rollback_model(self: Untyped, name: str, version: int | None = None) -> RollbackResult:
-    """Put an earlier version of a registered model to use again.
+    """Use an earlier version of a registered model again.
 
     Args:
         self: the bound task.
-        name: of the model in the registry.
-        version: which; by default the one that was in use before.
+        name: the model's name in the registry.
+        version: the version's number; by default the one that was in use before.
 
     Returns:
         See :class:`tasks.schemas.models.RollbackResult`.
@@ -192,7 +192,7 @@ def rollback_model(self: Untyped, name: str, version: int | None = None) -> Roll
 
 
 def _wanted(config: ModelConfig, origin: str) -> dict[str, str]:
-    """Return the columns that a dataset must have, and the argument that names each."""
+    """Return the required columns of a dataset, and the argument that names each."""
     excluded = dict.fromkeys(config.exclude_columns, f"{origin}.exclude_columns")
     declared = dict.fromkeys(config.declared, f"{origin}.schema")
     if isinstance(config.date_format, dict):

@@ -1,6 +1,6 @@
 """``python -m tasks.ops``: the name of :mod:`tasks.operations` before 0.2, kept for one release.
 
-``make update`` and ``make rollback`` ask containers of either release.
+``make update`` and ``make rollback`` run it in containers of either release.
 """
 
 import sys

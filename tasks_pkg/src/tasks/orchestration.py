@@ -1,6 +1,6 @@
-"""What every Celery task that stands for a Ray job does: run it, report, retry, stop with it.
+"""Run a task's Ray job: submit it, report progress, retry, and stop it with the task.
 
-A task's module holds its contract and its request; this one holds the rest::
+A task's module holds its contract and its request; this module holds the rest::
 
     @ray_task("tasks.ml_tasks.distributed_training")
     @validated
@@ -35,24 +35,25 @@ from tasks.submission.runner import runner
 
 log = get_logger(__name__)
 
-#: A task that found Ray, or what it asks beside Ray, away looks again after so long.
+#: Pause before a task tries again because Ray, or another service it needs, was unavailable.
 RETRY_SECONDS = 30
 
-#: Failures that say all there is to say in one line: no traceback in the worker's log.
+#: Failures whose one-line text is complete: no traceback in the worker's log.
 EXPECTED = (InvalidArgumentsError, JobFailedError, JobStoppedError, ConfigurationError)
 
-#: On a request: that its task has called run_job. A second job would be taken for the first.
+#: An attribute of a request: its task has called run_job. A second job would be mistaken for the
+#: first.
 _HAS_JOB = "celray_has_job"
 
 _ray_tasks: set[str] = set()
 
 
 def ray_task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Untyped]:  # noqa: ANN401
-    """Register a bound task whose Ray job ends with it when it is revoked.
+    """Register a bound task whose Ray job is stopped when the task is revoked.
 
     Args:
         name: the task's full name.
-        options: more of :func:`celery.shared_task`.
+        options: further options of :func:`celery.shared_task`.
     """
     _ray_tasks.add(name)
     return shared_task(name=name, bind=True, throws=EXPECTED, **options)  # type: ignore[no-any-return]
@@ -60,10 +61,10 @@ def ray_task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Untype
 
 @contextmanager
 def tried_again(task: Untyped) -> Iterator[None]:
-    """Begin a task again a while later, so many times, where something that it needs is away.
+    """Retry a task, a limited number of times, while something it needs is unavailable.
 
     Raises:
-        RayUnavailableError: it stayed away.
+        RayUnavailableError: it stayed unavailable.
     """
     try:
         yield
@@ -74,27 +75,29 @@ def tried_again(task: Untyped) -> Iterator[None]:
 def run_job(task: Untyped, entrypoint: str, parameters: Request | dict[str, Any]) -> dict[str, Any]:
     """Submit a task's Ray job, or attach to it, and follow it to its end.
 
-    Meanwhile the task's state is ``PROGRESS``, with ``phase``, ``done``, ``total``, ``message``
-    and ``ray_submission_id``. A task has one Ray job: its submission id follows from the task's.
+    Meanwhile the task's state is ``PROGRESS``, with ``phase``, ``done``, ``total``, ``message`` and
+    ``ray_submission_id``. A task has one Ray job, whose submission id is derived from the task's
+    id.
 
     Args:
         task: the bound task.
         entrypoint: the module of :mod:`tasks.ray_jobs` to run, or the full name of a module in
-            another package's package of jobs (``my_package.jobs.count``), which then travels.
-        parameters: what the job is asked; of another package's, a dict of JSON types.
+            another package's package of jobs (``my_package.jobs.count``), which is then uploaded.
+        parameters: the job's request; for a job of another package, a dict of JSON types.
 
     Returns:
         The job's result with ``ray_submission_id``, ``queue_seconds`` (publishing to the task's
-        start; None where the client stamps no messages), ``startup_seconds`` (submission to the
-        first line of the job's code) and ``engine_seconds`` (that line to its result).
+            start; None if the client does not stamp its messages), ``startup_seconds`` (submission
+            to the first line of the job's code) and ``engine_seconds`` (that line to its result).
 
     Raises:
-        InvalidArgumentsError: the job found fault with what was asked for, or the task's id cannot
-            name a Ray job, or did so before for something else; never retried.
+        InvalidArgumentsError: the job rejected its arguments or data, or the task's id cannot name
+            a Ray job, or already names one for something else; never retried.
         JobFailedError: it failed for good.
         JobStoppedError: somebody stopped it.
-        RayUnavailableError: Ray stayed away through all retries; the job may still be running.
-        RuntimeError: the task has called this before.
+        RayUnavailableError: Ray stayed unavailable through all retries; the job may still be
+            running.
+        RuntimeError: the task has already called this function.
     """
     started = time.time()
     published = task.request.get(PUBLISHED_AT)
@@ -130,7 +133,7 @@ def run_job(task: Untyped, entrypoint: str, parameters: Request | dict[str, Any]
 
 
 def _asked(task: Untyped, entrypoint: str) -> str:
-    """Return 16 digits over what the caller sent: another message may come under the same id."""
+    """Return 16 digits of a digest of the caller's message: an id may be used for another one."""
     args, kwargs = list(task.request.args or ()), dict(task.request.kwargs or {})
     sent = [task.name, entrypoint, args, sorted(kwargs.items())]
     return hashlib.sha256(json.dumps(sent, default=str).encode()).hexdigest()[:16]
@@ -139,7 +142,7 @@ def _asked(task: Untyped, entrypoint: str) -> str:
 def job_request(
     name: str, parameters: Request | dict[str, Any], settings: Settings, asked: str = ""
 ) -> JobRequest:
-    """Make the request of the job ``name``; ``asked`` is :attr:`JobRequest.asked`."""
+    """Build the request of the job ``name``; ``asked`` is :attr:`JobRequest.asked`."""
     return JobRequest(
         submission_id=name,
         runs_dir=str(settings.runs_dir),
@@ -155,11 +158,11 @@ def job_request(
 def _stop_with_task(sender: Untyped = None, request: Untyped = None, **_: object) -> None:
     """Stop the Ray job of a task that was revoked, whether it was running or waiting.
 
-    The signal comes in the worker's parent process. A worker that shuts down kills its children
-    in the same way, and their jobs must go on, to be found by the next delivery; the difference
-    is that the id of a revoked task is in the worker's set of revoked ids.
+    The signal is sent in the worker's main process. A worker that shuts down kills its child
+    processes in the same way, but their jobs must continue, for the next delivery to find them.
+    Only the id of a revoked task is in the worker's set of revoked ids.
 
-    Done by a program of its own, so that the parent neither waits nor loads Ray.
+    A separate program does the work, so that the main process neither waits nor loads Ray.
     """
     if sender.name in _ray_tasks and request.id in worker_state.revoked:
         threading.Thread(target=_stop, args=(request.id,), name=f"stop-{request.id}").start()

@@ -1,9 +1,9 @@
-"""Task packages of others: installed beside this one, found by an entry point, held to their word.
+"""Third-party task packages: found by an entry point, compared with their declaration.
 
-A package names its modules of tasks in the entry-point group :data:`GROUP`; the inventory declares
+A package names its modules of tasks in the entry-point group :data:`GROUP`. The inventory declares
 the package and the queue of each of its tasks (``celery_packages``, here ``settings.packages``).
-What is installed and what is declared must be the same: a task that nobody declared has no queue,
-and one that was declared and does not exist would be sent in vain.
+Installed and declared packages must agree: an undeclared task has no queue, and a declared task
+that does not exist would be sent in vain.
 """
 
 import warnings
@@ -33,7 +33,7 @@ _WAY_OUT = "correct `celery_packages` in the inventory, or the package, and depl
 
 
 def installed() -> dict[str, list[EntryPoint]]:
-    """Return the entry points of each installed distribution that has tasks, by its name."""
+    """Return the entry points of each installed distribution with tasks, by its name."""
     found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUP):
         name = canonical(point.dist.name) if point.dist else point.name
@@ -42,13 +42,13 @@ def installed() -> dict[str, list[EntryPoint]]:
 
 
 def load(app: Celery, settings: Settings) -> dict[str, frozenset[str]]:
-    """Import every declared package's tasks, once per app; gives their names by package.
+    """Import every declared package's tasks, once per app; return their names by package.
 
-    Our own tasks must have been imported before, so that a name of ours that a package takes is
-    found as the package's mistake.
+    celray's own tasks must be imported before, so that a name collision is reported as the
+    package's mistake.
 
     Raises:
-        ConfigurationError: what is installed is not what was declared, or a name is taken.
+        ConfigurationError: installed and declared packages differ, or a name is taken.
     """
     if app in _REGISTERED:
         return _REGISTERED[app]
@@ -60,7 +60,7 @@ def load(app: Celery, settings: Settings) -> dict[str, frozenset[str]]:
             f"among the declared packages ({', '.join(declared) or 'none'}); {_WAY_OUT}"
         )
         raise ConfigurationError(message)
-    app.finalize()  # from here on a decorator registers its task where it stands
+    app.finalize()  # from here on a decorator registers its task at once
     tasks: dict[str, frozenset[str]] = {}
     for name, spec in declared.items():
         if name not in found:
@@ -79,7 +79,7 @@ def load(app: Celery, settings: Settings) -> dict[str, frozenset[str]]:
 
 
 def unregistered(app: Celery, settings: Settings) -> dict[str, str]:
-    """Return the schedule's entries whose task nobody registered, after :func:`load`: name, why."""
+    """Return the schedule's entries whose task no package registered, with the reason."""
     return {
         entry.name: f"it names task {entry.task!r}, which no package registers; {_WAY_OUT}"
         for entry in settings.schedule.entries
@@ -90,7 +90,7 @@ def unregistered(app: Celery, settings: Settings) -> dict[str, str]:
 def samples(settings: Settings) -> dict[str, Sample]:
     """Return the packages' safe samples: ``SAMPLES`` in a module that an entry point names.
 
-    Only names that the package declares count, so that none replaces another's sample.
+    Only names that the package declares count, so that no package replaces another's sample.
     """
     found = installed()
     given: dict[str, Sample] = {}
@@ -109,12 +109,12 @@ def _import(name: str, point: EntryPoint) -> None:
         try:
             point.load()
         except DuplicateTaskNameWarning as error:
-            # Its first paragraphs: the name, and the two functions.
+            # The first paragraphs of the error: the task's name, and the two functions.
             told = _one_line(error).partition("Every task")[0].strip()
             message = f"package {name}, {point.value}: {told} {_WAY_OUT}"
             raise ConfigurationError(message) from None
         except (Exception, SystemExit) as error:
-            # Whatever a package does at import: the operator gets one line that names it.
+            # A package may raise anything at import: the operator gets one line that names it.
             message = (
                 f"package {name}: its module {point.value} cannot be imported: "
                 f"{type(error).__name__}: {_one_line(error)}; {_WAY_OUT}"
@@ -123,7 +123,7 @@ def _import(name: str, point: EntryPoint) -> None:
 
 
 def _hold(spec: PackageSpec, registered: frozenset[str]) -> None:
-    """Compare what a package registered with what was declared for it."""
+    """Compare a package's registered tasks with those declared for it."""
     if ours := sorted(name for name in registered if name.startswith(RESERVED)):
         message = (
             f"package {spec.name} registers {ours[0]!r}; names that begin with "
@@ -143,7 +143,7 @@ def _hold(spec: PackageSpec, registered: frozenset[str]) -> None:
 
 
 def expected(settings: Settings, tasks: Mapping[str, Iterable[str]]) -> set[str]:
-    """Return every task that a worker must have: ours, and those of the loaded packages."""
+    """Return every task that a worker must have: celray's own and those of the loaded packages."""
     return set(ROUTES).union(*(tasks[spec.name] for spec in settings.packages))
 
 

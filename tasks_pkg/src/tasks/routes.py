@@ -1,7 +1,7 @@
-"""Which task goes to which queue: the one list of the tasks that exist.
+"""The queue of each task: the only list of celray's tasks.
 
-``ROUTES`` stays a plain literal. The preflight reads this file with
-:func:`ast.literal_eval`, before anything of ours is installed on the host.
+``ROUTES`` must stay a plain literal. The preflight reads this file with :func:`ast.literal_eval`,
+before celray is installed on the host.
 """
 
 ROUTES: dict[str, str] = {

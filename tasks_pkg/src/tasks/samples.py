@@ -1,22 +1,22 @@
-"""Safe samples: for each task a call that anyone may send to a production service at any time."""
+"""Safe samples: for each task a call that may be sent to a production service at any time."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Relative to the datasets folder, where the deployment puts it.
+#: Relative to the datasets folder; the deployment puts it there.
 TRAINING_SAMPLE = "examples/winequality.csv"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One safe call, and what must hold in its result.
+    """One safe call, and what its result must contain.
 
     Args:
         kwargs: the call's arguments.
-        statuses: the values of the result's ``status`` that are right.
-        seconds: how long it may take.
-        after: the task whose sample's result this one needs; it is sent when that is there.
-        takes: arguments that come from that result, each with the result's key.
+        statuses: the accepted values of the result's ``status``.
+        seconds: time limit for the task.
+        after: the task whose sample's result this one needs; this one is sent after it.
+        takes: arguments taken from that result, each with the key in that result.
     """
 
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -26,11 +26,11 @@ class Sample:
     takes: dict[str, str] = field(default_factory=dict)
 
 
-#: By task name. A task without one is named in the report as not sent.
+#: Samples by task name; the report names a task without one as not sent.
 SAMPLES: dict[str, Sample] = {
     "tasks.simple_tasks.ping": Sample(statuses=frozenset({"pong"})),
     "tasks.simple_tasks.check_cluster_health": Sample(statuses=frozenset({"healthy"})),
-    # A channel that nobody can have configured: it goes all the way and disturbs nobody.
+    # A channel that is never configured: the task runs completely and notifies nobody.
     "tasks.simple_tasks.send_notification": Sample(
         {"message": "celray verify", "channel": "celray-verify-no-such-channel"},
         frozenset({"not_configured"}),
@@ -73,7 +73,7 @@ SAMPLES: dict[str, Sample] = {
         },
         seconds=120.0,
     ),
-    # No name: it goes all the way and retrains nothing.
+    # No names: the task runs completely and retrains nothing.
     "tasks.ml_tasks.retrain_models": Sample({"names": []}, seconds=300.0),
     "tasks.data_tasks.aggregate_data": Sample(
         {
@@ -83,6 +83,6 @@ SAMPLES: dict[str, Sample] = {
         },
         seconds=120.0,
     ),
-    # It takes what has lain there for a day, which the hourly run would have taken long ago.
+    # It takes files that have lain there for a day; the hourly run would have taken them before.
     "tasks.data_tasks.process_new_data": Sample({"settle_seconds": 86_400.0}, seconds=300.0),
 }

@@ -1,6 +1,7 @@
-"""What an entry of the schedule may say, read by preflight and by Beat alike.
+"""The rules for an entry of the schedule, shared by preflight and Beat.
 
-The standard library alone: preflight imports this file too, on a control node that has no
+Standard library only: preflight imports this file too, on a control node without Celery. A cron
+expression has the five fields of crontab(5), or is one of :data:`MACROS`. Times are
 Celery. A cron expression has the five fields of crontab(5), or is one of :data:`MACROS`. Times are
 UTC. As in Debian's cron, a day has to fit both day fields when one of them begins with ``*``, and
 either of them when neither does.
@@ -17,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 KEYS = ("name", "task", "queue", "every_seconds", "cron", "missed")
 MISSED = ("run", "skip")
 
-#: Bounds of ``every_seconds``: Beat's clock has whole seconds, and ten years are not an interval.
+#: Bounds of ``every_seconds``: Beat's clock has whole seconds, and ten years are no interval.
 LEAST_SECONDS = 1.0
 MOST_SECONDS = 315_360_000.0
 
@@ -36,7 +37,7 @@ _MONTHS = tuple(name.lower() for name in (
     "October", "November", "December",
 ))  # fmt: skip
 
-#: The calendar repeats after so many years: what does not happen in them never does.
+#: The calendar repeats after this many years: a date that is not in them never occurs.
 _CYCLE_YEARS = 400
 _ITEM = re.compile(r"(\*|[a-z0-9]+)(?:-([a-z0-9]+))?(?:/([0-9]+))?")
 _DIGITS = re.compile(r"[0-9]{1,4}")
@@ -45,7 +46,7 @@ _QUARTZ = frozenset("#?w")
 
 
 class CronError(ValueError):
-    """A cron expression that means nothing; the message names the field and the value."""
+    """An invalid cron expression; the message names the field and the value."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class _Field:
         return f"not a number from {self.least} to {self.most}{also}"
 
     def values(self, text: str) -> frozenset[int]:
-        """Return the numbers that a field stands for; of days of the week, 7 is 0."""
+        """Return the numbers that a field stands for; 7 as a day of the week is 0."""
         found: set[int] = set()
         for item in text.split(","):
             found |= self._item(item)
@@ -99,10 +100,10 @@ class _Field:
         return self._folded(self._run(begin, end)[:: int(step or 1)])
 
     def _run(self, begin: int, end: int) -> list[int]:
-        """From the one to the other; over the end of the week, the day or the year if need be."""
+        """Return the numbers from ``begin`` to ``end``, wrapped round the week, day or year."""
         if begin <= end:
             return list(range(begin, end + 1))
-        # A week has the days 0 to 6 here: its 7 is not passed twice.
+        # A week has the days 0 to 6 here: its 7 is not counted twice.
         over = self.most - 1 if self.name == "day of week" else self.most
         return [*range(begin, over + 1), *range(self.least, end + 1)]
 
@@ -126,7 +127,7 @@ _FIELDS = (
 
 @dataclass(frozen=True)
 class Cron:
-    """A cron expression, read: the minutes of UTC at which it is due."""
+    """A parsed cron expression: the minutes, in UTC, at which it is due."""
 
     text: str
     minutes: frozenset[int]
@@ -144,7 +145,7 @@ class Cron:
         return (of_month and of_week) if self.both_days else (of_month or of_week)
 
     def _days(self, begin: datetime) -> Iterator[datetime]:
-        """The days at which it is due, from ``begin``'s on, each at its first instant."""
+        """Yield the days on which it is due, from ``begin``'s day on, each at its first instant."""
         for year in range(begin.year, min(begin.year + _CYCLE_YEARS, 9999) + 1):
             for month in sorted(self.months):
                 if (year, month) < (begin.year, begin.month):
@@ -156,7 +157,7 @@ class Cron:
                         yield datetime(year, month, day, tzinfo=UTC)
 
     def next_after(self, moment: datetime) -> datetime | None:
-        """Return the first minute after ``moment`` at which it is due; None: there is none."""
+        """Return the first due minute after ``moment``, or None if there is none."""
         moment = moment.astimezone(UTC)
         begin = moment.replace(second=0, microsecond=0) + timedelta(minutes=1)
         for day in self._days(begin):
@@ -172,7 +173,7 @@ def parse_cron(text: str) -> Cron:
     """Read a cron expression.
 
     Raises:
-        CronError: it means nothing, or never comes.
+        CronError: it is invalid, or never due.
     """
     words = text.lower().split()
     if words and words[0].startswith("@"):
@@ -205,19 +206,19 @@ def parse_cron(text: str) -> Cron:
 
 
 def nearest(word: object, known: Iterable[str]) -> str:
-    """Return " (did you mean …?)" when a known word is near, else nothing."""
+    """Return " (did you mean …?)" with the nearest known word, or an empty text."""
     matches = difflib.get_close_matches(str(word), list(known), n=1)
     return f" (did you mean {matches[0]}?)" if matches else ""
 
 
 def entry_name(entry: object) -> str:
-    """Return what to call an entry in a message."""
+    """Return the name of an entry for a message."""
     name = entry.get("name") if isinstance(entry, Mapping) else None
     return str(name) if name else "?"
 
 
 def problems(entry: object) -> list[tuple[str, str]]:
-    """Return what is wrong with one entry by itself, each with the way out."""
+    """Return what is wrong with a single entry, each with what to do."""
     if not isinstance(entry, Mapping) or not {"name", "task"} <= set(entry):
         return [(f"entry {entry!r} lacks name or task", "add them")]
     found = [
@@ -231,7 +232,7 @@ def problems(entry: object) -> list[tuple[str, str]]:
         if entry.get(key) is not None and not isinstance(entry[key], str)
     ]
     name = entry["name"]
-    # RedBeat keeps an entry under its name, and its own keys begin with a colon.
+    # RedBeat stores an entry under its name, and RedBeat's own keys begin with a colon.
     if name is None or (isinstance(name, str) and (name.startswith(":") or not name.strip())):
         found.append((f"name is {name!r}", "begin it with a letter or a digit"))
     if entry.get("missed", "run") not in MISSED:
@@ -261,6 +262,6 @@ def _rhythm_problems(entry: Mapping[str, object]) -> list[tuple[str, str]]:
 
 
 def twice(names: Iterable[str]) -> list[str]:
-    """Return the names that stand there more than once."""
+    """Return the names that occur more than once."""
     listed = list(names)
     return sorted({name for name in listed if listed.count(name) > 1})

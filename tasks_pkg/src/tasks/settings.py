@@ -1,8 +1,8 @@
-"""Everything that the deployment tells this package, typed; the sole reader of the environment.
+"""The settings of the deployment, typed; only this module reads the environment.
 
 Values come from ``CELRAY_<NAME>`` or, for secrets, from a file ``celray_<name>`` in the secrets
 directory (``/run/secrets``). A missing or wrong one stops the process at start with a
-:class:`ConfigurationError` that names the value, its source and the way out.
+:class:`ConfigurationError` that names the value, its source and what to do.
 """
 
 import os
@@ -32,10 +32,10 @@ from tasks.routes import ROUTES
 
 DEFAULT_SECRETS_DIR = "/run/secrets"
 
-#: The fields that come as files, because they hold a password or a token.
+#: The fields that are read from files because they hold a password or a token.
 SECRET_FILES = frozenset({"broker_url", "result_backend_url", "redbeat_url", "notify_channels"})
 
-#: What to edit for the fields that an operator sets by another name in the inventory.
+#: What to edit for the fields that have another name in the inventory.
 _WAYS_OUT = {
     "workers": "correct `celery_workers` in the inventory and deploy again",
     "worker_name": "correct `celery_workers` in the inventory and deploy again",
@@ -45,10 +45,10 @@ _WAYS_OUT = {
     "notify_channels": "correct the notification channels in the inventory and deploy again",
 }
 
-#: A host that cannot exist (RFC 2606): what stands for Redis where there is none.
+#: A host that cannot exist (RFC 2606): it stands for Redis where there is none.
 _NOWHERE = "no-broker.invalid"
 
-#: Node names of replicas, and of the stand-ins of a rolling update.
+#: Node names of replicas and of the stand-ins in a rolling update.
 _REPLICA = re.compile(r"(.+)-(?:\d+|stand-in)")
 
 
@@ -70,9 +70,9 @@ class WorkerSpec(Strict):
 
 
 class PackageSpec(Strict):
-    """A task package of others: its distribution's name, and the queue of each of its tasks.
+    """A third-party task package: its distribution's name, and the queue of each of its tasks.
 
-    ``queues`` maps a task's name, or a pattern with ``*``, to a queue. One queue alone stands for
+    ``queues`` maps a task's name, or a pattern with ``*``, to a queue. A single queue applies to
     every task whose name begins with the package's name and a dot.
     """
 
@@ -98,12 +98,12 @@ class PackageSpec(Strict):
         return self
 
     def queue_of(self, task: str) -> str | None:
-        """Return a task's queue; None where the package does not declare it."""
+        """Return a task's queue; None if the package does not declare the task."""
         return rules.queue_of(task, self.queues)
 
 
 class RayRuntimeEnv(Strict):
-    """What Ray gives every job beside its code: packages that pip installs, and variables."""
+    """What every Ray job gets besides its code: packages that pip installs, and variables."""
 
     pip: tuple[str, ...] = ()
     env_vars: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
@@ -112,8 +112,8 @@ class RayRuntimeEnv(Strict):
 class ScheduleSpec(Strict):
     """One entry of Beat's schedule: exactly one of ``every_seconds`` and ``cron`` (UTC).
 
-    ``missed`` says what becomes of runs that were due while Beat or Redis was away: ``run`` sends
-    one as soon as they are back, ``skip`` waits for the next time.
+    ``missed`` decides about runs that were due while Beat or Redis was unavailable: ``run`` sends
+    one as soon as both are available, ``skip`` waits for the next time.
     """
 
     name: str = Field(min_length=1)
@@ -126,20 +126,20 @@ class ScheduleSpec(Strict):
 
 @dataclass(frozen=True)
 class Schedule:
-    """The entries that Beat runs, and those that it cannot: name and what is wrong with it."""
+    """The entries that Beat runs, and for each entry that it cannot run the reason."""
 
     entries: tuple[ScheduleSpec, ...]
     refused: Mapping[str, str]
 
 
 class Settings(BaseSettings):
-    """What the deployment decides. Units are in the names; defaults are nowhere else."""
+    """The settings of the deployment. Names carry the units; defaults are nowhere else."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True, defer_build=True
     )
 
-    # Where things are.
+    # Locations.
     broker_url: RedisUrl
     result_backend_url: RedisUrl
     redbeat_url: RedisUrl
@@ -156,23 +156,24 @@ class Settings(BaseSettings):
     datasets_dir: Path = Path("/datasets")
     models_dir: Path = Path("/models")
     runs_dir: Path = Path("/models/.runs")
-    # What a worker could not yet tell Redis; None: such a task is run again.
+    # The spool for results that Redis has not taken; None: such a task runs again.
     outcomes_dir: Path | None = None
     code_version: str = "unknown"
 
-    # Who does what.
+    # Workers, packages and schedule.
     workers: tuple[WorkerSpec, ...] = Field(min_length=1)
     worker_name: str | None = None
-    # The node's name before the @, where it is not the worker's: a replica's, or a stand-in's.
+    # The node's name before the @ if it is not the worker's: that of a replica or a stand-in.
     node_name: Name | None = None
     packages: tuple[PackageSpec, ...] = ()
-    # As given: a wrong entry is set aside by `schedule`, and stops neither Beat nor the others.
+    # As given: `schedule` leaves out a wrong entry, so that it stops neither Beat nor other
+    # entries.
     beat_schedule: tuple[Any, ...] = ()
     beat_max_interval_seconds: float = Field(default=5.0, gt=0)
     heartbeat_file: Path = Path("/tmp/heartbeat")  # noqa: S108 - the container's own tmpfs
     heartbeat_seconds: float = Field(default=5.0, gt=0)
 
-    # How long.
+    # Durations and limits.
     result_expires_seconds: int = Field(default=86_400, ge=60)
     visibility_timeout_seconds: int = Field(default=60, ge=5)
     max_deliveries: int = Field(default=3, ge=1)
@@ -185,7 +186,7 @@ class Settings(BaseSettings):
     notify_max_retries: int = Field(default=5, ge=0)
     notify_backoff_seconds: float = Field(default=5.0, gt=0)
 
-    # What counts as healthy.
+    # Thresholds of the health check.
     health_timeout_seconds: float = Field(default=3.0, gt=0)
     health_min_ray_nodes: int = Field(default=1, ge=0)
     health_min_ray_cpus: float = Field(default=1.0, ge=0)
@@ -226,7 +227,7 @@ class Settings(BaseSettings):
 
     @property
     def routes(self) -> dict[str, str]:
-        """Task, or pattern of tasks, to queue: ours, then those of the packages of others."""
+        """Return the queue of each task or pattern: celray's own, then those of the packages."""
         return {
             **ROUTES,
             **{task: queue for package in self.packages for task, queue in package.queues.items()},
@@ -234,7 +235,7 @@ class Settings(BaseSettings):
 
     @cached_property
     def schedule(self) -> Schedule:
-        """The schedule, each entry judged by itself and by the rules that preflight reads too."""
+        """Return the schedule; each entry is checked by itself and by the rules of preflight."""
         entries: dict[str, ScheduleSpec] = {}
         refused: dict[str, str] = {}
         for number, entry in enumerate(self.beat_schedule, 1):
@@ -255,7 +256,7 @@ class Settings(BaseSettings):
         return Schedule(tuple(entries.values()), refused)
 
     def _misplaced(self, entry: Mapping[str, Any]) -> list[str]:
-        """What is wrong with an entry beside the rest of the settings."""
+        """Return what is wrong with an entry in relation to the other settings."""
         if not self.knows(str(entry["task"])):
             known = ", ".join(sorted(self.routes))
             return [f"task {entry['task']!r} does not exist; there are: {known}"]
@@ -266,23 +267,23 @@ class Settings(BaseSettings):
         return []
 
     def knows(self, task: str) -> bool:
-        """Return whether a task is ours or declared by a package."""
+        """Return whether a task is celray's own or declared by a package."""
         return task in ROUTES or any(package.queue_of(task) for package in self.packages)
 
     @property
     def without_broker(self) -> bool:
-        """Whether tasks run in the caller's own process: see :func:`local_settings`."""
+        """Return whether tasks run in the caller's own process: see :func:`local_settings`."""
         return urlsplit(self.broker_url.get_secret_value()).hostname == _NOWHERE
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """Every queue that some worker of the catalogue consumes, in catalogue order."""
+        """Return every queue that a worker of the catalogue consumes, in catalogue order."""
         return tuple(dict.fromkeys(queue for worker in self.workers for queue in worker.queues))
 
     def worker_of(self, node: str) -> str:
         """Return the catalogue's name for a node such as ``data-2@host``, a replica of ``data``.
 
-        What is no node of the catalogue keeps the name that it has.
+        A node that is not in the catalogue keeps its name.
         """
         name = node.partition("@")[0]
         names = {worker.name for worker in self.workers}
@@ -291,11 +292,11 @@ class Settings(BaseSettings):
 
     @property
     def own_queues(self) -> tuple[str, ...]:
-        """The queues of this process's own catalogue entry; none in Beat and Flower."""
+        """Return the queues of this process's own catalogue entry; none in Beat and Flower."""
         return next((w.queues for w in self.workers if w.name == self.worker_name), ())
 
     def ray_headers(self) -> dict[str, str]:
-        """The HTTP headers that Ray's dashboard asks for.
+        """Return the HTTP headers that Ray's dashboard requires.
 
         Raises:
             ConfigurationError: the token file cannot be read.
@@ -320,10 +321,10 @@ def _source(field: str) -> str:
 
 
 def _explain(error: ErrorDetails) -> str:
-    """One clause for one finding, without the value: it may hold a password."""
+    """Return one clause for an error, without the value: it may hold a password."""
     location = [str(part) for part in error["loc"]]
     text = error["msg"].removeprefix("Value error, ")
-    if not location:  # a model's own finding starts with the field's name
+    if not location:  # a model's own error starts with the field's name
         field, _, text = text.partition(": ")
     else:
         field, path = location[0], ".".join(location[1:])
@@ -339,7 +340,7 @@ def _explain(error: ErrorDetails) -> str:
 
 
 def secrets_dir() -> Path:
-    """The directory that holds the secret files."""
+    """Return the directory that holds the secret files."""
     return Path(os.environ.get(f"{PREFIX}SECRETS_DIR", DEFAULT_SECRETS_DIR))
 
 
@@ -347,15 +348,15 @@ def load_settings() -> Settings:
     """Read the settings from the environment and the secret files.
 
     Raises:
-        ConfigurationError: naming every missing or wrong value, where it came from, what to do.
+        ConfigurationError: names every missing or wrong value, its source, and what to do.
     """
     directory = secrets_dir()
     try:
-        # An absent directory is no error by itself: tests give everything by environment.
+        # A missing directory is no error by itself: tests pass everything by environment.
         return Settings(_secrets_dir=directory if directory.is_dir() else None)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_explain(e) for e in error.errors())) from None
-    except SettingsError as error:  # a value that is not JSON; the message names the field alone
+    except SettingsError as error:  # a value that is not JSON; the message names only the field
         found = re.search(r'field "(\w+)"', str(error))
         field = found.group(1) if found else "settings"
         message = f"{field} ({_source(field)}): is not valid JSON; " + _WAYS_OUT.get(
@@ -372,7 +373,7 @@ _IN_USE: list[Settings] = []
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The process's settings, read once; those of :func:`using` come first.
+    """Return the process's settings, read once; those of :func:`using` come first.
 
     Raises:
         ConfigurationError: see :func:`load_settings`.
@@ -382,7 +383,7 @@ def get_settings() -> Settings:
 
 @contextmanager
 def using(settings: Settings) -> Iterator[None]:
-    """Have :func:`get_settings` give these meanwhile."""
+    """Make :func:`get_settings` return these settings meanwhile."""
     _IN_USE.append(settings)
     get_settings.cache_clear()
     try:
@@ -396,9 +397,9 @@ def local_settings(datasets_dir: Path, models_dir: Path, engine: str) -> Setting
     """Return settings for tasks in the caller's own process: no broker, no worker, no service.
 
     Args:
-        datasets_dir: what ``/datasets`` is on a service.
-        models_dir: what ``/models`` is there.
-        engine: ``ray`` runs jobs on a Ray of their own, ``plain`` without Ray.
+        datasets_dir: stands for ``/datasets`` of a service.
+        models_dir: stands for ``/models`` of a service.
+        engine: ``ray`` runs jobs on their own Ray, ``plain`` without Ray.
 
     Raises:
         ConfigurationError: a ``CELRAY_`` variable of the environment is wrong.
@@ -419,7 +420,7 @@ def local_settings(datasets_dir: Path, models_dir: Path, engine: str) -> Setting
             worker_name=None,
             packages=(),
             beat_schedule=(),
-            notify_dedupe_seconds=0,  # what was sent is remembered in Redis
+            notify_dedupe_seconds=0,  # sent messages are recorded in Redis
         )
     except ValidationError as error:
         raise ConfigurationError("; ".join(_explain(e) for e in error.errors())) from None

@@ -1,4 +1,4 @@
-"""The light tasks of the default worker."""
+"""The short tasks of the default worker."""
 
 import socket
 import time
@@ -18,10 +18,10 @@ from tasks.operations import health
 from tasks.settings import Settings, get_settings
 from tasks.versions import versions
 
-#: How long a task waits for one answer of the result store, in seconds.
-_STORE_TIMEOUT = 10.0
+#: Time limit for one answer of the result store, in seconds.
+_STORE_TIMEOUT_SECONDS = 10.0
 
-#: What says "not now" and is worth another try.
+#: Errors that are temporary and worth another attempt.
 _TRANSIENT = (RedisConnectionError, RedisTimeoutError)
 
 
@@ -29,18 +29,18 @@ _TRANSIENT = (RedisConnectionError, RedisTimeoutError)
     name="tasks.simple_tasks.ping",
     bind=True,
     throws=(InvalidArgumentsError,),
-    # It ends within a millisecond; to write STARTED first would take longer than the task.
+    # It ends within a millisecond; storing STARTED first would take longer than the task.
     track_started=False,
     looks_for_cancellation=False,
 )
 @validated
 def ping(self: Untyped) -> dict[str, object]:
-    """Answer, and say who answered.
+    """Answer, and tell which worker answered.
 
     Returns:
         ``status`` ("pong"), ``worker`` (node name), ``host``, ``queue``, ``versions`` and
-        ``queue_seconds``: from publishing to this start, by the two machines' clocks; None when
-        a client published that does not stamp its messages, or when the clocks disagree.
+        ``queue_seconds``: from publishing to this start, by the clocks of both machines; None if
+        the client does not stamp its messages, or if the clocks disagree.
     """
     started = time.time()
     request = self.request
@@ -61,7 +61,7 @@ def ping(self: Untyped) -> dict[str, object]:
 )
 @validated
 def check_cluster_health(self: Untyped) -> dict[str, object]:
-    """Look at Redis, queues, workers and Ray, and judge them by the deployment's thresholds.
+    """Check Redis, queues, workers and Ray against the deployment's thresholds.
 
     Returns:
         :class:`tasks.operations.health.Verdict`: ``status`` (healthy, degraded, unhealthy),
@@ -72,7 +72,7 @@ def check_cluster_health(self: Untyped) -> dict[str, object]:
 
 
 def _backoff(settings: Settings, retries: int) -> float:
-    """Seconds until the next try: doubling, at most ten minutes."""
+    """Return the seconds until the next attempt: doubling, at most ten minutes."""
     return min(settings.notify_backoff_seconds * 2.0**retries, 600.0)
 
 
@@ -98,8 +98,8 @@ def send_notification(
         (no such channel; ``detail`` says which there are and where to add one).
 
     Raises:
-        notify.DeliveryError: not delivered in ``notify_max_retries`` + 1 tries.
-        notify.ChannelError: the channel's URL is wrong.
+        DeliveryError: not delivered in ``notify_max_retries`` + 1 attempts.
+        ChannelError: the channel's URL is wrong.
     """
     settings = get_settings()
 
@@ -116,7 +116,7 @@ def send_notification(
         )
     retry_in = _backoff(settings, self.request.retries)
     try:
-        store = connect(settings.result_backend_url.get_secret_value(), _STORE_TIMEOUT)
+        store = connect(settings.result_backend_url.get_secret_value(), _STORE_TIMEOUT_SECONDS)
         once = notifications.Once(store, settings, channel, message, self.request.id)
         if not once.taken():
             return result("duplicate", f"sent less than {settings.notify_dedupe_seconds} s ago")
@@ -143,8 +143,8 @@ def cleanup_old_results(
 
     Args:
         self: the bound task.
-        max_age_days: older than so many days; by default results by ``result_expires_seconds``
-            and run folders by ``runs_max_age_days`` of the settings.
+        max_age_days: remove what is older than this many days; by default results by
+            ``result_expires_seconds`` and run folders by ``runs_max_age_days`` of the settings.
         dry_run: count, and delete nothing.
 
     Returns:
@@ -154,7 +154,9 @@ def cleanup_old_results(
     """
     settings = get_settings()
     try:
-        with connect(settings.result_backend_url.get_secret_value(), _STORE_TIMEOUT) as store:
+        with connect(
+            settings.result_backend_url.get_secret_value(), _STORE_TIMEOUT_SECONDS
+        ) as store:
             removed = cleanup.clean(store, settings, max_age_days, dry_run=dry_run)
     except _TRANSIENT as error:
         raise self.retry(exc=error) from None

@@ -1,4 +1,4 @@
-"""Which code answers: our own, and what it stands on."""
+"""The versions of the running code: celray's own, and those of its libraries."""
 
 import platform
 from functools import lru_cache
@@ -9,7 +9,7 @@ from tasks.settings import get_settings
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """Return the versions of Python, celery, kombu and Ray's client, and of our own code."""
+    """Return the versions of Python, celery, kombu and Ray's client, and of celray's code."""
     return {
         "python": platform.python_version(),
         **{name: _installed(name) for name in ("celery", "kombu", "ray")},
@@ -20,5 +20,5 @@ def versions() -> dict[str, str]:
 def _installed(name: str) -> str:
     try:
         return version(name)
-    except PackageNotFoundError:  # without a broker, a task needs no Ray
+    except PackageNotFoundError:  # a task that runs without a broker needs no Ray
         return "none"

@@ -59,7 +59,7 @@ def test_a_column_of_written_numbers_is_told_with_what_reads_it(
     ],
 )
 def test_what_is_said_and_of_what_nothing(values: list[str], words: str | None) -> None:
-    said = number_styles.told(pl.Series("a", values, dtype=pl.String))
+    said = number_styles.described(pl.Series("a", values, dtype=pl.String))
     if words is None:
         assert said is None
     else:

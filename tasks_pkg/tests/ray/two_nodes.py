@@ -69,7 +69,7 @@ def main(folder: Path) -> None:
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": CPUS})
     other = nodes.add_node(num_cpus=CPUS)
     ray.init(address=nodes.address, logging_level=logging.ERROR)
-    placement.SECONDS = 1.0
+    placement.MOST_SECONDS = 1.0
     found = {"here": trained(folder, "here", 2)}
     found["both"] = trained(folder, "both", 4)
     nodes.remove_node(other)

@@ -1,4 +1,4 @@
-"""Task packages of others (`celery_packages`): what each is, by content, and its wheels.
+"""Third-party task packages (`celery_packages`): their identity, by content, and their wheels.
 
 Wheels are made and collected here, on the control node, with the operator's own pip settings. A
 pure-Python package that lies here as source or wheel becomes part of the layer of code, a few
@@ -30,19 +30,19 @@ from packaging.utils import canonicalize_name
 from celray import REPO
 
 SOURCES = ("path", "wheel", "git", "index")
-#: Of a source tree, what nobody means by its content.
+#: Files of a source tree that are not part of its content.
 LITTER = re.compile(r"^(\.git|\.venv.*|venv|build|dist|__pycache__|\.[a-z]+_cache|.*\.egg-info)$")
 # What a wheel may be tagged with to run on the image's C library (Debian 12: 2.36), newest first.
 GLIBC = (36, 35, 34, 31, 28, 27, 26, 24, 17, 12, 5)
 
 
 class PackageError(Exception):
-    """A package that cannot be used; the message names it and says why."""
+    """A package that cannot be used; the message names it and the reason."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the packages add to the images.
+    """The packages' additions to the images.
 
     Parameters:
         code: package name to the digest of what it adds to the layer of code.
@@ -67,12 +67,12 @@ def tree(folder: Path) -> Iterator[Path]:
 
 
 def location(package: Mapping[str, Any], base: Path) -> Path:
-    """Where a package's source lies; a relative place is meant from the inventory's directory."""
+    """Return the location of a package's source; a relative one is in the inventory's directory."""
     return (base / Path(str(package["location"])).expanduser()).resolve()
 
 
 def content(package: Mapping[str, Any], base: Path) -> str:
-    """A digest over what a package is: its files, or where it comes from and in which version."""
+    """Return a digest of a package's identity: its files, or its origin and version."""
     total = hashlib.sha256(f"{package['source']} {package['name']}".encode())
     if package["source"] == "path":
         folder = location(package, base)
@@ -86,7 +86,7 @@ def content(package: Mapping[str, Any], base: Path) -> str:
 
 
 def locked(name: str) -> dict[str, str]:
-    """Project name to version, of one of our locks."""
+    """Return project name -> version, from one of celray's locks."""
     text = (REPO / f"tasks_pkg/requirements/{name}.lock").read_text()
     found = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", text, flags=re.MULTILINE)
     return {str(canonicalize_name(project)): version for project, version in found}
@@ -120,7 +120,7 @@ def open_requirements(texts: Iterable[str], lock: Mapping[str, str], python: str
 
 
 def metadata(wheel: Path) -> tuple[bool, list[str]]:
-    """Whether a wheel is pure Python, and what it requires."""
+    """Return whether a wheel is pure Python, and its requirements."""
     with zipfile.ZipFile(wheel) as archive:
         names = {name.rpartition("/")[2]: name for name in archive.namelist() if _info(name)}
         pure = Parser().parsestr(archive.read(names["WHEEL"]).decode())["Root-Is-Purelib"]
@@ -133,14 +133,14 @@ def _info(name: str) -> bool:
 
 
 def in_code(package: Mapping[str, Any], base: Path) -> bool:
-    """Whether a package becomes part of the layer of code."""
+    """Return whether a package becomes part of the code layer."""
     if package["source"] == "wheel":
         return metadata(location(package, base))[0]
     return bool(package["source"] == "path")
 
 
 def dependencies(package: Mapping[str, Any], base: Path) -> list[str]:
-    """What a package says that it requires, as far as it can be known without building it."""
+    """Return a package's requirements, as far as they are known without a build."""
     if package["source"] == "wheel":
         return metadata(location(package, base))[1]
     if package["source"] != "path":
@@ -150,7 +150,7 @@ def dependencies(package: Mapping[str, Any], base: Path) -> list[str]:
 
 
 def project_of(folder: Path) -> dict[str, Any]:
-    """The [project] table of a source tree's pyproject.toml; empty where there is none."""
+    """Return the [project] table of a source tree's pyproject.toml; empty if there is none."""
     try:
         table = tomllib.loads((folder / "pyproject.toml").read_text())
     except (OSError, tomllib.TOMLDecodeError):
@@ -159,7 +159,7 @@ def project_of(folder: Path) -> dict[str, Any]:
 
 
 def plan(packages: list[dict[str, Any]], base: Path, python: str) -> Plan:
-    """What the packages add to the images, without making anything.
+    """Return the packages' additions to the images, without building anything.
 
     Raises:
         PackageError: a requirement does not fit.
@@ -185,7 +185,7 @@ def plan(packages: list[dict[str, Any]], base: Path, python: str) -> Plan:
 
 
 def pip(*words: str) -> None:
-    """Run pip with the operator's own settings; its last lines are the error when it fails."""
+    """Run pip with the operator's settings; if it fails, its last lines are the error."""
     argv = [sys.executable, "-m", "pip", *words, "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -194,7 +194,7 @@ def pip(*words: str) -> None:
 
 
 def wheel_of(package: Mapping[str, Any], base: Path, cache: Path) -> Path:
-    """A package's own wheel, made once for its content."""
+    """Return a package's own wheel, built once for its content."""
     folder = cache / f"package-{content(package, base)}"
     if not any(folder.glob("*.whl")):
         with tempfile.TemporaryDirectory(dir=cache) as work:
@@ -220,9 +220,9 @@ def _check_name(wheel: Path, package: Mapping[str, Any]) -> None:
 
 
 def _wanted(package: Mapping[str, Any], base: Path, work: str) -> str:
-    """What pip is to make a wheel of. A source tree is copied: builds leave things behind."""
+    """Return pip's argument for a wheel; a source tree is copied: builds leave files in it."""
     if package["source"] == "git":
-        # Without "NAME @": older pips take no file:// repository behind it.
+        # Without "NAME @": older pips accept no file:// repository behind it.
         return f"git+{package['location']}@{package['version']}"
     if package["source"] == "index":
         return f"{package['name']}=={package['version']}"
@@ -283,7 +283,7 @@ def collect(packages: list[dict[str, Any]], base: Path, cache: Path, python: str
     wanted: list[str] = []
     on_ray: list[str] = []
     with (cache / ".packages.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # hosts are deployed to at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several hosts are deployed in parallel
         for package in packages:
             wheel = wheel_of(package, base, cache)
             if in_code(package, base):

@@ -1,1 +1,1 @@
-"""Beat: RedBeat's scheduler, the schedule's settings, and what Beat writes down for others."""
+"""Beat: RedBeat's scheduler, the schedule's settings, and the records that Beat keeps in Redis."""

@@ -9,7 +9,7 @@ from celery.schedules import BaseSchedule, crontab, schedstate
 from tasks.contracts import Untyped
 from tasks.schedules import parse_cron
 
-#: What is said of a schedule that never comes again.
+#: The time remaining of a schedule that never runs again.
 _NEVER = timedelta(days=36_500)
 
 
@@ -20,7 +20,7 @@ class CronSchedule(BaseSchedule):  # type: ignore[misc]  # celery has no types
         """Read ``text``.
 
         Raises:
-            tasks.schedules.CronError: it means nothing, or never comes.
+            tasks.schedules.CronError: the expression is invalid, or never matches.
         """
         super().__init__(**kwargs)
         self.cron = parse_cron(text)
@@ -40,7 +40,7 @@ class CronSchedule(BaseSchedule):  # type: ignore[misc]  # celery has no types
         )
 
     def as_crontab(self) -> crontab:
-        """Return the nearest that Celery's own class can say, for versions before this one."""
+        """Return the closest ``crontab`` of Celery, for celray versions before this one."""
         cron = self.cron
         days = cron.days | ({28, 29, 30, 31} if cron.last_day else set())
         return crontab(

@@ -1,7 +1,7 @@
-"""Where RedBeat keeps the schedule: its address is in the settings, never in ``app.conf``.
+"""RedBeat's storage for the schedule: its URL is in the settings, never in ``app.conf``.
 
-Celery tells ``app.conf`` to whoever asks a worker (``inspect conf``, ``inspect report``, Flower's
-worker pages), and hides the passwords of the URLs that it knows itself, not of RedBeat's.
+Any client can read ``app.conf`` from a worker (``inspect conf``, ``inspect report``, Flower's
+worker pages). Celery hides the passwords of URLs that it knows, not of RedBeat's.
 """
 
 from celery import Celery
@@ -32,5 +32,5 @@ class ScheduleStore(RedBeatConfig):  # type: ignore[misc]  # redbeat has no type
 
 
 def keep_schedule(app: Celery, settings: Settings) -> None:
-    """Have RedBeat's ``ensure_conf`` find the schedule's address."""
+    """Make RedBeat's ``ensure_conf`` use the schedule's URL from the settings."""
     app.redbeat_conf = ScheduleStore(app, settings)

@@ -1,7 +1,7 @@
-"""Beat's scheduler: RedBeat, which keeps its schedule in Redis, with a sign of life.
+"""Beat's scheduler: RedBeat, which keeps its schedule in Redis, with a heartbeat.
 
-What was due while Beat or Redis was away is sent once, or left out, as its entry says; either way
-the log and ``MISSED_KEY`` say so.
+A run that was due while Beat or Redis was unavailable is sent once or skipped, as its entry says.
+Either way it is logged and recorded under ``MISSED_KEY``.
 """
 
 import json
@@ -30,16 +30,16 @@ from tasks.settings import get_settings
 
 logger = get_logger("celery.beat")
 
-#: Field of an entry's Redis hash: its cron expression. The definition beside it is one that every
-#: version of celray can read, so that an earlier version may come back (make rollback).
+#: Field of an entry's Redis hash: its cron expression. The definition beside it stays readable by
+#: every version of celray, so that an earlier version can be restored (make rollback).
 CRON_FIELD = "cron"
 
-#: A run that is later than this, in seconds, and than three looks at the schedule, was missed.
+#: A run counts as missed when it is later than this, in seconds, and than three ticks.
 LATE_SECONDS = 30.0
 
 
-#: So far ahead of the clock may the last run of an entry with a time of day be: what the clock
-#: shows a second time, after it was set back, is not sent a second time.
+#: How far ahead of the clock the last run of a cron entry may be, in seconds. When the clock is set
+#: back it shows some times twice; a run within this limit is not sent a second time.
 AHEAD_SECONDS = 86_400.0
 
 
@@ -51,7 +51,7 @@ def missed_run(
     Args:
         late: how long ago the first of them was due, in seconds.
         every: the entry's interval in seconds, None for a cron entry.
-        action: what becomes of them.
+        action: how they are handled.
 
     Returns:
         ``due_at`` and ``noticed_at`` (ISO 8601, UTC), ``late_seconds``, ``runs`` (how many were
@@ -75,7 +75,7 @@ class Entry(RedBeatSchedulerEntry):  # type: ignore[misc]  # redbeat has no type
         """Read an entry.
 
         Raises:
-            KeyError: there is none, or nobody can read what is there.
+            KeyError: there is no such entry, or its content cannot be read.
         """
         try:
             entry: Self = super().from_key(key, app=app)
@@ -89,7 +89,7 @@ class Entry(RedBeatSchedulerEntry):  # type: ignore[misc]  # redbeat has no type
         return entry
 
     def save(self) -> Self:
-        """Write the entry: its definition, its last run if it has none yet, its next time."""
+        """Write the entry: its definition, its last run if it has none yet, its next run."""
         ours = self.schedule
         cron = ours.cron.text if isinstance(ours, CronSchedule) else None
         definition = {
@@ -115,7 +115,7 @@ class Entry(RedBeatSchedulerEntry):  # type: ignore[misc]  # redbeat has no type
 
 
 class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
-    """RedBeat that says when it last ticked, and outlives a Redis that is away or full for a while.
+    """RedBeat with a heartbeat; it survives a Redis that is unavailable or full for a while.
 
     An entry that cannot run is named in the log and under ``REFUSED_KEY``, and the others go on.
     Losing the lock still ends the process, by RedBeat's design: another Beat has it.
@@ -123,9 +123,9 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
 
     Entry = Entry
     _refused: dict[str, str]
-    #: Whether this process has said which code it runs.
+    #: Whether this process has logged which code it runs.
     _announced = False
-    #: The clock's distance to one that nobody sets, at the last tick.
+    #: The difference between the wall clock and a monotonic clock, at the last tick.
     _distance = math.inf
 
     def _announce(self) -> None:
@@ -138,7 +138,7 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
             self._announced = True
 
     def setup_schedule(self) -> None:
-        """Take over the schedule but for the entries that cannot run, and say which those are."""
+        """Load the schedule without the entries that cannot run, and report those."""
         settings = get_settings()
         unknown = plugins.unregistered(self.app, settings)
         self._refused = {**settings.schedule.refused, **unknown}
@@ -160,7 +160,7 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
             get_redis(self.app).hset(REFUSED_KEY, name, why)
 
     def maybe_due(self, entry: Untyped, **kwargs: Untyped) -> float | None:
-        """Send an entry that is due; one that cannot be judged does not stop the others."""
+        """Send an entry that is due; an entry with an error does not stop the others."""
         try:
             return self._maybe_due(entry, **kwargs)
         except RedisError:
@@ -197,10 +197,10 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
         return action == "skip"
 
     def _set_back(self) -> None:
-        """After the clock was set back: have entries go on whose last run is ahead of it.
+        """After the clock was set back, correct entries whose last run is ahead of the clock.
 
-        They would wait until the clock has caught up. One with an interval has its next run an
-        interval from now; one with a time of day keeps its last run unless that is days ahead.
+        They would otherwise wait until the clock catches up. An entry with an interval runs next
+        one interval from now. A cron entry keeps its last run unless that is days ahead.
         """
         before, self._distance = self._distance, time.time() - time.monotonic()
         if self._distance > before - 1:
@@ -222,7 +222,7 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
                 entry.reschedule()
 
     def tick(self, *args: Untyped, **kwargs: Untyped) -> float:
-        """Run what is due, then renew the sign of life; returns the seconds to sleep."""
+        """Run what is due, then renew the heartbeat; return the seconds to sleep."""
         try:
             self._announce()
             self._set_back()

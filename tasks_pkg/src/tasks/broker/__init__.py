@@ -1,1 +1,1 @@
-"""Messages: their outer form, what they say of a task, their size; and one room per broker."""
+"""Messages: their envelope, the task they describe, their size; one sub-package per broker."""

@@ -1,9 +1,9 @@
-"""The outer form of a message in a queue: what kombu must find before it may read one.
+"""The envelope of a message in a queue, checked before kombu reads it.
 
-A queue is open to every client, so its bytes may be anything. :func:`read` takes what is a message
-of kombu's, in the form that the rest of the worker expects, and refuses everything else with a
-:class:`Refused`, so that nothing behind it has to survive broken input. What a message says of a
-task is looked at in :mod:`tasks.broker.task_message`.
+Every client can write to a queue, so its bytes may be anything. :func:`read` returns a kombu
+message in the form that the rest of the worker expects, and raises :class:`Refused` for everything
+else. So no code behind it has to survive broken input. :mod:`tasks.broker.task_message` checks what
+a message says about its task.
 """
 
 import bz2
@@ -15,19 +15,19 @@ from typing import Any, Final, Protocol
 
 from kombu.utils.json import dumps, loads
 
-#: The longest message, in bytes. Redis refuses more than 16 MiB (``proto-max-bulk-len``), also of
-#: workers, and a message that is delivered again has grown by a header or two.
+#: The longest message, in bytes. Redis refuses more than 16 MiB (``proto-max-bulk-len``), also from
+#: workers, and a redelivered message has grown by a header or two.
 MOST_BYTES: Final = 16 * 1024 * 1024 - 64 * 1024
-#: The longest body once it is decompressed, in bytes: a few bytes may stand for gigabytes.
+#: The longest decompressed body, in bytes: a few compressed bytes may expand to gigabytes.
 MOST_BODY_BYTES: Final = 4 * MOST_BYTES
 
 #: The longest reason, in characters.
-MOST_REASON: Final = 1_000
+MOST_REASON_CHARACTERS: Final = 1_000
 
-#: How deep lists and objects may stand in each other.
-DEEPEST: Final = 200
+#: The most levels of nested lists and objects.
+MOST_NESTING_LEVELS: Final = 200
 
-#: The only content type: pickle and YAML are code execution by message.
+#: The only content type: pickle and YAML allow a message to execute code.
 CONTENT_TYPE: Final = "application/json"
 #: What clients call the other serialisers.
 _SERIALISERS: Final = {
@@ -41,19 +41,19 @@ _TEXTS: Final = ("correlation_id", "reply_to")
 
 
 class Refused(Exception):  # noqa: N818 - a verdict on a message, not an error of this program
-    """A message that cannot be understood; the text says why.
+    """A message that cannot be decoded; the text says why.
 
     Args:
-        reason: what is wrong, for who sent it.
+        reason: what is wrong, for the sender.
         task_id: the task's id, where one can be read.
-        context: what is known of the task otherwise, as message headers.
+        context: what else is known of the task, as message headers.
     """
 
     def __init__(
         self, reason: str, task_id: str | None = None, context: dict[str, Any] | None = None
     ) -> None:
         # An error's own text may quote all of the message, and the letter must fit into Redis.
-        self.reason = reason[:MOST_REASON]
+        self.reason = reason[:MOST_REASON_CHARACTERS]
         super().__init__(self.reason)
         self.task_id = task_id
         self.context = context or {}
@@ -145,10 +145,10 @@ def require_shallow(data: bytes, found: object) -> None:
     Raises:
         Refused: it is.
     """
-    if data.count(b"[") + data.count(b"{") <= DEEPEST:
+    if data.count(b"[") + data.count(b"{") <= MOST_NESTING_LEVELS:
         return
     level: list[object] = [found]
-    for _ in range(DEEPEST):
+    for _ in range(MOST_NESTING_LEVELS):
         level = [
             inner
             for value in level
@@ -158,7 +158,7 @@ def require_shallow(data: bytes, found: object) -> None:
         ]
         if not level:
             return
-    reason = f"it is nested deeper than {DEEPEST} levels"
+    reason = f"it is nested deeper than {MOST_NESTING_LEVELS} levels"
     raise Refused(reason)
 
 

@@ -1,7 +1,7 @@
-"""How large a message, a result and the arguments that are kept with it may be.
+"""Limits on the size of a message, of a result and of the arguments stored with a result.
 
-Redis refuses what is larger than ``proto-max-bulk-len`` (compose/redis.conf.j2) by closing the
-connection, without a reason; so that whoever has made it is told here, before.
+Redis answers anything larger than ``proto-max-bulk-len`` (compose/redis.conf.j2) by closing the
+connection without a reason. The checks here raise a clear error before that happens.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,13 +13,13 @@ from kombu.utils.json import dumps
 from tasks.broker.envelope import MOST_BYTES
 from tasks.contracts import InvalidArgumentsError
 
-#: What a message has beside its arguments: headers, properties, options.
+#: The size of a message besides its arguments: headers, properties, options.
 _ENVELOPE_BYTES: Final = 16 * 1024
 
-#: Arguments that take more, in bytes of JSON, are not kept with the task's result.
+#: Larger arguments, in bytes of JSON, are not stored with the task's result.
 KEPT_ARGUMENTS_BYTES: Final = 64 * 1024
 
-#: Where a result holds its task's arguments, with ``result_extended``.
+#: The fields that hold the task's arguments in a result, with ``result_extended``.
 _ARGUMENTS: Final = ("args", "kwargs")
 
 
@@ -28,12 +28,12 @@ class MessageTooLargeError(Exception):
 
 
 def in_message(text_bytes: int) -> int:
-    """Return what so much JSON takes in a message, which holds it in base64."""
+    """Return how many bytes that much JSON takes in a message, which holds it in base64."""
     return 4 * (text_bytes + 2) // 3 + _ENVELOPE_BYTES
 
 
 def mib(number: int) -> str:
-    """Return a number of bytes for people."""
+    """Return a number of bytes as text for people."""
     return f"{number / 2**20:.1f} MiB"
 
 
@@ -41,7 +41,7 @@ def require_sendable(name: str, arguments: Mapping[str, Any]) -> None:
     """Refuse arguments whose message would be too large.
 
     Raises:
-        InvalidArgumentsError: says how large it would be, and the way out.
+        InvalidArgumentsError: the message would be too large; the text says what to do.
     """
     size = in_message(len(str_to_bytes(dumps(arguments))))
     if size > MOST_BYTES:
@@ -57,7 +57,7 @@ def require_publishable(message: Mapping[str, Any]) -> None:
     """Refuse a message of kombu's that is too large, before Redis closes the connection.
 
     Raises:
-        MessageTooLargeError: says how large it is.
+        MessageTooLargeError: the message is too large; the text says by how much.
     """
     size = len(message.get("body") or "") + _ENVELOPE_BYTES
     if size > MOST_BYTES:
@@ -67,9 +67,9 @@ def require_publishable(message: Mapping[str, Any]) -> None:
 
 
 def encoded(meta: dict[str, Any], encode: Callable[[dict[str, Any]], str]) -> str:
-    """Encode a result, without its task's arguments where those are large.
+    """Encode a result, without its task's arguments if those are large.
 
-    A refused call of 60 MB would stand in Redis for a day, with nothing in it that anybody needs.
+    A refused call of 60 MB would otherwise stay in Redis for a day, of no use to anybody.
     """
     value = encode(meta)
     if len(value) > KEPT_ARGUMENTS_BYTES:

@@ -1,8 +1,9 @@
-"""What a message says of a task: the two protocols' fields, checked before Celery reads them.
+"""The fields of a task message, in both protocols, checked before Celery reads them.
 
-Celery trusts its clients: a field of the wrong type ends the worker, or the child that runs the
-task, and the message comes back and ends the next. :func:`check` refuses what decides something and
-cannot be understood, and leaves out what only describes. Fields that are not known pass.
+Celery trusts its clients: a field of the wrong type ends the worker, or the child process that runs
+the task. The message then comes back and ends the next one. :func:`check` refuses a message with an
+invalid field that decides how the task runs, and drops an invalid field that only describes it.
+Unknown fields pass.
 
 Source: https://docs.celeryq.dev/en/stable/internals/protocol.html
 """
@@ -16,9 +17,9 @@ from celery.utils.time import maybe_iso8601
 from tasks.broker.envelope import Refused, is_name, payload_of
 from tasks.message_headers import LAPSES, UNBEGUN
 
-#: The longest time limit, in seconds; beyond it clocks overflow.
-_LONGEST: Final = 1e9
-#: What a field may hold: its test, and the words for it.
+#: The longest time limit, in seconds; larger values overflow clocks.
+_MOST_SECONDS: Final = 1e9
+#: A rule for a field: the test, and its wording for an error message.
 _Rule = tuple[Callable[[Any], bool], str]
 
 
@@ -38,7 +39,7 @@ def _is_date(value: object) -> bool:
 
 
 def is_naive(value: object) -> bool:
-    """Return whether a date that has been checked says no time zone."""
+    """Return whether a valid date has no time zone."""
     return isinstance(value, str | datetime) and maybe_iso8601(value).tzinfo is None
 
 
@@ -51,7 +52,7 @@ def _is_seconds(value: object) -> bool:
         return True
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return 0 <= value <= _LONGEST  # neither infinity nor what is no number
+    return 0 <= value <= _MOST_SECONDS  # neither infinity nor NaN
 
 
 def _is_object(value: object) -> bool:
@@ -79,7 +80,7 @@ def _is_signatures(value: object) -> bool:
 _NAME: Final[_Rule] = is_name, "text"
 _DATE: Final[_Rule] = _is_date, "a date in ISO 8601"
 
-#: Fields of either protocol that decide something; null is as good as none.
+#: Fields of either protocol that decide how the task runs; null counts as absent.
 _DECIDING: Final[dict[str, _Rule]] = {
     "root_id": _NAME,
     "parent_id": _NAME,
@@ -97,7 +98,7 @@ _EMBEDDED: Final[dict[str, _Rule]] = {
     "chain": (_is_signatures, "a list of signatures"),
     "chord": (_is_signature, "a signature"),
 }
-#: Fields that describe, or that a worker can do without: left out where they are of another kind.
+#: Fields that only describe the task, or that a worker can do without; invalid ones are dropped.
 _DESCRIBING: Final[dict[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("argsrepr", "kwargsrepr"), lambda value: isinstance(value, str)),
     **dict.fromkeys(("origin", "lang", "shadow", "meth"), is_name),
@@ -109,14 +110,14 @@ _DESCRIBING: Final[dict[str, Callable[[Any], bool]]] = {
 
 
 def check(headers: dict[str, Any], payload: object) -> None:
-    """Check a task's message, and leave out of ``headers`` what only describes and is wrong.
+    """Check a task's message; drop from ``headers`` what only describes the task and is invalid.
 
     Args:
-        headers: of the message; changed.
-        payload: its decoded body; of the first protocol, changed.
+        headers: the message's headers; changed in place.
+        payload: the decoded body; changed in place for the first protocol.
 
     Raises:
-        Refused: what decides something cannot be understood, or it is no task.
+        Refused: a field that decides how the task runs is invalid, or the message is no task.
     """
     first = payload if "task" not in headers else None
     fields = headers if first is None else first
@@ -133,7 +134,7 @@ def check(headers: dict[str, Any], payload: object) -> None:
 
 
 def _check(headers: dict[str, Any], payload: object, fields: dict[str, Any]) -> None:
-    # A body of the first protocol with headers of the second: what both say must be right.
+    # A body of the first protocol with headers of the second: both must be valid.
     both = [headers, payload] if isinstance(payload, dict) else [headers]
     _check_names(both, fields)
     for one in both:
@@ -158,7 +159,7 @@ def _check_names(both: list[dict[str, Any]], fields: dict[str, Any]) -> None:
 
 def _check_body(payload: object) -> None:
     if isinstance(payload, dict):
-        # Celery takes a null for one that is given, and fails.
+        # Celery treats a null as a given value, and fails.
         args, kwargs = payload.setdefault("args", []), payload.setdefault("kwargs", {})
         embed: object = payload
     elif isinstance(payload, list) and len(payload) == 3:  # noqa: PLR2004 - args, kwargs, embed
@@ -189,7 +190,7 @@ def _name(value: object) -> str | None:
 
 
 def _trusted_embed(payload: object) -> dict[str, Any]:
-    """Return who waits for a task, where its message can be read so far."""
+    """Return the callbacks of a task, as far as its message can be read."""
     embed = payload if isinstance(payload, dict) else None
     if isinstance(payload, list) and payload and isinstance(payload[-1], dict):
         embed = payload[-1]
@@ -205,7 +206,7 @@ def _of(fields: dict[str, Any], rules: dict[str, _Rule]) -> Iterator[tuple[str, 
 
 
 def context_of(refused: Refused) -> dict[str, Any]:
-    """Return what can be trusted of a refused message: whom its failure must be told."""
+    """Return the valid fields of a refused message: who must be notified of its failure."""
     found = refused.context
     fields = {**dict(_of(found, _DECIDING)), **dict(_of(found, _EMBEDDED))}
     fields["task"] = _name(found.get("task"))
@@ -214,13 +215,13 @@ def context_of(refused: Refused) -> dict[str, Any]:
 
 
 def request_of(message: dict[str, Any]) -> dict[str, Any]:
-    """Return what a message says of a task, of either protocol, as a request has it."""
+    """Return the fields of a task message, of either protocol, as a request has them."""
     headers: dict[str, Any] = message["headers"]
     try:
         payload = payload_of(message)
     except Refused:
         return dict(headers)
-    if isinstance(payload, dict):  # the first protocol's
+    if isinstance(payload, dict):  # the first protocol
         return {**payload, **headers}
     if isinstance(payload, list) and len(payload) == 3:  # noqa: PLR2004 - args, kwargs, embed
         args, kwargs, embed = payload
@@ -229,9 +230,9 @@ def request_of(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def identity(message: dict[str, Any]) -> tuple[str | None, str]:
-    """Return id and name of the task in a message that may be anything; None and "" for no task.
+    """Return the task's id and name from a message that may be anything; None and "" for no task.
 
-    Of either protocol: the first keeps both in the body.
+    It reads either protocol: the first keeps both in the body.
     """
     headers = message.get("headers")
     headers = headers if isinstance(headers, dict) else {}

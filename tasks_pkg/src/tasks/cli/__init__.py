@@ -14,21 +14,21 @@ from tasks import __version__
 from tasks.cli import acting, dead, local, looking, sending
 from tasks.cli.context import Session, common, error_document
 
-#: sysexits.h and the shell's own.
+#: Exit statuses from sysexits.h and of the shell.
 _USAGE, _CONFIG, _INTERRUPTED = 2, 78, 130
 
 
 class Commands(click.Group):
-    """Commands in the order of a day's work; a typo is told what was probably meant."""
+    """Commands in the order of a normal session; a typo gets a suggestion."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Give the names as they were added."""
+        """Return the names in the order in which they were added."""
         return list(self.commands)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, or refuse with the nearest one."""
+        """Find the command, or refuse and suggest the nearest one."""
         import difflib  # noqa: PLC0415 - only on the way to an error
 
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
@@ -62,10 +62,10 @@ for _module in (sending, looking, dead, acting, local):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status. No traceback unless ``--debug`` asks."""
+    """Run the command line and return the exit status; show a traceback only with ``--debug``."""
     words = sys.argv[1:] if arguments is None else arguments
     session = Session()
-    # Not by click: an error in what stands before it is told in JSON too.
+    # Read here, not by click: an error in the arguments before it must appear in JSON too.
     session.json = "--json" in itertools.takewhile(lambda word: word != "--", words)
     try:
         status = cli.main(words, prog_name="celray", standalone_mode=False, obj=session)
@@ -80,15 +80,15 @@ def main(arguments: list[str] | None = None) -> int:
         return _INTERRUPTED
     except BrokenPipeError:
         return 0
-    except Exception as error:  # noqa: BLE001 - whatever it is, a person reads one line
+    except Exception as error:  # noqa: BLE001 - any error becomes one line for a person
         if session.debug:
             traceback.print_exc()
-        return _refuse(session, type(error).__name__, *_told(error))
+        return _refuse(session, type(error).__name__, *_described(error))
     return int(status or 0)
 
 
-def _told(error: Exception) -> tuple[str, int]:
-    """Give what to say about an error, and the exit status."""
+def _described(error: Exception) -> tuple[str, int]:
+    """Return an error's text for people, and the exit status."""
     from tasks.client.errors import ClientError  # noqa: PLC0415
     from tasks.contracts import InvalidArgumentsError  # noqa: PLC0415
     from tasks.credentials import ConfigurationError  # noqa: PLC0415

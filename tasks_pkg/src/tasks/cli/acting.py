@@ -1,4 +1,4 @@
-"""Commands that change something: ``cancel``; and the way to Celery's own, ``celery``."""
+"""Commands that change something: ``cancel``; and ``celery``, which runs Celery's own."""
 
 import sys
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What every command shares: the connection, ``--json``, tables."""
+"""What all commands share: the connection, ``--json``, tables."""
 
 import json
 import math
@@ -33,31 +33,31 @@ class Session:
 
     @cached_property
     def client(self) -> "Client":
-        """The service, from the credentials."""
+        """Return the client of the service, from the credentials."""
         from tasks.client import Client  # noqa: PLC0415 - takes most of a second
 
         return Client(self.credentials)
 
     def task(self, task_id: str) -> "SubmittedTask":
-        """Take up a task by its id."""
+        """Return a handle for a task by its id."""
         return self.client.task(task_id)
 
     @cached_property
     def out(self) -> "Console":
-        """Where results go: standard output."""
+        """Return the console for results: standard output."""
         from rich.console import Console  # noqa: PLC0415
 
         return Console(highlight=False, soft_wrap=True)
 
     @cached_property
     def err(self) -> "Console":
-        """Where people are told what happens: standard error."""
+        """Return the console for messages to people: standard error."""
         from rich.console import Console  # noqa: PLC0415
 
         return Console(stderr=True, highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Tell a person something that no program reads."""
+        """Write a message for people, which no program reads."""
         if not self.json:
             sys.stderr.write(text + "\n")
 
@@ -81,13 +81,13 @@ class Session:
         shown: Callable[[T], str],
         status: Callable[[T], int],
     ) -> int:
-        """Act on every id, whatever becomes of the others, and tell of each.
+        """Apply an action to every id, even if one fails, and report each result.
 
         Args:
             ids: the ids.
-            act: gives what became of it, a dataclass, or raises what a client is told.
-            shown: a line about it.
-            status: its exit status.
+            act: returns the result, a dataclass, or raises an error for the user.
+            shown: formats a result as one line.
+            status: returns a result's exit status.
 
         Returns:
             The worst exit status.
@@ -114,7 +114,7 @@ class Session:
         return worst
 
     def table(self, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """Write a table that fits the terminal; in full where there is none."""
+        """Write a table that fits the terminal; at full width if there is none."""
         from rich.table import Table  # noqa: PLC0415
 
         if not sys.stdout.isatty():
@@ -132,7 +132,7 @@ class Session:
         self.out.print(table, soft_wrap=False)
 
     def pairs(self, pairs: Sequence[tuple[str, object]]) -> None:
-        """Write names with their values; what has none is left out."""
+        """Write names with their values; skip names without a value."""
         shown = [(name, value) for name, value in pairs if value not in (None, "", [], {})]
         width = max((len(name) for name, _ in shown), default=0)
         for name, value in shown:
@@ -140,12 +140,12 @@ class Session:
 
 
 def error_document(kind: str, message: str, status: int) -> dict[str, Any]:
-    """Give an error in JSON types."""
+    """Return an error in JSON types."""
     return {"error": {"kind": kind, "message": message, "exit_status": status}}
 
 
 def _finite(value: object) -> object:
-    """Write as text, as tasks do in their results, what no JSON number can be."""
+    """Replace numbers that JSON cannot represent by text, as tasks do in their results."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
@@ -167,9 +167,9 @@ def _cell(value: object) -> str:
 
 @contextmanager
 def answer_alone() -> Iterator[None]:
-    """Keep standard output for the answer: what is written meanwhile goes to standard error.
+    """Reserve standard output for the answer; other output goes to standard error.
 
-    Also what another program or a library in C writes, hence the file descriptor itself.
+    This redirects the file descriptor itself, to include other programs and C libraries.
     """
     sys.stdout.flush()
     kept = os.dup(1)

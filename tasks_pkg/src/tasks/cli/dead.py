@@ -1,4 +1,4 @@
-"""``celray dead``: tasks that were given up, and messages that could not be understood."""
+"""``celray dead``: tasks that were given up, and messages that could not be decoded."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ def dead() -> None:
 
 @contextmanager
 def _broker(session: Session) -> "Iterator[Redis]":
-    """Connect, and tell an unknown letter and a silent Redis in one line."""
+    """Connect; report an unknown letter or a silent Redis in one line."""
     from tasks.broker.redis import dead_letters  # noqa: PLC0415
     from tasks.client.connection import answering  # noqa: PLC0415
     from tasks.client.errors import UnknownIdError  # noqa: PLC0415

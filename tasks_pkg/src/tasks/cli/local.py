@@ -1,4 +1,4 @@
-"""``celray run``: a task in this process, without broker or worker."""
+"""``celray run``: run a task in this process, without broker or worker."""
 
 import time
 from pathlib import Path
@@ -43,7 +43,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per option
     \b
     celray run distributed_training dataset_path=wine.csv model_config.target=quality --no-ray
     """  # noqa: D301 - click wants the character itself
-    from tasks.cli.watching import Screen, told  # noqa: PLC0415
+    from tasks.cli.watching import Screen, step_of  # noqa: PLC0415
     from tasks.client import catalogue  # noqa: PLC0415
     from tasks.client.arguments import parse  # noqa: PLC0415
     from tasks.local import Local  # noqa: PLC0415
@@ -58,7 +58,7 @@ def run(  # noqa: PLR0913, PLR0917 - one per option
         screen.show("running", task.short)
 
         def show(step: dict[str, Any]) -> None:
-            screen.show(*told(step))
+            screen.show(*step_of(step))
 
         result = Local(datasets, models, ray=not no_ray).call(task.name, values, show)
     session.note(f"done in {time.monotonic() - started:.1f} s")

@@ -1,4 +1,4 @@
-"""Commands that only look: ``status``, ``result``, ``log``, ``trace``, ``queues``, ``workers``."""
+"""Commands that only read: ``status``, ``result``, ``log``, ``trace``, ``queues``, ``workers``."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ _ID = click.argument("task_id", metavar="ID")
 
 
 def _step(progress: dict[str, Any] | None) -> str | None:
-    from tasks.cli.watching import in_words, told  # noqa: PLC0415
+    from tasks.cli.watching import in_words, step_of  # noqa: PLC0415
 
-    return in_words(*told(progress)) if progress else None
+    return in_words(*step_of(progress)) if progress else None
 
 
 @click.command()

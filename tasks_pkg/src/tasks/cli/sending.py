@@ -11,12 +11,12 @@ from tasks.routes import ROUTES
 if TYPE_CHECKING:
     from tasks.client.catalogue import Parameter, TaskInfo
 
-#: What a docstring says where the keys themselves are listed behind it.
+#: The reference that a docstring makes to keys which are listed in full below it.
 _POINTS_AT_KEYS = re.compile(r"[Ss]ee tasks\.[\w.]+\w\.")
 
 
 def complete_task(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Complete a task's name, from the list of routes alone: the shell waits for it."""
+    """Complete a task's name from the list of routes only, since the shell waits."""
     names = [*(name.rpartition(".")[2] for name in ROUTES), *ROUTES]
     return [name for name in names if name.startswith(incomplete)]
 
@@ -67,7 +67,7 @@ def _call(info: "TaskInfo") -> str:
 
 
 def describe(session: Session, info: "TaskInfo") -> None:
-    """Write what there is to know of a task."""
+    """Write the description of a task."""
     session.say(info.name + (f"   (queue {info.queue})" if info.queue else ""))
     for text in (info.doc.summary, info.doc.text):
         if text:

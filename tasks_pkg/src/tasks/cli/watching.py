@@ -1,4 +1,4 @@
-"""A task's progress, live: a bar on a terminal, a line per step elsewhere."""
+"""Show a task's progress: a bar on a terminal, otherwise one line per step."""
 
 import json
 import sys
@@ -12,18 +12,18 @@ from tasks.ray_jobs import MARKER
 if TYPE_CHECKING:
     from tasks.client import Status, SubmittedTask
 
-#: After so many seconds of waiting, the queue is looked into, and again as often.
-_LOOK_INTO_QUEUE = 3.0
-#: Between two reads of a job's log, in seconds: each brings all of it.
-_READ_LOG = 1.0
+#: After this many seconds of waiting, and then at this interval, the queue is queried.
+_QUEUE_QUERY_SECONDS = 3.0
+#: Interval between two reads of a job's log, in seconds: each read transfers all of it.
+_LOG_READ_SECONDS = 1.0
 
 
-#: A step's phase, what is said of it, how much is done and of how much.
+#: A step: its phase, a text, the amount done and the total.
 Step: TypeAlias = tuple[str, str, float, float | None]
 
 
-def told(progress: dict[str, Any]) -> Step:
-    """Take apart what a task says of its progress; where it has no phase, all of it is said."""
+def step_of(progress: dict[str, Any]) -> Step:
+    """Return the step in a task's progress; without a phase, the text is all of the progress."""
     if "phase" not in progress:
         return "running", json.dumps(progress, default=str), 0, None
     done, total = progress.get("done"), progress.get("total")
@@ -36,12 +36,12 @@ def told(progress: dict[str, Any]) -> Step:
 
 
 def in_words(phase: str, detail: str, done: float, total: float | None) -> str:
-    """Say a step in one line."""
+    """Describe a step in one line."""
     return " ".join(filter(None, [phase, f"{done}/{total}" if total else "", detail]))
 
 
 class Screen:
-    """Where the steps are shown: standard error."""
+    """The display of the steps, on standard error."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -80,7 +80,7 @@ class Screen:
             self._bar.stop()
 
     def show(self, phase: str, detail: str, done: float = 0, total: float | None = None) -> None:
-        """Show a step; the same one again says nothing."""
+        """Show a step; do nothing if it has not changed."""
         if self._bar:
             self._bar.update(
                 self._row, description=phase, completed=done, total=total, detail=detail
@@ -100,7 +100,7 @@ class Screen:
 
 
 class _Log:
-    """The Ray job's log, as far as it has been shown."""
+    """The Ray job's log, and how much of it has been shown."""
 
     def __init__(self, task: "SubmittedTask", screen: Screen) -> None:
         self._task, self._screen = task, screen
@@ -108,7 +108,7 @@ class _Log:
         self._next = 0.0
 
     def read(self, *, last: bool = False) -> None:
-        """Show what is new; a job that is not there yet has nothing."""
+        """Show the new part of the log; a job that does not exist yet has none."""
         if time.monotonic() < self._next and not last:
             return
         try:
@@ -120,11 +120,11 @@ class _Log:
             if MARKER not in line:
                 self._screen.line(line)
         self._shown = max(self._shown, len(lines))
-        self._next = time.monotonic() + _READ_LOG
+        self._next = time.monotonic() + _LOG_READ_SECONDS
 
 
 def watch(session: Session, task: "SubmittedTask", *, log: bool, timeout: float | None) -> int:
-    """Follow a task to its end, then write its result; returns the exit status."""
+    """Follow a task to its end, then write its result; return the exit status."""
     started = time.monotonic()
     with Screen(session) as screen:
         reader = _Log(task, screen) if log else None
@@ -144,7 +144,7 @@ def _follow(
     task: "SubmittedTask", screen: Screen, log: _Log | None, timeout: float | None
 ) -> "Status":
     started = time.monotonic()
-    look_at, pause = started + _LOOK_INTO_QUEUE, 0.02
+    look_at, pause = started + _QUEUE_QUERY_SECONDS, 0.02
     told_job = None
     nowhere = 0
     while True:
@@ -156,14 +156,14 @@ def _follow(
             message = f"task {task.id} has not ended within {timeout:g} s; it goes on"
             raise NotFinishedError(message)
         if status.state == "WAITING" and now >= look_at:
-            look_at = now + _LOOK_INTO_QUEUE
+            look_at = now + _QUEUE_QUERY_SECONDS
             seen = task.status()
-            # On its way from the queue to a worker it may be nowhere, once.
+            # A message on its way from the queue to a worker may be in neither, once.
             nowhere = nowhere + 1 if seen.state == "UNKNOWN" else 0
             if nowhere > 1:
                 task.require_known()
             screen.show(*_where(task, seen))
-        elif status.state == "WAITING" and look_at == started + _LOOK_INTO_QUEUE:
+        elif status.state == "WAITING" and look_at == started + _QUEUE_QUERY_SECONDS:
             screen.show("waiting", "for a worker")
         elif status.state != "WAITING":
             _show(screen, status)
@@ -178,7 +178,7 @@ def _follow(
 
 def _show(screen: Screen, status: "Status") -> None:
     if status.progress:
-        screen.show(*told(status.progress))
+        screen.show(*step_of(status.progress))
     elif status.state == "RETRY":
         why = status.error["message"] if status.error else ""
         screen.show("waiting to try again", why)
@@ -187,7 +187,7 @@ def _show(screen: Screen, status: "Status") -> None:
 
 
 def _where(task: "SubmittedTask", status: "Status") -> tuple[str, str]:
-    """Say why nothing happens yet."""
+    """Describe why nothing happens yet."""
     if status.state == "UNKNOWN":
         return "waiting", "nobody knows it just now"
     if status.state != "WAITING":
@@ -199,7 +199,7 @@ def _where(task: "SubmittedTask", status: "Status") -> tuple[str, str]:
 
 
 def conclude(session: Session, status: "Status", seconds: float | None = None) -> int:
-    """Write the result of a task that has ended; returns the exit status."""
+    """Write the result of a task that has ended; return the exit status."""
     if session.json and status.finished:
         session.say_json(status.as_json())
     try:

@@ -1,4 +1,4 @@
-"""The same client for asyncio: every call runs in a thread, and waiting blocks none."""
+"""The client for asyncio: every call runs in a thread, and waiting blocks no thread."""
 
 import asyncio
 import time
@@ -16,9 +16,9 @@ from tasks.client.sync import Client
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Calls at a time: each is one question to Redis.
+#: Concurrent calls; each is one request to Redis.
 _THREADS = 4
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 0.5
 
 
 class AsyncTask:
@@ -35,10 +35,10 @@ class AsyncTask:
         return await self._client.call(self._task.status)
 
     async def follow(self, timeout: float | None = None) -> AsyncIterator[Status]:  # noqa: ASYNC109
-        """Return the status whenever it changes, to the end or for ``timeout`` seconds."""
+        """Yield the status whenever it changes, to the end or for ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         told: Status | None = None
-        pause = _FIRST_PAUSE
+        pause = _FIRST_PAUSE_SECONDS
         while True:
             status = await self._client.call(self._task.peek)
             if status != told:
@@ -47,7 +47,7 @@ class AsyncTask:
             if status.finished or (deadline is not None and time.monotonic() >= deadline):
                 return
             await asyncio.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
+            pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
 
     async def wait(self, timeout: float | None = None) -> Status:  # noqa: ASYNC109
         """Wait for the end.
@@ -64,15 +64,15 @@ class AsyncTask:
         return status
 
     async def result(self, timeout: float | None = None) -> Any:  # noqa: ANN401, ASYNC109
-        """Wait for the result; raises as :meth:`tasks.client.SubmittedTask.result` does."""
+        """Wait for the result; raise as :meth:`tasks.client.SubmittedTask.result` does."""
         return (await self.wait(timeout)).outcome()
 
     async def cancel(self, wait: float = 10.0) -> Cancelled:
-        """End the task wherever it is, and its Ray job with it."""
+        """End the task wherever it is, together with its Ray job."""
         return await self._client.call(self._task.cancel, wait)
 
     async def trace(self) -> dict[str, Any]:
-        """Return everything that is known of the task."""
+        """Return all known data of the task."""
         return await self._client.call(self._task.trace)
 
     async def log(self) -> str:
@@ -104,14 +104,14 @@ class AsyncClient:
         /,
         *,
         queue: str | None = None,
-        **arguments: Any,  # noqa: ANN401 - whatever the task takes
+        **arguments: Any,  # noqa: ANN401 - any argument of the task
     ) -> AsyncTask:
         """Check the arguments against the task's contract, then send it."""
         task = await self.call(partial(self.sync.submit, name, queue=queue, **arguments))
         return AsyncTask(self, task)
 
     def task(self, task_id: str) -> AsyncTask:
-        """Take up a task that was sent before, from anywhere."""
+        """Return a handle for a task that was sent before, by any client."""
         return AsyncTask(self, self.sync.task(task_id))
 
     async def tasks(self) -> dict[str, TaskInfo]:
@@ -119,7 +119,7 @@ class AsyncClient:
         return await self.call(self.sync.tasks)
 
     async def workers(self) -> dict[str, dict[str, Any]]:
-        """Ask the workers about themselves."""
+        """Return the workers' descriptions of themselves."""
         return await self.call(self.sync.workers)
 
     async def queues(self) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""``key=value`` words to keyword arguments: JSON values, nested keys, files."""
+"""Parse ``key=value`` words into keyword arguments: JSON values, nested keys, files."""
 
 import json
 import sys
@@ -11,13 +11,13 @@ from tasks.contracts import Contract, InvalidArgumentsError
 
 
 def parse(words: Sequence[str], document: str | None, contract: Contract | None) -> dict[str, Any]:
-    """Return the keyword arguments for a task; nothing is set twice.
+    """Return the keyword arguments for a task; refuse an argument that is set twice.
 
     Args:
-        words: ``key=value``; ``model_config.max_depth=4`` sets a key of a key. A value is JSON,
-            or text where it is no JSON or the task wants text; ``@file`` reads it from a file.
-        document: a JSON object with all or some of them, ``@file``, or ``-`` for standard input.
-        contract: decides between a number and text that looks like one.
+        words: ``key=value``; ``model_config.max_depth=4`` sets a nested key. A value is JSON, or
+            text if it is not JSON or the task expects text; ``@file`` reads it from a file.
+        document: a JSON object with some or all arguments, ``@file``, or ``-`` for standard input.
+        contract: decides whether a value that looks like a number is text.
 
     Raises:
         InvalidArgumentsError: a word or a document is wrong.
@@ -114,11 +114,11 @@ def _set(arguments: dict[str, Any], path: tuple[str, ...], value: object, key: s
 def _as_text(
     arguments: dict[str, Any], texts: dict[tuple[str, ...], str], contract: Contract
 ) -> None:
-    """Put back as text what the task wants as text: ``channel=7`` is the channel "7"."""
+    """Restore the text of values that the task expects as text: ``channel=7`` is "7"."""
     try:
         places = contract.wants_text(arguments)
     except InvalidArgumentsError:
-        return  # the check before sending says it better
+        return  # the check before sending reports the error better
     for place in places:
         path = tuple(map(str, place))
         if path in texts:

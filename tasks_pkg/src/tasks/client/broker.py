@@ -1,4 +1,4 @@
-"""What waits in the broker: which queues there are, where a message stands, taking it back."""
+"""The messages that wait in the broker: list queues, find a message, withdraw it."""
 
 import json
 from collections.abc import Iterator
@@ -15,17 +15,18 @@ from tasks.broker.task_message import identity
 from tasks.code_version import Deployed, read
 from tasks.routes import ROUTES
 
-#: Who only looks searches so many messages of a list, those that are taken next.
+#: The most messages of a list that a mere look searches, beginning with those delivered next.
 SEARCHED: Final = 20_000
 _CHUNK: Final = 500
-#: So many may be taken back between two pieces of a list, and none is missed.
+#: The most messages that may be taken between reading two pieces of a list without one being
+#: missed.
 _OVERLAP: Final = 50
 _BINDINGS = "_kombu.binding."
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """Where a message is: ``position`` 1 is taken next; None when a worker already has it."""
+    """Where a message is: ``position`` 1 is delivered next; None if a worker already has it."""
 
     queue: str
     position: int | None
@@ -35,11 +36,11 @@ class Waiting:
 
 
 class Broker:
-    """One Redis broker, as a client sees it.
+    """The Redis broker as a client sees it.
 
     Args:
-        url: of the broker's database.
-        timeout: for a connection or an answer, in seconds.
+        url: the URL of the broker's database.
+        timeout: time limit for a connection or an answer, in seconds.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
@@ -50,11 +51,11 @@ class Broker:
         self._client.close()
 
     def ping(self) -> None:
-        """Ask for an answer, which everybody gets who may log in."""
+        """Ping the broker; every user who may log in gets an answer."""
         self._client.ping()
 
     def queues(self) -> list[str]:
-        """Return every queue that is routed to, or that anybody has declared."""
+        """Return every queue that has a route or was declared."""
         found = {*ROUTES.values(), "celery"}
         for key in self._client.scan_iter(match=f"{_BINDINGS}*", count=1000):
             name = str(key).removeprefix(_BINDINGS)
@@ -63,7 +64,7 @@ class Broker:
         return sorted(found)
 
     def lengths(self, queues: list[str]) -> dict[str, int]:
-        """Count what waits in each queue."""
+        """Count the waiting messages of each queue."""
         pipe = self._client.pipeline(transaction=False)
         for name in queues:
             for suffix in PRIORITY_SUFFIXES:
@@ -72,18 +73,18 @@ class Broker:
         return {name: sum(next(counts) for _ in PRIORITY_SUFFIXES) for name in queues}
 
     def delivered(self) -> dict[str, int]:
-        """Count what workers have taken and not yet acknowledged, by queue."""
+        """Count, by queue, the messages that workers have taken and not yet acknowledged."""
         counts: dict[str, int] = {}
         for _, queue in self._unacked():
             counts[queue] = counts.get(queue, 0) + 1
         return counts
 
     def listeners(self) -> int:
-        """Count the workers that listen for questions; one that was killed still counts."""
+        """Count the workers that subscribe to remote control; one that was killed still counts."""
         return self._client.scard(f"{_BINDINGS}celery.pidbox")
 
     def deployed(self) -> Deployed | None:
-        """Return the code version that is deployed, as Beat has written it down."""
+        """Return the deployed code version, as recorded by Beat."""
         return read(self._client)
 
     def find(self, task_id: str, *, everywhere: bool = False) -> Waiting | None:
@@ -91,7 +92,7 @@ class Broker:
 
         Args:
             task_id: the task's id.
-            everywhere: also behind the first :data:`SEARCHED` that wait.
+            everywhere: search also beyond the first :data:`SEARCHED` waiting messages.
         """
         for queue in self.queues():
             ahead = 0
@@ -107,21 +108,22 @@ class Broker:
         return None
 
     def take_back(self, waiting: Waiting) -> bool:
-        """Remove a waiting message that concerns nobody else; False when it stays.
+        """Remove a waiting message on which nothing else depends; return False if it stays.
 
-        A chord, a chain or an errback is told by the worker that takes it, and so is a Ray job of
-        an earlier delivery; or a worker was quicker.
+        If a chord, a chain, an errback or the Ray job of an earlier delivery depends on it, the
+        message stays for a worker, which notifies them. It also stays if a worker was faster.
         """
         if not waiting.raw or not _is_alone(waiting.raw):
             return False
         return bool(self._client.lrem(waiting.key, 1, waiting.raw))
 
     def _messages(self, key: str, *, everywhere: bool) -> Iterator[tuple[int, str]]:
-        """Yield a list's messages with their places, 1 is taken next.
+        """Yield a list's messages with their positions; 1 is delivered next.
 
-        First those that are taken next, then from behind. Taking shortens the list at its end, and
-        moves nothing that is counted from its beginning; publishing moves messages away from there,
-        into pieces that are still to be read. Counted from its end they would be missed.
+        The messages that are delivered next come first, then the list from its other end.
+        Deliveries shorten the list at its end and move no index counted from its beginning.
+        Publishing moves messages away from the beginning, into pieces that are still to be read. If
+        indices were counted from the end, those messages would be missed.
         """
         length, found = self._piece(key, -_CHUNK, -1)
         yield from enumerate(reversed(found), 1)
@@ -135,9 +137,9 @@ class Broker:
             start += _CHUNK - _OVERLAP
 
     def _piece(self, key: str, first: int, last: int) -> tuple[int, list[str]]:
-        """Return a list's length and some of it, of one moment or nearly so.
+        """Return a list's length and a piece of it, read at nearly the same moment.
 
-        Not in a transaction: a full Redis refuses these, whatever is in them.
+        This uses no transaction: a full Redis refuses every transaction.
         """
         pipe = self._client.pipeline(transaction=False)
         pipe.llen(key)
@@ -146,18 +148,18 @@ class Broker:
         return list_lengths([length])[0], found if isinstance(found, list) else []
 
     def _unacked(self) -> Iterator[tuple[str, str]]:
-        """Yield what workers hold: in our own form, and in kombu's, as other workers do."""
+        """Yield the messages that workers hold, in celray's format or in kombu's."""
         for key in (HELD, "unacked"):
             held = cast("dict[str, str]", self._client.hgetall(key))
             for tag, stored in held.items():
                 try:
                     yield record_of(tag if key == HELD else "", stored)
-                except ValueError:  # anybody may have written it
+                except ValueError:  # any client may have written it
                     continue
 
 
 def _is_alone(raw: str) -> bool:
-    """Return whether a message is a task's first delivery, and nothing waits for the task."""
+    """Return whether a message is a task's first delivery and nothing depends on the task."""
     message = json.loads(raw)
     headers = message.get("headers") or {}
     if headers.get("redelivered") or headers.get("retries") or headers.get("group"):
@@ -172,10 +174,10 @@ def _is_alone(raw: str) -> bool:
 
 
 def _name_of(raw: str, task_id: str) -> str | None:
-    """Return the name of the task in a message, or None when it is not this one.
+    """Return the name of the task in a message, or None if its id is another.
 
-    The second protocol says the id in its headers, which stand in plain text; the first in its
-    body, and Celery's clients repeat it as the correlation id.
+    The second protocol has the id in the plain-text headers. The first has it in the body, and
+    Celery's clients repeat it as the correlation id.
     """
     if task_id not in raw and '"task"' in raw:
         return None

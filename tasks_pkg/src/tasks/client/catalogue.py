@@ -18,7 +18,7 @@ from tasks.routes import ROUTES
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter, or one key of one: ``type`` and ``default`` as a person would write them."""
+    """One parameter, or a nested key; ``type`` and ``default`` are written for people."""
 
     name: str
     type: str
@@ -30,7 +30,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """One task. ``contract`` is None for a task that is not installed here."""
+    """A task; ``contract`` is None for a task that is not installed here."""
 
     name: str
     queue: str | None
@@ -41,11 +41,11 @@ class TaskInfo:
 
     @property
     def short(self) -> str:
-        """The name's last part, which is enough where no other task has it."""
+        """Return the last part of the name, which suffices if no other task ends with it."""
         return self.name.rpartition(".")[2]
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it in JSON types."""
+        """Return all fields in JSON types."""
         return {
             "name": self.name,
             "queue": self.queue,
@@ -60,13 +60,13 @@ class TaskInfo:
 
 @lru_cache(maxsize=1)
 def installed() -> dict[str, TaskInfo]:
-    """Return the tasks that are installed here, ours and those of task packages, by name."""
+    """Return the installed tasks, celray's own and those of task packages, by name."""
     tasks = load(Celery("celray-catalogue", set_as_current=False))
     return {name: _describe(name, task) for name, task in sorted(tasks.items())}
 
 
 def load(app: Celery) -> dict[str, Untyped]:
-    """Register every task that is installed here with ``app``, and give them by name."""
+    """Register every installed task with ``app``, and return the tasks by name."""
     for module in TASK_MODULES:
         import_module(module)
     from tasks import plugins  # noqa: PLC0415 - with all settings of a worker, for who calls tasks
@@ -109,7 +109,7 @@ def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
 
 
 def _keys(schema: dict[str, Any], root: dict[str, Any]) -> tuple[Parameter, ...]:
-    """Return the keys of an object, also of one that may be left out."""
+    """Return the keys of an object, also of an optional one."""
     schema = _resolved(schema, root)
     for choice in schema.get("anyOf", ()):
         if keys := _keys(choice, root):
@@ -137,7 +137,7 @@ _BOUNDS = (
 
 
 def _type(schema: dict[str, Any], root: dict[str, Any]) -> str:
-    """Return what a JSON schema accepts, in a few words."""
+    """Describe in a few words what a JSON schema accepts."""
     schema = _resolved(schema, root)
     if "const" in schema:
         return repr(schema["const"])
@@ -158,11 +158,11 @@ def _type(schema: dict[str, Any], root: dict[str, Any]) -> str:
 
 
 def resolve(name: str, known: Iterable[str]) -> str:
-    """Return the full name of a task from its own, or from its end where that is enough.
+    """Return the full name of a task from that name or from an unambiguous end of it.
 
     Raises:
-        AmbiguousNameError: several tasks end so.
-        UnknownTaskError: none does; its text names the nearest.
+        AmbiguousNameError: several tasks end with it.
+        UnknownTaskError: no task does; the text names the nearest.
     """
     names = sorted(known)
     if name in names:

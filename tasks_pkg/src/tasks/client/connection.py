@@ -1,4 +1,4 @@
-"""A client's Celery app: it sends, reads results, and asks workers; it consumes nothing."""
+"""A client's Celery app: it sends, reads results, and queries workers; it consumes nothing."""
 
 import time
 from collections.abc import Iterator
@@ -18,21 +18,22 @@ from tasks.credentials import OPERATOR_NAMES, ClientSettings
 from tasks.message_headers import PUBLISHED_AT
 from tasks.routes import ROUTES
 
-#: How long a client waits for a connection or an answer, in seconds: a person sits before it.
-PATIENCE = 5.0
+#: Time limit of a client for a connection or an answer, in seconds: a person is waiting.
+PATIENCE_SECONDS = 5.0
 
 
 def application(settings: ClientSettings) -> Celery:
-    """Build the app; nothing is connected yet."""
+    """Build the app without connecting."""
     busy.count_busy_as_away()
-    # Celery takes CELERY_BROKER_URL and CELERY_RESULT_BACKEND of the environment before its own,
-    # though the credentials may be a file's or an operator's; not before these three.
+    # Celery prefers CELERY_BROKER_URL and CELERY_RESULT_BACKEND of the environment to its own
+    # settings, although the credentials may come from a file or be an operator's. These three
+    # settings take precedence over both.
     broker, backend = settings.broker_url, settings.result_backend_url
     app = Celery("celray-client", set_as_current=False)
     app.backend_cls = backend.get_secret_value()
     sockets: dict[str, Any] = {
-        "socket_timeout": PATIENCE,
-        "socket_connect_timeout": PATIENCE,
+        "socket_timeout": PATIENCE_SECONDS,
+        "socket_connect_timeout": PATIENCE_SECONDS,
         "socket_keepalive": True,
     }
     app.conf.update(
@@ -41,9 +42,9 @@ def application(settings: ClientSettings) -> Celery:
             "broker_url": broker.get_secret_value(),
             "broker_read_url": broker.get_secret_value(),
             "broker_write_url": broker.get_secret_value(),
-            "broker_connection_timeout": PATIENCE,
+            "broker_connection_timeout": PATIENCE_SECONDS,
             "broker_transport": "tasks.broker.redis.full:Transport",
-            # The scheme chooses TLS only where it also chooses the transport.
+            # The scheme selects TLS only where it also selects the transport.
             "broker_use_ssl": {"ssl_cert_reqs": "required"}
             if broker.get_secret_value().startswith("rediss:")
             else None,
@@ -51,15 +52,16 @@ def application(settings: ClientSettings) -> Celery:
             "broker_connection_retry": False,
             "task_publish_retry_policy": {"max_retries": 2, "interval_start": 0.2},
             "result_backend": backend.get_secret_value(),
-            "redis_socket_timeout": PATIENCE,
-            "redis_socket_connect_timeout": PATIENCE,
+            "redis_socket_timeout": PATIENCE_SECONDS,
+            "redis_socket_connect_timeout": PATIENCE_SECONDS,
             "redis_retry_on_timeout": False,
             "result_backend_always_retry": False,
             "result_backend_transport_options": {"retry_policy": {"max_retries": 1}},
             "task_routes": dict(ROUTES),
             "task_default_queue": "default",
             "task_default_exchange_type": "direct",
-            # An event more, which who only sends tasks may not send; workers report its arrival.
+            # An additional event, which a user who may only send tasks may not send; workers report
+            # the arrival.
             "task_send_sent_event": False,
             "result_extended": True,
             "imports": (),
@@ -69,13 +71,13 @@ def application(settings: ClientSettings) -> Celery:
 
 
 def stamped() -> dict[str, float]:
-    """Return the headers of a message that is published now."""
+    """Return the headers for a message that is published now."""
     return {PUBLISHED_AT: time.time()}
 
 
 @contextmanager
 def answering(settings: ClientSettings) -> Iterator[None]:
-    """Say in one line which part does not answer, and where its address came from."""
+    """Turn a connection error into one line that names the part and the origin of its address."""
     where = place(settings.broker_url.get_secret_value())
     try:
         yield
@@ -85,7 +87,7 @@ def answering(settings: ClientSettings) -> Iterator[None]:
         message = f"Redis at {where} refuses this user ({error}); credentials: {settings.origin}"
         raise ServiceUnavailableError(message) from None
     except (OperationalError, RedisConnectionError, RedisError, OSError) as error:
-        if "no permissions" in str(error):  # kombu's words for all errors are its own
+        if "no permissions" in str(error):  # kombu wraps every error in the same words
             raise _not_permitted(settings, error) from None
         if "WRONGPASS" in str(error) or "NOAUTH" in str(error):
             why = "refuses the password"
@@ -105,18 +107,18 @@ def _not_permitted(settings: ClientSettings, error: Exception) -> NotPermittedEr
 
 
 def place(url: str) -> str:
-    """Give of an address what is never a secret: scheme, host, port, and the database's number."""
+    """Return the parts of an address that are never secret: scheme, host, port, database number."""
     unknown = "an address that is no URL"
     try:
         parts = urlsplit(url)
         if not parts.hostname or parts.port == 0:
             return unknown
-    except ValueError:  # such as a port that is no number, but perhaps half a password
+    except ValueError:  # such as a port that is no number, but may be half a password
         return unknown
     database = parts.path if parts.path[1:].isdecimal() else ""
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{database}"
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's own words, in one line that is not too long."""
+    """Return an error's own text as one line of limited length."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -10,7 +10,7 @@ _ENTRY = re.compile(r"^(\*{0,2}[\w.]+)(?:\s*\([^)]*\))?:\s*(.*)$")
 
 @dataclass
 class Docstring:
-    """What a docstring says: in one line, at length, of each parameter, result and error."""
+    """A parsed docstring: summary, description, and text per parameter, result and error."""
 
     summary: str = ""
     text: str = ""
@@ -20,7 +20,7 @@ class Docstring:
 
 
 def _plain(text: str) -> str:
-    """Drop the marks of reStructuredText, which nobody wants to read in a terminal."""
+    """Remove the markup of reStructuredText, which disturbs in a terminal."""
     text = re.sub(r":\w+:`~?([^`]+)`", r"\1", text)
     return re.sub(r"``([^`]*)``", r"\1", text).strip()
 
@@ -38,7 +38,7 @@ def _entries(lines: list[str]) -> dict[str, str]:
 
 
 def parse(text: str | None) -> Docstring:
-    """Take a docstring apart; sections that are not there are empty."""
+    """Parse a docstring; missing sections are empty."""
     sections: dict[str, list[str]] = {"": []}
     current = ""
     for line in inspect.cleandoc(text or "").splitlines():

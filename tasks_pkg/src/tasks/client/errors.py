@@ -1,13 +1,13 @@
-"""What a caller can be told, and the exit status of ``celray`` that goes with it."""
+"""The errors of the client, each with the exit status of ``celray``."""
 
 from typing import ClassVar
 
 
 class ClientError(Exception):
-    """Something that the person who sends tasks should know, in one line.
+    """An error for the person who sends tasks, in one line.
 
     Attributes:
-        exit_status: of the command line; documented in docs/submit.md.
+        exit_status: the exit status of the command line; documented in docs/submit.md.
     """
 
     exit_status: ClassVar[int] = 1
@@ -28,13 +28,13 @@ class UnknownTaskError(ClientError):
 
 
 class AmbiguousNameError(ClientError):
-    """A short name that several tasks have."""
+    """A short name fits several tasks."""
 
     exit_status = 2
 
 
 class UnknownIdError(ClientError):
-    """Nothing is known of that id: never sent, or its result has expired."""
+    """The id is unknown: it was never sent, or its result has expired."""
 
     exit_status = 3
 
@@ -58,10 +58,10 @@ class ServiceUnavailableError(ClientError):
 
 
 class NotNotedError(ServiceUnavailableError):
-    """Redis is there and does not take what would keep a task cancelled; its workers know."""
+    """Redis rejected the record that keeps a task cancelled; running workers were notified."""
 
 
 class NotPermittedError(ServiceUnavailableError):
-    """Redis does not let this user do that; an operator's credentials may."""
+    """Redis does not permit this user to do that; an operator's credentials may."""
 
     exit_status = 77

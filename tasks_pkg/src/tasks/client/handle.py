@@ -1,4 +1,4 @@
-"""One task that was sent: how far it is, its result, its end."""
+"""A handle for one task that was sent: progress, result, cancellation."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,32 +25,32 @@ from tasks.submission.jobs import submission_id
 if TYPE_CHECKING:
     from tasks.client.sync import Client
 
-#: States after which nothing changes any more.
+#: The final states.
 FINISHED = frozenset({"SUCCESS", "FAILURE", "REVOKED", "REJECTED", "IGNORED"})
 
-#: The first and the longest pause between two looks, in seconds.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+#: The first and the longest pause between two queries, in seconds.
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 0.5
 
 
 @dataclass(frozen=True)
 class Status:
-    """What is known of a task at one moment.
+    """The state of a task at one moment.
 
     Attributes:
         id: the Celery task's id.
         state: WAITING (in its queue), DELIVERED (a worker has it), STARTED, PROGRESS, RETRY,
-            SUCCESS, FAILURE, REVOKED, or UNKNOWN. Who may not look into queues gets Celery's
-            PENDING in place of WAITING, DELIVERED and UNKNOWN.
+            SUCCESS, FAILURE, REVOKED, or UNKNOWN. A user who may not read queues gets Celery's
+            PENDING instead of WAITING, DELIVERED and UNKNOWN.
         name: the task's name, once known.
         queue: its queue.
-        position: in the queue, 1 is next; None once a worker has it.
-        worker: the node that runs or ran it.
+        position: its position in the queue, 1 is next; None once a worker has it.
+        worker: the node that runs it or ran it.
         progress: ``phase``, ``done``, ``total``, ``message``, while the state is PROGRESS.
-        ray_submission_id: of the Ray job.
+        ray_submission_id: the id of the Ray job.
         result: what the task returned.
-        error: ``kind`` and ``message`` of what it raised.
+        error: ``kind`` and ``message`` of the exception that it raised.
         finished_at: ISO 8601, UTC.
-        retries: new starts so far.
+        retries: the number of retries so far.
     """
 
     id: str
@@ -69,18 +69,18 @@ class Status:
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended, well or not."""
+        """Return whether the task has ended, in success or failure."""
         return self.state in FINISHED
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it in JSON types."""
+        """Return all fields in JSON types."""
         return {name: value for name, value in self.__dict__.items() if name != "meta"}
 
-    def outcome(self) -> Any:  # noqa: ANN401 - what the task returned
-        """Return the result of a task that has ended well.
+    def outcome(self) -> Any:  # noqa: ANN401 - the task's return value
+        """Return the result of a successful task.
 
         Raises:
-            TaskFailedError, TaskCancelledError, NotFinishedError: it has not.
+            TaskFailedError, TaskCancelledError, NotFinishedError: it has not succeeded.
         """
         if self.state == "SUCCESS":
             return self.result
@@ -96,7 +96,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Cancelled:
-    """How a cancellation went: the state it led to, what Ray was told, and all of it in words."""
+    """The outcome of a cancellation: the resulting state, the Ray job, and a text."""
 
     id: str
     state: str
@@ -106,9 +106,10 @@ class Cancelled:
 
 
 def read(app: Celery, task_id: str) -> Status | None:
-    """Read what the result store knows of a task; None when that is nothing.
+    """Read a task's state from the result store; return None if nothing is stored.
 
-    Raw, because Celery would turn a failure into an exception class that a client may not have.
+    This reads the stored record itself, because Celery would turn a failure into an exception class
+    that the client may not have.
     """
     raw = app.backend.get(app.backend.get_key_for_task(task_id))
     if not raw:
@@ -141,7 +142,7 @@ def read(app: Celery, task_id: str) -> Status | None:
 
 
 class SubmittedTask:
-    """One task, by its id. Made by :class:`tasks.client.Client`."""
+    """One task, identified by its id; created by :class:`tasks.client.Client`."""
 
     def __init__(
         self,
@@ -153,14 +154,14 @@ class SubmittedTask:
         self.client = client
         self.id = task_id
         self.name = name
-        #: Where it was sent; None for a task that was taken up by its id.
+        #: The queue that it was sent to; None if the handle was made from an id.
         self.queue = queue
 
     def __repr__(self) -> str:
         return f"SubmittedTask({self.id!r}, {self.name!r})"
 
     def status(self) -> Status:
-        """Look once.
+        """Query the task's state once.
 
         Raises:
             ServiceUnavailableError: Redis does not answer.
@@ -178,17 +179,17 @@ class SubmittedTask:
             except NoPermissionError:
                 if everywhere:
                     raise
-                waiting, nowhere = None, "PENDING"  # who only sends tasks may not look there
+                waiting, nowhere = None, "PENDING"  # a mere sender may not read queues
             if waiting is None:
-                # It may have ended between the two looks.
+                # The task may have ended between the two queries.
                 return read(self.client.app, self.id) or Status(self.id, nowhere, self.name)
         return _waits(self.id, waiting)
 
     def require_known(self, *, everywhere: bool = False) -> Status:
-        """Look once, and refuse an id that nobody knows.
+        """Query the state once, and refuse an unknown id.
 
         Args:
-            everywhere: search also very long queues to their end.
+            everywhere: search very long queues to their end.
 
         Raises:
             UnknownIdError: it was never sent, or its result has expired.
@@ -210,7 +211,7 @@ class SubmittedTask:
         return ", ".join(name for name, length in lengths.items() if length > SEARCHED)
 
     def peek(self) -> Status:
-        """Look at the result store alone, which is quick."""
+        """Query only the result store, which is quick."""
         with answering(self.client.settings):
             return read(self.client.app, self.id) or Status(self.id, "WAITING", self.name)
 
@@ -218,7 +219,7 @@ class SubmittedTask:
         """Yield the status whenever it changes, to the end or for ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         told: Status | None = None
-        pause = _FIRST_PAUSE
+        pause = _FIRST_PAUSE_SECONDS
         while True:
             status = self.peek()
             if status != told:
@@ -226,16 +227,16 @@ class SubmittedTask:
                 yield status
             if status.finished:
                 return
-            left = _LONGEST_PAUSE if deadline is None else deadline - time.monotonic()
+            left = _LONGEST_PAUSE_SECONDS if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 return
             time.sleep(min(pause, left))
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
+            pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
 
     def wait(
         self, timeout: float | None = None, on_change: Callable[[Status], None] | None = None
     ) -> Status:
-        """Wait for the end; ``on_change`` is told of every step.
+        """Wait for the end; call ``on_change`` with every new status.
 
         Raises:
             NotFinishedError: not within ``timeout`` seconds; the task goes on.
@@ -253,7 +254,7 @@ class SubmittedTask:
         """Wait for the result.
 
         Raises:
-            TaskFailedError: the task failed; the text is its own.
+            TaskFailedError: the task failed; the text is the task's own.
             TaskCancelledError: it was cancelled.
             NotFinishedError: not within ``timeout`` seconds; the task goes on.
         """
@@ -263,7 +264,7 @@ class SubmittedTask:
         """Return the log of the task's Ray job so far.
 
         Raises:
-            UnknownIdError: it has no Ray job, or Ray no longer knows it.
+            UnknownIdError: the task has no Ray job, or Ray no longer knows it.
             ServiceUnavailableError: Ray does not answer.
         """
         name = self.ray_job()
@@ -274,22 +275,22 @@ class SubmittedTask:
         return text
 
     def ray_job(self) -> str:
-        """Return the id of the task's Ray job: the one that it reports, else its first."""
+        """Return the id of the task's Ray job: the one that it reports, otherwise its first."""
         return self.status().ray_submission_id or submission_id(self.id)
 
     def trace(self) -> dict[str, Any]:
-        """Return everything that is known of the task, its worker and its Ray job."""
+        """Return all known data of the task, its worker and its Ray job."""
         return tracing.trace(self.client, self.require_known())
 
     def cancel(self, wait: float = 10.0) -> Cancelled:
-        """End the task wherever it is, and its Ray job with it.
+        """End the task wherever it is, together with its Ray job.
 
         Args:
             wait: seconds to wait for its end.
 
         Raises:
-            UnknownIdError: nobody knows it.
-            NotNotedError: only the workers that run now know of it.
+            UnknownIdError: the id is unknown.
+            NotNotedError: only the workers that run now were notified.
         """
         status = self.require_known(everywhere=True)
         if status.finished:
@@ -297,13 +298,14 @@ class SubmittedTask:
             return Cancelled(self.id, status.state, cancelled=False, ray_job=None, message=message)
         known = status.ray_submission_id
         with answering(self.client.settings):
-            # First what stays: no worker begins it from now on, nor one that starts later. A
-            # message that concerns others too goes on to a worker, which tells them.
+            # First record the cancellation: from now on no worker begins the task, not even one
+            # that starts later. A message on which others depend goes on to a worker, which
+            # notifies them.
             try:
                 revocations.write(self.client.app, [self.id])
             except NoPermissionError:
                 raise
-            except ResponseError as error:  # Redis is there, and does not take it
+            except ResponseError as error:  # Redis answers, but rejects the write
                 self._tell_workers_alone(error)
             with self.client.app.connection_for_write() as fresh:
                 heard = self.client.app.control.revoke(
@@ -317,13 +319,13 @@ class SubmittedTask:
             list(self.follow(wait))
         status = self.peek()
         job = known or status.ray_submission_id if heard else self._stop_job(known)
-        return self._told(status, heard=bool(heard), job=job)
+        return self._cancelled(status, heard=bool(heard), job=job)
 
     def _tell_workers_alone(self, error: ResponseError) -> NoReturn:
-        """Tell the workers that are there, where Redis does not take it that a task is cancelled.
+        """Notify the running workers, since Redis rejects the record of the cancellation.
 
         Raises:
-            NotNotedError: always; a message that would begin again elsewhere must not pass for
+            NotNotedError: always; a task that may begin on another worker must not be reported as
                 cancelled.
         """
         with self.client.app.connection_for_write() as fresh:  # needs no memory and no disk
@@ -336,14 +338,14 @@ class SubmittedTask:
         raise NotNotedError(message) from None
 
     def _stop_job(self, known: str | None) -> str | None:
-        """Stop the Ray job ourselves where no worker is there to do it."""
+        """Stop the Ray job from here if there is no worker to do it."""
         name = known or submission_id(self.id)
         try:
             return name if self.client.jobs.configured and self.client.jobs.stop(name) else None
         except ServiceUnavailableError:
             return None
 
-    def _told(self, status: Status, *, heard: bool, job: str | None) -> Cancelled:
+    def _cancelled(self, status: Status, *, heard: bool, job: str | None) -> Cancelled:
         if status.state == "REVOKED":
             words = "cancelled"
         elif status.finished:

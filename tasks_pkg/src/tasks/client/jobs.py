@@ -1,4 +1,4 @@
-"""A client's view of Ray's Jobs API: plain HTTP, so that a client needs no Ray."""
+"""A client for Ray's Jobs API over plain HTTP, so that it needs no Ray."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,11 @@ _NOT_FOUND = 404
 
 
 class Jobs:
-    """The Jobs API, where the credentials name it.
+    """The Jobs API, if the credentials name it.
 
     Args:
-        settings: with Ray's address and token.
-        timeout: for a connection or an answer, in seconds.
+        settings: provide Ray's address and token.
+        timeout: time limit for a connection or an answer, in seconds.
     """
 
     def __init__(self, settings: ClientSettings, timeout: float) -> None:
@@ -28,11 +28,11 @@ class Jobs:
 
     @property
     def configured(self) -> bool:
-        """Whether the credentials name a Ray."""
+        """Return whether the credentials name a Ray cluster."""
         return self._address is not None
 
     def details(self, submission_id: str) -> dict[str, Any] | None:
-        """Return what Ray knows of a job; None when it does not know it.
+        """Return Ray's details of a job; None if Ray does not know it.
 
         Raises:
             ServiceUnavailableError: Ray does not answer, or refuses the token.
@@ -41,7 +41,7 @@ class Jobs:
         return None if answer is None else dict(answer.json())
 
     def log(self, submission_id: str) -> str | None:
-        """Return the driver's log so far; None when Ray does not know the job.
+        """Return the driver's log so far; None if Ray does not know the job.
 
         Raises:
             ServiceUnavailableError: Ray does not answer, or refuses the token.
@@ -50,7 +50,7 @@ class Jobs:
         return None if answer is None else str(answer.json().get("logs") or "")
 
     def stop(self, submission_id: str) -> bool:
-        """Ask Ray to stop a job; False when it does not know it or the job has ended.
+        """Ask Ray to stop a job; return False if Ray does not know it or it has ended.
 
         Raises:
             ServiceUnavailableError: Ray does not answer, or refuses the token.
@@ -59,7 +59,7 @@ class Jobs:
         return answer is not None and bool(answer.json().get("stopped"))
 
     def _ask(self, method: str, path: str) -> "requests.Response | None":
-        import requests  # noqa: PLC0415 - only for who follows or stops Ray jobs
+        import requests  # noqa: PLC0415 - only needed to follow or stop Ray jobs
 
         if self._address is None:
             message = f"RAY_ADDRESS is not in the credentials ({self._origin})"

@@ -1,4 +1,4 @@
-"""The app for ``celray celery``: the service's where it is configured, else a client's."""
+"""The app for ``celray celery``: the service's if it is configured, otherwise a client's."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ _chosen: list[ClientSettings] = []
 
 
 def choose(credentials: Path | None) -> str:
-    """Return what ``celery -A`` takes.
+    """Return the value for ``celery -A``.
 
     Raises:
-        ConfigurationError: there is neither a service's configuration nor a client's.
+        ConfigurationError: neither a service nor a client is configured.
     """
     if credentials is None:
         try:

@@ -1,4 +1,4 @@
-"""The client: submit, look, wait."""
+"""The synchronous client: submit tasks, query their state, wait for results."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from pydantic import SecretStr, ValidationError
 from tasks.broker.sizes import require_sendable
 from tasks.client import catalogue
 from tasks.client.broker import Broker
-from tasks.client.connection import PATIENCE, answering, application, stamped
+from tasks.client.connection import PATIENCE_SECONDS, answering, application, stamped
 from tasks.client.errors import (
     NotPermittedError,
     ServiceUnavailableError,
@@ -25,7 +25,7 @@ from tasks.code_version import judge
 from tasks.contracts import InvalidArgumentsError, require_task_id
 from tasks.credentials import ClientSettings, ConfigurationError, load_client_settings
 
-#: How long workers may take to answer a question, in seconds.
+#: Time limit for the workers' answers, in seconds.
 ANSWER_SECONDS = 2.0
 
 
@@ -33,9 +33,9 @@ class Client:
     """Sends tasks to one service, and follows them.
 
     Args:
-        credentials: a file of what ``make credentials`` prints; by default the environment
+        credentials: a file with the output of ``make credentials``; by default the environment
             (``CELERY_BROKER_URL``, ...) or ``~/.config/celray/credentials``.
-        broker: the broker's URL, in place of all that; ``backend`` goes with it.
+        broker: the broker's URL, instead of credentials; requires ``backend``.
         backend: the result store's URL.
 
     Raises:
@@ -62,18 +62,18 @@ class Client:
 
     @cached_property
     def app(self) -> Celery:
-        """The Celery app, for what this class does not offer."""
+        """Return the Celery app, for functions that this class does not offer."""
         return application(self.settings)
 
     @cached_property
     def broker(self) -> Broker:
         """The broker's queues."""
-        return Broker(self.settings.broker_url.get_secret_value(), PATIENCE)
+        return Broker(self.settings.broker_url.get_secret_value(), PATIENCE_SECONDS)
 
     @cached_property
     def jobs(self) -> Jobs:
         """Ray's Jobs API."""
-        return Jobs(self.settings, PATIENCE)
+        return Jobs(self.settings, PATIENCE_SECONDS)
 
     def close(self) -> None:
         """Close every connection."""
@@ -87,14 +87,14 @@ class Client:
         self.close()
 
     def tasks(self) -> dict[str, catalogue.TaskInfo]:
-        """Return the tasks that are installed here, by name, with their contracts."""
+        """Return the installed tasks, by name, with their contracts."""
         return catalogue.installed()
 
     def find(self, name: str) -> catalogue.TaskInfo:
-        """Find a task by its name or the end of it; asks the workers for one not installed here.
+        """Find a task by its name or the end of it; query the workers if it is not installed here.
 
         Raises:
-            UnknownTaskError, AmbiguousNameError: its text says what was probably meant.
+            UnknownTaskError, AmbiguousNameError: the text suggests what was meant.
         """
         installed = self.tasks()
         try:
@@ -102,7 +102,7 @@ class Client:
         except UnknownTaskError:
             try:
                 workers = self.workers()
-            except NotPermittedError:  # and the task is not known here
+            except NotPermittedError:  # and the task is not installed here
                 workers = {}
             elsewhere = {
                 task: queue
@@ -123,22 +123,23 @@ class Client:
         queue: str | None = None,
         task_id: str | None = None,
         countdown: float | None = None,
-        **arguments: Any,  # noqa: ANN401 - whatever the task takes
+        **arguments: Any,  # noqa: ANN401 - any argument of the task
     ) -> SubmittedTask:
         """Check the arguments against the task's contract, then send it.
 
         Args:
-            name: the task's name, or the end of it where no other task has the same.
-            queue: in place of the one that it is routed to.
-            task_id: an id of your own, for one task: who is not sure that a submission arrived
-                sends it again under the same id, and one that has ended well is not sent again.
-            countdown: seconds before which it must not start.
-            arguments: the task's.
+            name: the task's name, or an unambiguous end of it.
+            queue: a queue to use instead of the task's own.
+            task_id: an id of your own, for one task only. If it is unclear whether a submission
+                arrived, send it again under the same id; a task that has succeeded is not sent
+                again.
+            countdown: the least delay before it starts, in seconds.
+            arguments: the task's arguments.
 
         Raises:
-            InvalidArgumentsError: an argument is wrong, the id was used for something else, the
-                service has no such queue, or the task has a parameter of the name of one of those
-                above; nothing was sent.
+            InvalidArgumentsError: nothing was sent. An argument is wrong, the id was used for
+                something else, the service has no such queue, or the task has a parameter with the
+                name of one of those above.
             UnknownTaskError, AmbiguousNameError: nothing was sent.
             ServiceUnavailableError: the broker does not answer.
         """
@@ -161,7 +162,7 @@ class Client:
         task_id: str | None = None,
         countdown: float | None = None,
     ) -> SubmittedTask:
-        """Do what :meth:`submit` does, for a task that has been found."""
+        """Do the same as :meth:`submit` for a task that has been found."""
         if task.contract is not None:
             task.contract.check(arguments)
         require_sendable(task.short, arguments)
@@ -173,7 +174,7 @@ class Client:
             queue = task.queue or self._queue_of(task.name)
         else:
             self._require_queue(queue)
-        self.require_answer()  # Celery itself would try for a minute, and say less
+        self.require_answer()  # Celery itself would try for a minute, with a worse message
         with answering(self.settings):
             if task_id is not None and self._is_done(task_id, task.name, arguments):
                 return SubmittedTask(self, task_id, task.name, queue)
@@ -193,11 +194,11 @@ class Client:
         return SubmittedTask(self, sent.id, task.name, queue)
 
     def _is_done(self, task_id: str, name: str, arguments: dict[str, Any]) -> bool:
-        """Return whether this task has ended well under this id.
+        """Return whether this task has succeeded under this id.
 
         Raises:
-            InvalidArgumentsError: another one had the id. Its result would stay, or Ray would
-                take its job for this one's.
+            InvalidArgumentsError: another task had the id. Its result would stay, or Ray would
+                mistake its job for this task's job.
         """
         known = read(self.app, task_id)
         if known is None:
@@ -214,12 +215,12 @@ class Client:
         return known.state == "SUCCESS"
 
     def _require_queue(self, queue: str) -> None:
-        """Refuse a queue that the service does not have, where a worker says which it has."""
+        """Refuse a queue that the service does not have, if a worker answers with the list."""
         if queue in self._known_queues:
             return
         try:
             workers = self.workers()
-        except NotPermittedError:  # then Redis itself refuses a queue that is not there
+        except NotPermittedError:  # Redis itself refuses an unknown queue then
             return
         for info in workers.values():
             self._known_queues.update(info.get("all_queues") or ())
@@ -229,7 +230,7 @@ class Client:
             raise InvalidArgumentsError(message)
 
     def _queue_of(self, name: str) -> str:
-        """Ask the workers for the queue of a package's task."""
+        """Query the workers for the queue of a package's task."""
         try:
             workers = self.workers()
         except NotPermittedError as error:
@@ -242,17 +243,17 @@ class Client:
         raise UnknownTaskError(message)
 
     def task(self, task_id: str) -> SubmittedTask:
-        """Take up a task that was sent before, from anywhere."""
+        """Return a handle for a task that was sent before, by any client."""
         return SubmittedTask(self, task_id)
 
     def workers(self, destination: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
-        """Ask the workers about themselves; by node name, see :mod:`tasks.worker.info`.
+        """Return the workers' descriptions by node name, see :mod:`tasks.worker.info`.
 
-        ``code_state`` says how a worker's code stands to what is deployed: current, old (it must
-        be restarted), newer (an update is under way) or unknown.
+        ``code_state`` compares a worker's code with the deployed version: current, old (it must be
+        restarted), newer (an update is in progress) or unknown.
 
         Args:
-            destination: the nodes to ask; all of them by default.
+            destination: the nodes to query; all of them by default.
         """
         with answering(self.settings):
             expected = self.broker.listeners()
@@ -265,7 +266,7 @@ class Client:
                     reply=True,
                     timeout=ANSWER_SECONDS,
                     destination=list(destination) if destination else None,
-                    # As many answers as there are workers end the waiting.
+                    # The waiting ends after as many answers as there are workers.
                     limit=len(destination) if destination else expected,
                     connection=fresh,
                 )
@@ -282,7 +283,7 @@ class Client:
         }
 
     def queues(self) -> dict[str, dict[str, Any]]:
-        """Return every queue: ``waiting``, ``taken`` (by workers), ``workers`` that consume it.
+        """Return every queue: ``waiting``, ``taken`` (by workers), ``workers`` (its consumers).
 
         Raises:
             ServiceUnavailableError: the broker does not answer.
@@ -307,7 +308,7 @@ class Client:
 
 
 def _in_order(arguments: dict[str, Any]) -> str:
-    """Give arguments as they travel; their own order makes no difference, that inside them may."""
+    """Return arguments as sent, sorted by name: only the order inside a value matters."""
     return str(dumps(sorted(arguments.items())))
 
 

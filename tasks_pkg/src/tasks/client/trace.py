@@ -19,7 +19,7 @@ _PLACES = ("_path", "_file", "_dir")
 
 
 def trace(client: "Client", status: "Status") -> dict[str, Any]:
-    """Put together what Redis, the worker and Ray know of a task.
+    """Combine what Redis, the worker and Ray know of a task.
 
     A part that does not answer is left out and named in ``unknown``.
     """
@@ -68,7 +68,7 @@ def trace(client: "Client", status: "Status") -> dict[str, Any]:
 
 
 def _running(client: "Client", status: "Status") -> dict[str, Any]:
-    """Ask the workers for a task that one of them has."""
+    """Query the workers for a task that one of them has."""
     if status.finished or status.state == "WAITING":
         return {}
     with answering(client.settings), client.app.connection_for_write() as fresh:

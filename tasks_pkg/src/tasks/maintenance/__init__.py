@@ -1,1 +1,1 @@
-"""What the service does for itself: cleanup and notifications."""
+"""What the service does on its own: cleanup and notifications."""

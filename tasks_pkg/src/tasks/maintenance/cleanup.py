@@ -1,7 +1,7 @@
-"""Remove what nobody needs: old results, and the folders of runs that ended long ago.
+"""Remove old results, and the folders of runs that ended long ago.
 
-Never a queue (only keys of results are looked at), never a model (only run folders are), and
-never through a symbolic link.
+This never touches a queue (it reads only keys of results) or a model (it reads only run folders),
+and it never follows a symbolic link.
 """
 
 import fcntl
@@ -31,20 +31,21 @@ from tasks.settings import Settings
 logger = get_logger(__name__)
 
 RESULT_PATTERN = "celery-task-meta-*"
-#: A run folder is named after its Ray submission; nothing else is ever touched.
+#: Run folders are named after their Ray submission; nothing else is touched.
 RUN_PREFIX = "celray-"
-#: Ray's states in which a job may still write.
+#: Ray's job states in which a job may still write.
 _ACTIVE = frozenset({"PENDING", "RUNNING"})
-#: What a job writes last. Without Ray's word, a folder that has neither may belong to a live job.
+#: The last file that a job writes. If Ray does not answer, a folder without one may belong to a
+#: live job.
 _END_MARKS = ("result.json", "error.json")
 
 _BATCH = 200
-_DAY = 86_400
+_DAY_SECONDS = 86_400
 
 
 @dataclass
 class Removed:
-    """What was removed, or would be in a dry run. ``space_freed`` is in bytes."""
+    """What was removed, or would be in a dry run; ``space_freed`` is in bytes."""
 
     results_deleted: int = 0
     results_given_ttl: int = 0
@@ -61,7 +62,7 @@ def _batches(keys: Iterator[str]) -> Iterator[list[str]]:
 
 
 def _finished_before(value: str, limit: float) -> bool:
-    """Return whether a result says that its task ended before ``limit`` (epoch seconds)."""
+    """Return whether a result shows that its task ended before ``limit`` (epoch seconds)."""
     try:
         done = json.loads(value).get("date_done")
         when = datetime.fromisoformat(done) if done else None
@@ -75,13 +76,13 @@ def _finished_before(value: str, limit: float) -> bool:
 def clean_results(
     client: Redis, seconds: float, expires: int, removed: Removed, *, dry_run: bool
 ) -> None:
-    """Delete results older than ``seconds``; give a younger one without a TTL ``expires``.
+    """Delete results older than ``seconds``; set the TTL ``expires`` on younger ones without.
 
     Raises:
         redis.exceptions.RedisError: the result store does not answer.
     """
     limit = time.time() - seconds
-    # A task may have run again since its result was judged.
+    # A task may have run again since this judged its result.
     delete = client.register_script(FORGET)
     for keys in _batches(client.scan_iter(match=RESULT_PATTERN, count=1_000, _type="string")):
         pipe = client.pipeline(transaction=False)
@@ -102,7 +103,7 @@ def clean_results(
 
 
 def _active_runs(settings: Settings) -> set[str] | None:
-    """Return the submission ids that Ray still runs; None when Ray does not say."""
+    """Return the submission ids that Ray still runs; None if Ray does not answer."""
     try:
         jobs = ray_get(settings, "/api/jobs/", settings.health_timeout_seconds)
         return {job["submission_id"] for job in jobs if job["status"] in _ACTIVE}
@@ -111,7 +112,7 @@ def _active_runs(settings: Settings) -> set[str] | None:
 
 
 def _measure(folder: Path) -> tuple[int, int, float]:
-    """Count files and bytes of a folder, and find its youngest change; follows no link."""
+    """Return a folder's file count, bytes and latest change; follow no link."""
     files, size = 0, 0
     youngest = folder.lstat().st_mtime
     for parent, folders, names in os.walk(folder, followlinks=False):
@@ -127,7 +128,7 @@ def _measure(folder: Path) -> tuple[int, int, float]:
 def _may_go(folder: Path, active: set[str] | None) -> bool:
     """Return whether the job of this folder has certainly ended.
 
-    What a task keeps for all its attempts lies in the folder of the first.
+    Files that a task shares between its attempts lie in the folder of the first.
     """
     if active is not None:
         return not any(folder.name in {name, run_of(name)} for name in active)
@@ -136,9 +137,9 @@ def _may_go(folder: Path, active: set[str] | None) -> bool:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[bool]:
-    """Tell whether a job holds the lock of this folder; if none does, hold it meanwhile.
+    """Yield whether a job holds the lock of this folder; if none does, hold it meanwhile.
 
-    The state of a search has a name of its own, by which Ray does not know it.
+    A search's state folder has a name of its own that Ray does not know.
     """
     file = folder / LOCK
     if not file.is_file():
@@ -154,9 +155,9 @@ def _held(folder: Path) -> Iterator[bool]:
 
 
 def clean_runs(settings: Settings, seconds: float, removed: Removed, *, dry_run: bool) -> None:
-    """Delete run folders in which nothing has changed for ``seconds`` and whose job has ended.
+    """Delete run folders that have not changed for ``seconds`` and whose job has ended.
 
-    What cannot be read or deleted is named in ``removed.problems`` and left.
+    A folder that cannot be read or deleted is named in ``removed.problems`` and left.
     """
     root = settings.runs_dir
     if not root.is_dir():  # nothing has run yet
@@ -191,15 +192,15 @@ def clean_runs(settings: Settings, seconds: float, removed: Removed, *, dry_run:
 def clean(
     client: Redis, settings: Settings, max_age_days: float | None, *, dry_run: bool
 ) -> Removed:
-    """Clean both kinds; without ``max_age_days`` each by its own age from the settings.
+    """Remove both kinds; without ``max_age_days`` each by its own age from the settings.
 
     Raises:
         redis.exceptions.RedisError: the result store does not answer.
     """
     removed = Removed()
     expires = settings.result_expires_seconds
-    results_age = expires if max_age_days is None else max_age_days * _DAY
-    runs_age = (settings.runs_max_age_days if max_age_days is None else max_age_days) * _DAY
+    results_age = expires if max_age_days is None else max_age_days * _DAY_SECONDS
+    runs_age = (settings.runs_max_age_days if max_age_days is None else max_age_days) * _DAY_SECONDS
     if not settings.without_broker:
         clean_results(client, results_age, expires, removed, dry_run=dry_run)
     clean_runs(settings, runs_age, removed, dry_run=dry_run)

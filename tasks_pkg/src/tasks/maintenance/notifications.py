@@ -12,13 +12,13 @@ from tasks.settings import Settings
 
 KEY_PREFIX = "celray:notify:"
 
-#: Loggers whose records may hold a part of a channel's URL.
+#: Loggers whose records may contain part of a channel's URL.
 _TALKATIVE = ("apprise", "urllib3", "requests")
 _STATUS_CODE = re.compile(r"error=(\d{3})")
 
 
 class DeliveryError(Exception):
-    """The service behind a channel did not take the message; trying again may help."""
+    """The service behind a channel rejected the message; trying again may help."""
 
 
 class ChannelError(Exception):
@@ -26,14 +26,14 @@ class ChannelError(Exception):
 
 
 class Once:
-    """A mark in Redis: this message is being sent, or was sent, in this window.
+    """A mark in Redis that a message is being sent, or was sent, in this time window.
 
     Args:
-        client: where the mark is kept.
-        settings: give the window's length in seconds; 0 turns the marks off.
+        client: a client of the Redis that holds the mark.
+        settings: provide the window's length in seconds; 0 turns the marks off.
         channel: the channel's name.
         message: the text.
-        owner: the sender's task id, so that a task that is delivered again is no duplicate.
+        owner: the sender's task id, so that a redelivered task does not count as a duplicate.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Once:
         self.key = KEY_PREFIX + digest
 
     def taken(self) -> bool:
-        """Set the mark; False when another task has it."""
+        """Set the mark; return False if another task has set it already."""
         if not self._seconds:
             return True
         if self._client.set(self.key, self._owner, nx=True, ex=self._seconds):
@@ -54,21 +54,21 @@ class Once:
         return cast("str | None", self._client.get(self.key)) == self._owner
 
     def release(self) -> None:
-        """Take the mark back, so that a later attempt may send."""
+        """Remove the mark, so that a later attempt may send."""
         if self._seconds:
             self._client.register_script(FORGET)(keys=[self.key], args=[self._owner])
 
 
 def deliver(url: str, channel: str, message: str) -> None:
-    """Hand ``message`` to apprise. The URL is a secret: no text from here repeats any of it.
+    """Pass ``message`` to apprise. The URL is a secret: no text from here repeats any of it.
 
     Raises:
-        ChannelError: apprise does not understand the URL.
-        DeliveryError: the message was not taken.
+        ChannelError: the URL is not valid for apprise.
+        DeliveryError: the message was not accepted.
     """
     import apprise  # noqa: PLC0415 - loads 100 services; a worker that never notifies needs none
 
-    # What apprise logs may repeat the URL, so it is read here and never written.
+    # apprise's log may repeat the URL, so it is read here and never written.
     with apprise.LogCapture(level=logging.WARNING, name="apprise") as captured:  # type: ignore[no-untyped-call]
         loggers = [logging.getLogger(name) for name in _TALKATIVE]
         before = [logger.propagate for logger in loggers]

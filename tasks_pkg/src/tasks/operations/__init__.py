@@ -1,1 +1,1 @@
-"""What an operator asks: status, verify, health; ``python -m tasks.operations``."""
+"""Commands for operators: status, verify, health; ``python -m tasks.operations``."""

@@ -1,6 +1,6 @@
-"""What an operator asks inside a container: ``python -m tasks.operations status|verify|...``.
+"""Commands for operators, run inside a container: ``python -m tasks.operations status|verify|...``.
 
-Exit status: 0 all is well, 1 something does not hold, 2 wrong use, 78 wrong configuration.
+Exit status: 0 all is well, 1 a check failed, 2 wrong use, 78 wrong configuration.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def _load_app() -> Celery:
 
 
 def status(*, as_json: bool) -> int:
-    """Print queues, workers, Ray and Beat; 1 when a part is missing."""
+    """Print queues, workers, Ray and Beat; return 1 if a part is missing."""
     app, settings = _load_app(), get_settings()
     timeout = settings.health_timeout_seconds
     verdict = health.check(app, settings)
@@ -62,7 +62,7 @@ def status(*, as_json: bool) -> int:
     lines += [
         f"worker   {node:<28} queues {','.join(info['queues']):<16} processes {info['processes']}"
         f"  running {info['running']}  done {info['done']}"
-        f"  code {code_version.told(info['versions']['code'], codes[node], wanted)}"
+        f"  code {code_version.describe(info['versions']['code'], codes[node], wanted)}"
         for node, info in workers.items()
     ]
     if verdict.redis:
@@ -91,7 +91,7 @@ def status(*, as_json: bool) -> int:
 
 
 def _dead_letters(settings: Settings) -> tuple[int, int]:
-    """Count the dead letters that are there, and the messages that were ever refused."""
+    """Count the current dead letters, and the messages that were ever refused."""
     broker = connect(settings.broker_url.get_secret_value(), settings.health_timeout_seconds)
     with broker:
         return dead_letters.count(broker), dead_letters.refused_total(broker)
@@ -100,7 +100,7 @@ def _dead_letters(settings: Settings) -> tuple[int, int]:
 def _codes(
     workers: dict[str, WorkerInfo], settings: Settings
 ) -> tuple[dict[str, code_version.State], code_version.Deployed | None]:
-    """Hold each worker's code against what is deployed."""
+    """Compare each worker's code with the deployed version."""
     broker = connect(settings.broker_url.get_secret_value(), settings.health_timeout_seconds)
     with broker:
         wanted = code_version.read(broker)
@@ -110,16 +110,18 @@ def _codes(
     }, wanted
 
 
-def _missed(told: dict[str, Any] | None) -> str:
-    """Return what became of an entry's last missed run."""
-    if told is None:
+def _missed(missed_run: dict[str, Any] | None) -> str:
+    """Describe an entry's last missed run."""
+    if missed_run is None:
         return ""
-    action = "skipped" if told["action"] == "skip" else f"sent once at {told['noticed_at']}"
-    return f"  missed {told['due_at']}: {action}"
+    action = (
+        "skipped" if missed_run["action"] == "skip" else f"sent once at {missed_run['noticed_at']}"
+    )
+    return f"  missed {missed_run['due_at']}: {action}"
 
 
 def verify(*, as_markdown: bool) -> int:
-    """Run all checks on what stands on standard input, or render a report that stands there."""
+    """Run all checks requested on standard input, or render a report from standard input."""
     text = sys.stdin.read()
     try:
         if as_markdown:
@@ -139,15 +141,15 @@ def verify(*, as_markdown: bool) -> int:
 
 
 def train_sample() -> int:
-    """Train on the sample data set; progress on standard error, the result on standard output."""
+    """Train on the sample dataset; progress on standard error, the result on standard output."""
     sample = SAMPLES[TRAINING]
     pending = _load_app().send_task(TRAINING, kwargs=sample.kwargs)
-    told = ""
+    missed_run = ""
     deadline = time.monotonic() + sample.seconds
     while not pending.ready() and time.monotonic() < deadline:
         line = progress_line(pending.backend.get_task_meta(pending.id))
-        if line != told:
-            told = line
+        if line != missed_run:
+            missed_run = line
             sys.stderr.write(f"train-sample {pending.id} {line}\n")
         time.sleep(0.3)
     if not pending.ready():
@@ -161,11 +163,11 @@ def train_sample() -> int:
 
 
 def progress_line(meta: dict[str, Any]) -> str:
-    """Return how far a task is.
+    """Return a task's progress in one line.
 
     Args:
-        meta: state and result as they were stored together; asked for one by one, the state may be
-            of before the end and the result of after it.
+        meta: state and result as stored together. Read separately, the state may be from before
+            the end and the result from after it.
     """
     info = meta.get("result")
     if meta["status"] != "PROGRESS" or not isinstance(info, dict):
@@ -174,7 +176,7 @@ def progress_line(meta: dict[str, Any]) -> str:
 
 
 def running(*, as_json: bool) -> int:
-    """Print what every worker works on now."""
+    """Print the tasks that run on each worker now."""
     found = rollout.running(_load_app(), get_settings().health_timeout_seconds)
     if as_json:
         _say(json.dumps(found, indent=2))
@@ -185,7 +187,7 @@ def running(*, as_json: bool) -> int:
 
 
 def canary(seconds: float) -> int:
-    """Have this container's worker answer a ping from each of its queues; 1 when it does not."""
+    """Send pings through each queue of this container's worker; return 1 if it answers none."""
     app, settings = _load_app(), get_settings()
     node = rollout.own_node(settings)
     try:
@@ -199,7 +201,7 @@ def canary(seconds: float) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one subcommand; returns the exit status."""
+    """Run one subcommand; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tasks.operations", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     about_status = commands.add_parser("status", help="queues, workers, Ray, Beat")

@@ -1,4 +1,4 @@
-"""What a rolling update asks: who works on what now, and does this worker really work."""
+"""Questions of a rolling update: what runs on each worker, and does this worker answer?"""
 
 import socket
 import time
@@ -11,12 +11,12 @@ from tasks.settings import Settings
 
 PING = "tasks.simple_tasks.ping"
 
-#: How long one answer may take, in seconds; on a busy queue a ping waits for its turn.
+#: Time limit for one answer, in seconds; on a busy queue a ping waits for its turn.
 _ANSWER_SECONDS = 5.0
 
 
 class Running(TypedDict):
-    """One task that a worker has begun; ``seconds`` since then, by the worker's clock."""
+    """A task that a worker has begun; ``seconds`` since then, by the worker's clock."""
 
     worker: str
     task: str
@@ -25,7 +25,7 @@ class Running(TypedDict):
 
 
 def running(app: Celery, timeout: float) -> list[Running]:
-    """Return what every worker works on now, longest first.
+    """Return the running tasks of every worker, longest first.
 
     Args:
         app: the app.
@@ -47,22 +47,22 @@ def running(app: Celery, timeout: float) -> list[Running]:
 
 
 def canary(app: Celery, settings: Settings, node: str, seconds: float) -> dict[str, float]:
-    """Send pings into every queue of this process's worker until one was answered by it.
+    """Send pings to every queue of this process's worker until the worker has answered one of each.
 
-    Other workers of a queue answer some of them, which does no harm. A ping that nobody took
+    Other workers of a queue may answer some pings, which does no harm. A ping that no worker takes
     expires.
 
     Args:
         app: the app.
-        settings: for the queues.
-        node: whose answer counts, such as ``ml@host``.
+        settings: provides the queues.
+        node: the node whose answer counts, such as ``ml@host``.
         seconds: how long to try per queue.
 
     Returns:
         Seconds until the answer, by queue.
 
     Raises:
-        TimeoutError: names the queue, and who answered instead.
+        TimeoutError: names the queue, and the workers that answered instead.
     """
     took: dict[str, float] = {}
     for queue in settings.own_queues:

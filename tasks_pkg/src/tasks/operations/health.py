@@ -1,4 +1,4 @@
-"""One verdict over all parts. A part that is down is named in it, and never raises."""
+"""A single verdict over all parts. A part that is down is named in it and raises nothing."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +30,7 @@ class Reason(BaseModel):
 
 
 class ClusterData(BaseModel):
-    """Ray in the words that today's callers read."""
+    """Ray's state, with the keys that existing callers read."""
 
     nodes: int = 0
     total_cpus: float = 0.0
@@ -39,7 +39,7 @@ class ClusterData(BaseModel):
 
 
 class WorkersData(BaseModel):
-    """The catalogue's workers against those that answer."""
+    """The catalogue's workers compared with those that answer."""
 
     expected: list[str]
     live: dict[str, list[str]]
@@ -60,7 +60,7 @@ class Verdict(BaseModel):
 
 
 class _Findings:
-    """Collects reasons; turns a part that does not answer into one."""
+    """Collects reasons; records a part that does not answer as a reason."""
 
     def __init__(self) -> None:
         self.reasons: list[Reason] = []
@@ -72,7 +72,7 @@ class _Findings:
         try:
             return question()
         except (RedisError, OSError, OperationalError, requests.RequestException) as error:
-            self.add(part, "unhealthy", f"does not answer: {_said(error)}")
+            self.add(part, "unhealthy", f"does not answer: {_error_text(error)}")
         except ConfigurationError as error:
             self.add(part, "unhealthy", str(error))
         except (KeyError, TypeError, ValueError) as error:
@@ -85,8 +85,8 @@ class _Findings:
         return "unhealthy" if "unhealthy" in levels else "degraded" if levels else "healthy"
 
 
-def _said(error: Exception) -> str:
-    """The error's own words; for HTTP the status alone, since the rest repeats the URL."""
+def _error_text(error: Exception) -> str:
+    """Return the error's own text; for HTTP only the status, since the rest repeats the URL."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"HTTP {error.response.status_code}"
     if isinstance(error, requests.Timeout):
@@ -142,7 +142,7 @@ def _judge_ray(found: _Findings, ray: RayState, settings: Settings) -> None:
 
 
 def check(app: Celery, settings: Settings) -> Verdict:
-    """Ask every part at once and judge the answers by the thresholds in ``settings``."""
+    """Query every part at once and judge the answers by the thresholds in ``settings``."""
     found = _Findings()
     timeout = settings.health_timeout_seconds
     broker = settings.broker_url.get_secret_value()

@@ -1,4 +1,4 @@
-"""Look at the running parts, each with a time limit: Redis, queues, workers, Ray, Beat."""
+"""Probe the running parts, each with a time limit: Redis, queues, workers, Ray, Beat."""
 
 import json
 import time
@@ -18,7 +18,7 @@ from tasks.settings import Settings
 
 
 class RedisState(BaseModel):
-    """What INFO says, in bytes and seconds; ``memory_max_bytes`` 0 means no limit."""
+    """The state from INFO, in bytes and seconds; ``memory_max_bytes`` 0 means no limit."""
 
     version: str
     uptime_seconds: int
@@ -34,7 +34,7 @@ class RedisState(BaseModel):
 
 
 def redis_state(url: str, timeout: float) -> RedisState:
-    """Ask one Redis for its state.
+    """Read the state of one Redis.
 
     Raises:
         redis.exceptions.RedisError: it does not answer, or does not permit INFO.
@@ -77,8 +77,8 @@ def queue_lengths(url: str, queues: Iterable[str], timeout: float) -> dict[str, 
 def live_workers(app: Celery, settings: Settings, timeout: float) -> dict[str, list[str]]:
     """Return the queues that each live worker consumes, by node name.
 
-    The first question ends with as many answers as the catalogue has workers. Only when one is
-    missing does a second wait the whole time, in case a stranger answered first.
+    The first request ends after as many answers as the catalogue has workers. If one of them is
+    missing, a second request waits the whole time, in case a foreign worker answered first.
     """
     expected = {worker.name for worker in settings.workers}
     for limit in (len(expected), None):
@@ -90,7 +90,7 @@ def live_workers(app: Celery, settings: Settings, timeout: float) -> dict[str, l
 
 
 class RayState(BaseModel):
-    """Ray's nodes that are alive, and its CPUs and memory (bytes)."""
+    """Ray's live nodes, and its CPUs and memory (bytes)."""
 
     version: str
     nodes: int
@@ -116,9 +116,9 @@ def ray_get(settings: Settings, path: str, timeout: float) -> Any:  # noqa: ANN4
 
 
 def ray_state(settings: Settings, timeout: float) -> RayState:
-    """Read Ray's state over HTTP; no worker ever becomes a part of the cluster.
+    """Read Ray's state over HTTP; a worker never joins the cluster.
 
-    Nodes and totals come from the state API, which knows a node at once; what is in use from the
+    Nodes and totals come from the state API, which lists a new node at once. The use comes from the
     autoscaler's report, which Ray renews every few seconds.
 
     Raises:
@@ -152,8 +152,8 @@ def ray_state(settings: Settings, timeout: float) -> RayState:
 class BeatState(BaseModel):
     """Beat's last tick, whether it holds its lock, and when each entry last ran (ISO, UTC).
 
-    ``missed`` says of an entry what became of the last run that an outage prevented, ``refused``
-    what is wrong with one that does not run at all.
+    ``missed`` tells for each entry how the last run that an outage prevented was handled.
+    ``refused`` tells for each entry that cannot run what is wrong with it.
     """
 
     last_tick_seconds_ago: float | None
@@ -164,7 +164,7 @@ class BeatState(BaseModel):
 
 
 def refused_entries(settings: Settings, timeout: float) -> dict[str, str]:
-    """Return the schedule's entries that Beat cannot run: name, and what is wrong.
+    """Return the schedule's entries that Beat cannot run: name and reason.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.
@@ -174,7 +174,7 @@ def refused_entries(settings: Settings, timeout: float) -> dict[str, str]:
 
 
 def beat_state(app: Celery, settings: Settings, timeout: float) -> BeatState:
-    """Read what Beat left in Redis.
+    """Read the records of Beat in Redis.
 
     Raises:
         redis.exceptions.RedisError: Redis does not answer.

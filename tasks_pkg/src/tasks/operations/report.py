@@ -1,4 +1,4 @@
-"""The report of `verify`: its form, and how it looks to people."""
+"""The report of `verify`: its schema, and its form as Markdown."""
 
 from datetime import datetime
 from typing import Any
@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Check(BaseModel):
-    """One thing that was tried, how long it took (seconds), and what was seen."""
+    """One check: its name, duration (seconds), and what was observed."""
 
     name: str
     ok: bool
@@ -16,7 +16,7 @@ class Check(BaseModel):
 
 
 class Container(BaseModel):
-    """What the engine says about one container."""
+    """What the container engine reports about one container."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -29,7 +29,7 @@ class Container(BaseModel):
 
 
 class Report(BaseModel):
-    """The whole run; ``started`` is UTC, ISO 8601."""
+    """A complete run; ``started`` is UTC, ISO 8601."""
 
     ok: bool
     started: str
@@ -56,7 +56,7 @@ def _table(heads: list[str], rows: list[list[object]]) -> list[str]:
 
 
 def markdown(report: Report) -> str:
-    """Render a report: verdict first, then what failed, then everything."""
+    """Render a report: the verdict first, then the failures, then all checks."""
     failed = [check for check in report.checks if not check.ok]
     verdict = "everything works" if report.ok else f"{len(failed)} of {len(report.checks)} fail"
     when = datetime.fromisoformat(report.started).strftime("%Y-%m-%d %H:%M:%S UTC")

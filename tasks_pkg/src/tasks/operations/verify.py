@@ -1,4 +1,4 @@
-"""Use every part for real, and say what was seen and how long it took."""
+"""Use every part for real, and report what was observed and how long it took."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -30,24 +30,24 @@ from tasks.worker.info import WorkerInfo, ask_workers
 PING = "tasks.simple_tasks.ping"
 HEALTH = "tasks.simple_tasks.check_cluster_health"
 
-#: How long a ping may wait behind other work, in seconds.
+#: How long a ping may wait behind other tasks, in seconds.
 _PING_SECONDS = 60.0
-#: How long Flower may take to show what has happened: it learns by events, in seconds.
+#: How long Flower, which learns by events, may take to show a task, in seconds.
 _FLOWER_SECONDS = 20.0
-#: Beat ticks every 5 s; older than so many seconds, it does not run.
-_TICK_LIMIT = 30.0
-#: An entry may be so late before it counts as overdue, in seconds.
-_LATE_LIMIT = 60.0
-#: A check of the health that finds something asks again: a busy host may have been slow to answer.
+#: Beat ticks every 5 s; a last tick older than this, in seconds, means that it does not run.
+_TICK_LIMIT_SECONDS = 30.0
+#: How late an entry may be before it counts as overdue, in seconds.
+_LATE_LIMIT_SECONDS = 60.0
+#: Attempts of the health check if it finds something: a busy host may have been slow to answer.
 _HEALTH_TRIES = 3
 
 
 class FailedError(Exception):
-    """What was seen is not what should be."""
+    """An observation differs from what is expected."""
 
 
 class Flower(BaseModel):
-    """Where Flower is, and who may use it."""
+    """Flower's address and credentials."""
 
     url: str
     user: str
@@ -55,7 +55,7 @@ class Flower(BaseModel):
 
 
 class Request(BaseModel):
-    """What `verify` reads on its standard input."""
+    """The input of `verify` on standard input."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -84,10 +84,10 @@ class Verification:
     samples: dict[str, Sample] = field(default_factory=dict)
 
     def run(self) -> Report:
-        """Do everything; a check that fails does not stop the others, unless Redis is away."""
+        """Run all checks; one that fails does not stop the others, unless Redis is unavailable."""
         started, clock = datetime.now(UTC), time.monotonic()
         if self.check("redis", self._redis):
-            # Sent first, so that the long ones run while the rest is looked at.
+            # Sent first, so that the long ones run during the other checks.
             self._load()
             sent = {
                 name: self._send(name, sample.kwargs)
@@ -123,14 +123,14 @@ class Verification:
         )
 
     def _load(self) -> None:
-        """Know which tasks there must be, and which of them may be sent at any time."""
+        """Load the tasks that must exist, and the samples that may be sent at any time."""
         self.app.loader.import_default_modules()
         loaded = plugins.load(self.app, self.settings)
         self.tasks = plugins.expected(self.settings, loaded)
         self.samples = {**SAMPLES, **plugins.samples(self.settings)}
 
     def check(self, name: str, question: Callable[[], str]) -> bool:
-        """Ask, and keep the answer with the time that it took."""
+        """Run a check, and record its outcome and its duration."""
         clock = time.monotonic()
         try:
             detail, ok = question(), True
@@ -340,7 +340,7 @@ class Verification:
         _need(ago is not None, "it has never ticked")
         _need(state.lock_held, "nobody holds its lock")
         if ago is not None:
-            _need(ago < _TICK_LIMIT, f"its last tick was {ago:.0f} s ago")
+            _need(ago < _TICK_LIMIT_SECONDS, f"its last tick was {ago:.0f} s ago")
         broken = "; ".join(f"{name}: {why}" for name, why in state.refused.items())
         _need(not broken, f"entries that do not run: {broken}")
         late = sorted(self._overdue(state.last_runs))
@@ -358,7 +358,7 @@ class Verification:
                 if entry.last_run_at is None:
                     continue
                 remaining = entry.schedule.remaining_estimate(entry.last_run_at).total_seconds()
-                if remaining < -_LATE_LIMIT:
+                if remaining < -_LATE_LIMIT_SECONDS:
                     yield f"{name} by {-remaining:.0f} s"
 
     def _flower_get(self, flower: Flower, path: str, password: str | None) -> requests.Response:

@@ -1,1 +1,1 @@
-"""What is refused before a Ray job starts: datasets, requests for predictions, retraining files."""
+"""Checks before a Ray job starts: datasets, prediction requests, retraining files."""

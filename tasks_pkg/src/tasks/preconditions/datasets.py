@@ -1,4 +1,4 @@
-"""What can be told of a dataset before a Ray job is started for it."""
+"""Check a dataset before a Ray job is started for it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from tasks.ray_jobs.protocol import InputProblemError
 from tasks.ray_jobs.requests import AggregateRequest, ProcessCsvRequest
 from tasks.settings import Settings
 
-#: Of CSV that is written as everywhere.
+#: Options for CSV in the usual format.
 NOTHING_SAID = CsvOptions()
 
 
@@ -23,21 +23,21 @@ def check(
 ) -> None:
     """Refuse a dataset that cannot be trained on, as far as this host can see.
 
-    The job makes the same checks again, with the same code. Where this host has no datasets
-    (a root is absent or empty, as on a worker beside a Ray cluster elsewhere), they are left to
-    it alone; so are Parquet's columns, which need a library that workers do not carry.
+    The job repeats these checks with the same code. If this host has no datasets (a root is absent
+    or empty, as on a worker beside a remote Ray cluster), only the job checks them. The same holds
+    for Parquet's columns: reading them needs a library that workers do not have.
 
     Args:
         dataset_path: as the caller gave it, see :func:`tasks.ray_jobs.inputs.sources.resolve`.
-        columns: columns that must be there, and the parameter that names each.
-        settings: for the allowed roots.
-        options: what the caller said of CSV.
+        columns: the required columns, and the parameter that names each.
+        settings: provides the allowed roots.
+        options: the caller's CSV options.
 
     Raises:
-        InvalidArgumentsError: names the value, where it came from, and the way out.
+        InvalidArgumentsError: names the value, its origin, and what to do.
     """
     roots = (settings.datasets_dir, settings.models_dir)
-    with _told(settings):
+    with _as_task_error(settings):
         source = sources.resolve(dataset_path, [str(root) for root in roots])
         for file in source.files if source.format == "csv" else ():
             own = csv_files.columns_of(file, options.written, sound=options.bad_rows != "reject")
@@ -51,14 +51,14 @@ def check_csv(request: ProcessCsvRequest, settings: Settings) -> None:
     """Refuse what ``process_large_csv`` cannot do, as far as this host can see.
 
     Args:
-        request: what the job is asked.
-        settings: for the allowed roots.
+        request: the job's request.
+        settings: provides the allowed roots.
 
     Raises:
-        InvalidArgumentsError: names the value, where it came from, and the way out.
+        InvalidArgumentsError: names the value, its origin, and what to do.
     """
     roots = (str(settings.datasets_dir), str(settings.models_dir))
-    with _told(settings):
+    with _as_task_error(settings):
         formulas = csv_files.filters(request.filter)
         derived = csv_files.derived(request.new_columns)
         target = csv_files.output_file(request.output_path, "output_path", *roots)
@@ -89,16 +89,16 @@ def check_sources(request: AggregateRequest, settings: Settings) -> None:
     """Refuse what ``aggregate_data`` cannot do, as far as this host can see.
 
     Args:
-        request: what the job is asked.
-        settings: for the allowed roots.
+        request: the job's request.
+        settings: provides the allowed roots.
 
     Raises:
-        InvalidArgumentsError: names the value, where it came from, and the way out.
+        InvalidArgumentsError: names the value, its origin, and what to do.
     """
     roots = (str(settings.datasets_dir), str(settings.models_dir))
     needed = dict.fromkeys(request.group_by, "group_by")
     needed |= dict.fromkeys(request.aggregations or (), "aggregations")
-    with _told(settings):
+    with _as_task_error(settings):
         target = csv_files.output_file(request.output_path, "output_path", *roots)
         found: dict[str, None] = {}
         whole = True
@@ -125,8 +125,8 @@ def check_sources(request: AggregateRequest, settings: Settings) -> None:
 
 
 @contextmanager
-def _told(settings: Settings) -> Iterator[None]:
-    """Make a job's refusal a task's; pass over a dataset that only the job can see."""
+def _as_task_error(settings: Settings) -> Iterator[None]:
+    """Raise a job's refusal as a task's error; ignore a dataset that only the job can see."""
     try:
         yield
     except InputProblemError as error:

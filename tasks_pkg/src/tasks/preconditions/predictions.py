@@ -1,4 +1,4 @@
-"""What can be told of a request for predictions before a Ray job is started for it."""
+"""Check a prediction request before a Ray job is started for it."""
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs.csv import files as csv_files
@@ -12,18 +12,18 @@ from tasks.settings import Settings
 
 
 def check(request: PredictRequest, settings: Settings) -> None:
-    """Refuse a model and rows that do not go together, as far as this host can see.
+    """Refuse a model and rows that do not match, as far as this host can see.
 
-    The job makes the same checks again, with the same code. Where this host has no models (as
-    on a worker beside a Ray cluster elsewhere) they are left to it alone; so are the columns of
-    Parquet files, which need a library that workers do not carry.
+    The job repeats these checks with the same code. If this host has no models (as on a worker
+    beside a remote Ray cluster), only the job checks them. The same holds for the columns of
+    Parquet files: reading them needs a library that workers do not have.
 
     Args:
-        request: what the job is asked; its ``id_column`` must be in every batch.
-        settings: for the allowed roots.
+        request: the job's request; its ``id_column`` must be in every batch.
+        settings: provides the allowed roots.
 
     Raises:
-        InvalidArgumentsError: names the value, where it came from, and the way out.
+        InvalidArgumentsError: names the value, its origin, and what to do.
     """
     roots = (settings.datasets_dir, settings.models_dir)
     try:
@@ -37,7 +37,7 @@ def check(request: PredictRequest, settings: Settings) -> None:
             for file in source.files if source.format == "csv" else ():
                 sound = request.csv.bad_rows != "reject"
                 own = csv_files.columns_of(file, written, sound=sound)
-                if own is None:  # it is packed, and workers lack the library
+                if own is None:  # it is compressed, and workers lack the library
                     continue
                 header = source.columns(file, own)
                 signature.require_columns(model, header, str(file))

@@ -1,4 +1,4 @@
-"""Which models are to be retrained, from what and past which gate: read before the job starts.
+"""Read which models to retrain, from which data and with which gate, before the job starts.
 
 Each is a file ``registry/<name>.toml`` of the models folder::
 
@@ -13,8 +13,8 @@ Each is a file ``registry/<name>.toml`` of the models folder::
     min_score = 0.55               # none by default
     min_improvement = 0.0          # over the model in use; negative tolerates a loss
 
-Where an MLflow server is configured, the registered models that have the tag
-``celray.dataset_path`` are taken instead; ``celray.model_config`` and ``celray.gate`` are JSON.
+If an MLflow server is configured, the registered models with the tag ``celray.dataset_path`` are
+used instead; ``celray.model_config`` and ``celray.gate`` are JSON.
 """
 
 import json
@@ -39,15 +39,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
 
 
 class Gate(BaseModel):
-    """What a new model must reach to be put to use, in the unit of its metric."""
+    """The scores that a new model must reach to be used, in the unit of its metric."""
 
-    # Nothing is less than nan: a gate that holds it lets everything through.
+    # No comparison with NaN holds: a gate that contained one would pass everything.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     min_score: float | None = None
-    """On the frozen hold-out; of a metric of which less is better, the most."""
+    """The limit on the frozen hold-out: the least score, or the most if less is better."""
     min_improvement: float = 0.0
-    """Over the model in use, on the same rows; negative tolerates a loss."""
+    """The gain over the model in use, on the same rows; negative tolerates a loss."""
 
 
 class Entry(BaseModel):
@@ -66,17 +66,17 @@ class Entry(BaseModel):
 
 
 class _Found(NamedTuple):
-    """What the registry says of one name."""
+    """The registry's entry for one name."""
 
     asked: RegisteredModel | BrokenEntry
     enabled: bool = True
 
 
 def require_name(name: str) -> None:
-    """Refuse what cannot be a model's name: it becomes part of a path.
+    """Refuse a string that cannot be a model's name: it becomes part of a path.
 
     Raises:
-        InvalidArgumentsError: says what a name is.
+        InvalidArgumentsError: the text says what a name is.
     """
     if not _NAME.fullmatch(name):
         message = (
@@ -87,17 +87,17 @@ def require_name(name: str) -> None:
 
 
 def models(settings: Settings, names: list[str] | None) -> list[RegisteredModel | BrokenEntry]:
-    """Return what is to be retrained, as the job is asked.
+    """Return the models to retrain, as the job is asked.
 
-    An entry with a mistake in it is among them, with what is wrong: the others go on.
+    An entry with a mistake is included with its problem, so that the other models are retrained.
 
     Args:
-        settings: for the models folder, or the MLflow server.
+        settings: provides the models folder, or the MLflow server.
         names: only these; None for all that are enabled.
 
     Raises:
-        InvalidArgumentsError: a name that is not registered.
-        RayUnavailableError: the MLflow server does not answer; trying again later is right.
+        InvalidArgumentsError: a name is not registered.
+        RayUnavailableError: the MLflow server does not answer; trying again later may help.
     """
     found = _of_mlflow(settings) if settings.mlflow_tracking_uri else _of_files(settings)
     if names is None:
@@ -113,7 +113,7 @@ def models(settings: Settings, names: list[str] | None) -> list[RegisteredModel 
 def _of_files(settings: Settings) -> dict[str, _Found]:
     folder = settings.models_dir / FOLDER
     files = sorted(folder.glob("*.toml")) if folder.is_dir() else []
-    # An editor's own files, such as Emacs' locks, begin with a dot.
+    # Files of editors, such as Emacs' locks, begin with a dot.
     return {file.stem: _of_file(file) for file in files if not file.name.startswith(".")}
 
 

@@ -1,11 +1,11 @@
-"""Code that runs ON Ray: shipped with every job as a zip, so it imports nothing else of celray.
+"""The code that runs on Ray: sent with every job as a zip, so it imports nothing else of celray.
 
-Some modules are the exception to "no worker ever imports it", and use the standard library alone:
-:mod:`protocol` (what a job and its submitter say to each other), :mod:`inputs.sources` (which files
-a ``dataset_path`` means), :mod:`prediction.batches` and :mod:`model.signature` (which rows a model
-takes), and :mod:`registry.change`. Both sides must agree on these, so they exist once.
+Workers import only a few of its modules, and these use the standard library alone: :mod:`protocol`
+(the messages between a job and its submitter), :mod:`inputs.sources` (the files of a
+``dataset_path``), :mod:`prediction.batches` and :mod:`model.signature` (the rows that a model
+accepts), and :mod:`registry.change`. Worker and job must agree on these, so each exists once.
 """
 
-# Here, so that a job can send its first record before it imports anything.
-# Unlikely in anybody's own output, and still readable by a person who looks at the log.
+# Defined here, so that a job can send its first record before it imports anything. It is unlikely
+# in other output, and readable for a person who looks at the log.
 MARKER = "@@celray "

@@ -1,4 +1,4 @@
-"""What became of every row that a job has read: used, left out by intent, or rejected."""
+"""The account of every row that a job has read: used, filtered out, or rejected."""
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,24 +8,25 @@ from typing import Any, Protocol
 
 from .protocol import InputProblemError
 
-#: What an account holds.
+#: The keys of an account.
 ACCOUNT = ("rows_read", "rows_used", "rows_filtered", "rows_rejected", "left_out", "rejected")
-#: Bad rows that an account names.
+#: The most bad rows that an account lists.
 SHOWN_REJECTS = 10
-#: A file of which more is bad is not what it was taken for: no model and no sum of the rest.
+#: The largest share of bad rows in a file: with more, the file is not what the caller thinks, and
+#: neither a model nor a sum of the rest is right.
 MOST_REJECTED = 0.1
 
 
 class Reject(Protocol):
-    """A bad row, as a reader tells of it (:class:`csv.parsing.Reject`)."""
+    """A bad row, as readers report it (:class:`csv.parsing.Reject`)."""
 
     @property
     def row(self) -> int:
-        """Its number in the piece, from 0."""
+        """Return its number in the piece, from 0."""
 
     @property
     def column(self) -> str:
-        """The column at fault; empty where it is the row."""
+        """Return the column at fault; empty if the whole row is."""
 
     @property
     def reason(self) -> str:
@@ -34,7 +35,7 @@ class Reject(Protocol):
 
 @dataclass(frozen=True)
 class First:
-    """One of the first bad rows of a file: its number, from 0, and why it is one."""
+    """One of the first bad rows of a file: its number, from 0, and the reason."""
 
     row: int
     column: str
@@ -54,47 +55,47 @@ class Rejects:
     first: list[First] = field(default_factory=list)
 
     def add(self, found: Sequence[Reject], before: int) -> None:
-        """Take those of the next piece, before which there were so many rows."""
+        """Add the bad rows of the next piece; ``before`` is the number of rows before it."""
         self.rows.extend(reject.row + before for reject in found)
         for reject in found[: SHOWN_REJECTS - len(self.first)]:
             self.first.append(First(reject.row + before, reject.column, reject.reason))
 
     def join(self, other: "Rejects", before: int) -> None:
-        """Take those of the next part, before which there were so many rows."""
+        """Add the bad rows of the next part; ``before`` is the number of rows before it."""
         self.rows.extend(row + before for row in other.rows)
         for one in other.first[: SHOWN_REJECTS - len(self.first)]:
             self.first.append(First(one.row + before, one.column, one.reason))
 
     def require_few(self, file: Path, rows: int) -> None:
-        """Refuse a file of which too much is bad; see :func:`require_few`."""
+        """Refuse a file with too many bad rows; see :func:`require_few`."""
         if self.rows:
             require_few(file, len(self.rows), rows, self.first[0])
 
 
 def require_few(file: Path, rejected: int, rows: int, first: First) -> None:
-    """Refuse a file of which too much is bad.
+    """Refuse a file with too many bad rows.
 
     Raises:
-        InputProblemError: says how many rows are, and which is the first.
+        InputProblemError: tells how many rows are bad, and which is the first.
     """
     if rejected > MOST_REJECTED * rows:
         raise InputProblemError(
             "rows_invalid",
             f"{file}: {rejected} of {rows} rows are bad, and at most {MOST_REJECTED:.0%} of a file"
-            f" may be put aside; the first, row {_told(first)}.",
+            f" may be put aside; the first, row {_shown(first)}.",
             "Say how the file is written (separator, encoding, schema), or correct it;"
             " process_large_csv puts aside any number.",
         )
 
 
-def _told(first: First) -> str:
+def _shown(first: First) -> str:
     where = f"column {first.column!r}: " if first.column else ""
     return f"{first.row + 1}: {where}{first.reason}"
 
 
 @dataclass
 class _File:
-    """A file that was read: the number of its first row over all files, and its rows in all."""
+    """A file that was read: the number of its first row over all files, and its number of rows."""
 
     path: Path
     start: int
@@ -103,10 +104,10 @@ class _File:
 
 
 class Rejected:
-    """The bad rows of several files, in the order in which their rows count.
+    """The bad rows of several files, in the files' order.
 
     Attributes:
-        read: rows in all, these included.
+        read: the number of all rows, including the bad ones.
     """
 
     def __init__(self) -> None:
@@ -115,21 +116,21 @@ class Rejected:
 
     @property
     def rows(self) -> "array[int]":
-        """Return their numbers over all files, from 0."""
+        """Return the bad rows' numbers over all files, from 0."""
         return array("q", (file.start + row for file in self._files for row in file.rejects.rows))
 
     def add(self, file: Path, used: int, rejects: Rejects | None = None) -> None:
-        """Take a file of which so many rows are used, and the others rejected."""
+        """Add a file: the number of used rows, and its rejected rows."""
         rejects = Rejects() if rejects is None else rejects
         rows = used + len(rejects.rows)
         self._files.append(_File(file, self.read, rows, rejects))
         self.read += rows
 
     def put_aside(self, faults: Mapping[int, tuple[str, str]]) -> None:
-        """Take rows that are bad by their values: by number over all files, column and reason.
+        """Reject rows with bad values: row number over all files to column and reason.
 
         Raises:
-            InputProblemError: too much of a file is bad then.
+            InputProblemError: then a file has too many bad rows.
         """
         for file in self._files:
             here = [
@@ -144,7 +145,7 @@ class Rejected:
                 file.rejects.require_few(file.path, file.rows)
 
     def first(self) -> list[dict[str, Any]]:
-        """Return the first of them as an account has them: ``file``, ``row`` from 1, and why."""
+        """Return the first bad rows as in an account: ``file``, ``row`` from 1, and the reason."""
         found = [
             {"file": str(file.path), "row": one.row + 1, "column": one.column, "reason": one.reason}
             for file in self._files
@@ -153,12 +154,12 @@ class Rejected:
         return found[:SHOWN_REJECTS]
 
     def said(self) -> Iterator[str]:
-        """Say of each file how many of its rows were put aside."""
+        """Yield for each file a text about its rejected rows."""
         for file in self._files:
             if rejected := len(file.rejects.rows):
                 yield (
                     f"{rejected} of {file.rows} rows of {file.path.name} were rejected (bad_rows),"
-                    f" and are not in this result; the first, row {_told(file.rejects.first[0])}."
+                    f" and are not in this result; the first, row {_shown(file.rejects.first[0])}."
                 )
 
 
@@ -171,17 +172,17 @@ def account(
     """Return the account that a result has.
 
     Args:
-        read: rows of the input.
-        used: those that the result is made of.
-        left_out: by reason, how many rows were left out, and the first of them, from 0.
-        rejected: bad rows that were put aside; none where one ends the job.
+        read: the number of input rows.
+        used: the number of rows that the result is made of.
+        left_out: by reason, the number of rows left out, and the first of them, from 0.
+        rejected: the rejected bad rows; None if a bad row ends the job.
 
     Returns:
         ``rows_read``, ``rows_used``, ``rows_filtered``, ``rows_rejected``; ``left_out``: by reason
         ``rows`` and the ``first``, from 1; ``rejected``: the first bad rows.
 
     Raises:
-        RuntimeError: a row is not accounted for. No answer is better than a wrong one.
+        RuntimeError: a row is missing from the account. No answer is better than a wrong one.
     """
     filtered = sum(rows for rows, _ in left_out.values())
     bad = 0 if rejected is None else len(rejected.rows)

@@ -1,7 +1,7 @@
-"""Where the outputs of a run lie, under which name, and how they get there whole.
+"""The outputs of a run: their folder, their names, and their atomic publication.
 
-A run writes to a temporary name, renames, and writes the manifest last: outputs with a manifest
-are complete, and an identical request finds them by their name.
+A run writes under a temporary name, renames, and writes the manifest last. So outputs with a
+manifest are complete, and an identical request finds them by their name.
 """
 
 import hashlib
@@ -22,35 +22,35 @@ from .protocol import InputProblemError, JobRequest
 
 MANIFEST = "manifest.json"
 
-#: Whose versions may make a difference to what a run writes.
+#: The libraries whose versions may affect what a run writes.
 _LIBRARIES = ("ray", "polars", "numpy", "xgboost-cpu", "pyarrow")
 
 
 def digest(request: JobRequest, digests: Sequence[str], ignoring: Collection[str] = ()) -> str:
-    """Return 12 digits over everything that decides what a run writes.
+    """Return 12 digits of a digest over everything that decides what a run writes.
 
     Args:
-        request: for the parameters.
-        digests: of the input files' contents, in order.
-        ignoring: parameters that make no difference, such as where the inputs lie.
+        request: provides the parameters.
+        digests: digests of the input files' contents, in order.
+        ignoring: parameters that do not matter, such as the inputs' location.
     """
     deciding = {
         "inputs": list(digests),
         "parameters": {k: v for k, v in request.parameters.items() if k not in ignoring},
         "code": code_digest(),
     }
-    # In the caller's order: derived columns are made, and written, in theirs.
+    # In the caller's order: derived columns are computed and written in that order.
     return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:12]
 
 
 def folder_name(stem: str, number: str) -> str:
-    """Return a folder's name that people recognise and that no other content has."""
+    """Return a folder name that people recognise and that is unique to its content."""
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:60] or "run"
     return f"{readable}-{number}"
 
 
 def identity(request: JobRequest, task: str) -> dict[str, Any]:
-    """Return the part of a manifest that says who made it, from what, with which versions."""
+    """Return the part of a manifest about its origin: the task, the inputs, the versions."""
     return {
         "schema": 1,
         "task": task,
@@ -68,13 +68,13 @@ def _versions() -> dict[str, str]:
     for name in _LIBRARIES:
         try:
             found[name.removesuffix("-cpu")] = version(name)
-        except PackageNotFoundError:  # a plain job does without Ray
+        except PackageNotFoundError:  # a plain job needs no Ray
             continue
     return found
 
 
 def finished(manifest_path: Path) -> dict[str, Any] | None:
-    """Give the result of a run that wrote its manifest and whose files are still what it wrote."""
+    """Return the result of a run that wrote its manifest and whose files are unchanged since."""
     try:
         manifest = json.loads(manifest_path.read_text())
         whole = all(
@@ -97,10 +97,10 @@ def described(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def require_writable(*folders: Path) -> None:
-    """Make the folders that the run will write to, before it has cost anything.
+    """Create the output folders before the job has done any work.
 
     Raises:
-        InputProblemError: names the one that cannot be written to, and by whom.
+        InputProblemError: names the folder that cannot be written, and the user.
     """
     for path in folders:
         try:
@@ -117,9 +117,9 @@ def require_writable(*folders: Path) -> None:
 
 
 def publishing(request: JobRequest) -> AbstractContextManager[None]:
-    """Hold what lets one job at a time give files their final names, which takes a moment.
+    """Return a lock under which one job at a time gives files their final names, for a moment.
 
-    Otherwise, of two jobs that come to the same names together, one could describe the other's.
+    Without it, if two jobs publish the same names together, one could describe the other's files.
     """
     return locked(Path(request.runs_dir) / ".publishing")
 
@@ -130,14 +130,14 @@ def publish(
     """Write a folder under a temporary name, rename it, and write its manifest last.
 
     Args:
-        request: the job's.
+        request: the job's request.
         path: the folder's final name.
-        manifest: :func:`identity` and more, ``result`` among it; gets ``files``.
+        manifest: :func:`identity` and further keys, including ``result``; ``files`` is added.
         write: writes the files into the folder that it is given.
 
     Returns:
-        The result in the manifest that is there at the end: of this run, or of an identical one
-        that was quicker.
+        The result in the manifest that exists at the end: of this run, or of an identical one that
+            was faster.
     """
     temporary = path.with_name(f".{path.name}.{request.submission_id}.tmp")
     try:
@@ -145,12 +145,12 @@ def publish(
         temporary.mkdir(parents=True)
         write(temporary)
         whole = {**manifest, "files": described(temporary)}
-        json.dumps(whole)  # what JSON cannot hold is told before anything has its final name
+        json.dumps(whole)  # raise for what JSON cannot hold, before anything has its final name
         with publishing(request):
             other = finished(path / MANIFEST)
             if other is not None:
                 return other
-            shutil.rmtree(path, ignore_errors=True)  # what a killed run left, without a manifest
+            shutil.rmtree(path, ignore_errors=True)  # a killed run left it, without a manifest
             temporary.rename(path)
             write_json(path / MANIFEST, whole)
     finally:

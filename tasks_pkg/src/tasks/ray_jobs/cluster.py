@@ -1,6 +1,6 @@
-"""Many function calls at once: on Ray, or, where a job must do without, on local processes.
+"""Parallel function calls: on Ray or, in a job without Ray, on local processes.
 
-A job that uses this module alone gives the same results with either engine.
+A job that uses only this module gives the same results with both engines.
 """
 
 import logging
@@ -19,18 +19,18 @@ R = TypeVar("R")
 
 
 def engine() -> Literal["ray", "plain"]:
-    """Tell what this job runs on."""
+    """Return the engine that this job runs on."""
     return "plain" if os.environ.get(ENGINE_VARIABLE) == "plain" else "ray"
 
 
 def connect() -> None:
-    """Join the cluster that this job runs on; a local job starts a Ray of its own."""
+    """Connect to the cluster that runs this job; a local job starts its own Ray."""
     if engine() == "ray":
-        import ray  # noqa: PLC0415 - takes a second, which a plain job need not wait
+        import ray  # noqa: PLC0415 - takes a second, which a plain job saves
 
         if not ray.is_initialized():
-            # The Jobs API names the cluster in RAY_ADDRESS. Without it "local": otherwise Ray looks
-            # for whichever cluster began last on this machine, and hangs if that is gone.
+            # The Jobs API names the cluster in RAY_ADDRESS. Without it use "local": otherwise Ray
+            # takes whichever cluster started last on this machine, and hangs if that is gone.
             address = os.environ.get("RAY_ADDRESS") or "local"
             ray.init(address=address, logging_level=logging.WARNING)
 
@@ -59,23 +59,23 @@ def each(
     concurrency: int | None = None,
     cpus_each: float = 1.0,
 ) -> Iterator[tuple[int, R]]:
-    """Call ``function`` for every item; give each result, with its item's index, when it is there.
+    """Call ``function`` for every item; yield each result with its item's index once it is there.
 
-    Items are taken from the iterable as calls end, so that no more than ``concurrency`` of them
-    are in memory, and as many again that wait for a CPU: a process whose call has ended begins the
-    next while the caller of this looks at the result. Call :func:`connect` first.
+    Items are taken from the iterable as calls end. So at most ``concurrency`` items are in memory,
+    plus as many that wait for a CPU: a process whose call has ended begins the next while the
+    caller handles the result. Call :func:`connect` first.
 
     Args:
-        function: of a module of this package, so that every process can import it; also a
-            :func:`functools.partial` of one, if that is small: it goes with every call, since a
-            process that had to ask Ray's object store for it would wait for others meanwhile.
-        items: what to call it with, one by one; must survive pickling.
-        concurrency: calls at a time; by default :func:`cpus`.
-        cpus_each: CPUs that Ray sets aside for a call.
+        function: a function of a module in this package, so that every process can import it. A
+            small :func:`functools.partial` of one also works: it is sent with every call, because a
+            process that fetched it from Ray's object store would wait for other processes.
+        items: the arguments, one per call; they must be picklable.
+        concurrency: the most concurrent calls; by default :func:`cpus`.
+        cpus_each: CPUs that Ray reserves for a call.
 
     Raises:
-        Exception: what a call raised; further calls are not started. A call whose process died
-            is repeated by Ray; ``ray.exceptions`` and ``BrokenProcessPool`` say that it gave up.
+        Exception: a call raised it; no further calls are started. Ray repeats a call whose process
+            died; ``ray.exceptions`` and ``BrokenProcessPool`` mean that it gave up.
     """
     at_once = max(1, concurrency or cpus())
     numbered = iter(enumerate(items))
@@ -104,7 +104,7 @@ def _on_ray(
             try:
                 result = ray.get(reference)
             except RayTaskError as error:
-                # What our code raised, not Ray's report of it; a Ray error has no other cause.
+                # Raise the job's own error, not Ray's wrapper; an error of Ray has no other cause.
                 raise (error.cause if isinstance(error.cause, Exception) else error) from None
             running |= {call.remote(function, item): at for at, item in islice(numbered, 1)}
             yield index, result
@@ -115,7 +115,7 @@ def _on_ray(
 
 @cache
 def _remote(cpus_each: float) -> Any:  # noqa: ANN401 - Ray's are of no type
-    """Return :func:`_call` on Ray: always the same, since processes ask the head for a new one."""
+    """Return :func:`_call` on Ray: one object for all calls, since processes load each new one."""
     import ray  # noqa: PLC0415
 
     return ray.remote(num_cpus=cpus_each)(_call)  # Ray itself refuses a partial
@@ -128,7 +128,7 @@ def _call(function: Callable[[T], R], item: T) -> R:
 def _on_processes(
     function: Callable[[T], R], numbered: Iterator[tuple[int, T]], at_once: int
 ) -> Iterator[tuple[int, R]]:
-    # Not forked: polars and XGBoost keep threads, which a forked child lacks.
+    # Not forked: polars and XGBoost hold threads, which a forked child would lack.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(at_once, mp_context=context)
     done = False
@@ -144,6 +144,6 @@ def _on_processes(
                 yield index, result
         done = True
     finally:
-        # Processes that are done end by themselves, beside what the caller does next; of the others
-        # none may still write when the caller tidies up.
+        # Finished processes end by themselves while the caller continues. The others must not write
+        # any more when the caller cleans up.
         pool.shutdown(wait=not done, cancel_futures=True)

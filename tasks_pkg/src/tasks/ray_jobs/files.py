@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Write files atomically."""
 
 import fcntl
 import hashlib
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-#: The file in a run folder that a job locks as long as it goes on, where others must know.
+#: The file in a run folder that a running job keeps locked, for other processes to check.
 LOCK = "lock"
 
 
@@ -35,11 +35,11 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - JSON has no na
 def locked(file: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold a lock that ends with this process at the latest.
 
-    It holds between nodes too, where they share the folder: NFS locks files, though no folders.
+    It also works between nodes that share the folder: NFS supports locks on files, not on folders.
 
     Args:
-        file: what is locked; made when it is not there, and left.
-        waiting: called when another holds it.
+        file: the file to lock; created if missing, and not removed.
+        waiting: called if another process holds the lock.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as stream:
@@ -58,7 +58,7 @@ def sha256(path: Path) -> str:
 
 
 def code_digest() -> str:
-    """Return a 12-digit digest of the code of this package: the version of what a job does."""
+    """Return a 12-digit digest of this package's code: the version of what a job does."""
     return tree_digest(Path(__file__).parent)
 
 

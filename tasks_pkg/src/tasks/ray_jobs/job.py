@@ -1,4 +1,4 @@
-"""The frame of every job: run it, report how far it is, and then one result or one error.
+"""The frame of every job: run it, report its progress, and finally one result or one error.
 
 The exit status tells Ray whether the job failed; the record before it tells the submitter why.
 """
@@ -29,11 +29,11 @@ PROGRESS_INTERVAL_SECONDS = 0.5
 
 
 class Reporter:
-    """Sends records to the submitter, and keeps the last of each kind in the run folder.
+    """Sends records to the submitter, and stores the last of each kind in the run folder.
 
     Args:
-        run_dir: the job's run folder; it is made here. Where it cannot be, the job goes on
-            without, since the records themselves travel in the log.
+        run_dir: the job's run folder, created here. If it cannot be created, the job continues
+            without it, since the records themselves travel in the log.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -56,7 +56,7 @@ class Reporter:
             sys.stderr.write(f"{self.run_dir}: {error.strerror}; records are in the log only\n")
 
     def progress(self, phase: str, done: int, total: int, message: str) -> None:
-        """Say how far the job is; what comes too fast for anybody to read is left out."""
+        """Report the job's progress; skip reports that follow too fast to be read."""
         now = time.monotonic()
         last = done >= total or phase != self._last_phase
         if last or now - self._last_sent >= PROGRESS_INTERVAL_SECONDS:
@@ -68,16 +68,16 @@ class Reporter:
 def emit(record: Record) -> None:
     """Write a record to this process's standard output, in one piece.
 
-    Not :func:`print`: Ray Train replaces that inside its workers.
+    This does not use :func:`print`, because Ray Train replaces it inside its workers.
     """
     os.write(1, (encode(record) + "\n").encode())
 
 
 def run(main: Callable[[JobRequest, Reporter], dict[str, Any]], begun: float) -> None:
-    """Run a job's main function, and leave the process with the status that tells how it went.
+    """Run a job's main function, and exit with the status that tells how it went.
 
     Args:
-        main: gets the request and a reporter, and returns the result; JSON types only.
+        main: receives the request and a reporter, and returns the result; JSON types only.
         begun: when this process's first line ran, in seconds since the epoch.
     """
     # Ray sends SIGTERM to stop a job and SIGKILL 3 s later: time for `finally` clauses.
@@ -87,15 +87,15 @@ def run(main: Callable[[JobRequest, Reporter], dict[str, Any]], begun: float) ->
     reporter.keep({"type": "started", "at": begun, "asked": request.asked})
     try:
         result = main(request, reporter)
-        encode({"type": "result", "result": result})  # no JSON: another run would give none either
+        encode({"type": "result", "result": result})  # not JSON: another run would return the same
     except InputProblemError as error:
         _report(reporter, error.kind, str(error), retry=False)
         sys.exit(EXIT_REJECTED)
     except InfrastructureError as error:
         _report(reporter, error.kind, str(error), retry=True)
         sys.exit(1)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the submitter must be told
-        # The operator gets one line, the log gets the rest.
+    except Exception as error:  # noqa: BLE001 - the submitter needs to know of any error
+        # The operator gets one line; the rest is in the log.
         traceback.print_exc()
         retry = type(error).__module__.startswith("ray.")
         message = f"{type(error).__name__}: {telling_line(str(error))}"

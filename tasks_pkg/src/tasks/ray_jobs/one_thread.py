@@ -1,7 +1,7 @@
-"""Imported before polars by what runs many times beside itself: one thread for each call.
+"""Limit polars to one thread; import this before polars in functions that run in parallel.
 
-Polars counts the machine's processors when it is first imported; a call of
-:func:`cluster.each` has one of them.
+Polars counts the machine's processors when it is first imported; a call of :func:`cluster.each` has
+only one of them.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""What a Ray job and its submitter say to each other. Standard library only: both import it.
+"""The protocol between a Ray job and its submitter. Standard library only: both import it.
 
-Submitter to job: one JSON document in the environment variable :data:`REQUEST_VARIABLE` of the
-job's runtime environment. Job to submitter: records, one per line of the driver's log, each
-:data:`MARKER` followed by JSON. Both travel through the Jobs API alone, so a worker host needs
-no storage in common with Ray. Records are also kept as files in the job's run folder, for people.
+From submitter to job: one JSON document in the environment variable :data:`REQUEST_VARIABLE` of the
+job's runtime environment. From job to submitter: records, one per line of the driver's log, each
+:data:`MARKER` followed by JSON. Both travel through the Jobs API only, so a worker host shares no
+storage with Ray. Records are also stored as files in the job's run folder, for people.
 """
 
 import json
@@ -17,31 +17,33 @@ from . import MARKER
 
 REQUEST_VARIABLE = "CELRAY_JOB_REQUEST"
 
-#: ``plain`` in a job that must do without Ray; see :mod:`tasks.ray_jobs.cluster`.
+#: ``plain`` in a job that must run without Ray; see :mod:`tasks.ray_jobs.cluster`.
 ENGINE_VARIABLE = "CELRAY_JOB_ENGINE"
 
-#: Variables of every job. Ray prints what its workers print, and by default folds what looks
-#: alike: records too. The C library gives freed memory back at once and takes it again for the
-#: next range of a file (page faults by the ten thousand, see ADR 0012); so it may keep 128 MiB.
+#: Environment variables of every job. Ray prints what its workers print, and by default merges
+#: similar lines, including records. By default the C library returns freed memory at once and takes
+#: it again for the next range of a file (tens of thousands of page faults, see ADR 0012), so it may
+#: keep 128 MiB.
 ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
 }
 
-#: What the submission id of every attempt but the first ends in.
+#: The suffix of every submission id but the first of a task.
 _RETRY = re.compile(r"-retry[0-9]+\Z")
 
 # Linux limits one environment string to 128 KiB, and Ray repeats the runtime environment,
 # escaped once more, in a second variable of the same process.
 REQUEST_LIMIT_BYTES = 48 * 1024
 
-# The driver's exit status after a report of bad input; anything else is not the caller's mistake.
+# The driver's exit status after it reported bad input; any other status is not the caller's
+# mistake.
 EXIT_REJECTED = 65
 
 
 class Progress(TypedDict):
-    """How far a job is. ``done`` of ``total`` are in the units that ``message`` names."""
+    """The progress of a job; ``message`` names the units of ``done`` and ``total``."""
 
     phase: str
     done: int
@@ -50,7 +52,7 @@ class Progress(TypedDict):
 
 
 class Record(TypedDict, total=False):
-    """One line from the job. ``at`` is the job's clock, seconds since the epoch.
+    """One record from the job; ``at`` is the job's clock, in seconds since the epoch.
 
     ``asked`` is the request's, in the run folder's ``started.json``.
     """
@@ -66,12 +68,12 @@ class Record(TypedDict, total=False):
 
 
 class InputProblemError(Exception):
-    """A mistake in what was asked for, which no repetition can cure.
+    """A mistake in the request, which no repetition can cure.
 
     Args:
-        kind: a stable word for programs, such as ``dataset_missing``.
-        message: what is wrong, with the value and where it came from.
-        hint: the way out, a full sentence.
+        kind: a stable identifier for programs, such as ``dataset_missing``.
+        message: what is wrong, with the value and its origin.
+        hint: what to do, in a full sentence.
     """
 
     def __init__(self, kind: str, message: str, hint: str = "") -> None:
@@ -79,12 +81,12 @@ class InputProblemError(Exception):
         self.kind = kind
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        """Travel between processes: by default an exception is rebuilt from its text alone."""
+        """Pickle kind, message and hint: by default an exception is rebuilt from its text alone."""
         return type(self), (self.kind, str(self))
 
 
 class InfrastructureError(Exception):
-    """The cluster could not do it this time; the same request may well succeed later."""
+    """The cluster failed this time; the same request may succeed later."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -96,22 +98,22 @@ class InfrastructureError(Exception):
 
 
 def run_of(submission_id: str) -> str:
-    """Return the name that all attempts of one task have in common."""
+    """Return the name that all attempts of one task share."""
     return _RETRY.sub("", submission_id)
 
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What the submitter hands to a job.
+    """The request that a submitter sends to a job.
 
     Attributes:
         submission_id: Ray's id of this job, also the name of its run folder.
-        runs_dir: folder of all run folders, as the job sees it.
+        runs_dir: the parent folder of all run folders, as the job sees it.
         datasets_dir: first allowed root; relative paths are taken under it.
         models_dir: second allowed root; results go there.
-        code_version: of the worker that submitted, for the record.
-        parameters: the task's own part, validated by the submitter.
-        asked: a digest of what the caller sent; empty where there was no caller.
+        code_version: the version of the submitting worker, for the record.
+        parameters: the job's own request, validated by the submitter.
+        asked: a digest of the caller's message; empty if there was no caller.
     """
 
     submission_id: str
@@ -124,7 +126,7 @@ class JobRequest:
 
     @property
     def run(self) -> str:
-        """The name that all attempts of one task have in common."""
+        """Return the name that all attempts of one task share."""
         return run_of(self.submission_id)
 
     def encode(self) -> str:
@@ -154,10 +156,10 @@ def encode(record: Record) -> str:
 
 
 def decode(log: str) -> Iterator[Record]:
-    """Find the records in a driver's log, in order; everything else is passed over.
+    """Yield the records in a driver's log, in order; skip all other lines.
 
-    A record may follow a prefix: Ray puts ``(name pid=1)`` before what its workers print. A last
-    line that is only half written yet is passed over too.
+    A record may follow a prefix: Ray puts ``(name pid=1)`` before the output of its workers. An
+    incomplete last line is skipped too.
     """
     for line in log.splitlines():
         _, marker, text = line.partition(MARKER)
@@ -172,10 +174,10 @@ def decode(log: str) -> Iterator[Record]:
 
 
 def telling_line(report: str) -> str:
-    """Return the one line of a traceback, or of a report of Ray's, that says what happened.
+    """Return the line of a traceback, or of one of Ray's reports, that tells what happened.
 
-    It is the last one; but Ray's report of full memory ends in advice, and that of a worker which
-    the kernel ended does not say why.
+    It is the last line, with two exceptions: Ray's report about full memory ends in advice, and
+    that about a worker killed by the kernel does not give the reason.
     """
     lines = report.strip().splitlines()
     telling = next((line for line in lines if "low on memory" in line), "".join(lines[-1:]))

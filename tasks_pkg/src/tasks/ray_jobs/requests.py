@@ -1,7 +1,7 @@
-"""What each job is asked: one class a job, which workers make and jobs read. Standard library only.
+"""The request of each job: one class per job, written by workers, read by jobs. Stdlib only.
 
-A request travels as the flat JSON of :meth:`Request.as_json`. The order of its keys is that of the
-fields, and it stays: digests of what was done before hold it.
+A request travels as the flat JSON of :meth:`Request.as_json`. The keys are in the order of the
+fields, and that order must stay: digests of earlier results depend on it.
 """
 
 import difflib
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """How a model is trained; :class:`tasks.schemas.models.ModelConfig` says more."""
+    """The options of training a model; see :class:`tasks.schemas.models.ModelConfig`."""
 
     n_estimators: int
     max_depth: int
@@ -40,15 +40,15 @@ class ModelOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What one job is asked.
+    """The request of one job.
 
-    The fields ``model`` and ``csv`` are groups of keys, which stand in the JSON in their place.
+    The fields ``model`` and ``csv`` are groups: their keys stand in the flat JSON in their place.
     """
 
     JOB: ClassVar[str]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the request as it travels: :attr:`JobRequest.parameters`."""
+        """Return the request in its JSON form: :attr:`JobRequest.parameters`."""
         found: dict[str, Any] = {}
         for each in fields(self):
             value = getattr(self, each.name)
@@ -61,15 +61,15 @@ class Request:
         return found
 
     def csv_as_json(self, options: CsvOptions) -> dict[str, Any]:
-        """Return what is sent of the CSV options: what the caller gave."""
+        """Return the CSV options to send: those that the caller gave."""
         return options.given()
 
     @classmethod
     def of(cls, request: JobRequest) -> Self:
-        """Return what a job is asked.
+        """Return the request of a job.
 
         Raises:
-            InputProblemError: names keys that the job does not know, or that are missing.
+            InputProblemError: names keys that are unknown to the job, or missing.
         """
         given, needed = request.parameters, []
         for each in fields(cls):
@@ -83,7 +83,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest(Request):
-    """One model, of one dataset."""
+    """A request to train one model on one dataset."""
 
     JOB = "train"
 
@@ -94,7 +94,7 @@ class TrainRequest(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest(Request):
-    """Trials on one dataset: ``combinations``, or what is drawn from ``space``."""
+    """A request for trials on one dataset: ``combinations``, or draws from ``space``."""
 
     JOB = "search"
 
@@ -110,7 +110,7 @@ class SearchRequest(Request):
     combinations: Sequence[Mapping[str, Any]] | None
 
     def training(self, chosen: Mapping[str, Any]) -> TrainRequest:
-        """Return the training of one combination."""
+        """Return the training request for one combination."""
         depth = chosen.get("max_depth", self.model.max_depth)
         options = {**chosen, "max_depth": 6 if depth is None else depth}
         model = replace(self.model, **options)
@@ -119,7 +119,7 @@ class SearchRequest(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictRequest(Request):
-    """Predictions of one model."""
+    """A request for predictions of one model."""
 
     JOB = "predict"
 
@@ -131,9 +131,9 @@ class PredictRequest(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessCsvRequest(Request):
-    """One large CSV file through filter and derived columns.
+    """A request to filter one large CSV file and add derived columns.
 
-    ``bad_rows`` is what holds where ``csv.bad_rows`` is None.
+    ``bad_rows`` applies if ``csv.bad_rows`` is None.
     """
 
     JOB = "process_csv"
@@ -149,13 +149,13 @@ class ProcessCsvRequest(Request):
     output_path: str
 
     def csv_as_json(self, options: CsvOptions) -> dict[str, Any]:
-        """Return what is sent of the CSV options: schema and missing also where they are usual."""
+        """Return the CSV options to send; schema and missing even if they are the default."""
         return _usual() | options.given()
 
 
 @dataclass(frozen=True, kw_only=True)
 class AggregateRequest(Request):
-    """Aggregates of many sources."""
+    """A request for aggregates of many sources."""
 
     JOB = "aggregate"
 
@@ -167,13 +167,13 @@ class AggregateRequest(Request):
     csv: CsvOptions
 
     def csv_as_json(self, options: CsvOptions) -> dict[str, Any]:
-        """Return what is sent of the CSV options: schema and missing also where they are usual."""
+        """Return the CSV options to send; schema and missing even if they are the default."""
         return _usual() | options.given()
 
 
 @dataclass(frozen=True, kw_only=True)
 class InboxRequest(Request):
-    """What was delivered, into Parquet files."""
+    """A request to convert delivered files to Parquet."""
 
     JOB = "inbox"
 
@@ -184,7 +184,7 @@ class InboxRequest(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What a new model must reach, in the unit of its metric; ``preconditions.retraining.Gate``."""
+    """The gate of a new model, in its metric's unit; see ``preconditions.retraining.Gate``."""
 
     min_score: float | None
     min_improvement: float
@@ -201,7 +201,7 @@ class RegisteredModel:
 
 @dataclass(frozen=True, kw_only=True)
 class BrokenEntry:
-    """A model whose entry in the registry cannot be used, and why."""
+    """A model whose registry entry cannot be used, and the reason."""
 
     name: str
     problem: str
@@ -209,7 +209,7 @@ class BrokenEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainRequest(Request):
-    """Registered models, each to be trained anew where its data are new."""
+    """A request to retrain registered models whose data are new."""
 
     JOB = "retrain"
 
@@ -219,7 +219,7 @@ class RetrainRequest(Request):
 
     @classmethod
     def of(cls, request: JobRequest) -> Self:
-        """Return what the job is asked; see :meth:`Request.of`."""
+        """Return the request of the job; see :meth:`Request.of`."""
         asked = super().of(request)
         sent: Sequence[Any] = asked.models
         return replace(asked, models=[_entry(each) for each in sent])
@@ -227,7 +227,7 @@ class RetrainRequest(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class RollbackRequest(Request):
-    """An earlier version of a registered model, to be used again."""
+    """A request to use an earlier version of a registered model again."""
 
     JOB = "rollback"
 
@@ -268,7 +268,7 @@ def _made(kind: type[T], given: Mapping[str, Any], shown: str) -> T:
 def _check(
     given: Mapping[str, Any], known: Sequence[str], needed: Sequence[str], shown: str
 ) -> None:
-    """Refuse a request with a key too many or too few.
+    """Refuse a request with an unknown or a missing key.
 
     Raises:
         InputProblemError: names the key.

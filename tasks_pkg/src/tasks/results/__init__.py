@@ -1,1 +1,1 @@
-"""What tasks return: Celery's result store, a spool for results, one run per published task."""
+"""Celery's result store, a spool for results that Redis has not taken, and deduplication."""

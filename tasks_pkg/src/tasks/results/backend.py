@@ -1,8 +1,8 @@
-"""Celery's Redis result store, which goes on while Redis is full and waits while it is away.
+"""Celery's Redis result store; it works while Redis is full and waits while Redis is unavailable.
 
 A full Redis (``noeviction``) refuses submitters. Workers may use a reserve above ``maxmemory``, so
-that what was accepted ends with its result, and the queues become shorter (ADR 0023). While its
-disk is full, everybody waits. A state is stored in one round trip (ADR 0019).
+that accepted tasks end with their results and the queues become shorter (ADR 0023). While the disk
+of Redis is full, everybody waits. A state is stored in one round trip (ADR 0019).
 """
 
 from functools import cached_property, partial
@@ -34,20 +34,20 @@ from tasks.broker.redis.scripts import (
 from tasks.contracts import Untyped
 from tasks.results import deduplication, spool
 
-#: What the script says of a start that it has not stored.
+#: The script's answers for a start that it has not stored.
 _COPY = 1
 _CANCELLED = 2
 
 
 class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
-    """With ``result_backend_always_retry``, a refused write is tried again until it is taken.
+    """Retries a refused write until Redis takes it, with ``result_backend_always_retry``.
 
-    Otherwise a task that could not say that it had started would fail, and its failure could not
-    be stored either.
+    Otherwise a task whose start could not be stored would fail, and its failure could not be stored
+    either.
     """
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
-        """Return whether a write that failed so may be repeated."""
+        """Return whether a write that failed with this error may be repeated."""
         full = isinstance(exc, OutOfMemoryError) or disk_full(exc)
         return full or bool(super().exception_safe_to_retry(exc))
 
@@ -59,12 +59,12 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
         store_result: bool = True,
         state: str = SUCCESS,
     ) -> None:
-        """Store a success, and tell its chord; kept on disk meanwhile if that takes long."""
-        with spool.kept(task_id, result, request):
+        """Store a success, and notify its chord; spool it on disk if that takes long."""
+        with spool.spooled(task_id, result, request):
             super().mark_as_done(task_id, result, request, store_result, state)
 
     def store_success(self, task_id: str, result: Untyped, request: Untyped) -> None:
-        """Store a success that was kept on disk, and tell its chord."""
+        """Store a success from the spool, and notify its chord."""
         super().mark_as_done(task_id, result, request)
 
     def _store_result(
@@ -76,11 +76,11 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
         request: Untyped = None,
         **_: object,
     ) -> Untyped:
-        """Store a state, unless a success is there; in one step.
+        """Store a state in one step, unless a success is stored already.
 
-        Celery reads what is there, decodes it, and writes and publishes in a transaction: two
-        round trips for STARTED and two for the result, and another's success in between is
-        overwritten.
+        Celery reads the stored state, decodes it, and writes and publishes in a transaction. That
+        takes two round trips for STARTED and two for the result, and overwrites another process's
+        success that is stored in between.
         """
         meta = self._get_result_meta(
             result=result, state=state, traceback=traceback, request=request
@@ -116,9 +116,9 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
         store_result: bool = True,
         state: str = REVOKED,
     ) -> None:
-        """Store that a task was cancelled, and tell all that wait for it.
+        """Store that a task was cancelled, and notify all that wait for it.
 
-        Celery tells its chord alone; what comes after it in a chain would wait for ever.
+        Celery notifies only its chord; the rest of a chain would wait forever.
         """
         super().mark_as_revoked(task_id, reason, request, store_result, state)
         if request is None:
@@ -129,11 +129,11 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
             self._call_task_errbacks(request, error, None)
 
     def _call_task_errbacks(self, request: Untyped, exc: Untyped, traceback: Untyped) -> None:
-        """Publish errbacks, or call those that Celery calls in place: in a worker, beside its loop.
+        """Publish errbacks; call those that Celery calls in place in a thread beside the loop.
 
-        Celery calls an errback that takes more than a task's id where the failure is recorded. Of a
-        task that never began (expired, cancelled, unknown, refused, given up) that is the worker's
-        main process, whose heart would stand still as long as the errback takes.
+        Celery calls an errback with more parameters than a task id where it records the failure.
+        For a task that never began (expired, cancelled, unknown, refused, given up) that is the
+        worker's main process, which would send no heartbeat while the errback runs.
         """
         if not background_calls.wanted():
             super()._call_task_errbacks(request, exc, traceback)
@@ -166,11 +166,10 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
         propagate: Untyped = None,
         **kwargs: Untyped,
     ) -> None:
-        """Count a part of a chord, and run the body after the last.
+        """Count a finished part of a chord, and run the body after the last.
 
-        A part whose message was refused knows its group alone; so each part leaves the body for
-        the others. Clients before Celery 5.1 do not store how many parts there are: they write it
-        into each part.
+        A refused part knows only its group, so each part stores the body for the others. Clients
+        before Celery 5.1 do not store the number of parts but write it into each part.
         """
         group, chord = getattr(request, "group", None), getattr(request, "chord", None)
         if group and chord:
@@ -178,8 +177,8 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
             keys = [self._body_key(group), self.get_key_for_group(group, ".s")]
             known = size if isinstance(size, int) and not isinstance(size, bool) else 0
             body = self.encode(dict(chord))
-            if len(body) > MOST_BYTES:  # as a message may be, compressed, that Redis took
-                # Only a part that was refused needs it, to fail the body: which has no arguments.
+            if len(body) > MOST_BYTES:  # larger than a message; Redis took it compressed
+                # Only a refused part needs the body, to fail it; that takes no arguments.
                 body = self.encode({**chord, "args": [], "kwargs": {}})
             if len(body) <= MOST_BYTES:
                 self.ensure(self._leave_body, (keys, [body, known, int(self.chord_expires or 0)]))
@@ -193,7 +192,7 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
         return self.client.register_script(within_reserve(CHORD))
 
     def body_of(self, group: str) -> dict[str, Untyped] | None:
-        """Return the body of a chord of which a part has ended already."""
+        """Return the body of a chord of which a part has already ended."""
         found = self.client.get(self._body_key(group))
         return None if found is None else dict(self.decode(found))
 
@@ -240,7 +239,7 @@ class ResultStore(RedisBackend):  # type: ignore[misc]  # celery has no types
 
 
 class _WithErrbacks:
-    """A request, with some of its errbacks alone."""
+    """A request with only some of its errbacks."""
 
     def __init__(self, request: Untyped, errbacks: list[Untyped]) -> None:
         self._request = request

@@ -1,10 +1,9 @@
 """A task that was published twice runs once (ADR 0025).
 
-A caller whose publish was not answered publishes again, Celery's own client too, and Redis may
-have taken both: one id, two messages, either of them new. The record of a task's start is stored in
-one step (``tasks.broker.redis.scripts.STATE``) that looks at what is there: where another run of
-the same message has begun or is done, it stores nothing and says so, and the second copy is not
-run.
+A caller whose publish was not answered publishes again; Celery's own client does too. Redis may
+have taken both: one id, two messages, both marked as new. The script that stores a task's start
+(``tasks.broker.redis.scripts.STATE``) checks in the same step what is stored. If another run of the
+same message has begun or ended, it stores nothing and reports a copy, and the copy is not run.
 """
 
 import hashlib
@@ -22,42 +21,42 @@ from tasks.message_headers import PUBLISHED_AT
 
 logger = get_logger(__name__)
 
-#: What a record says about the run that stored it: which one it is, of which message, under which
-#: delivery tag, and when (seconds since the epoch). The script knows these names.
+#: The fields of a record about the run that stored it: the run's id, its message, its delivery tag,
+#: and the time (seconds since the epoch). The script uses the same names.
 RUN: Final = "celray_run"
 SAME: Final = "celray_same"
 TAG: Final = "celray_tag"
 STORED_AT: Final = "celray_stored_at"
 
-#: On a request: what its records say, and whether its start was refused.
+#: Attributes of a request: the fields of its records, and whether its start was refused.
 _STAMP: Final = "celray_stamp"
 _REFUSED: Final = "celray_refused"
 
-#: So long after the first copy began, or was done, a second one is the same task, in seconds. A
-#: caller that uses an id again may mean it, later.
+#: How long after the start or the end of the first copy a second one counts as the same task, in
+#: seconds. A caller that uses an id again later may mean it.
 SAME_SECONDS: Final = 600
 
-#: What copies of a message have in common. Retries, what replaces a task, and a signature that
-#: stands twice in a group have the same id, and differ in one of these; whatever a worker or our
-#: own client publishes anew differs in its time of publishing.
+#: The fields that are equal in copies of a message. Retries, replacements of a task, and a
+#: signature used twice in a group share the id and differ in one of these. A message that a worker
+#: or celray's client publishes again differs in its time of publishing.
 _ALIKE: Final = (
     *("id", "task", "args", "kwargs", "retries", "parent_id", "group", "group_index"),
     *("replaced_task_nesting", PUBLISHED_AT),
 )
-#: What these records say must not keep anything from running.
+#: Records in these states must not keep anything from running.
 _UNSTAMPED: Final = frozenset({FAILURE, REVOKED, "RETRY"})
 
 
 def stamp(request: Untyped, state: str) -> dict[str, Any]:
-    """Return what the record of a run's state says about the run; nothing where it has failed."""
+    """Return the run's fields for the record of a state; none if the run has failed."""
     if request is None or state in _UNSTAMPED:
         return {}
     made: dict[str, Any] | None = getattr(request, _STAMP, None)
-    if made is None:  # once: a task may change the lists that it was given
+    if made is None:  # only once: a task may change its argument lists
         alike = {name: getattr(request, name, None) for name in _ALIKE}
         try:
             text = dumps(alike, sort_keys=True)
-        except (TypeError, ValueError):  # nothing that came as a message
+        except (TypeError, ValueError):  # not from a message
             return {}
         made = {
             RUN: uuid.uuid4().hex,
@@ -69,14 +68,14 @@ def stamp(request: Untyped, state: str) -> dict[str, Any]:
 
 
 def asked(request: Untyped, state: str, made: dict[str, Any], *, late: bool) -> list[str]:
-    """Return what the script needs to know a copy; all empty where none must be refused.
+    """Return the arguments by which the script detects a copy; all empty if no copy may be refused.
 
     Args:
         request: the task that is about to run.
-        state: that is to be stored.
-        made: what its record will say.
-        late: whether its message is acknowledged when it is done. One that is gone already cannot
-            come back, so a start in vain must not stand in the way of who sends it again.
+        state: the state to be stored.
+        made: the fields of its record.
+        late: whether its message is acknowledged after the run. A message that was acknowledged
+            before cannot come back, so a failed start must not block a caller who sends it again.
     """
     if state != STARTED or not made or not late or _redelivered(request):
         return ["", "", ""]
@@ -89,7 +88,7 @@ def _redelivered(request: Untyped) -> bool:
 
 
 def note(request: Untyped) -> None:
-    """Remember that a start was refused."""
+    """Record on the request that its start was refused."""
     setattr(request, _REFUSED, True)
 
 
@@ -97,7 +96,7 @@ def refuse(request: Untyped) -> None:
     """Do not run a second copy.
 
     Raises:
-        celery.exceptions.Ignore: the message goes, and nothing is stored.
+        celery.exceptions.Ignore: the message is dropped, and nothing is stored.
     """
     if getattr(request, _REFUSED, False):
         what = f"{request.task}[{request.id}]"

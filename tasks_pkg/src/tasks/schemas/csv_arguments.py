@@ -1,4 +1,4 @@
-"""Gives a task whose arguments stand by themselves those of how CSV is written."""
+"""Add the CSV format options as keyword arguments to a task."""
 
 import inspect
 import re
@@ -13,18 +13,18 @@ from tasks.schemas.data import CsvWritten, checked
 
 R = TypeVar("R")
 
-#: What a docstring says of all of them together.
+#: The docstring entry that stands for all of these arguments.
 _CSV = re.compile(r"\n {8}csv: .*(?:\n {12}.*)*")
 
 
 def csv_arguments(*without: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Give a task the arguments of :class:`tasks.schemas.data.CsvWritten` by keyword.
+    """Add the keys of :class:`tasks.schemas.data.CsvWritten` to a task as keyword arguments.
 
-    The task takes them together: its own ``**csv`` is a ``CsvWritten``'s keys. Those that it names
-    itself keep their place.
+    The task's own ``**csv`` parameter receives them as the keys of a ``CsvWritten``. A key that the
+    task names as its own parameter keeps its place.
 
     Args:
-        without: arguments that have no meaning to it.
+        without: keys that have no meaning for this task.
     """
 
     def give(function: Callable[..., R]) -> Callable[..., R]:
@@ -48,8 +48,8 @@ def csv_arguments(*without: str) -> Callable[[Callable[..., R]], Callable[..., R
         task.__signature__ = own.replace(  # type: ignore[attr-defined]
             parameters=[*named, *added.values()]
         )
-        told = "".join(f"\n        {n}: {_described(p)}" for n, p in added.items())
-        task.__doc__ = _CSV.sub(lambda _: told, function.__doc__ or "")
+        described = "".join(f"\n        {n}: {_described(p)}" for n, p in added.items())
+        task.__doc__ = _CSV.sub(lambda _: described, function.__doc__ or "")
         annotations = dict(function.__annotations__)
         annotations.pop("csv", None)
         task.__annotations__ = annotations | {n: p.annotation for n, p in added.items()}
@@ -63,14 +63,14 @@ def _described(parameter: inspect.Parameter) -> str:
 
 
 def csv_options(name: str, given: dict[str, Any]) -> CsvOptions:
-    """Return what a task's arguments say of CSV, for its job; None says nothing.
+    """Return the CSV options for a task's job; an argument of None is left out.
 
     Args:
-        name: of the task, for errors.
+        name: the task's name, for errors.
         given: the arguments by name.
 
     Raises:
-        InvalidArgumentsError: two of them do not go together.
+        InvalidArgumentsError: two of the arguments contradict each other.
     """
     known = {key: value for key, value in given.items() if value is not None or key == "quote"}
     return checked(CsvWritten, known, name).options()

@@ -1,4 +1,4 @@
-"""What the data tasks take and give: names, units, bounds."""
+"""The arguments and results of the data tasks: names, units, bounds."""
 
 import itertools
 import re
@@ -70,7 +70,7 @@ def _date_format(value: str) -> str:
     return value
 
 
-#: What stands between the fields of a CSV file.
+#: The field separator of a CSV file.
 Separator = Annotated[str, AfterValidator(_one_sign)]
 
 Column = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
@@ -81,7 +81,7 @@ DateFormat = Annotated[str, AfterValidator(_date_format)]
 
 
 class CsvWritten(BaseModel):
-    """How CSV is written, wherever it is read; every key has a default."""
+    """The format of CSV files; every key has a default."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -98,23 +98,23 @@ class CsvWritten(BaseModel):
     separator: Separator | None = None
     """The character between fields in CSV; by default detected: a comma, ';', tab or '|'."""
     encoding: Annotated[str, AfterValidator(_encoding)] | None = None
-    """Of the CSV's text; by default UTF-8, or UTF-16 where a byte order mark says so."""
+    """Encoding of the CSV's text; by default UTF-8, or UTF-16 where a byte order mark says so."""
     skip_rows: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """Lines above the CSV's header that are none of the table."""
+    """Number of lines above the CSV's header that are not part of the table."""
     comment: LineSign | None = None
-    """What a line of CSV begins with that is none of the table, such as '#'."""
+    """How a line of CSV begins that is not part of the table, such as '#'."""
     quote: Annotated[
         Annotated[str, AfterValidator(_sign)] | None, BeforeValidator(lambda said: said or None)
     ] = '"'
-    """What stands round fields of CSV; null, or "" in TOML: quotes are part of the values."""
+    """The quote character of CSV; null, or "" in TOML: quotes are part of the values."""
     escape: Annotated[str, AfterValidator(_sign)] | None = None
-    """What takes the next character's meaning away in CSV; by default a quote is doubled."""
+    """The escape character of CSV; by default a quote is escaped by doubling it."""
     decimal: Literal[".", ","] | None = None
-    """The point of the CSV's numbers; by default '.', or ',' where nothing else can be meant."""
+    """The decimal mark of the CSV's numbers; by default '.', or ',' where it is unambiguous."""
     thousands: Literal[",", ".", " ", "'", "_"] | None = None
-    """What stands between groups of three digits in the CSV's numbers; by default nothing."""
+    """The mark between groups of three digits in the CSV's numbers; by default none."""
     date_format: DateFormat | dict[Column, DateFormat] | None = None
-    """Of the CSV's dates, such as '%d.%m.%Y', in all columns or by column; by default ISO 8601."""
+    """Format of the CSV's dates, such as '%d.%m.%Y', for all or by column; by default ISO 8601."""
     bad_rows: Literal["fail", "reject"] | None = None
     """Whether a bad row of CSV ends the task, as by default, or is put aside and counted."""
 
@@ -132,7 +132,7 @@ class CsvWritten(BaseModel):
         return self
 
     def options(self) -> CsvOptions:
-        """Return them as jobs are asked."""
+        """Return the options in the form that jobs receive."""
         return CsvOptions(
             schema=self.declared,
             missing=self.missing,
@@ -154,7 +154,7 @@ class CsvWritten(BaseModel):
 class Transformations(CsvWritten):
     """``transformations`` of ``process_large_csv``; every key has a default.
 
-    ``filter``, ``new_columns`` and ``num_chunks`` are what callers have always sent.
+    ``filter``, ``new_columns`` and ``num_chunks`` are the keys that callers have always sent.
     """
 
     filter: dict[Column, int | float | str] | str | None = None
@@ -162,16 +162,16 @@ class Transformations(CsvWritten):
     new_columns: dict[Column, str] = {}
     """Formula by name, in order; each may use those before it. Added after filtering."""
     num_chunks: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Ranges that the file is read in; raised where one would be more than 12 MiB."""
+    """Number of ranges in which the file is read; raised if a range would exceed 12 MiB."""
     columns: Annotated[list[Column], AfterValidator(distinct)] | None = None
     """The columns to write, in this order; by default all."""
     bad_rows: Literal["fail", "reject"] | None = None
-    """What to do with a row that does not fit: by default reject where a schema is given."""
+    """How a row that does not fit is handled: by default reject where a schema is given."""
     overwrite: bool = False
     """Whether a file that celray did not write may be replaced by the output."""
 
     def request(self, file_path: str, output_path: str) -> ProcessCsvRequest:
-        """Return what the Ray job is asked."""
+        """Return the request for the Ray job."""
         return ProcessCsvRequest(
             filter=self.filter,
             new_columns=self.new_columns,
@@ -186,28 +186,28 @@ class Transformations(CsvWritten):
 
 
 class JobTimes(TypedDict):
-    """What every task that stands for a Ray job returns beside its own."""
+    """Fields that the result of every task with a Ray job has."""
 
     manifest_path: str
     reused: bool
-    """What was asked had been done before, and this is its result."""
+    """Whether the result is that of an earlier identical request."""
     ray_submission_id: str
     queue_seconds: float | None
-    """Publishing to the task's start; None where the client stamps no messages."""
+    """From publishing to the task's start; None if the client does not stamp its messages."""
     startup_seconds: float
-    """Submission to the first line of the job's code."""
+    """From submission to the first line of the job's code."""
     engine_seconds: float
-    """The first line of the job's code to its result."""
+    """From the first line of the job's code to its result."""
 
 
 class JobReport(JobTimes):
-    """What such a task returns that has more to say than its result."""
+    """Fields of a task with a Ray job that also returns warnings."""
 
     warnings: list[str]
 
 
 class RowAccount(TypedDict):
-    """What became of the rows that were read: rows_read = used + filtered + rejected, always."""
+    """The account of the rows that were read: rows_read = used + filtered + rejected, always."""
 
     rows_read: int
     rows_used: int
@@ -215,7 +215,7 @@ class RowAccount(TypedDict):
     rows_rejected: int
     """Bad rows; none where ``bad_rows`` is not 'reject'."""
     left_out: list[dict[str, Any]]
-    """By ``reason`` the ``rows`` that were filtered, and the ``first`` of them, from 1."""
+    """By ``reason`` the number of filtered ``rows``, and the ``first`` of them, from 1."""
     rejected: list[dict[str, Any]]
     """The first bad rows: ``file``, ``row`` (from 1), ``column`` and ``reason``."""
 
@@ -257,12 +257,12 @@ class AggregateResult(RowAccount, JobReport):
 
 
 class NewFile(TypedDict, total=False):
-    """What became of one delivered file."""
+    """The outcome for one delivered file."""
 
     file: str
     status: Literal["done", "duplicate", "failed"]
     sha256: str | None
-    """None of a file that could not be read."""
+    """Absent for a file that could not be read."""
     reason: str | None
     """Why it failed."""
     output: str | None
@@ -271,12 +271,12 @@ class NewFile(TypedDict, total=False):
     rows_rejected: int
     """Bad rows that were put aside."""
     rejects_file: str | None
-    """Where they are, with their reasons; None where there are none."""
+    """The file that lists them with their reasons; None if there are none."""
     columns: int
     of: str
-    """Of a duplicate: the file of the same content that was processed."""
+    """For a duplicate: the file with the same content that was processed."""
     warnings: list[str]
-    """Of one that is done: what was decided on its columns' types."""
+    """For a processed file: what was decided on its columns' types."""
     seconds: float
 
 
@@ -289,15 +289,15 @@ class NewDataResult(JobReport):
     duplicate: int
     failed: int
     waiting: list[str]
-    """Files that are still being written, or whose content another run has in hand."""
+    """Files that are still being written, or whose content another run is processing."""
 
 
 def transformations_from(value: dict[str, Any]) -> Transformations:
     """Check a caller's ``transformations``.
 
     Raises:
-        InvalidArgumentsError: names each wrong key or value, and the nearest right one; or the
-            place in a formula that is wrong.
+        InvalidArgumentsError: names each wrong key or value and the nearest right one, or the wrong
+            place in a formula.
     """
     transformations = checked(Transformations, value, "transformations", ["num_chunks"])
     try:
@@ -309,14 +309,14 @@ def transformations_from(value: dict[str, Any]) -> Transformations:
 
 
 def keys_of(model: type[BaseModel]) -> list[str]:
-    """Return the keys that a model takes, its own before those of how CSV is written."""
+    """Return the keys that a model accepts, its own before those of the CSV format."""
     fields = model.model_fields
     names = sorted(fields, key=lambda name: name in CsvWritten.model_fields)
     return [fields[name].alias or name for name in names]
 
 
 def as_whole(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return 10 for 10.0, as which JSON from some clients carries whole numbers."""
+    """Return 10 for 10.0, the form in which JSON from some clients has whole numbers."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -326,10 +326,10 @@ def checked(
     """Check a dictionary that a caller gave.
 
     Args:
-        model: what it must be.
-        value: as it was given.
-        name: what errors call it.
-        whole: keys of whole numbers that may come as 10.0.
+        model: the model that it must match.
+        value: the dictionary as given.
+        name: its name in error messages.
+        whole: keys of whole numbers that may be given as 10.0.
 
     Raises:
         InvalidArgumentsError: names each wrong key or value, and the nearest right one.
@@ -339,5 +339,5 @@ def checked(
         return model.model_validate(given)
     except ValidationError as error:
         known = keys_of(model)
-        told = "; ".join(problem.text for problem in wrong(error, given, name, known))
-        raise InvalidArgumentsError(told) from None
+        texts = "; ".join(problem.text for problem in wrong(error, given, name, known))
+        raise InvalidArgumentsError(texts) from None

@@ -1,4 +1,4 @@
-"""What the machine-learning tasks take and give: names, units, bounds."""
+"""The arguments and results of the machine-learning tasks: names, units, bounds."""
 
 import difflib
 import itertools
@@ -22,7 +22,8 @@ from tasks.schemas.data import CsvWritten, JobReport, JobTimes, RowAccount, as_w
 class ModelConfig(CsvWritten):
     """``model_config`` of ``distributed_training``; every key has a default.
 
-    ``n_estimators``, ``max_depth`` and ``num_partitions`` are what callers have always sent.
+    ``n_estimators``, ``max_depth`` and ``num_partitions`` are the keys that callers have always
+    sent.
     """
 
     model_config = ConfigDict(
@@ -47,9 +48,9 @@ class ModelConfig(CsvWritten):
     test_fraction: Annotated[float, Field(gt=0.0, le=0.9)] = 0.2
     """Share of the rows held out for the score, 0 to 1."""
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 42
-    """Decides the held-out rows, and XGBoost's own sampling."""
+    """Seed for the choice of held-out rows and for XGBoost's own sampling."""
     metric: Literal["accuracy", "f1", "log_loss", "roc_auc", "r2", "rmse", "mae"] | None = None
-    """Which held-out metric ``avg_score`` is; by default accuracy or r2."""
+    """The held-out metric that ``avg_score`` holds; by default accuracy or r2."""
     exclude_columns: list[str] = []  # noqa: RUF012 - pydantic copies it
     """Columns to leave out, such as identifiers."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,60}$")] | None = None
@@ -68,7 +69,7 @@ class ModelConfig(CsvWritten):
     """L2 penalty on leaf weights."""
 
     def model_options(self) -> ModelOptions:
-        """Return what of it decides how a model is trained, as jobs are asked."""
+        """Return the options that decide how a model is trained, in the form that jobs receive."""
         return ModelOptions(
             n_estimators=self.n_estimators,
             max_depth=6 if self.max_depth is None else self.max_depth,
@@ -89,7 +90,7 @@ class ModelConfig(CsvWritten):
         )
 
     def training(self, dataset_path: str) -> TrainRequest:
-        """Return what the Ray job of a training is asked."""
+        """Return the request for the Ray job of a training."""
         return TrainRequest(
             model=self.model_options(), csv=self.options(), dataset_path=dataset_path
         )
@@ -100,7 +101,7 @@ class TrainingResult(RowAccount, JobReport):
 
     status: Literal["success"]
     avg_score: float | None
-    """The metric named by ``metric``; None where it is not defined."""
+    """The metric named by ``metric``; None if it is not defined."""
     metric: str
     metrics: dict[str, float | None]
     task: Literal["classification", "regression"]
@@ -112,15 +113,14 @@ class TrainingResult(RowAccount, JobReport):
     test_samples: int
     num_features: int
     num_partitions: int
-    """Workers that really trained; ``warnings`` says when that is fewer than asked for."""
+    """Workers that took part; ``warnings`` tells when they are fewer than requested."""
     model_path: str
 
 
 class PredictionResult(RowAccount, JobReport):
     """What ``batch_predictions`` returns; all predictions are in ``predictions_path``.
 
-    Warnings are of how CSV is written, and of values that the model has not seen, or takes
-    otherwise.
+    Warnings concern the CSV format, and values that the model has not seen or reads differently.
     """
 
     status: Literal["success"]
@@ -128,16 +128,16 @@ class PredictionResult(RowAccount, JobReport):
     predictions: list[Any]
     """The first 100, in the order of the rows: labels, or numbers for regression."""
     ids: list[Any]
-    """Of the same rows: the values of ``id_column``, or the rows' numbers from 0."""
+    """For the same rows: the values of ``id_column``, or the row numbers from 0."""
     task: Literal["classification", "regression"]
     model_path: str
     predictions_path: str
     """Parquet: ``id``, ``prediction`` and, for classes, ``probability`` of the predicted one."""
     num_actors: int
-    """Ray Data actors that predicted; 0 where the rows were too few to need them."""
+    """Ray Data actors that predicted; 0 if the rows were too few to need one."""
 
 
-#: What a search may vary.
+#: The parameters that a search may vary.
 SEARCHED = (
     "n_estimators",
     "max_depth",
@@ -148,34 +148,34 @@ SEARCHED = (
     "reg_alpha",
     "reg_lambda",
 )
-#: Of these, whole numbers.
+#: The ones among them that are whole numbers.
 _WHOLE = ("n_estimators", "max_depth", "num_partitions", "seed", "folds", "max_trials")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """What a search tries: each of some combinations, or what is drawn from a space."""
+    """The candidates of a search: a list of combinations, or a space to draw from."""
 
     space: dict[str, dict[str, Any]] | None = None
     combinations: list[dict[str, Any]] | None = None
 
 
 class SearchConfig(ModelConfig):
-    """``search_config`` of ``hyperparameter_search``: what all trials have in common.
+    """``search_config`` of ``hyperparameter_search``: what all trials share.
 
-    The keys of ``model_config`` are allowed, and hold where ``param_grid`` says nothing else.
+    The keys of ``model_config`` are allowed, and apply unless ``param_grid`` overrides them.
     """
 
     folds: Annotated[int, Field(ge=0, le=20)] = 3
-    """Parts of cross-validation; 0 holds a quarter of the training rows out instead."""
+    """Folds of cross-validation; 0 holds out a quarter of the training rows instead."""
     max_trials: Annotated[int, Field(ge=1, le=1000)] = 20
-    """Trials of a search space; a list is tried whole."""
+    """Trials of a search space; a list is tried completely."""
     max_seconds: Annotated[float, Field(gt=0)] | None = None
-    """No trial begins, and none goes on, after so long."""
+    """Time limit in seconds, after which no trial begins or continues."""
     early_stopping: bool | None = None
     """Whether ASHA stops trials that fall behind; by default for a search space, not a list."""
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
-    """Trials at a time, one CPU each; by default all CPUs of the cluster."""
+    """Concurrent trials, one CPU each; by default all CPUs of the cluster."""
 
     @field_validator("folds")
     @classmethod
@@ -186,7 +186,7 @@ class SearchConfig(ModelConfig):
         return folds
 
     def search(self, dataset_path: str, tried: Tried) -> SearchRequest:
-        """Return what the Ray job of a search is asked."""
+        """Return the request for the Ray job of a search."""
         return SearchRequest(
             model=self.model_options(),
             folds=self.folds,
@@ -244,7 +244,7 @@ class SearchResult(RowAccount, JobReport):
     plot_png: str
     plot_html: str
     resumed: bool
-    """An interrupted identical search had been found, and gone on with."""
+    """Whether an interrupted identical search was found and resumed."""
 
 
 class RetrainingResult(JobReport):
@@ -269,7 +269,7 @@ class RollbackResult(JobTimes):
     status: Literal["success"]
     name: str
     version: int
-    """The one that is in use now."""
+    """The version that is in use now."""
     model_path: str
     previous_version: int
     registry: str
@@ -279,8 +279,8 @@ def model_config_from(value: dict[str, Any], origin: str = "model_config") -> Mo
     """Check a caller's ``model_config``.
 
     Args:
-        value: as it was given.
-        origin: what errors call it.
+        value: the dictionary as given.
+        origin: its name in error messages.
 
     Raises:
         InvalidArgumentsError: names each wrong key or value, and the nearest right one.
@@ -299,7 +299,7 @@ def search_from(
     """Check a caller's ``param_grid`` and ``search_config``.
 
     Returns:
-        The latter, and what is to be tried.
+        The search config, and the candidates.
 
     Raises:
         InvalidArgumentsError: names each wrong key or value, and the nearest right one.

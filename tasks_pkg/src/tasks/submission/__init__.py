@@ -1,1 +1,1 @@
-"""The seam between a Celery task and Ray: submit, attach to, follow and stop one job."""
+"""Between a Celery task and Ray: submit, attach to, follow and stop one job."""

@@ -1,4 +1,4 @@
-"""A job's code as one zip, which travels to Ray, or is unpacked beside a local process."""
+"""A job's code as one zip, which is uploaded to Ray or unpacked beside a local process."""
 
 import io
 import zipfile
@@ -13,10 +13,10 @@ PACKAGE = "ray_jobs"
 
 @lru_cache(maxsize=8)
 def package(entrypoint: str) -> bytes:
-    """Return the zip with a job's code: the same bytes for the same code, whoever makes it.
+    """Return the zip with a job's code: the same bytes for the same code on every machine.
 
-    It holds :mod:`tasks.ray_jobs` and, for a job of another package, the package that the job's
-    module lies in. What lies above that stays here: it is worker code.
+    It holds :mod:`tasks.ray_jobs` and, for a job of another package, the package that contains the
+    job's module. Parent packages are left out: they hold worker code.
     """
     folders = {PACKAGE: Path(__file__).parents[1] / PACKAGE}
     if own := entrypoint.rpartition(".")[0]:
@@ -28,7 +28,7 @@ def package(entrypoint: str) -> bytes:
                 if not file.is_file() or file.suffix == ".pyc":
                     continue
                 inside = f"{name.replace('.', '/')}/{file.relative_to(folder)}"
-                entry = zipfile.ZipInfo(inside)  # its date is 1980-01-01
+                entry = zipfile.ZipInfo(inside)  # its default date is 1980-01-01
                 entry.external_attr = 0o644 << 16
                 archive.writestr(entry, file.read_bytes())
     return buffer.getvalue()
@@ -38,7 +38,7 @@ def _folder(package: str, entrypoint: str) -> Path:
     """Return the folder of a package that holds jobs.
 
     Raises:
-        ConfigurationError: there is no such package, or it is one with tasks in it.
+        ConfigurationError: there is no such package, or it also contains tasks.
     """
     try:
         spec = find_spec(package)

@@ -1,12 +1,12 @@
-"""How running a Ray job can fail."""
+"""The ways in which running a Ray job can fail."""
 
 
 class RayUnavailableError(Exception):
-    """The Jobs API did not answer for longer than allowed. Trying again later is right."""
+    """The Jobs API did not answer within the limit. Trying again later may help."""
 
 
 class JobFailedError(Exception):
-    """The job failed, and running it again would not help, or has been tried often enough."""
+    """The job failed; running it again would not help, or was tried often enough."""
 
 
 class JobStoppedError(Exception):
@@ -14,8 +14,8 @@ class JobStoppedError(Exception):
 
 
 class NoSuchJobError(Exception):
-    """Ray does not know the id: never submitted, or its head has been restarted since."""
+    """Ray does not know the id: it was never submitted, or the head has restarted since."""
 
 
 class AttemptFailedError(Exception):
-    """This run failed for a reason that another run may not meet."""
+    """This run failed for a reason that may not affect another run."""

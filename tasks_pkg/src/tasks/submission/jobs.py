@@ -1,4 +1,4 @@
-"""What every way to run a job has in common: its name, and its result."""
+"""What all job runners share: the job's name and its result."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class JobResult:
-    """What a job gave, and where its time went.
+    """The result of a job, and where its time went.
 
     Attributes:
         submission_id: Ray's id of the run that succeeded.
-        attached: whether the run had been submitted before.
+        attached: whether the run already existed.
         result: the job's own result.
-        startup_seconds: submission to the first line of our code, by the head's clock; 0 where the
-            head has been restarted since.
-        engine_seconds: that line to the result, by the job's clock.
+        startup_seconds: submission to the first line of our code, by the head's clock; 0 if the
+            head has restarted since.
+        engine_seconds: from that line to the result, by the job's clock.
     """
 
     submission_id: str

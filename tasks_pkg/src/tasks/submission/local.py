@@ -1,4 +1,4 @@
-"""Runs a task's job on this machine, without a broker or a service."""
+"""Run a task's job on this machine, without a broker or a service."""
 
 import io
 import os
@@ -19,9 +19,9 @@ from tasks.submission.archive import PACKAGE, package
 from tasks.submission.errors import JobFailedError
 from tasks.submission.jobs import JobResult, submission_id
 
-#: What names a cluster, or the way into one.
+#: Environment variables that name a cluster or grant access to one.
 _OF_A_CLUSTER = frozenset({"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"})
-#: How long a job that has said its last may take to leave, in seconds.
+#: How long a job may take to exit after its last record, in seconds.
 _LEAVES_SECONDS = 60
 
 
@@ -46,9 +46,9 @@ class LocalJobs:
         """Run the job to its end.
 
         Raises:
-            InvalidArgumentsError: the job found fault with what was asked for.
-            JobFailedError: it failed; what it printed is on this process's standard error.
-            ConfigurationError: a library that it takes is missing here.
+            InvalidArgumentsError: the job rejected its arguments or data.
+            JobFailedError: the job failed; its output is on this process's standard error.
+            ConfigurationError: a library that the job needs is not installed.
         """
         self._require_libraries(entrypoint)
         name = submission_id(task_id)
@@ -59,7 +59,7 @@ class LocalJobs:
         last: dict[str, Record] = {}
         submitted = time.time()
         with tempfile.TemporaryDirectory(prefix="celray-") as folder:
-            # The same files as a cluster would be sent, and none of the rest of this package.
+            # The files that a cluster would receive, and nothing else of this package.
             with zipfile.ZipFile(io.BytesIO(package(entrypoint))) as code:
                 code.extractall(folder)
             with subprocess.Popen(  # noqa: S603 - our own program
@@ -67,7 +67,7 @@ class LocalJobs:
                 stdout=subprocess.PIPE,
                 text=True,
                 env=self._environment(folder, encoded),
-                # Ctrl-C is for the caller, who then ends the job.
+                # Ctrl-C must reach only the caller, which then ends the job.
                 start_new_session=True,
             ) as child:
                 self._child = child
@@ -98,12 +98,12 @@ class LocalJobs:
         )
 
     def _require_libraries(self, entrypoint: str) -> None:
-        """Refuse one of our jobs where the libraries are missing: a client alone has none.
+        """Refuse one of celray's jobs if its libraries are missing, as in a client's environment.
 
         Raises:
-            ConfigurationError: names them, and the way out.
+            ConfigurationError: the text names the libraries and what to do.
         """
-        if "." in entrypoint:  # another package's, which brings its own
+        if "." in entrypoint:  # a job of another package, which brings its own libraries
             return
         wanted = ("polars", "ray") if self.engine == "ray" else ("polars",)
         if lacking := [name for name in wanted if find_spec(name) is None]:
@@ -114,7 +114,7 @@ class LocalJobs:
             raise ConfigurationError(message)
 
     def _environment(self, folder: str, encoded: str) -> dict[str, str]:
-        """Return the child's variables: a Ray of its own, not the cluster that ours may name."""
+        """Return the child's environment: a Ray of its own, not a cluster that ours may name."""
         ours = {name: value for name, value in os.environ.items() if name not in _OF_A_CLUSTER}
         path = [folder, ours.get("PYTHONPATH", "")]
         return {
@@ -129,7 +129,7 @@ class LocalJobs:
 
     @staticmethod
     def _read(line: str) -> list[Record]:
-        """Return a line's records; what is none goes to whoever reads this process's errors."""
+        """Return the records in a line; pass any other line on to this process's standard error."""
         records = list(protocol.decode(line))
         if not records:
             sys.stderr.write(line)

@@ -1,13 +1,13 @@
-"""Submit, attach to, follow and stop one Ray job: the seam between a Celery task and Ray.
+"""Submit, attach to, follow and stop one Ray job, on behalf of a Celery task.
 
-A task has at most one Ray run at a time. Its submission id follows from the Celery task id, and
-Ray refuses a second job of the same id; so a task that is delivered again, because its worker
-died or stopped, finds the job and goes on following it.
+A task has at most one Ray run at a time. Its submission id is derived from the Celery task id, and
+Ray refuses a second job with the same id. So a task that is redelivered, because its worker died or
+stopped, finds its job and continues to follow it.
 
-The job's code travels as a zip of :mod:`tasks.ray_jobs`, named by its content and uploaded once
-per cluster; its request as JSON in the job's environment; its records as lines of the driver's
-log (:mod:`tasks.ray_jobs.protocol`). All of that is the Jobs API: nothing but its address and
-token has to be in common between a worker and Ray.
+The job's code travels as a zip of :mod:`tasks.ray_jobs`, named by its content and uploaded once per
+cluster. Its request travels as JSON in the job's environment, and its records are lines of the
+driver's log (:mod:`tasks.ray_jobs.protocol`). All of this uses the Jobs API: a worker and Ray share
+nothing but its address and token.
 """
 
 import json
@@ -43,26 +43,28 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-#: What Ray says of a job whose packages it could not install: pip's words, in a traceback.
+#: How Ray's message begins when pip could not install a job's packages: pip's command in a
+#: traceback.
 _PIP_FAILED = re.compile(r"\Aruntime_env setup failed: .*'-m', 'pip', 'install'", re.DOTALL)
 
-#: Under this name Ray keeps what a job's caller had sent (:attr:`JobRequest.asked`).
+#: The metadata key under which Ray stores what the job's caller had sent
+#: (:attr:`JobRequest.asked`).
 _ASKED = "celray_asked"
 
-#: Progress is looked for at least so often, in seconds, however long reading the log takes.
+#: The longest interval between two reads of the progress, in seconds, however slow the log is.
 _LOG_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for what.
+    """The time limits of the submission.
 
     Attributes:
-        poll_seconds: between two looks at a running job.
-        connect_seconds: for a connection to the Jobs API.
-        answer_seconds: for an answer from it.
-        away_seconds: how long in all it may fail to answer, as during a restart.
-        attempts: runs of one job at most, the first included.
+        poll_seconds: the interval between two checks of a running job.
+        connect_seconds: the limit for a connection to the Jobs API.
+        answer_seconds: the limit for an answer from it.
+        away_seconds: how long in total it may fail to answer, as during a restart.
+        attempts: the most runs of one job, the first included.
     """
 
     poll_seconds: float = 1.0
@@ -73,13 +75,13 @@ class Patience:
 
 
 class RayJobs:
-    """The Jobs API of one Ray cluster, for one task at a time.
+    """The Jobs API of one Ray cluster, as one task uses it.
 
     Args:
         address: ``http://host:8265``; ``RAY_AUTH_MODE`` and ``RAY_AUTH_TOKEN_PATH`` are read by
             Ray's client itself.
-        patience: how long to wait for what.
-        runtime_env: what every job is given beside its code.
+        patience: the time limits.
+        runtime_env: what every job receives besides its code.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class RayJobs:
         self.patience = patience or Patience()
         self._client: JobSubmissionClient | None = None
 
-    # -- what callers use --------------------------------------------------------------------
+    # -- the public methods --------------------------------------------------------------------
 
     def run(
         self,
@@ -108,19 +110,20 @@ class RayJobs:
             task_id: the Celery task's id.
             entrypoint: the module of :mod:`tasks.ray_jobs` to run, or the full name of a module
                 in another package's package of jobs.
-            request: makes the request for a submission id.
-            on_progress: told the submission id and how far the job is, whenever that changes.
+            request: builds the request for a submission id.
+            on_progress: called with the submission id and the progress, whenever that changes.
 
         Raises:
-            InvalidArgumentsError: the job found fault with what was asked for, or the task's id was
-                used before for something else.
-            JobFailedError: it failed for good.
+            InvalidArgumentsError: the job rejected its arguments or data, or the task's id was used
+                before for something else.
+            JobFailedError: the job failed, and no attempts are left.
             JobStoppedError: it was stopped.
-            RayUnavailableError: the cluster was away for too long; the job may go on.
+            RayUnavailableError: the cluster was unavailable for too long; the job may still run.
         """
         for attempt in range(self.patience.attempts):
-            # A job that had ended when Ray's head died, or its supervisor, has had its effects.
-            ended = _kept(request(submission_id(task_id, attempt)))
+            # A job that had ended before Ray's head or the job's supervisor died has had its
+            # effects.
+            ended = _stored_result(request(submission_id(task_id, attempt)))
             if ended is not None and self._status(ended.submission_id) is None:
                 return ended
         failure = ""
@@ -134,7 +137,7 @@ class RayJobs:
                 failure = str(error)
             except NoSuchJobError:
                 failure = "Ray was restarted and lost the job"
-            if ended := _kept(wanted):
+            if ended := _stored_result(wanted):
                 log.warning("Ray job %s had ended before this: %s", name, failure)
                 return ended
             log.warning("Ray job %s failed, attempt %d: %s", name, attempt + 1, failure)
@@ -142,16 +145,17 @@ class RayJobs:
         raise JobFailedError(message)
 
     def submit_or_attach(self, name: str, entrypoint: str, request: JobRequest) -> bool:
-        """Make sure that the job ``name`` exists, and that there is one of it.
+        """Make sure that exactly one job ``name`` exists.
 
-        Ray stores the id before it starts anything, and refuses one that is stored; so of any
-        number of submits at the same moment one starts the job and the others attach.
+        Ray stores the id before it starts anything, and refuses an id that is stored. So of any
+        number of simultaneous submissions one starts the job and the others attach.
 
         Returns:
-            Whether the job was there already.
+            Whether the job existed already.
 
         Raises:
-            InvalidArgumentsError: the request is too long, or the job was submitted for another.
+            InvalidArgumentsError: the request is too long, or the job was submitted for another
+                request.
             RayUnavailableError: see :class:`Patience`.
         """
         try:
@@ -196,7 +200,7 @@ class RayJobs:
     def follow(
         self, name: str, on_progress: Callable[[str, Progress], None], *, attached: bool = True
     ) -> JobResult:
-        """Wait for a job's end, telling how far it is.
+        """Wait for a job's end and report its progress.
 
         Raises:
             InvalidArgumentsError, JobFailedError, JobStoppedError, RayUnavailableError: see
@@ -211,7 +215,7 @@ class RayJobs:
             now = time.monotonic()
             if ended or (details.status == "RUNNING" and now >= look_again_at):
                 records = self._records(name, details)
-                # The whole log is sent each time: a long one is asked for less often.
+                # Each read transfers the whole log, so a long one is read less often.
                 look_again_at = now + min(20 * (time.monotonic() - now), _LOG_SECONDS)
             progress = _latest_progress(records)
             if progress != told:
@@ -230,8 +234,8 @@ class RayJobs:
         Args:
             task_id: the Celery task's id.
             seconds: how long to wait for the end.
-            appear_seconds: how long to wait for a job to appear: the submit that a task was
-                killed in may still be under way.
+            appear_seconds: how long to wait for a job to appear: the submission in which the task
+                was killed may not have completed.
 
         Returns:
             The submission ids that were stopped.
@@ -256,10 +260,10 @@ class RayJobs:
                 return stopped
             time.sleep(0.5)
 
-    # -- how --------------------------------------------------------------------------------
+    # -- internals --------------------------------------------------------------------------------
 
     def _latest(self, task_id: str) -> int:
-        """Return the number of the latest run that Ray knows, 0 when there is none."""
+        """Return the number of the latest run that Ray knows, 0 if there is none."""
         for attempt in reversed(range(1, self.patience.attempts)):
             if self._status(submission_id(task_id, attempt)) is not None:
                 return attempt
@@ -270,14 +274,14 @@ class RayJobs:
             self._patiently(lambda client: client.stop_job(name))
 
     def _status(self, name: str) -> "JobStatus | None":
-        """Return a job's status, None when Ray does not know it."""
+        """Return a job's status, None if Ray does not know it."""
         try:
             return self._patiently(lambda client: client.get_job_status(name))
         except NoSuchJobError:
             return None
 
     def _records(self, name: str, details: "JobDetails") -> list[Record]:
-        """Read a job's records; where its log is gone, what Ray quotes of it in the status."""
+        """Read a job's records; if its log is gone, those that Ray quotes in the status."""
         try:
             text: str = self._patiently(lambda client: client.get_job_logs(name), seconds=10.0)
         except (RayUnavailableError, NoSuchJobError):
@@ -287,10 +291,10 @@ class RayJobs:
     def _patiently(
         self, ask: Callable[["JobSubmissionClient"], T], *, seconds: float | None = None
     ) -> T:
-        """Ask the Jobs API, and again while it does not answer.
+        """Send a request to the Jobs API, and repeat it while the API does not answer.
 
         Raises:
-            RayUnavailableError: it did not answer for ``seconds`` (else ``away_seconds``).
+            RayUnavailableError: no answer for ``seconds`` (by default ``away_seconds``).
             ConfigurationError: it does not accept the token.
             NoSuchJobError: it does not know the job.
         """
@@ -312,7 +316,7 @@ class RayJobs:
 
 
 def _connect(address: str, patience: Patience) -> "JobSubmissionClient":
-    """Make Ray's own client, which by itself would wait for an answer for ever.
+    """Build Ray's own client with time limits; by itself it would wait forever for an answer.
 
     Importing Ray takes 1.7 s, and its core must not be loaded before Celery forks (ray#31157).
     """
@@ -323,16 +327,16 @@ def _connect(address: str, patience: Patience) -> "JobSubmissionClient":
             kwargs.setdefault("timeout", (patience.connect_seconds, patience.answer_seconds))
             return super()._do_request(method, endpoint, **kwargs)
 
-    # It tells of every package that is uploaded, or that is there already.
+    # Its logger reports every package that is uploaded or already present.
     logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)
     return BoundedClient(address)
 
 
 @contextmanager
 def _translated(address: str) -> Iterator[None]:
-    """Turn what Ray's client raises into what the caller should do about it.
+    """Turn the errors of Ray's client into errors that tell the caller what to do.
 
-    The client tells statuses apart in its messages alone.
+    The client distinguishes HTTP statuses only in its messages.
     """
     import requests  # noqa: PLC0415 - see _connect
     from ray.exceptions import AuthenticationError  # noqa: PLC0415
@@ -369,12 +373,13 @@ def _latest_progress(records: list[Record]) -> Progress:
 
 
 def _require_same(request: JobRequest, asked: str | None) -> None:
-    """Refuse a job that was submitted for something else; one without a caller fits any.
+    """Refuse a job that was submitted for something else; a job without a recorded caller fits any.
 
-    Not held against the parameters: a worker of newer code may make others of the same message.
+    This does not compare the parameters: a worker with newer code may make others of the same
+    message.
 
     Raises:
-        InvalidArgumentsError: the task's id was used before.
+        InvalidArgumentsError: the task's id was used before for something else.
     """
     if request.asked and asked and asked != request.asked:
         message = (
@@ -385,11 +390,11 @@ def _require_same(request: JobRequest, asked: str | None) -> None:
         raise InvalidArgumentsError(message)
 
 
-def _kept(request: JobRequest) -> JobResult | None:
-    """Return the result that a job has left in its run folder, if it has ended there.
+def _stored_result(request: JobRequest) -> JobResult | None:
+    """Return the result in a job's run folder, if the job has ended and stored one.
 
     Raises:
-        InvalidArgumentsError: it is that of another request.
+        InvalidArgumentsError: the result belongs to another request.
     """
     folder = Path(request.runs_dir) / request.submission_id
     records: dict[str, Record] = {}
@@ -412,7 +417,7 @@ def _kept(request: JobRequest) -> JobResult | None:
 def _conclude(
     name: str, details: "JobDetails", records: list[Record], *, attached: bool
 ) -> JobResult:
-    """Turn a job's last state into its result or the right error."""
+    """Return the result from a job's last state, or raise the matching error."""
     last = {record["type"]: record for record in records}
     if details.status == "STOPPED":
         message = f"Ray job {name} was stopped"
@@ -436,7 +441,7 @@ def _conclude(
         )
     reason = protocol.telling_line(details.message or "") or "no reason given"
     if _PIP_FAILED.search(details.message or ""):
-        # Ray has tried three times itself, each with a fresh environment.
+        # Ray itself has tried three times, each with a fresh environment.
         message = f"ray_runtime_env: pip could not install what every job is given: {reason[:300]}"
         raise JobFailedError(message)
     raise AttemptFailedError(f"{details.status} without a record of its own: {reason[:300]}")

@@ -1,4 +1,4 @@
-"""What runs a task's job: a Ray cluster through its Jobs API, or this machine."""
+"""The runner of a task's job: a Ray cluster through its Jobs API, or this machine."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -23,7 +23,7 @@ class JobRunner(Protocol):
         """Run the job to its end; see :meth:`tasks.submission.ray.RayJobs.run`."""
 
     def stop(self, task_id: str) -> list[str]:
-        """Stop what the task has running, and give the names of what was stopped."""
+        """Stop what the task has running, and return the names of what was stopped."""
 
 
 def runner(settings: Settings) -> JobRunner:

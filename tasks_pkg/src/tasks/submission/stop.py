@@ -1,6 +1,6 @@
 """``python -m tasks.submission.stop TASK_ID``: stop what a task has running on Ray.
 
-A process of its own keeps Ray out of the Celery worker's parent.
+A separate process keeps Ray out of the Celery worker's main process.
 """
 
 import sys

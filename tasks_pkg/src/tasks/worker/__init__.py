@@ -1,1 +1,1 @@
-"""What a Celery worker of celray has beyond Celery's own: consumer, leases, fencing, shutdown."""
+"""What celray adds to a Celery worker: consumer, leases, fencing, heartbeat, shutdown."""

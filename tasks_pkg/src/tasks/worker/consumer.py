@@ -1,4 +1,4 @@
-"""Celery's consumer: its events out of the way of the work, its work not tied to a connection."""
+"""Celery's consumer, with batched events and with work that outlives a lost connection."""
 
 import time
 from functools import partial
@@ -23,17 +23,17 @@ from tasks.settings import get_settings
 
 logger = get_logger(__name__)
 
-#: How long events may gather before they are sent together, in seconds.
-_GATHER = 0.1
-#: Seconds until a broker that is away is looked for again: at first, and from the second time on.
+#: How long events gather before they are sent together, in seconds.
+_GATHER_SECONDS = 0.1
+#: Pauses between attempts to reach a lost broker, in seconds: the first, and all later ones.
 _LOOK_AGAIN = {"interval_start": 1, "interval_step": 3, "interval_max": 4}
-#: What kombu and redis-py count among the errors of a connection, and is the fault of what is to be
-#: sent or looked up: a queue or a kind of signature that does not exist, a value of another type.
+#: Errors that kombu and redis-py count as connection errors but whose cause is the message: a queue
+#: or a kind of signature that does not exist, or a value of the wrong type.
 _OF_MESSAGES = (KeyError, DataError)
-#: How often a task that only newer code knows is left to another worker, and after how many seconds
-#: each time: long enough for the newer ones to come first.
+#: How often an old worker passes on a task that it does not know, and the pause before each time in
+#: seconds: long enough for workers with newer code to take it first.
 _PASSES = 10
-_PASS_AFTER = 1.0
+_PASS_AFTER_SECONDS = 1.0
 
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
@@ -43,14 +43,15 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
     a child process; measured in one run, that made a ping's round trip 0.9 ms (8 %) longer.
     Flower shows a task 0.1 s later instead.
 
-    When the connection is lost, Celery requeues all that it holds, and forgets what its pool has
-    not begun: what children work on would run twice. Here what was given to the pool goes on.
+    When the connection is lost, Celery requeues all messages that it holds, and forgets those that
+    its pool has not begun: tasks that child processes run would run twice. This consumer keeps what
+    was given to the pool.
 
-    Celery looks for a lost broker less and less often, in the end every 30 s; this one every 4 s.
+    Celery tries a lost broker less and less often, finally every 30 s; this consumer every 4 s.
 
-    Celery fails a task that it does not know. So does this one, unless its code is out of date:
-    then another worker may know the task, and failing is quicker than running, so that one old
-    worker among new ones would fail most of them.
+    Celery fails a task that it does not know. So does this consumer, unless its own code is out of
+    date. Then another worker may know the task. Failing a task is quicker than running one, so a
+    single old worker among new ones would otherwise fail most of them.
     """
 
     def __init__(self, *args: Untyped, **kwargs: Untyped) -> None:
@@ -59,27 +60,27 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         super().__init__(*args, **kwargs)
 
     def ensure_connected(self, conn: Untyped) -> Untyped:
-        """Look for the broker until it is there; Celery has no setting for how often."""
+        """Try the broker until it answers; Celery has no setting for how often."""
         conn.ensure_connection = partial(conn.ensure_connection, **_LOOK_AGAIN)
         return super().ensure_connected(conn)
 
     def on_send_event_buffered(self) -> None:
-        """Plan one flush for all that gathers until then.
+        """Schedule one flush for all events that gather until then.
 
-        By the clock, not by a flag: a lost connection may take the planned call with it.
+        Compare times, not a flag: a lost connection may drop the scheduled call.
         """
         now = time.monotonic()
         if self.hub and now >= self._flush_at:
-            self._flush_at = now + _GATHER
-            self.timer.call_after(_GATHER, self._flush_events)
+            self._flush_at = now + _GATHER_SECONDS
+            self.timer.call_after(_GATHER_SECONDS, self._flush_events)
 
     def shutdown(self) -> None:
-        """Send what has gathered, then stop."""
+        """Send the gathered events, then stop."""
         self._flush_events()
         super().shutdown()
 
     def create_task_handler(self, *args: Untyped, **kwargs: Untyped) -> Untyped:
-        """Look at each message before Celery does; what goes wrong with one concerns no other."""
+        """Check each message before Celery reads it; an error in one affects no other."""
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_task_received(message: Untyped) -> None:
@@ -97,9 +98,9 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
                 ):
                     raise
                 if any(one.message is message for one in state.requests.values()):
-                    raise  # it is under way already, and Celery's business
+                    raise  # the task has already begun; Celery handles the error
                 if message.acknowledged:
-                    logger.exception("something went wrong after a message was dealt with")
+                    logger.exception("an error after a message was handled")
                     return
                 logger.exception("a message cannot be taken")
                 reason = f"it cannot be taken: {type(error).__name__}: {error}"
@@ -108,36 +109,36 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         return on_task_received
 
     def _refuse(self, message: Untyped, refused: Refused) -> None:
-        """Put a message aside; the keeper's Redis forgets it when that is done."""
+        """Put a message aside; Redis forgets it once its dead letter is stored."""
         tag = message.delivery_tag
         item = dumps(message._raw).encode()
         leases = next((leases for leases in all_leases() if tag in leases.held), None)
-        if leases is None:  # it was another's already
+        if leases is None:  # another process holds it already
             message.reject_log_error(logger, self.connection_errors)
             return
         queue, _ = leases.held[tag]
         leases.refuse(tag, queue, item, refused)
-        # It takes no room any more; its lease ends when it is put aside.
+        # It no longer counts against the prefetch limit; its lease ends when it is put aside.
         message.channel.qos.forget(tag)
         message._state = "REJECTED"
 
     def on_unknown_message(self, body: Untyped, message: Untyped) -> None:  # noqa: ARG002
-        """Refuse what is no task."""
+        """Refuse a message that is no task."""
         self._refuse(message, Refused("it is no task", *_known(message)))
 
     def on_decode_error(self, message: Untyped, exc: Exception) -> None:
-        """Refuse what cannot be decoded."""
+        """Refuse a message that cannot be decoded."""
         self._refuse(message, Refused(f"it cannot be decoded: {exc}", *_known(message)))
 
     def on_invalid_task(self, body: Untyped, message: Untyped, exc: Exception) -> None:  # noqa: ARG002
-        """Refuse a task that Celery cannot understand."""
+        """Refuse a task that Celery cannot read."""
         self._refuse(message, Refused(f"it is no valid task: {exc}", *_known(message)))
 
     def on_unknown_task(self, body: Untyped, message: Untyped, exc: Exception) -> None:
-        """Leave a task that is not known here to newer code, or fail it.
+        """Leave an unknown task to a worker with newer code, or fail it.
 
-        Its chord and its errbacks learn of the failure too: Celery fails the task alone, and a
-        chord that waits for it would wait for ever.
+        The failure also reaches its chord and its errbacks. Celery only fails the task, and a chord
+        would wait for it forever.
         """
         if self._pass_on(message):
             return
@@ -146,7 +147,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         self.app.backend.mark_as_failure(request.id, NotRegistered(request.task), request=request)
 
     def _pass_on(self, message: Untyped) -> bool:
-        """Give a message back in a moment, so many times, if this worker's code is old."""
+        """Give a message back after a pause if this worker's code is old; only so many times."""
         tag = message.delivery_tag
         leases = next((leases for leases in all_leases() if tag in leases.held), None)
         if leases is None:
@@ -161,9 +162,9 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         headers[PASSED_ON] = passed + 1
         what = f"{headers.get('task')}[{headers.get('id')}]"
         logger.warning("%s is not known here, and is left to a worker of newer code", what)
-        # As for an ETA: what waits here takes no room from what can run.
+        # As for an ETA: a waiting message takes no room from tasks that can run.
         self.qos.increment_eventually()
-        self.timer.call_after(_PASS_AFTER, self._give_back, (message,))
+        self.timer.call_after(_PASS_AFTER_SECONDS, self._give_back, (message,))
         return True
 
     def _give_back(self, message: Untyped) -> None:
@@ -174,11 +175,11 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         try:
             found = code_version.read(broker)
         except (RedisError, OSError):
-            return True  # nobody can say; it may be so ten times
+            return True  # unknown; passing on is limited to `_PASSES` times anyway
         return code_version.judge(get_settings().code_version, self._began_at, found) == "old"
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Keep what the pool has; the rest goes back to its queue with the closed connection."""
+        """Keep the pool's messages; the others return to their queues as the connection closes."""
         working = frozenset(request.message.delivery_tag for request in _in_pool())
         for leases in all_leases():
             leases.working = working
@@ -190,10 +191,10 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
         _watch_ended_children(self.pool)
 
     def on_close(self) -> None:
-        """Forget what went back, and nothing else."""
+        """Forget only the messages that were given back."""
         going_on = _in_pool()
         pool: Untyped = self.pool
-        self.pool: Untyped = None  # its `flush` drops what has been sent to a child
+        self.pool: Untyped = None  # its `flush` drops what was sent to a child process
         try:
             super().on_close()
         finally:
@@ -216,7 +217,7 @@ def _watch_ended_children(pool: Untyped) -> None:
 
 
 def _warn_of_local_times(headers: dict[str, Any], payload: object) -> None:
-    """Say that a date has no time zone: its sender may have meant local time."""
+    """Log a warning for a date without a time zone: its sender may have meant local time."""
     for fields in (headers, payload):
         if not isinstance(fields, dict):
             continue
@@ -233,7 +234,7 @@ def _warn_of_local_times(headers: dict[str, Any], payload: object) -> None:
 
 
 def _payload(message: Untyped) -> object:
-    """Return a message's decoded body; what Celery reads is the same object.
+    """Return a message's decoded body, the same object that Celery reads.
 
     Raises:
         Refused: it is not JSON, or nested too deep.
@@ -259,6 +260,6 @@ def _known(message: Untyped) -> tuple[str | None, dict[str, Any]]:
 
 
 def _in_pool() -> list[Untyped]:
-    """Return the requests that a child has, or is about to have."""
+    """Return the requests that a child process has, or is about to have."""
     known = {*state.reserved_requests, *state.active_requests}
     return [request for request in known if request._apply_result is not None]

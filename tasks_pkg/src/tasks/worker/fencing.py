@@ -1,9 +1,9 @@
-"""A process of the pool that stood still goes on only while its worker's leases hold (ADR 0018).
+"""A pool process that was paused (SIGSTOP) may continue only if its worker still holds its leases.
 
-A worker that was stopped (SIGSTOP) for longer than its lease has lost its messages to another one,
-and its keeper ends it as soon as it learns of it; but its pool goes on in the same moment, and what
-it works on may have its effect first. SIGCONT is delivered before any of its code: there it waits
-for the keeper's word, or for its end.
+A worker that was paused for longer than its lease has lost its messages to another worker (ADR
+0018). Its lease keeper ends it once it detects that. But the pool's processes resume at the same
+moment, and a task could have its effect first. A process handles SIGCONT before it runs any other
+code. The handler waits until the lease keeper confirms the leases, or ends the process.
 """
 
 import logging
@@ -15,27 +15,27 @@ import time
 from tasks.broker.redis.leases import clock
 from tasks.contracts import Untyped
 
-#: sysexits.h: try again.
+#: From sysexits.h: a temporary failure; try again.
 EX_TEMPFAIL = 75
 
-#: The moment until which the leases certainly hold, by `clock`: one page that the pool shares.
+#: The time until which the leases certainly hold, by `clock`: one page shared with the pool.
 _until: list["memoryview[float]"] = []
 
 
 def share(**_: object) -> None:
-    """Make the page, in the worker's main process before it has a pool."""
+    """Create the shared page in the worker's main process, before the pool starts."""
     if not _until:
         _until.append(memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("d"))
 
 
 def holds_until(moment: float) -> None:
-    """Tell the pool: the keeper's word."""
+    """Publish to the pool until when the leases hold; called by the lease keeper."""
     if _until:
         _until[0][0] = moment
 
 
 def guard(**_: object) -> None:
-    """Wait for that word whenever this process goes on after a stop; called in each new one."""
+    """Install the SIGCONT handler in a new pool process; it waits for confirmed leases."""
     parent = os.getppid()
 
     def goes_on(*_: object) -> None:
@@ -49,12 +49,12 @@ def guard(**_: object) -> None:
 
 
 def kill(pool: Untyped) -> None:
-    """End the processes of a pool at once."""
+    """Kill the processes of a pool at once."""
     try:
         processes = pool.info.get("processes") or ()
-    except AttributeError:  # it has been stopped, and has none
+    except AttributeError:  # the pool has stopped and has no processes
         return
-    for pid in set(processes) - {os.getpid()}:  # a solo pool's process is this one
+    for pid in set(processes) - {os.getpid()}:  # a solo pool's process is this process
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:

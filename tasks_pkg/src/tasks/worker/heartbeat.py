@@ -1,4 +1,4 @@
-"""A file that is fresh only while the consumer really consumes.
+"""A heartbeat file that is fresh only while the consumer really consumes.
 
 ``celery inspect ping`` costs seconds of CPU and answers while nothing is consumed
 (celery#4079), so the container's health check looks at this file's age instead.
@@ -13,9 +13,9 @@ from tasks.settings import get_settings
 
 logger = get_logger(__name__)
 
-#: Seconds until the first beat: the loop asks for its queues just after the steps have started.
-_FIRST = 1.0
-#: So many beats in a row without a pending read while there is room for a task: stuck.
+#: Seconds until the first beat: the loop first reads its queues just after the steps have started.
+_FIRST_SECONDS = 1.0
+#: Consecutive beats without a pending read, while there is room for a task, that count as stuck.
 _MISSED_POLLS = 3
 
 
@@ -23,7 +23,7 @@ class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celer
     """Touch the heartbeat file from the consumer's own loop.
 
     It starts after every (re)connection and stops with it. A blocked loop, a lost broker, a
-    queue that was cancelled, or a reader that no longer reads: each lets the file grow old.
+    cancelled queue or a reader that no longer reads lets the file grow old.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -39,13 +39,13 @@ class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celer
         self._reason: str | None = None
 
     def start(self, consumer: Untyped) -> None:
-        """Beat soon, and then again and again, from the consumer's timer."""
+        """Schedule the heartbeat on the consumer's timer."""
         self._missed = 0
         self._timer = consumer.timer.call_repeatedly(self._every, self._beat, (consumer,))
-        consumer.timer.call_after(_FIRST, self._beat, (consumer,))
+        consumer.timer.call_after(_FIRST_SECONDS, self._beat, (consumer,))
 
     def stop(self, consumer: Untyped) -> None:  # noqa: ARG002 - the bootstep's signature
-        """Let the file grow old."""
+        """Stop the heartbeat, so that the file grows old."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -63,7 +63,7 @@ class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celer
         self._reason = reason
 
     def _not_working(self, consumer: Untyped) -> str | None:
-        """Return why this worker does no work, or nothing when it does."""
+        """Return why this worker cannot work, or None if it can."""
         task_consumer = consumer.task_consumer
         if task_consumer is None:
             return "no consumer"
@@ -74,10 +74,10 @@ class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celer
             return "its pool has no process"
         channel = task_consumer.channel
         try:
-            # The pool's connection, never `channel.client`, which sits in BRPOP.
+            # Use the pool's connection, never `channel.client`, which blocks in BRPOP.
             with channel.conn_or_acquire() as client:
                 client.ping()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the broker does not answer
+        except Exception as error:  # noqa: BLE001 - any error means that the broker does not answer
             return f"broker does not answer: {type(error).__name__}"
         idle = channel.qos.can_consume() and not getattr(channel, "_in_poll", True)
         self._missed = self._missed + 1 if idle else 0

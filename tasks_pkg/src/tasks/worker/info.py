@@ -1,4 +1,4 @@
-"""What a worker's main process is asked and told, also while all its children work."""
+"""Remote control commands of a worker's main process; they work while all children are busy."""
 
 import os
 import time
@@ -24,11 +24,11 @@ _STARTED = time.monotonic()
 
 
 class WorkerInfo(TypedDict):
-    """What one worker says about itself; ``started_at`` is its clock, seconds since the epoch."""
+    """A worker's description of itself; ``started_at`` is its clock, in seconds since the epoch."""
 
     queues: list[str]
     all_queues: list[str]
-    """Those of every worker of the catalogue."""
+    """The queues of all workers in the catalogue."""
     processes: int
     running: int
     done: int
@@ -38,7 +38,7 @@ class WorkerInfo(TypedDict):
     versions: dict[str, str]
     tasks: list[str]
     routes: dict[str, str]
-    """Queue of each task that is routed, those of task packages included."""
+    """Queue of each routed task, including those of task packages."""
 
 
 @inspect_command()  # type: ignore[untyped-decorator]  # celery has no types
@@ -74,9 +74,9 @@ def revoke(
     signal: str | None = None,
     **more: Untyped,
 ) -> Untyped:
-    """Cancel tasks, as Celery does, and for good: see :mod:`tasks.broker.redis.revocations`.
+    """Cancel tasks as Celery does, and permanently: see :mod:`tasks.broker.redis.revocations`.
 
-    Those that this worker keeps until their time are told now, not then.
+    Tasks that wait here for their ETA are reported as revoked now, not when they are due.
     """
     asked = [task_id] if isinstance(task_id, str) else task_id
     ids = [one for one in asked if isinstance(one, str)] if isinstance(asked, list | tuple) else []
@@ -95,7 +95,7 @@ def revoke(
 
 @control_command(args=[("n", int)], signature="[N=1]")  # type: ignore[untyped-decorator]
 def pool_shrink(control: Untyped, n: int = 1, **more: Untyped) -> Untyped:
-    """Take processes away; one stays, for a pool without any would keep its tasks for ever."""
+    """Remove pool processes but keep one: a pool without processes would hold its tasks forever."""
     processes = control.consumer.pool.num_processes
     if not 0 < n < processes:
         return {"error": f"{n} of {processes} processes cannot be taken away: one must stay"}
@@ -107,9 +107,9 @@ def ask_workers(app: Celery, timeout: float) -> dict[str, WorkerInfo]:
 
     Args:
         app: the app.
-        timeout: how long to wait for answers, in seconds; all of it is waited. Where a worker of
-            the catalogue has not answered by then, three times that, once: on a busy machine the
-            answers come late.
+        timeout: how long to wait for answers, in seconds; the call always takes that long. If a
+            worker of the catalogue has not answered by then, the call asks once more and waits
+            three times as long: a busy machine answers late.
     """
     settings = get_settings()
     expected = {worker.name for worker in settings.workers}
@@ -132,7 +132,7 @@ def _ask(app: Celery, timeout: float) -> dict[str, WorkerInfo]:
 
 
 class CodeVersion(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
-    """Puts the worker's code version into its stats, which Flower shows on the worker's page."""
+    """Adds the worker's code version to its stats, which Flower shows on the worker's page."""
 
     def info(self, consumer: Untyped) -> dict[str, str]:  # noqa: ARG002 - the bootstep's signature
         """Return what is added to the answer of ``celery inspect stats``."""

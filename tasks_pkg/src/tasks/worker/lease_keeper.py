@@ -1,11 +1,11 @@
-"""The keeper: a thread in each worker's main process that renews leases and ends lapsed ones.
+"""The lease keeper: a thread in each worker's main process that renews leases and ends lapsed ones.
 
-Three duties (ADR 0018): renew what this worker holds, every third of a lease; find leases of
-others that nobody renews any more, and deliver those messages again, or bury them; and when
-this worker's own leases may have lapsed, end it, before somebody else runs what it is running.
+It has three duties (ADR 0018). It renews the worker's leases every third of a lease. It finds other
+workers' leases that nobody renews any more, and redelivers or buries their messages. When this
+worker's own leases may have lapsed, it ends the worker before another one runs the same tasks.
 
-A thread, not a timer of the loop: the loop stands still while it waits for a lost broker, and
-that is when the leases matter.
+It is a thread, not a timer of the event loop: the loop blocks while it waits for a lost broker,
+which is when the leases matter.
 """
 
 import json
@@ -24,7 +24,14 @@ from celery.utils.time import maybe_iso8601
 from redis.exceptions import RedisError, ResponseError
 
 from tasks import background_calls
-from tasks.broker.envelope import MOST_REASON, Refused, payload_of, read, record_of, written
+from tasks.broker.envelope import (
+    MOST_REASON_CHARACTERS,
+    Refused,
+    payload_of,
+    read,
+    record_of,
+    written,
+)
 from tasks.broker.redis import dead_letters, refusals
 from tasks.broker.redis.leases import (
     Leases,
@@ -44,26 +51,26 @@ from tasks.worker import fencing
 
 logger = get_logger(__name__)
 
-#: Seconds between two looks.
-_LOOK = 1.0
-#: How much longer a lease is held under a pool whose tasks may stop every thread.
+#: Seconds between two rounds.
+_INTERVAL_SECONDS = 1.0
+#: How much longer a lease lasts, in seconds, in a pool whose tasks may block every thread.
 GREEN_SECONDS = 3_540.0
-#: Keys and lease of workers that renew nothing: older releases, and other people's.
+#: Keys, and lease in seconds, of workers that renew nothing: older releases and other programs.
 _FOREIGN = ("unacked", "unacked_index", 3_600.0)
-_FOREIGN_EVERY = 60.0
-#: So many workers may die with a message whose task has not begun. One that waits for its turn dies
-#: with a neighbour's worker, so these do not count as its own deliveries; one that ends each worker
-#: as it is read must not do so for ever.
+_FOREIGN_EVERY_SECONDS = 60.0
+#: How many workers may die while they hold a message whose task has not begun. A waiting message is
+#: lost together with its neighbour's worker, so these deaths do not count as its own deliveries.
+#: But a message that ends each worker that reads it must not do so forever.
 _MOST_UNBEGUN = 50
 
 
-class Sweeper:
-    """Finds leases that nobody renews.
+class LapsedLeases:
+    """Finds leases that nobody renews, and redelivers or buries their messages.
 
-    A lease has lapsed when this process has seen it unchanged for its whole length, without a
-    gap in its own view, and when it is that old by Redis's clock too. The first makes a stepped
-    clock and an absence of Redis harmless: after either, everybody has a whole lease's time to
-    renew. The second allows longer leases.
+    A lease has lapsed when two conditions hold. This process has seen it unchanged for its whole
+    length without a gap in its own observation, and the lease is that old by Redis's clock too. The
+    first condition makes a stepped clock and an outage of Redis harmless: after either, everybody
+    has a whole lease to renew. The second allows longer leases.
     """
 
     def __init__(self, app: Celery, leases: Leases, seconds: float, max_deliveries: int) -> None:
@@ -81,11 +88,11 @@ class Sweeper:
         self._results_client: Untyped = None
 
     def forget(self) -> None:
-        """Start to watch anew: what happened meanwhile is not known."""
+        """Start the observation anew: what happened in between is unknown."""
         self._seen.clear()
 
     def sweep(self) -> None:
-        """Look once; deliver or bury what has lapsed.
+        """Check all leases once; redeliver or bury the messages of those that have lapsed.
 
         Raises:
             redis.exceptions.RedisError: Redis does not answer.
@@ -109,12 +116,12 @@ class Sweeper:
             lapsed = now - since >= self._seconds and server_now - score >= self._seconds
             if lapsed and tag not in self._leases.held:
                 self._lapsed(tag, score)
-        if now - self._foreign_at >= _FOREIGN_EVERY:
+        if now - self._foreign_at >= _FOREIGN_EVERY_SECONDS:
             self._foreign_at = now
             self._foreign(server_now)
 
     def _lapsed(self, tag: str, score: float) -> None:
-        """Deliver one message again, or give it up; what is wrong with it concerns no other."""
+        """Redeliver one message, or give it up; an error in it affects no other."""
         try:
             stored = cast("str | None", self._client.hget(HELD, tag))
             if stored is None:
@@ -123,7 +130,7 @@ class Sweeper:
             item, queue = record_of(tag, stored)
         except (RedisError, OSError):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever stands there, it is no record
+        except Exception as error:  # noqa: BLE001 - anything may be stored there
             verdict = Refused(f"what is held under its tag is no record: {error}")
             self._refuse(tag, score, "?", stored or "", verdict)
             return
@@ -145,7 +152,7 @@ class Sweeper:
             began = self._began(tag, message)
         except (RedisError, OSError) as error:
             logger.debug("leases: the result store does not answer: %s", error)
-            return  # the next look is soon
+            return  # the next round follows soon
         counter, most = (LAPSES, self._max_deliveries) if began else (UNBEGUN, _MOST_UNBEGUN)
         waits = began is None
         deliveries = _count(headers.get(counter)) + (0 if waits else 1)
@@ -154,15 +161,17 @@ class Sweeper:
         if deliveries >= most:
             if self._claim(keys=[LEASES], args=[tag, f"{score:.6f}"]):
                 logger.error("%s: given up, its worker died %d times", what, deliveries)
-                # Beside the keeper: writing a result may wait as long as its Redis is away.
+                # In its own thread: storing a result may wait as long as the result store is
+                # unavailable.
                 arguments = (tag, queue, message, deliveries)
                 threading.Thread(target=self._bury, args=arguments, daemon=True).start()
             return
         if not waits:
             headers[counter] = deliveries
         mark_redelivered(message)
-        # A new tag: a holder that comes back sees that it is no longer the holder. Our fetch makes
-        # one anyway; a worker of an older release, beside us in an update, takes the message's own.
+        # The new tag shows a former holder that it no longer holds the message. Our fetch makes a
+        # new tag anyway, but a worker of an older release, during an update, uses the one in the
+        # message.
         message["properties"]["delivery_tag"] = str(uuid.uuid4())
         try:
             text = written(message)
@@ -175,11 +184,11 @@ class Sweeper:
             logger.warning("%s: its worker is gone, delivered again (%s)", what, count)
 
     def _began(self, tag: str, message: dict[str, Any]) -> bool | None:
-        """Tell whether a task has begun in the delivery that has lapsed; None: it was not due yet.
+        """Return whether a task began in the delivery that has lapsed; None: it was not due yet.
 
-        A task that begins stores that it has, with its tag, before anything of it runs. What is
-        stored is asked before the clock: its worker's may be ahead of this one. A task that stores
-        no start is taken to have begun when it was due.
+        A task stores its start, with its delivery tag, before any of its code runs. The stored
+        record is read before the clock is: the clock of its worker may be ahead of this one. A task
+        that stores no start counts as begun once it was due.
 
         Raises:
             redis.exceptions.RedisError: the result store does not answer.
@@ -194,21 +203,22 @@ class Sweeper:
             return None if later else True
         try:
             found = json.loads(self._results().get(self._app.backend.get_key_for_task(task_id)))
-        except (TypeError, ValueError):  # no record, or none of ours
+        except (TypeError, ValueError):  # no record, or not one of ours
             found = None
-        # A record of another delivery says nothing of this one.
+        # A record of another delivery says nothing about this one.
         if isinstance(found, dict) and found.get("celray_tag") == tag:
             return True
         return None if later else False
 
     def _results(self) -> Untyped:
-        """Return a client of the result store that does not wait long."""
+        """Return a client of the result store with short time limits."""
         if self._results_client is None:
             self._results_client = short_client(dict(self._app.backend.connparams), self._seconds)
         return self._results_client
 
     def _refuse(self, tag: str, score: float, queue: str, item: str, refused: Refused) -> None:
-        # Never wait here: who renews no lease has its tasks run twice. The next look is soon.
+        # Never block here: without renewed leases this worker's tasks would run twice. The next
+        # round is soon.
         if self._leases.refusals.busy():
             return
         if self._claim(keys=[LEASES], args=[tag, f"{score:.6f}"]):
@@ -227,23 +237,23 @@ class Sweeper:
             logger.exception("cannot bury %s now, it is tried again", tag)
 
     def _tell(self, tag: str, message: dict[str, Any], reason: str) -> bool:
-        """Record the failure; False: the task has ended well. What goes wrong with others is told.
+        """Store the failure and notify others. Return False if the task has succeeded.
 
-        Whom a failure is told is its sender's choice: an errback's queue need not exist, and to try
-        again would call the other errbacks again, without end.
+        Errors in the notification are logged only. The sender chooses whom to notify: an errback's
+        queue need not exist, and another attempt would call the other errbacks again, without end.
         """
         try:
             return record_failure(self._app, message, reason)
         except (RedisError, OSError):
             raise
         except Exception:
-            logger.exception("%s: not all can be told that it was given up", tag)
+            logger.exception("%s: not everybody could be notified that it was given up", tag)
             return True
 
     def _foreign(self, server_now: float) -> None:
-        """Deliver again what a worker without leases has held for an hour.
+        """Redeliver messages that a worker without leases has held for an hour.
 
-        What cannot be read is another program's, and stays there; it is told once.
+        A message that cannot be read belongs to another program and stays there; it is logged once.
         """
         held, index, seconds = _FOREIGN
         unread: dict[str, Exception] = {}
@@ -259,7 +269,7 @@ class Sweeper:
                     message = read(_bytes(item), tag)
                     mark_redelivered(message)
                     text = written(message)
-                except Exception as error:  # noqa: BLE001 - whatever stands there
+                except Exception as error:  # noqa: BLE001 - anything may be stored there
                     unread[tag] = error
                     continue
                 keys = [held, index, list_of(queue, message)]
@@ -267,7 +277,7 @@ class Sweeper:
         except ResponseError as error:
             if disk_full(error):
                 raise
-            unread["?"] = error  # a key of another type: Redis is there all the same
+            unread["?"] = error  # a key of another type; Redis itself works
         new = sorted(unread.keys() - self._told)
         self._told = set(unread)
         if new:
@@ -277,7 +287,7 @@ class Sweeper:
                 len(new),
                 held,
                 new[0],
-                str(unread[new[0]])[:MOST_REASON],
+                str(unread[new[0]])[:MOST_REASON_CHARACTERS],
             )
 
 
@@ -307,9 +317,9 @@ def is_due_later(message: dict[str, Any]) -> bool:
 
 
 def record_failure(app: Celery, message: dict[str, Any], reason: str) -> bool:
-    """Return a task that nobody will run any more its FAILURE; False: it has succeeded already.
+    """Store FAILURE for a task that nobody will run any more. Return False if it has succeeded.
 
-    Chords and errbacks learn of it too.
+    Its chord and its errbacks are notified too.
     """
     task_id, name = identity(message)
     if not task_id:
@@ -323,9 +333,9 @@ def record_failure(app: Celery, message: dict[str, Any], reason: str) -> bool:
 
 
 def answer_refusal(app: Celery, refused: Refused) -> None:
-    """Give a task whose message was refused its FAILURE; whoever waits for it learns of it too.
+    """Store FAILURE for a task whose message was refused, and notify whoever waits for it.
 
-    A success that is there stays: the id is its sender's choice.
+    A stored success stays: the sender chooses the id.
     """
     if not refused.task_id or app.backend.get_state(refused.task_id) == SUCCESS:
         return
@@ -333,13 +343,13 @@ def answer_refusal(app: Celery, refused: Refused) -> None:
     request = Context(context_of(refused))
     app.backend.mark_as_failure(refused.task_id, error, request=request)
     if request.group and not request.chord:
-        # The body of a chord stands in each part's body; the other parts have left it.
+        # Each part of a chord holds the chord's body, and the finished parts have stored it.
         request.chord = app.backend.body_of(request.group)
         app.backend.on_chord_part_return(request, FAILURE, error)
 
 
-class Keeper:
-    """The thread, for the leases of one worker."""
+class LeaseKeeper:
+    """The lease keeper's thread, for the leases of one worker."""
 
     def __init__(self, app: Celery, pool: Untyped, seconds: float, max_deliveries: int) -> None:
         self._app = app
@@ -348,38 +358,38 @@ class Keeper:
         self._max_deliveries = max_deliveries
         self._ended = threading.Event()
         self._renewed_at = 0.0
-        self._sweepers: dict[int, Sweeper] = {}
-        self._look = min(_LOOK, seconds / 10)
+        self._lapsed_leases: dict[int, LapsedLeases] = {}
+        self._interval_seconds = min(_INTERVAL_SECONDS, seconds / 10)
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
     def start(self) -> None:
-        """Start to keep; a second call does nothing."""
+        """Start the thread; a second call does nothing."""
         if not self._thread.is_alive():
             self._thread.start()
 
     def end(self) -> None:
-        """Stop; what is finished is acknowledged if Redis answers."""
+        """Stop the thread, and acknowledge finished messages if Redis answers."""
         self._ended.set()
         for leases in all_leases():
-            leases.kept = False
+            leases.has_lease_keeper = False
             leases.flush()
 
     def _run(self) -> None:
-        while not self._ended.wait(self._look):
+        while not self._ended.wait(self._interval_seconds):
             for leases in all_leases():
                 try:
                     self._keep(leases)
                 except Exception:
-                    logger.exception("leases: an error in the keeper")
+                    logger.exception("leases: an error in the lease keeper")
             safe_at = min((leases.safe_at for leases in all_leases()), default=0.0)
-            fencing.holds_until(safe_at + self._fence)
+            fencing.holds_until(safe_at + self._fencing_seconds)
 
     def _keep(self, leases: Leases) -> None:
-        sweeper = self._sweepers.get(id(leases))
-        if sweeper is None:
-            sweeper = Sweeper(self._app, leases, self._seconds, self._max_deliveries)
-            self._sweepers[id(leases)] = sweeper
-            leases.kept = True
+        lapsed = self._lapsed_leases.get(id(leases))
+        if lapsed is None:
+            lapsed = LapsedLeases(self._app, leases, self._seconds, self._max_deliveries)
+            self._lapsed_leases[id(leases)] = lapsed
+            leases.has_lease_keeper = True
         try:
             if leases.away or clock() - self._renewed_at >= self._seconds / 3:
                 lost = leases.renew()
@@ -388,20 +398,20 @@ class Keeper:
                     self._die(leases, f"{len(lost)} of its tasks are no longer its own")
             leases.flush()
             leases.give_back_owed()
-            sweeper.sweep()
+            lapsed.sweep()
         except (RedisError, OSError) as error:
             leases.away = True
-            sweeper.forget()
+            lapsed.forget()
             logger.debug("leases: Redis does not answer: %s", error)
-        if leases.held and clock() - leases.safe_at > self._fence:
+        if leases.held and clock() - leases.safe_at > self._fencing_seconds:
             self._die(leases, f"Redis has not answered for {clock() - leases.safe_at:.0f} s")
 
     @property
-    def _fence(self) -> float:
+    def _fencing_seconds(self) -> float:
         return 0.75 * self._seconds + max((le.extra_seconds for le in all_leases()), default=0.0)
 
     def _die(self, leases: Leases, why: str) -> None:
-        """End this worker at once: another may be about to run what it is running."""
+        """End this worker at once: another worker may be about to run the same tasks."""
         logger.critical("%s, and another worker may run them: this one ends now", why)
         for each in all_leases():
             each.ending = True
@@ -412,17 +422,17 @@ class Keeper:
         fencing.end()
 
 
-class KeeperStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
-    """Starts the keeper with the consumer; it goes on while the connection is away."""
+class LeaseKeeperStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
+    """Starts the lease keeper with the consumer; it runs on while the connection is lost."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def __init__(self, consumer: Untyped, **kwargs: Untyped) -> None:
         super().__init__(consumer, **kwargs)
-        self._keeper: Keeper | None = None
+        self._keeper: LeaseKeeper | None = None
 
     def start(self, consumer: Untyped) -> None:
-        """Start to keep, once."""
+        """Start the lease keeper, once."""
         settings = get_settings()
         green = getattr(consumer.pool, "is_green", False)
         for leases in all_leases():
@@ -432,13 +442,13 @@ class KeeperStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has n
         if self._keeper is None:
             if green:
                 logger.warning(
-                    "this pool's tasks may keep the leases' keeper from running: leases of %.0f s "
+                    "this pool's tasks may keep the lease keeper from running: leases of %.0f s "
                     "instead of %d, so a lost worker's tasks come back that late; the prefork and "
                     "threads pools do not need this",
                     GREEN_SECONDS + settings.visibility_timeout_seconds,
                     settings.visibility_timeout_seconds,
                 )
-            self._keeper = Keeper(
+            self._keeper = LeaseKeeper(
                 consumer.app,
                 consumer.pool,
                 settings.visibility_timeout_seconds,
@@ -447,7 +457,7 @@ class KeeperStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has n
         self._keeper.start()
 
     def stop(self, consumer: Untyped) -> None:
-        """Nothing: a lost connection is when it matters."""
+        """Do nothing: the lease keeper matters most when the connection is lost."""
 
     def shutdown(self, consumer: Untyped) -> None:  # noqa: ARG002 - the bootstep's signature
         """Stop keeping."""

@@ -1,4 +1,4 @@
-"""Celery's request, with the dead letter of a task that killed its process once too often."""
+"""Celery's request, with a dead letter for a task that killed its process too often."""
 
 from typing import Any
 
@@ -22,14 +22,14 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types
     def on_failure(
         self, exc_info: Untyped, send_failed_event: bool = True, return_ok: bool = False
     ) -> None:
-        """Also keep a task whose process was lost for the last time among the dead letters."""
+        """Also store a dead letter for a task that lost its process for the last time."""
         tag = self.message.delivery_tag
         leases = next((le for le in all_leases() if tag in le.held), None)
         queue, message = leases.held[tag] if leases is not None else ("", None)
         lost: list[BaseException] = []
 
         def note(task_id: str = "", exception: BaseException | None = None, **_: object) -> None:
-            # Celery sends this for a lost process only when it will not try again.
+            # Celery sends this signal for a lost process only when it will not try again.
             if task_id == self.id and isinstance(exception, WorkerLostError):
                 lost.append(exception)
 
@@ -48,4 +48,4 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types
         try:
             dead_letters.bury(leases.client, self.message.delivery_tag, held, reason, deliveries)
         except (RedisError, OSError) as error:
-            logger.warning("%s[%s]: no dead letter was kept: %s", self.name, self.id, error)
+            logger.warning("%s[%s]: no dead letter was stored: %s", self.name, self.id, error)

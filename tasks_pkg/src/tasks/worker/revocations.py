@@ -1,4 +1,4 @@
-"""A worker does not run what was cancelled (ADR 0033): :mod:`tasks.broker.redis.revocations`."""
+"""Keep a worker from running cancelled tasks (ADR 0033): :mod:`tasks.broker.redis.revocations`."""
 
 from celery import Task, bootsteps, signals
 from celery.exceptions import Ignore
@@ -14,10 +14,10 @@ logger = get_logger(__name__)
 
 
 def refuse(task: Task) -> None:
-    """Do not run a cancelled task; its chord, its chain and its errbacks learn of it.
+    """Do not run a cancelled task; notify its chord, its chain and its errbacks.
 
     Raises:
-        celery.exceptions.Ignore: the message goes.
+        celery.exceptions.Ignore: the message is dropped.
     """
     app, request = task.app, task.request
     revoked = is_noted(request)
@@ -25,12 +25,14 @@ def refuse(task: Task) -> None:
         return
     stored = task.track_started and not request.ignore_result
     if not revoked and not stored and task.looks_for_cancellation:
-        # As storing a start does, this waits while Redis is away: to fail would lose the task.
+        # This waits while Redis is unavailable, as storing a start does: failing would lose the
+        # task.
         ask = app.backend.client.zscore
         revoked = app.backend._ensure_retryable(ask, KEY, request.id) is not None
     if revoked:
         logger.info("%s[%s] was cancelled, and is not run", request.task, request.id)
-        # As Celery's main process does for what it knows to be revoked: a Ray job ends with it.
+        # As Celery's main process does for a task that it knows to be revoked: a Ray job ends with
+        # it.
         worker_state.revoked.add(request.id)
         signals.task_revoked.send(
             sender=task,
@@ -46,7 +48,7 @@ def refuse(task: Task) -> None:
 
 
 class Revocations(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types
-    """Tells a worker, whenever it connects, what was cancelled while it could not hear."""
+    """Loads the ids that were cancelled while the worker was not connected."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 

@@ -1,12 +1,12 @@
-"""Stopping a worker: what runs may finish for a while, what cannot goes back to its queue.
+"""Stop a worker: running tasks may finish within a limit, the others go back to their queues.
 
-Celery's own soft shutdown sleeps inside its signal handler. The loop stands still meanwhile:
-a task that ends is not acknowledged and may run again, and with
-``worker_enable_soft_shutdown_on_idle`` an idle worker waits the whole time (measured: 8.2 s for
-a soft timeout of 6 s). A warm shutdown acknowledges, but has no limit. Here SIGTERM stops the
-consumer, the loop goes on acknowledging, and a cold shutdown, which requeues, follows as soon as
-nothing runs or the time is up. Where Redis is away, what is left to do waits for it (events do, on
-the loop): there is nothing that Redis could be told, the leases lapse, and the worker ends.
+Celery's own soft shutdown sleeps inside its signal handler, which blocks the event loop. A task
+that ends meanwhile is not acknowledged and may run again. With
+``worker_enable_soft_shutdown_on_idle`` an idle worker waits the whole time (measured: 8.2 s for a
+soft timeout of 6 s). A warm shutdown acknowledges but has no limit. Here SIGTERM stops the consumer
+while the loop continues to acknowledge. A cold shutdown, which requeues, follows as soon as nothing
+runs or the limit is reached. While Redis is unavailable, the cold shutdown itself blocks on it
+(events are sent on the loop). Nothing can be stored then, so the worker ends and its leases lapse.
 """
 
 import atexit
@@ -28,18 +28,18 @@ from tasks.worker import fencing
 
 logger = get_logger(__name__)
 
-#: How often the drain looks, in seconds.
-_LOOK = 0.1
-#: A read of the queue may be under way for a second; it must end before the look counts.
-_CANCEL_TAKES = 2.0
-#: A cold shutdown that takes longer than so many seconds may be waiting for Redis.
-_END_TAKES = 3.0
-#: So many times in a row it does not answer.
-_SILENT = 2
+#: Interval at which the drain checks for running tasks, in seconds.
+_LOOK_SECONDS = 0.1
+#: A read of the queue may take a second; it must end before the check for running tasks counts.
+_CANCEL_SECONDS = 2.0
+#: A cold shutdown that takes longer than this, in seconds, may be waiting for Redis.
+_END_SECONDS = 3.0
+#: Consecutive pings without an answer after which Redis counts as unavailable.
+_SILENT_PINGS = 2
 
 
 class Drain:
-    """What SIGTERM does to a worker that is ready."""
+    """The SIGTERM handler of a worker that is ready."""
 
     def __init__(self, consumer: Untyped, seconds: float) -> None:
         self._consumer = consumer
@@ -49,7 +49,7 @@ class Drain:
     def __call__(self, *_: object) -> None:
         """Handle SIGTERM; a second one ends the waiting.
 
-        The work is done in a thread: what the signal interrupted may hold the loop's locks.
+        The work runs in a thread: the interrupted code may hold the loop's locks.
         """
         if self._begun:
             os.kill(os.getpid(), signal.SIGQUIT)
@@ -63,7 +63,7 @@ class Drain:
             deadline = time.monotonic() + self._seconds
             self._stop_reading()
             while state.reserved_requests and time.monotonic() < deadline:
-                time.sleep(_LOOK)
+                time.sleep(_LOOK_SECONDS)
             if state.reserved_requests:
                 logger.warning("stop: requeueing what still runs")
         os.kill(os.getpid(), signal.SIGQUIT)
@@ -71,8 +71,8 @@ class Drain:
 
     def _end_without_redis(self) -> None:
         silent = 0
-        while silent < _SILENT:
-            time.sleep(_END_TAKES)
+        while silent < _SILENT_PINGS:
+            time.sleep(_END_SECONDS)
             there = all_leases()
             silent = 0 if not there or any(map(_answers, there)) else silent + 1
         logger.warning("stop: Redis does not answer; what still runs comes back with its lease")
@@ -88,7 +88,7 @@ class Drain:
             stopped.set()
 
         self._consumer.call_soon(cancel)
-        stopped.wait(_CANCEL_TAKES)
+        stopped.wait(_CANCEL_SECONDS)
 
 
 def _answers(leases: Leases) -> bool:
@@ -102,20 +102,20 @@ def _answers(leases: Leases) -> bool:
 
 def drain_on_sigterm(sender: Untyped = None, **_: object) -> None:
     """Replace Celery's SIGTERM handler; ``sender`` is the consumer."""
-    # A worker that held many tasks would look for garbage among them for a minute at its end.
+    # At exit, a worker that held many tasks would spend a minute in garbage collection.
     atexit.register(gc.freeze)
     signal.signal(signal.SIGTERM, Drain(sender, get_settings().soft_shutdown_seconds))
 
 
 def end_on_sigterm(**_: object) -> None:
-    """Let SIGTERM, which is what ``revoke(terminate=True)`` sends, end a child process.
+    """Let SIGTERM, which ``revoke(terminate=True)`` sends, end a child process.
 
-    With ``REMAP_SIGTERM`` Celery has its children ignore it, so that a revoked task ran on, and
-    wrote its progress, and its failure at the end, over the state REVOKED. The worker's own stop
-    uses SIGQUIT then, and nobody else signals a container's children.
+    With ``REMAP_SIGTERM`` Celery makes its child processes ignore SIGTERM. A revoked task then ran
+    on, and overwrote the state REVOKED with its progress and finally its failure. The worker's own
+    shutdown uses SIGQUIT, and nothing else signals a container's child processes.
 
-    Sent when a child begins; billiard sets its signals up once more after that, so the first task
-    is waited for.
+    The signal is sent when a child process starts. billiard installs its handlers once more after
+    that, so this waits for the first task.
     """
     signals.task_prerun.connect(_take_sigterm)
 

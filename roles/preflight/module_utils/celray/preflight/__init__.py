@@ -1,1 +1,1 @@
-"""What a deployment needs, and what speaks against it: one file for each concern."""
+"""The checks before a deployment: one file for each concern."""

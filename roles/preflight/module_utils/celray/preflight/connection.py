@@ -1,4 +1,4 @@
-"""A host that does not answer."""
+"""Report a host that does not answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def connection_problem(error: str, host: str, user: str) -> Problem:
     lowered = error.lower()
     last = error.strip().splitlines()[-1] if error.strip() else "no answer"
     if "permission denied" in lowered:
-        # ssh may have taken the user from its own configuration, and says whom.
+        # ssh may take the user from its own configuration, and names it.
         refused = re.search(r"(?i)(\S+)@\S+: permission denied", error)
         user = refused[1] if refused else user
         return Problem(

@@ -1,4 +1,4 @@
-"""A host's engine, client and compose, held against what a deployment needs.
+"""Check a host's engine, client and compose against a deployment's requirements.
 
 Every state is one that works (what is missing is installed, what is stopped is started) or one
 problem with the way out.
@@ -32,13 +32,13 @@ def choose_compose(compose: Mapping[str, Any], wanted: str) -> dict[str, Any] | 
 
 
 def check(host: Mapping[str, Any], wanted: str) -> list[Problem]:
-    """What keeps this host's engine from being used, the first cause alone."""
+    """Return the first reason why this host's engine cannot be used."""
     problems = wrong_machine(host) or wrong_engine(host) or out_of_reach(host) or no_client(host)
     return problems or check_compose(host, wanted)
 
 
 def wrong_machine(host: Mapping[str, Any]) -> list[Problem]:
-    """An engine that is not this host's: never to be changed, whatever the operation is."""
+    """Return a problem if the engine is another host's: it must never be changed."""
     engine = host["engine"]
     who = f"{host['user']}@{host['hostname']}"
     if engine["endpoint"]:
@@ -112,7 +112,7 @@ def rootless(what: str, source: str) -> Problem:
 
 
 def wrong_engine(host: Mapping[str, Any]) -> list[Problem]:
-    """Podman, a rootless engine and a snap, which answer like Docker and are not."""
+    """Return a problem for Podman, a rootless engine or a snap, which only resemble Docker."""
     engine = host["engine"]
     podman = [client["path"] for client in engine["clients"] if client["kind"] == "podman"]
     if engine["kind"] == "podman" or (podman and engine["access"] == "absent"):
@@ -137,7 +137,7 @@ def wrong_engine(host: Mapping[str, Any]) -> list[Problem]:
 
 
 def out_of_reach(host: Mapping[str, Any]) -> list[Problem]:
-    """An engine that is there and may not be used, or is not there and cannot be installed."""
+    """Return a problem if an engine may not be used, or is missing and cannot be installed."""
     engine = host["engine"]
     who = f"{host['user']}@{host['hostname']}"
     give = f"give {host['user']} sudo without a password"

@@ -1,4 +1,4 @@
-"""What only all hosts together can get wrong."""
+"""Check for mistakes that only all hosts together can have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from .problem import Problem
 
-#: Host names by group, as Ansible has them.
+#: Host names by group, as in Ansible.
 Groups = Mapping[str, Sequence[str]]
 
 

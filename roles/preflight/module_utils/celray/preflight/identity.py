@@ -1,4 +1,4 @@
-"""Who the containers run as: a number of its own, and never root's."""
+"""Check the user of the containers: its own number, and never root's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNASKED = -1
 
 
 def numbers(wanted: Mapping[str, Any]) -> dict[str, int]:
-    """Those of the wanted uid and gid that are numbers."""
+    """Return the wanted uid and gid that are numbers."""
     return {kind: int(value) for kind, value in wanted.items() if is_number(value)}
 
 
@@ -28,7 +28,7 @@ def check_identity(host: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[P
         wanted: `uid` and `gid` of the inventory, UNASKED where it leaves them to the host.
     """
     found = [*identity_problem(host, "uid", wanted["uid"])]
-    # A group may be shared on purpose, to reach files that belong to it.
+    # A group may be shared on purpose, for access to its files.
     if wanted["gid"] == UNASKED or not is_number(wanted["gid"]) or int(wanted["gid"]) == 0:
         found += identity_problem(host, "gid", wanted["gid"])
     return found[:1]

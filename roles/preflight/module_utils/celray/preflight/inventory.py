@@ -1,4 +1,4 @@
-"""The inventory as a whole: what can be said without having seen the host."""
+"""Check the inventory as a whole, as far as possible without the host."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def check_groups(host: str, groups: Iterable[str], known: Iterable[str]) -> list
 
 
 def check_names(names: Iterable[str], given: Iterable[str]) -> list[Problem]:
-    """Return which variables mean nothing, and which are not for an inventory to set.
+    """Return unknown variables, and those that an inventory must not set.
 
     Parameters:
         names: all variables of the host.

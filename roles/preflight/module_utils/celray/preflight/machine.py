@@ -1,4 +1,4 @@
-"""The host itself: its engine, ports, directories, memory, clock, and containers of our names."""
+"""Check the host itself: engine, ports, directories, memory, clock, foreign containers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_host(
     ports: Mapping[str, Any],
     paths: Mapping[str, str],
 ) -> list[Problem]:
-    """Return what the host has against it. Space is asked for before the first deploy alone."""
+    """Return the host's problems; disk space is checked before the first deploy only."""
     running = {
         box["id"]: box["name"].split("-")[0]
         for box in host["containers"]

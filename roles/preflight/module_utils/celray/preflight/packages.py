@@ -44,7 +44,7 @@ def wrong(what: str, fix: str) -> Problem:
 def check(
     packages: Any, base: Path, queues: set[str], ours: set[str]
 ) -> tuple[list[Problem], list[Any]]:
-    """Everything that is wrong with the packages, and the schedule that they bring."""
+    """Return every problem of the packages, and of the schedule that they bring."""
     if not isinstance(packages, list):
         return [wrong(f"the packages are {packages!r}, not a list", "list them")], []
     findings: list[Problem] = []
@@ -126,7 +126,7 @@ def routes_of(package: Mapping[str, Any]) -> dict[str, str]:
 
 
 def tasks_of(packages: Any, *schedules: Any) -> dict[str, str]:
-    """Every task that packages declare, patterns filled in from what schedules name."""
+    """Return every task that packages declare; patterns are filled in from the schedule."""
     packages = packages if isinstance(packages, list) else []
     usable = [p for p in packages if isinstance(p, Mapping) and {"name", "queues"} <= set(p)]
     routes = {task: queue for package in usable for task, queue in routes_of(package).items()}

@@ -1,4 +1,4 @@
-"""Ports: taken by others, given twice, or inside the range of Ray's workers."""
+"""Check ports: used by other programs, given twice, or in the range of Ray's workers."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from tasks import schedules
 
 @dataclass(frozen=True)
 class Problem:
-    """One reason not to deploy: what is wrong, where the value comes from, the way out."""
+    """One reason not to deploy: what is wrong, the origin of the value, what to do."""
 
     what: str
     source: str

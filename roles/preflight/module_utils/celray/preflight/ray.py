@@ -1,4 +1,4 @@
-"""A Ray cluster that is there already (`ray_address`), in place of ours."""
+"""Check an existing Ray cluster (`ray_address`), used instead of celray's own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def refused(what: str, variable: str, fix: str) -> Problem:
 
 
 def ours() -> dict[str, str]:
-    """The versions that jobs are written for: Ray's of the lock, Python's of the images."""
+    """Return the versions that jobs are written for: the lock's Ray, the images' Python."""
     lock = (REPO / "tasks_pkg/requirements/ray.lock").read_text()
     ray = re.search(r"^ray(?:\[[^]]*\])?==(\S+)", lock, flags=re.MULTILINE)
     images = yaml.safe_load((REPO / "roles/images/defaults/main.yml").read_text())
@@ -32,7 +32,7 @@ def ours() -> dict[str, str]:
 
 
 def check_settings(address: Any, mode: Any, environment: Any) -> list[Problem]:
-    """What can be said without asking the cluster."""
+    """Return the problems that are known without asking the cluster."""
     found: list[Problem] = []
     if not isinstance(address, str) or (address and not URL.fullmatch(address)):
         fix = "write its dashboard's URL, as in http://10.0.0.90:8265, without a path"
@@ -61,7 +61,7 @@ def check_settings(address: Any, mode: Any, environment: Any) -> list[Problem]:
 def check_answer(
     address: str, mode: str, answer: Mapping[str, Any], own: Mapping[str, str], host: str
 ) -> list[Problem]:
-    """Whether the cluster can be used: it answers, takes the token, and has our versions."""
+    """Return why the cluster cannot be used: no answer, a refused token, other versions."""
     if answer["error"]:
         what = f"Ray at {address} gives {host} no answer: {answer['error']}"
         return [refused(what, "ray_address", f"correct it, or open the way there from {host}")]

@@ -1,4 +1,4 @@
-"""The schedule, held against what there is to send and who takes it."""
+"""Check the schedule against the existing tasks and queues."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_schedule(
 def check_entry(
     entry: Any, routes: Mapping[str, str], queues: set[str], source: str
 ) -> list[Problem]:
-    """One entry of the schedule."""
+    """Return the problems of one entry of the schedule."""
     name = schedules.entry_name(entry)
     problems = [
         Problem(f"schedule {name}: {what}", source, fix) for what, fix in schedules.problems(entry)

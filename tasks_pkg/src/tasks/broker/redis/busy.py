@@ -1,17 +1,17 @@
-"""While Redis runs a script that does not end, it is away: BUSY is an error of the connection.
+"""Treat BUSY as an error of the connection: while a script runs without end, Redis is unavailable.
 
-Redis answers everything with BUSY then, and redis-py makes of it the error of one command, which
-ended workers ("Unrecoverable error"). As ``BusyLoadingError``, which stands for a server that still
-loads, it is waited for as an absence is, everywhere; and nobody can take a lease meanwhile
-(:func:`tasks.broker.redis.leases.refused`).
+During such a script Redis answers every command with BUSY. redis-py raises that as an error of the
+single command, which ended workers ("Unrecoverable error"). As a subclass of ``BusyLoadingError``
+(the server still loads its data), callers wait for it everywhere as for a lost connection. Nobody
+can take a lease meanwhile (:func:`tasks.broker.redis.leases.refused`).
 
-What this relies on in redis-py is held by ``tests/test_busy.py``.
+``tests/test_busy.py`` checks what this relies on in redis-py.
 """
 
 from redis._parsers.base import BaseParser
 from redis.exceptions import BusyLoadingError
 
-#: What to do about it, for people.
+#: What the operator can do about it.
 WAY_OUT = (
     "Redis runs a script that does not end, and answers nobody (BUSY): make restart WHAT=redis "
     "ends it, and loses at most the last second"

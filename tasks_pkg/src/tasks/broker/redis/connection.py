@@ -1,4 +1,4 @@
-"""A connection to one Redis, for who looks at it and does not wait for ever."""
+"""Connections to Redis with a time limit, for programs that only look at it."""
 
 from redis import Redis
 

@@ -1,14 +1,14 @@
-"""Dead letters: tasks whose workers died each time, and messages that nobody understands.
+"""Dead letters: tasks that were given up, and messages that could not be decoded.
 
 The interface that the command line wraps (``celray dead list | show | replay | drop``)::
 
     broker = dead_letters.connect(broker_url)
     dead_letters.letters(broker)                      # all, oldest first
     dead_letters.show(broker, letter_id)              # one; UnknownLetterError
-    dead_letters.replay(broker, letter_id, app=app)   # back to its queue, counts from nought
+    dead_letters.replay(broker, letter_id, app=app)   # back to its queue, counts start at 0
     dead_letters.drop(broker, letter_id)              # for good
 
-A letter's id is its task's id; that of a message that could not be understood
+A letter's id is its task's id; that of a message that could not be decoded
 (``tasks.broker.redis.refusals``) is made from its bytes. The store is one hash without a time to
 live (``celray:dead`` in the broker's database).
 """
@@ -22,15 +22,15 @@ from celery import Celery
 from kombu.utils.json import dumps
 from redis import Redis
 
-from tasks.broker.envelope import MOST_REASON, Refused, written
+from tasks.broker.envelope import MOST_REASON_CHARACTERS, Refused, written
 from tasks.broker.redis.priorities import list_of
 from tasks.broker.redis.refusals import KEPT_BYTES
 from tasks.broker.redis.scripts import BURY, COUNTS, DEAD, FORGET, HELD, LEASES, REFUSED, REPLAY
 from tasks.broker.task_message import identity
 from tasks.message_headers import LAPSES, UNBEGUN
 
-#: Seconds that one question to Redis may take.
-_TIMEOUT = 10.0
+#: Time limit of one request to Redis, in seconds.
+_TIMEOUT_SECONDS = 10.0
 
 
 class UnknownLetterError(Exception):
@@ -39,7 +39,7 @@ class UnknownLetterError(Exception):
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """One task that was given up.
+    """One task that was given up, or one refused message.
 
     ``deliveries`` counts its starts, ``buried_at`` is in seconds since the epoch, ``args`` and
     ``kwargs`` are as Celery shows them, ``message`` is what stood in the queue.
@@ -55,11 +55,11 @@ class DeadLetter:
     kwargs: str
     message: dict[str, Any] | None
     unreadable: str | None = None
-    """The first bytes of a message that could not be understood, a character for each byte."""
+    """The first bytes of a message that could not be decoded, one character per byte."""
     bytes: int | None = None
-    """How many bytes it had."""
+    """The length of that message, in bytes."""
     task_id: str | None = None
-    """Of the task, where it can be read; a letter's own id is that of its task or its bytes."""
+    """The id of the task, where it can be read; the letter's own id may be made from its bytes."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields, for JSON."""
@@ -67,18 +67,18 @@ class DeadLetter:
 
 
 def connect(broker_url: str) -> Redis:
-    """Open a client of the broker's database that never waits longer than seconds."""
+    """Open a client of the broker's database whose requests have a time limit."""
     return Redis.from_url(
         broker_url,
         decode_responses=True,
         encoding_errors="surrogateescape",
-        socket_timeout=_TIMEOUT,
-        socket_connect_timeout=_TIMEOUT,
+        socket_timeout=_TIMEOUT_SECONDS,
+        socket_connect_timeout=_TIMEOUT_SECONDS,
     )
 
 
 def _letter(letter_id: str, text: str) -> DeadLetter:
-    """Return a letter; of one that somebody else has written, what can be read of it."""
+    """Return a letter; if another program wrote it, with the fields that can be read."""
     try:
         stored = json.loads(text)
         message = stored.get("message")
@@ -152,8 +152,8 @@ def show(broker: Redis, letter_id: str) -> DeadLetter:
 def replay(broker: Redis, letter_id: str, app: Celery | None = None) -> DeadLetter:
     """Put a dead letter back into its queue under its own id, as if it had never run.
 
-    With ``app`` its old failure is forgotten, so that who asks for its result waits. A chord or
-    chain that has already been told of the failure does not go on.
+    With ``app`` its old failure is deleted, so that a caller who asks for the result waits. A chord
+    or chain that was already notified of the failure does not continue.
 
     Raises:
         UnknownLetterError: there is none of this id, or it never was a task.
@@ -174,7 +174,7 @@ def replay(broker: Redis, letter_id: str, app: Celery | None = None) -> DeadLett
         message = f"dead letter {letter_id!r} was replayed or dropped by somebody else just now"
         raise UnknownLetterError(message)
     if app is not None and failure is not None:
-        # Only now, and only that failure: the task may have ended meanwhile.
+        # Only now, and only that failure: the task may have ended in between.
         app.backend.client.register_script(FORGET)(keys=[key], args=[failure])
     return letter
 
@@ -211,7 +211,7 @@ def refused_total(broker: Redis) -> int:
 
 
 def fresh_message(message: dict[str, Any]) -> dict[str, Any]:
-    """Give ``message`` as it was before anybody ran it: no retries, no lapses, not redelivered."""
+    """Return ``message`` as before its first delivery: no retries or lapses, not redelivered."""
     known = message.get("headers") or {}
     headers = {k: v for k, v in known.items() if k not in {LAPSES, UNBEGUN, "redelivered"}}
     if headers:  # the first protocol keeps these in its body
@@ -224,9 +224,10 @@ def fresh_message(message: dict[str, Any]) -> dict[str, Any]:
 def bury(
     broker: Redis, tag: str, held: tuple[str, dict[str, Any]], reason: str, deliveries: int
 ) -> None:
-    """Make a held message a dead letter, in one step; ``held`` is its queue and itself.
+    """Turn a held message into a dead letter, in one step.
 
-    Of a message that Redis would not take again, the letter has the first bytes alone.
+    ``held`` is the message's queue and the message. If the message is too large for Redis to take
+    again, the letter holds its first bytes only.
 
     Raises:
         redis.exceptions.RedisError: the broker does not answer.
@@ -243,7 +244,7 @@ def bury(
         content |= {"task": name, "task_id": task_id}
     letter = {
         "queue": queue,
-        "reason": reason[:MOST_REASON],
+        "reason": reason[:MOST_REASON_CHARACTERS],
         "deliveries": deliveries,
         "buried_at": time.time(),
         **content,

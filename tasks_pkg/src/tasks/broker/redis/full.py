@@ -1,9 +1,9 @@
 """What a channel can still do while Redis is full (``maxmemory`` reached, ``noeviction``).
 
-Redis then refuses every command of a transaction, also a read or a deletion, and every command that
-may need memory. Who asks, cancels or tidies up must not be refused: that is how a full Redis gets
-room. So what only reads or frees goes without a transaction here, and the few bytes that bind a
-queue for answers are taken in any case. Publishing stays refused (ADR 0023).
+Redis then refuses every command of a transaction, even a read or a deletion, and every command that
+may need memory. Requests that read, cancel or delete must still work, because they free memory. So
+commands that only read or free memory run here without a transaction. The few bytes that bind a
+reply queue are written in any case. Publishing stays refused (ADR 0023).
 """
 
 from functools import cached_property
@@ -22,11 +22,11 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]  # kombu has no types
     """Leaves other consumers' messages alone."""
 
     def restore_visible(self, *_: object, **__: object) -> None:
-        """Do nothing: lapsed leases are the lease keeper's business, and this writes."""
+        """Do nothing: this would write, and the lease keeper handles lapsed leases."""
 
 
 class Channel(kombu_redis.Channel):  # type: ignore[misc]
-    """Declares, asks and tidies up without transactions."""
+    """Declares, reads, cancels and deletes without transactions."""
 
     QoS = QoS
 
@@ -34,7 +34,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
             for step in self.priority_steps:
                 pipe.llen(self._q_for_pri(queue, step))
-            # A key of another type holds no message, and a fetch puts it out of the way.
+            # A key of another type holds no message; a fetch moves it out of the way.
             return sum(list_lengths(pipe.execute(raise_on_error=False)))
 
     def _lists(self, queue: str) -> list[str]:
@@ -79,7 +79,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         script = self._create_client().register_script(within_reserve(REFRESH_BINDING))
 
         def refresh(keys: list[str], args: list[object], client: Untyped) -> object:
-            # kombu renews its bindings in a transaction, for speed alone.
+            # kombu renews its bindings in a transaction, only for speed.
             if isinstance(client, Pipeline):
                 client = self._create_client()
             return script(keys=keys, args=args, client=client)
@@ -88,6 +88,6 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
 
 
 class Transport(kombu_redis.Transport):  # type: ignore[misc]
-    """kombu's own, for who asks and cancels: ``broker_transport`` of celray's client."""
+    """kombu's transport for celray's client, which reads and cancels (``broker_transport``)."""
 
     Channel = Channel

@@ -1,4 +1,4 @@
-"""What this process has fetched and not yet finished, held on leases in Redis (ADR 0018)."""
+"""Leases in Redis on the messages that this process has fetched and not yet finished (ADR 0018)."""
 
 import logging
 import os
@@ -18,32 +18,33 @@ from tasks.broker.redis.scripts import ACK, HELD, LEASES, RENEW, RESTORE, RESTOR
 
 logger = logging.getLogger(__name__)
 
-#: So many tags travel along with a fetch.
-_ALONG: Final = 64
-#: So many tags travel in one command.
-_CHUNK: Final = 1000
-#: And so many bytes of messages.
-_CHUNK_BYTES: Final = 4_000_000
-#: Seconds in which a worker that stops gives back; with the soft shutdown within its grace time.
+#: The most tags that one fetch acknowledges.
+_MOST_TAGS_PER_FETCH: Final = 64
+#: The most tags in one command.
+_MOST_TAGS_PER_COMMAND: Final = 1000
+#: The most bytes of messages in one command.
+_MOST_COMMAND_BYTES: Final = 4_000_000
+#: Time limit for giving messages back at shutdown; together with the soft shutdown it stays within
+#: the container's grace period.
 GIVE_BACK_SECONDS: Final = 15.0
 
 
 def clock() -> float:
-    """Return seconds that only grow, also while the machine sleeps."""
+    """Return a monotonic time in seconds that also advances while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def disk_full(error: BaseException | None) -> bool:
     """Return whether Redis refuses every write because it cannot write its append-only file."""
-    # redis-py puts the command before it where it was one of several.
+    # In a pipeline redis-py puts the command before the error's text.
     return isinstance(error, ResponseError) and " MISCONF " in f" {error}"
 
 
 def refused(error: BaseException | None) -> bool:
-    """Return whether Redis is known not to run, so that nobody else can take a lease either.
+    """Return whether the error proves that nobody can take a lease, because Redis serves no one.
 
-    A connection that is refused, a server that still loads its data, and one whose disk is full
-    say so. A timeout does not: others may reach the server.
+    The proof is a refused connection, a server that still loads its data, or a server whose disk is
+    full. A timeout proves nothing: other clients may still reach the server.
     """
     while error is not None:
         if isinstance(error, ConnectionRefusedError | BusyLoadingError) or disk_full(error):
@@ -53,30 +54,32 @@ def refused(error: BaseException | None) -> bool:
 
 
 class Leases:
-    """The messages that this process holds: kept, acknowledged, given back.
+    """The messages that this process holds: it holds, acknowledges and gives them back.
 
-    It belongs to the process, not to a channel: a task outlives the connection over which its
-    message came, and its lease must be renewed, and its message acknowledged, over another.
+    One object per process, not per channel: a task outlives the connection that delivered its
+    message. Its lease is then renewed, and its message acknowledged, over another connection.
 
     Args:
         client: a client of the broker's database, with short time limits and without retries.
-        extra_seconds: how much longer than the lease's own length it holds.
+        extra_seconds: how much longer than the normal lease length each lease lasts.
     """
 
     def __init__(self, client: Redis, extra_seconds: float = 0.0) -> None:
         self.client = client
         self.extra_seconds = extra_seconds
-        #: Queue and message by delivery tag; None for one that was refused.
+        #: Queue and message by delivery tag; None for a message that was refused.
         self.held: dict[str, tuple[str, dict[str, Any] | None]] = {}
-        #: What could not be given back while Redis was away; it goes back as soon as it answers.
+        #: Messages that could not be given back while Redis was unavailable; they go back once it
+        #: answers.
         self.owed: dict[str, tuple[str, dict[str, Any]]] = {}
-        #: Tags that children work on; they are not given back with a lost connection.
+        #: Tags of tasks that child processes run; a lost connection does not give them back.
         self.working: frozenset[str] = frozenset()
-        #: When Redis last said that the leases are ours, or that nobody can take them.
+        #: When Redis last confirmed that this process holds its leases, or that nobody can take
+        #: them.
         self.safe_at = clock()
-        #: Whether a keeper looks after them.
-        self.kept = False
-        #: Whether this process is about to end; what it gives back is for others to fetch.
+        #: Whether a lease keeper renews them.
+        self.has_lease_keeper = False
+        #: Whether this process is about to end; then other workers should fetch what it gives back.
         self.ending = False
         self._done: set[str] = set()
         self.away = False
@@ -94,37 +97,37 @@ class Leases:
         self.held[tag] = queue, message
 
     def forget(self, tag: str) -> None:
-        """Hold a message no longer; Redis knows it already."""
+        """Stop holding a message that Redis has already removed."""
         self.held.pop(tag, None)
 
     def refuse(self, tag: str, queue: str, item: bytes, refused: Refused) -> None:
-        """Put aside a message that this process holds and nobody can understand."""
+        """Put aside a message that this process holds and that cannot be decoded."""
         self.hold(tag, queue, None)
         self.refusals.refuse(tag, queue, item, refused)
 
     def ack(self, tag: str) -> None:
-        """Remove a message that is done: with the next fetch, which this makes room for.
+        """Acknowledge a finished message together with the next fetch.
 
-        Where none follows, because the worker stops or Redis is away, the keeper does it; where
-        there is no keeper, it is done at once.
+        If no fetch follows, because the worker stops or Redis is unavailable, the lease keeper
+        acknowledges it. Without a lease keeper it is acknowledged at once.
         """
         self.held.pop(tag, None)
         self._done.add(tag)
-        if not self.kept:
+        if not self.has_lease_keeper:
             self.flush()
 
     def done(self) -> list[str]:
-        """Return tags for a fetch to take along."""
-        return list(self._done)[:_ALONG] if self._done else []
+        """Return the tags that the next fetch should acknowledge."""
+        return list(self._done)[:_MOST_TAGS_PER_FETCH] if self._done else []
 
-    def told(self, tags: list[str]) -> None:
-        """Forget tags that a fetch has taken along."""
+    def acknowledged(self, tags: list[str]) -> None:
+        """Forget tags that a fetch has acknowledged."""
         self._done.difference_update(tags)
 
     def flush(self) -> None:
-        """Tell Redis what is done; what it cannot be told now stays for the next time."""
+        """Acknowledge all finished messages; those that fail stay for the next call."""
         with self._lock:
-            tags = list(self._done)[:_CHUNK]
+            tags = list(self._done)[:_MOST_TAGS_PER_COMMAND]
             if not tags:
                 return
             try:
@@ -137,16 +140,17 @@ class Leases:
                 self._done.difference_update(tags)
 
     def give_back(self, tag: str, *, first: bool) -> bool:
-        """Put a message back into its queue; False: not ours any more, or Redis is away.
+        """Put a message back into its queue. Return False if that failed.
 
-        In the latter case it goes back to the front when Redis answers.
+        It fails if the lease has passed to another process, or if Redis is unavailable. In the
+        second case the message goes back to the front of its queue once Redis answers.
         """
         held = self.held.pop(tag, None)
         if held is None:
             return False
         queue, message = held
         if message is None:
-            return False  # it was refused, and nobody can do anything else with it
+            return False  # it was refused; giving it back would help nobody
         mark_redelivered(message)
         side = "right" if first else "left"
         try:
@@ -167,24 +171,24 @@ class Leases:
             return False
 
     def give_back_all(self, tags: list[str]) -> None:
-        """Put messages back to the front of their queues, in their order; many in one step.
+        """Put messages back to the front of their queues in their order, many per command.
 
-        A worker may hold a hundred thousand that wait for their time, and has seconds to stop.
-        What Redis does not take in time comes back when its lease lapses; what it does not take
-        because it is away goes back when it answers.
+        A worker may hold a hundred thousand messages with an ETA, and has only seconds to stop.
+        Messages that Redis does not take in time come back when their leases lapse. Messages that
+        it does not take because it is unavailable go back once it answers.
         """
         found = [(tag, self.held.pop(tag, None)) for tag in tags]
         mine = {tag: (held[0], held[1]) for tag, held in found if held and held[1] is not None}
         self._put_back(mine)
 
     def give_back_owed(self) -> None:
-        """Put back what could not be put back before."""
+        """Put back the messages that could not be given back before."""
         owed, self.owed = self.owed, {}
         if owed:
-            self._put_back(owed, told=logging.DEBUG)
+            self._put_back(owed, level=logging.DEBUG)
 
     def _put_back(
-        self, mine: dict[str, tuple[str, dict[str, Any]]], told: int = logging.WARNING
+        self, mine: dict[str, tuple[str, dict[str, Any]]], level: int = logging.WARNING
     ) -> None:
         left = dict(mine)
         chunk: list[str] = []
@@ -197,7 +201,7 @@ class Leases:
                 del left[tag]
 
         try:
-            for tag, (queue, message) in reversed(mine.items()):  # the first in front
+            for tag, (queue, message) in reversed(mine.items()):  # so that the first ends in front
                 mark_redelivered(message)
                 try:
                     text = written(message)
@@ -207,7 +211,7 @@ class Leases:
                     continue
                 chunk += tag, list_of(queue, message), text
                 size += len(chunk[-1])
-                if len(chunk) >= 3 * _CHUNK or size >= _CHUNK_BYTES:
+                if len(chunk) >= 3 * _MOST_TAGS_PER_COMMAND or size >= _MOST_COMMAND_BYTES:
                     send()
                     chunk, size = [], 0
                     if clock() > end:
@@ -218,22 +222,27 @@ class Leases:
             if chunk:
                 send()
         except (RedisError, OSError) as error:
-            # Those that Redis has taken without saying so are no longer held: that is not twice.
+            # Redis may have taken some without answering. Their tags are no longer held, so that
+            # they are not put back twice.
             self.owed = {**left, **self.owed}
-            logger.log(told, "cannot give back %d messages yet: %s", len(left), error)
+            logger.log(level, "cannot give back %d messages yet: %s", len(left), error)
 
     def renew(self) -> set[str]:
-        """Renew all leases; gives the tags that are held, and no longer ours.
+        """Renew all leases. Return the held tags whose leases now belong to another process.
 
         Raises:
-            redis.exceptions.RedisError: Redis does not answer; ``safe_at`` says how things are.
+            redis.exceptions.RedisError: Redis does not answer; ``safe_at`` says until when the
+                leases hold.
         """
         asked_at = clock()
         tags = [*self.held, *self.owed]
         lost: set[str] = set()
         try:
-            for at in range(0, len(tags), _CHUNK):
-                args: list[str | float] = [self.extra_seconds, *tags[at : at + _CHUNK]]
+            for at in range(0, len(tags), _MOST_TAGS_PER_COMMAND):
+                args: list[str | float] = [
+                    self.extra_seconds,
+                    *tags[at : at + _MOST_TAGS_PER_COMMAND],
+                ]
                 lost.update(cast("list[str]", self._renew(keys=[LEASES], args=args)))
             if not tags:
                 self.client.ping()
@@ -250,18 +259,18 @@ class Leases:
 
 
 def mark_redelivered(message: dict[str, Any]) -> None:
-    """Say in ``message``, as kombu does, that it was delivered before."""
+    """Mark ``message`` as delivered before, as kombu does."""
     message.setdefault("headers", {})["redelivered"] = True
     message["properties"].setdefault("delivery_info", {})["redelivered"] = True
 
 
 _LEASES: dict[tuple[object, ...], Leases] = {}
-# A child process holds nothing: what its parent has fetched is its parent's.
+# A child process holds no leases: its parent keeps those of the messages that it fetched.
 os.register_at_fork(after_in_child=_LEASES.clear)
 
 
 def leases_at(parameters: dict[str, Any], seconds: float) -> Leases:
-    """Return this process's leases at one Redis; ``parameters`` are redis-py's, of a connection."""
+    """Return this process's leases at one Redis; ``parameters`` are of a redis-py connection."""
     where = tuple(parameters.get(name) for name in ("host", "port", "db", "path"))
     found = _LEASES.get(where)
     if found is None:
@@ -275,7 +284,7 @@ def all_leases() -> list[Leases]:
 
 
 def short_client(parameters: dict[str, Any], seconds: float) -> Redis:
-    """Open a client that waits for seconds only; ``parameters`` are a connection's."""
+    """Open a client with a time limit in seconds; ``parameters`` are connection parameters."""
     limit = max(0.5, min(5.0, seconds / 6))
     own = {
         **parameters,

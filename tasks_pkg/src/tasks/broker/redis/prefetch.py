@@ -1,10 +1,10 @@
 """Messages that a worker has fetched before it has room for them (ADR 0019).
 
-A child that has finished would otherwise wait for a round trip to Redis. How many may wait here
-follows from the work: as many as this worker has finished in the last tenth of a second, less one
-for each task that it takes at a time. So none waits longer than about that tenth, and where tasks
-take longer than it, none is fetched ahead: every worker takes only what it works on. What waits
-too long all the same, because a long task came between, is given back to the front of its queue.
+Without prefetch, a child process that has finished would wait for a round trip to Redis.
+limit = tasks finished in the last 100 ms minus the worker's concurrency. So a message waits for
+about 100 ms at most. Where tasks take longer than that, nothing is prefetched: every worker takes
+only what it works on. If a long task makes a message wait too long all the same, it is given back
+to the front of its queue.
 """
 
 from collections import deque
@@ -13,61 +13,62 @@ from typing import Any, Final
 
 from tasks.message_headers import LAPSES
 
-#: Seconds of the past that decide how many may wait.
-_PAST: Final = 0.1
-#: Never more than these.
-_MOST: Final = 16
-#: Seconds after which a message that waits here is given back.
-PATIENCE: Final = 0.5
+#: The window of finished tasks that decides how many messages may wait, in seconds.
+_WINDOW_SECONDS: Final = 0.1
+#: The most messages that may wait.
+_MOST_WAITING: Final = 16
+#: How long a message waits here before it is given back, in seconds.
+PATIENCE_SECONDS: Final = 0.5
 
-#: Tag, queue, message, and when it came.
+#: Tag, queue, message, and the time of its arrival.
 Waiting = tuple[str, str, dict[str, Any], float]
 
 
-class Ahead:
-    """What one channel has fetched ahead, first come, first delivered."""
+class Prefetch:
+    """The prefetched messages of one channel, delivered first in, first out."""
 
     def __init__(self) -> None:
         self.waiting: deque[Waiting] = deque()
-        #: Whether it may take any: a channel without an event loop delivers only on request.
+        #: Whether it may hold any: a channel without an event loop delivers only on request.
         self.open = False
         self._finished: deque[float] = deque()
         self._pause_until = 0.0
 
     def finished(self) -> None:
-        """Note that a task has ended; may be called from any thread."""
+        """Record that a task has ended; may be called from any thread."""
         self._finished.append(monotonic())
 
     def pause(self) -> None:
-        """Fetch nothing ahead for a moment."""
-        self._pause_until = monotonic() + PATIENCE
+        """Stop the prefetch for a moment."""
+        self._pause_until = monotonic() + PATIENCE_SECONDS
 
     def room(self, at_once: int) -> int:
-        """How many more may be fetched now; none while there is room for a few only.
+        """Return how many more messages may be fetched now; 0 while there is room for only a few.
 
-        A fetch also takes the acknowledgements along, which is why it does not wait for more room
-        than the worker has processes: what a worker that dies has done and not acknowledged runs
-        again where it leaves no result that would tell.
+        A fetch also sends the acknowledgements. So it waits for no more room than the worker has
+        processes. If the worker dies, the tasks that are finished and not acknowledged run again,
+        unless a stored result shows that they are done.
 
         Args:
-            at_once: tasks that the worker takes at a time. So many may end together however long
-                they were, and say nothing of how soon the next ends.
+            at_once: the worker's concurrency. That many tasks may end together however long each
+                took, so they do not show how soon the next one ends.
         """
         now = monotonic()
         finished = self._finished
-        while finished and finished[0] < now - _PAST:
+        while finished and finished[0] < now - _WINDOW_SECONDS:
             finished.popleft()
         if not self.open or now < self._pause_until:
             return 0
-        allowed = min(_MOST, len(finished) - at_once)
+        allowed = min(_MOST_WAITING, len(finished) - at_once)
         free = allowed - len(self.waiting)
         return free if free >= max(1, min(at_once, allowed // 2)) else 0
 
     def put(self, tag: str, queue: str, message: dict[str, Any]) -> bool:
-        """Keep a message; False: it must not wait here.
+        """Hold a message. Return False if it must not wait here.
 
-        That is one whose worker has died before: if a task kills its whole worker every time,
-        those that merely waited beside it must not be counted as often (``max_deliveries``).
+        A message whose worker has died before must not wait. A task that kills its worker every
+        time would otherwise raise the counts of the messages that merely wait beside it
+        (``max_deliveries``).
         """
         if not self.open or LAPSES in message.get("headers", ()):
             self.pause()
@@ -76,9 +77,9 @@ class Ahead:
         return True
 
     def take(self) -> Waiting | None:
-        """Return the next one."""
+        """Remove and return the next message."""
         return self.waiting.popleft() if self.waiting else None
 
     def overdue(self) -> bool:
-        """Return whether the first has waited too long."""
-        return bool(self.waiting) and monotonic() - self.waiting[0][3] >= PATIENCE
+        """Return whether the first message has waited too long."""
+        return bool(self.waiting) and monotonic() - self.waiting[0][3] >= PATIENCE_SECONDS

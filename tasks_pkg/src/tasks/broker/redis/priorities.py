@@ -1,4 +1,4 @@
-"""Which Redis list a message of a queue stands in: kombu keeps one per priority step."""
+"""The Redis list that holds a message: kombu keeps one list per queue and priority step."""
 
 from bisect import bisect
 from collections.abc import Iterable
@@ -6,13 +6,13 @@ from typing import Any, Final
 
 STEPS: Final = (0, 3, 6, 9)
 SEPARATOR: Final = "\x06\x16"
-#: What follows a queue's name in the key of each of its lists, one per priority step.
+#: The suffix of each list's key after the queue's name, one per priority step.
 PRIORITY_SUFFIXES: Final = ("", *(f"{SEPARATOR}{step}" for step in STEPS[1:]))
 _HIGHEST = 9
 
 
 def priority_of(message: dict[str, Any]) -> int:
-    """Return a message's priority, 0 (first) to 9, as kombu reads it."""
+    """Return a message's priority, 0 (highest) to 9, as kombu reads it."""
     try:
         priority = int(message["properties"]["priority"])
     except (TypeError, ValueError, KeyError):
@@ -27,7 +27,7 @@ def list_of(queue: str, message: dict[str, Any]) -> str:
 
 
 def list_lengths(answers: Iterable[object]) -> list[int]:
-    """Return the lengths of lists; of a key of another type, which holds no message, 0.
+    """Return the lengths of lists; 0 for a key of another type, which holds no message.
 
     Raises:
         redis.exceptions.RedisError: an answer is another error.

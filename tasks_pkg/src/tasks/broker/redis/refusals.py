@@ -1,11 +1,11 @@
-"""What becomes of a message that cannot be understood: one dead letter, and an answer.
+"""Refused messages: one that cannot be decoded becomes a dead letter, and its caller is notified.
 
-It is put aside once, with its first bytes, the reason, its queue and the time, so that it neither
-comes back nor is lost without a word. Such letters are bounded in number and age: anybody who may
-send can make any number of them.
+The dead letter holds the message's first bytes, the reason, the queue and the time. So the message
+neither comes back nor vanishes without a trace. The number and the age of such letters are bounded,
+because anybody who may publish can cause any number of them.
 
-The work is done beside the worker's loop. Until it is done the message is held on its lease like
-any other, so that a worker that dies meanwhile leaves it to the next.
+The work runs in a thread beside the worker's event loop. Until it is done the message is held on
+its lease like any other, so that another worker takes it over if this one dies.
 """
 
 import hashlib
@@ -25,35 +25,35 @@ from tasks.broker.redis.scripts import COUNTS, DEAD, HELD, LEASES, REFUSE, REFUS
 
 logger = logging.getLogger(__name__)
 
-#: So many bytes of a refused message are kept.
+#: How many bytes of a refused message are stored.
 KEPT_BYTES: Final = 4 * 1024
-#: The most letters of refused messages, and the seconds that one is kept.
+#: The most letters of refused messages, and how long each is stored, in seconds.
 MOST_LETTERS: Final = 1_000
 KEPT_SECONDS: Final = 7 * 86_400
-#: So many may wait here to be put aside; then the loop waits too.
-_WAITING: Final = 64
-#: Seconds until another try, where Redis does not answer.
-_TRY_AGAIN: Final = 1.0
+#: How many refused messages may wait for this thread; beyond that the event loop waits too.
+_MOST_WAITING: Final = 64
+#: Pause before the next attempt while Redis does not answer, in seconds.
+_RETRY_SECONDS: Final = 1.0
 
 Answer = Callable[[Refused], None]
-#: Tells who waits for a task that its message was refused; set where there is a worker.
+#: Notifies the callers who wait for a refused task; set only in a worker.
 _answer: list[Answer] = []
 
 
 def answer_with(answer: Answer) -> None:
-    """Have whoever waits for a refused task told by ``answer``, in this process."""
+    """Set ``answer`` as what notifies the callers of a refused task, in this process."""
     _answer[:] = [answer]
 
 
 def put_aside(broker: Redis, tag: str, queue_name: str, item: bytes, refused: Refused) -> str:
-    """Make a held message a dead letter, in one step; returns the letter's id.
+    """Turn a held message into a dead letter in one step, and return the letter's id.
 
     Args:
         broker: a client of the broker's database.
-        tag: under which the message is held.
-        queue_name: where it stood.
+        tag: the delivery tag under which the message is held.
+        queue_name: the queue in which it stood.
         item: its bytes.
-        refused: why.
+        refused: the reason.
 
     Raises:
         redis.exceptions.RedisError: the broker does not answer.
@@ -65,7 +65,7 @@ def put_aside(broker: Redis, tag: str, queue_name: str, item: bytes, refused: Re
         "deliveries": 0,
         "buried_at": time.time(),
         "task_id": refused.task_id,
-        # Latin-1 gives each byte a character, whatever it is.
+        # Latin-1 has a character for every byte.
         "unreadable": item[:KEPT_BYTES].decode("latin-1"),
         "bytes": len(item),
     }
@@ -77,7 +77,7 @@ def put_aside(broker: Redis, tag: str, queue_name: str, item: bytes, refused: Re
 
 
 class Refusals:
-    """Puts aside what this process has refused, one after the other, in a thread of its own.
+    """Puts aside the messages that this process has refused, one at a time, in its own thread.
 
     Args:
         broker: a client of the broker's database, with short time limits.
@@ -87,16 +87,16 @@ class Refusals:
     def __init__(self, broker: Redis, done: Callable[[str], Any]) -> None:
         self._broker = broker
         self._done = done
-        self._waiting: queue.Queue[tuple[str, str, bytes, Refused]] = queue.Queue(_WAITING)
+        self._waiting: queue.Queue[tuple[str, str, bytes, Refused]] = queue.Queue(_MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def busy(self) -> bool:
-        """Return whether many wait, so that who must not stand still leaves his for later."""
-        return self._waiting.qsize() >= _WAITING // 2
+        """Return whether so many wait that a caller who must not block should try again later."""
+        return self._waiting.qsize() >= _MOST_WAITING // 2
 
     def refuse(self, tag: str, queue_name: str, item: bytes, refused: Refused) -> None:
-        """Put a held message aside as soon as may be; may be called from any thread."""
+        """Put a held message aside soon, without waiting for it; may be called from any thread."""
         logger.error(
             "a message of queue %s is refused: %s%s",
             queue_name,
@@ -116,9 +116,13 @@ class Refusals:
                 try:
                     _answer[0](refused)
                 except Exception:
-                    logger.exception("task %s cannot be told that it was refused", refused.task_id)
-            # First: a lease that is gone from Redis while it is still held here ends the worker. If
-            # it lapses before Redis answers, whoever finds it puts the same letter aside.
+                    logger.exception(
+                        "task %s: cannot notify its caller of the refusal",
+                        refused.task_id,
+                    )
+            # Forget it here first: a lease that is gone from Redis while this process still holds
+            # it ends the worker. If the lease lapses before Redis answers, whoever finds it stores
+            # the same letter.
             self._done(tag)
             while True:
                 try:
@@ -126,4 +130,4 @@ class Refusals:
                     break
                 except (RedisError, OSError) as error:
                     logger.warning("a refused message waits to be put aside: %s", error)
-                    time.sleep(_TRY_AGAIN)
+                    time.sleep(_RETRY_SECONDS)

@@ -1,11 +1,12 @@
-"""A cancelled task stays cancelled (ADR 0032).
+"""A cancelled task stays cancelled (ADR 0033).
 
-Celery keeps what was revoked in its workers' memory: a worker that starts anew runs it all the
-same. Here a sorted set in the result store has the cancelled ids, written by ``celray cancel`` and
-by every worker that hears of a revocation from whatever client. A worker reads it when it connects,
-and the step that stores a task's start looks at it too (``tasks.broker.redis.scripts.STATE``): so
-no task begins that was cancelled, however often its message was requeued or redelivered, and that
-costs no round trip. What a worker does with it stands in :mod:`tasks.worker.revocations`.
+Celery keeps revoked ids in its workers' memory, so a worker that restarts runs the task all the
+same. Here a sorted set in the result store holds the cancelled ids. ``celray cancel`` writes it,
+and so does every worker that receives a revocation from any client. A worker reads the set when it
+connects, and the script that stores a task's start checks it too
+(``tasks.broker.redis.scripts.STATE``). So no cancelled task begins, however often its message was
+requeued or redelivered, and the check costs no round trip. :mod:`tasks.worker.revocations` holds
+the worker's side.
 """
 
 import time
@@ -19,23 +20,23 @@ from celery.states import REVOKED
 from tasks.broker.redis.scripts import CANCEL
 from tasks.contracts import Untyped
 
-#: Seconds that an id stays cancelled: longer than any task waits for its time.
+#: How long an id stays cancelled, in seconds: longer than any task waits for its ETA.
 KEPT_SECONDS: Final = 90 * 86_400
-#: The most ids that are kept, the newest.
+#: The most ids in the set; the oldest are dropped.
 MOST: Final = 100_000
 #: The set: ids by the time of their cancellation (seconds since the epoch).
 KEY: Final = "celray-revoked"
-#: On a request: its start was refused, because it was cancelled.
+#: An attribute of a request: its start was refused because the task was cancelled.
 _REFUSED: Final = "celray_revoked"
 
 
 def write(app: Celery, task_ids: Iterable[str], running: Container[str] = frozenset()) -> None:
-    """Write down that tasks are cancelled; those that have not begun are REVOKED from now on.
+    """Store that tasks are cancelled; those that have not begun are REVOKED from now on.
 
     Args:
-        app: whose result store it is.
+        app: the app whose result store is written.
         task_ids: the tasks.
-        running: those that are known to have begun, whatever is stored: their ends say how it was.
+        running: those known to have begun, whatever is stored; their ends decide their states.
 
     Raises:
         redis.exceptions.RedisError: the result store does not answer.
@@ -52,7 +53,7 @@ def write(app: Celery, task_ids: Iterable[str], running: Container[str] = frozen
 
 
 def _record(app: Celery, task_id: str) -> str:
-    """Return the result that says of a task that it was cancelled, as Celery writes it."""
+    """Return the result record of a cancelled task, as Celery writes it."""
     backend = app.backend
     result = backend.encode_result(TaskRevokedError("revoked"), REVOKED)
     meta = backend._get_result_meta(result=result, state=REVOKED, traceback=None, request=None)
@@ -60,7 +61,7 @@ def _record(app: Celery, task_id: str) -> str:
 
 
 def note(request: Untyped) -> None:
-    """Remember that a start was refused."""
+    """Record on the request that its start was refused."""
     setattr(request, _REFUSED, True)
 
 

@@ -1,4 +1,4 @@
-"""What runs inside Redis, each script one atomic step; the times are Redis's own clock.
+"""The Lua scripts that run inside Redis, each an atomic step; all times are of Redis's own clock.
 
 The scripts are the files of ``lua/``. Each begins with what it does, its KEYS, its ARGV and what it
 returns.
@@ -12,8 +12,8 @@ Two keys of the broker's database hold what workers work on:
 ``celray:leases``
     A sorted set of the same tags, scored with the time of the last renewal (seconds).
 
-They are not kombu's ``unacked`` and ``unacked_index``: a worker of an older release, or of
-somebody else, renews nothing, and its messages must not be taken from it after seconds.
+They are not kombu's ``unacked`` and ``unacked_index``: a worker of an older release, or of another
+program, renews nothing, and must not lose its messages after a few seconds.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ def _read(name: str) -> str:
 
 
 def within_reserve(script: str) -> str:
-    """Return a small script of somebody else's that writes also while Redis is full, unbounded."""
+    """Return a small third-party script that may write while Redis is full, without a limit."""
     return "#!lua flags=allow-oom\n" + script
 
 

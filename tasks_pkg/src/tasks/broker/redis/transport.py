@@ -1,12 +1,12 @@
 """kombu's Redis transport with a fetch that pops and records in one step (ADR 0019).
 
-kombu pops with BRPOP and records what it popped in a second command: a host that vanishes
-between the two loses the message (kombu#305). Here a script does both. A script cannot wait;
-the waiting is done by Redis's client tracking: a fetch that found nothing has read all lists,
-and the first change to any of them makes Redis push one notice down the same connection. Who
-publishes need not know of it. Should a notice be lost, the next fetch is a second away.
+kombu pops with BRPOP and records what it popped in a second command: a host that vanishes between
+the two loses the message (kombu#305). Here one script does both. A script cannot wait for messages,
+so Redis's client tracking does: a fetch that found nothing has read all lists, and the first change
+to any of them makes Redis push one notice down the same connection. Publishers need not know of it.
+If a notice is lost, the next fetch follows within a second.
 
-What this relies on in kombu and redis-py is held by ``tests/test_kombu_contract.py``.
+``tests/test_kombu_contract.py`` checks what this relies on in kombu and redis-py.
 """
 
 import logging
@@ -25,21 +25,21 @@ from tasks.broker import envelope, sizes
 from tasks.broker.envelope import Refused
 from tasks.broker.redis import full
 from tasks.broker.redis.leases import Leases, disk_full, leases_at
-from tasks.broker.redis.prefetch import PATIENCE, Ahead
+from tasks.broker.redis.prefetch import PATIENCE_SECONDS, Prefetch
 from tasks.broker.redis.scripts import FETCH, HELD, LEASES, PUBLISH
 from tasks.contracts import Untyped
 
 logger = logging.getLogger(__name__)
 
-#: At most so many messages in one fetch.
-_MOST = 16
+#: The most messages in one fetch.
+_MOST_MESSAGES = 16
 
-#: What stands for a notice of Redis among the answers.
+#: Stands for a notice from Redis among the answers.
 _BELL = object()
 
 
 class QoS(full.QoS):
-    """Counts what was delivered; what Redis knows of it is in the leases."""
+    """Counts what was delivered; the leases hold what Redis has recorded."""
 
     @property
     def _leases(self) -> Leases:
@@ -48,57 +48,57 @@ class QoS(full.QoS):
 
     @property
     def has_credit(self) -> bool:
-        """Whether the consumer takes another message now."""
+        """Return whether the consumer takes another message now."""
         return bool(super().can_consume())
 
     def can_consume(self) -> bool:
-        """Return whether to fetch: for the consumer, or ahead of it."""
+        """Return whether to fetch, for the consumer or for the prefetch."""
         return self.room() > 0
 
     def room(self) -> int:
-        """How many messages to fetch."""
-        ahead: Ahead = self.channel.ahead
+        """Return how many messages to fetch."""
+        prefetch: Prefetch = self.channel.prefetch
         credit: int | None = self.can_consume_max_estimate()
         if credit is None:
             return 1
-        return max(0, credit - len(ahead.waiting)) + ahead.room(self.prefetch_count)
+        return max(0, credit - len(prefetch.waiting)) + prefetch.room(self.prefetch_count)
 
     def append(self, message: Untyped, delivery_tag: str) -> None:
-        """Count a message; the fetch has recorded it."""
+        """Count a message that the fetch has already recorded."""
         super(kombu_redis.QoS, self).append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Remove a message that is done, over whichever connection there is."""
+        """Acknowledge a finished message, over whichever connection exists."""
         self._leases.ack(delivery_tag)
         self._quick_ack(delivery_tag)
-        self.channel.ahead.finished()
-        self.channel.deliver_ahead()
+        self.channel.prefetch.finished()
+        self.channel.deliver_prefetched()
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Remove a message, or put it back behind the others of its queue."""
+        """Remove a message, or put it back at the end of its queue."""
         if requeue:
             self._leases.give_back(delivery_tag, first=False)
         else:
             self._leases.ack(delivery_tag)
         self._quick_ack(delivery_tag)
-        self.channel.deliver_ahead()
+        self.channel.deliver_prefetched()
 
     def forget(self, delivery_tag: str) -> None:
-        """Let a message that was refused take no room; its lease ends when it is put aside."""
+        """Stop counting a refused message; its lease ends when it is put aside."""
         self._quick_ack(delivery_tag)
-        self.channel.deliver_ahead()
+        self.channel.deliver_prefetched()
 
     def restore_unacked_once(self, stderr: Untyped = None) -> None:
-        """Give back what was fetched ahead, and what was delivered."""
-        self.channel.ahead.open = False
-        self.channel.give_back_ahead()
+        """Give back the prefetched and the delivered messages."""
+        self.channel.prefetch.open = False
+        self.channel.give_back_prefetched()
         super().restore_unacked_once(stderr)
 
     def restore_unacked(self) -> list[object]:
-        """Give back what nobody works on; what runs keeps its lease and goes on.
+        """Give back the messages that no child process works on; running tasks keep their leases.
 
-        Called when the channel closes: at the worker's end, when nothing runs, and when the
-        connection is lost, when kombu would give back also what children are working on.
+        Called when the channel closes. That is at the worker's end, when nothing runs, or after a
+        lost connection, when kombu would give back also the messages of running tasks.
         """
         self._flush()
         tags = [tag for tag in self._delivered if tag not in self._leases.working]
@@ -114,11 +114,11 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
     loop: Untyped = None
 
     def on_poll_start(self) -> None:
-        """Let channels that consume fetch ahead."""
+        """Enable prefetch for the channels that consume."""
         if self.loop is not None:
             for channel in self._channels:
-                if not channel.ahead.open and channel.active_queues:
-                    channel.open_ahead(self.loop)
+                if not channel.prefetch.open and channel.active_queues:
+                    channel.open_prefetch(self.loop)
         super().on_poll_start()
 
     def on_readable(self, fileno: int) -> Any:  # noqa: ANN401 - kombu's
@@ -130,7 +130,7 @@ class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
         return super().on_readable(fileno)
 
     def look_again(self) -> None:
-        """Fetch without a notice, once in a while."""
+        """Fetch without a notice from time to time, in case one was lost."""
         for channel in self._channels:
             channel.look_again()
 
@@ -147,15 +147,15 @@ class Channel(full.Channel):
         self._taken_along: list[str] = []
         self._without_ack: set[str] = set()
         self._leases: Leases | None = None
-        self.ahead = Ahead()
-        # This channel's delivery tags: the same beginning, and a number.
+        self.prefetch = Prefetch()
+        # The common prefix of this channel's delivery tags; a number follows it.
         self._tag = f"{uuid4().hex}:"
         self._tags = 0
         super().__init__(*args, **kwargs)
 
     @property
     def leases(self) -> Leases:
-        """What this process holds at this channel's Redis."""
+        """Return the leases of this process at this channel's Redis."""
         if self._leases is None:
             self._leases = leases_at(_plain(self._connparams()), self.visibility_timeout)
         return self._leases
@@ -170,7 +170,7 @@ class Channel(full.Channel):
         return parameters
 
     def _prepare(self, connection: Untyped) -> None:
-        """Log in, have changes noticed, and give Redis the script."""
+        """Log in, enable client tracking, and load the fetch script."""
         connection.on_connect()
         connection._parser.set_invalidation_push_handler(lambda _: _BELL)
         for command in (("CLIENT", "TRACKING", "ON"), ("SCRIPT", "LOAD", FETCH)):
@@ -182,14 +182,14 @@ class Channel(full.Channel):
     # -- consuming
 
     def basic_consume(self, queue: str, no_ack: bool, *args: object, **kwargs: object) -> object:
-        """Start to consume; a consumer that does not acknowledge has it done for it."""
+        """Start to consume; acknowledge at once for a consumer that does not acknowledge."""
         if no_ack:
             self._without_ack.add(queue)
         else:
             self._without_ack.discard(queue)
             _ = self.leases  # made while the connection is known to work
         if self._waiting:
-            # The last fetch has not read this queue's lists: no notice would come for them.
+            # The last fetch has not read this queue's lists, so no notice would come for them.
             self._waiting = False
             self._in_poll = None
         return super().basic_consume(queue, no_ack, *args, **kwargs)
@@ -205,7 +205,7 @@ class Channel(full.Channel):
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues or self.leases.ending:
             return
-        most = max(1, min(self.qos.room(), _MOST))
+        most = max(1, min(self.qos.room(), _MOST_MESSAGES))
         connection = self.client.connection
         if connection._sock is None:
             connection.connect()
@@ -225,7 +225,7 @@ class Channel(full.Channel):
                 raise Empty
             answer = self._read(connection)
         if answer is not _BELL and self._taken_along:
-            self.leases.told(self._taken_along)
+            self.leases.acknowledged(self._taken_along)
             self._taken_along = []
         if answer is _BELL or connection.can_read(timeout=0):
             self.drain_notices()
@@ -243,21 +243,21 @@ class Channel(full.Channel):
     def _read(self, connection: Untyped) -> Any:  # noqa: ANN401 - what Redis answers
         try:
             return connection.read_response(push_request=True)
-        except NoScriptError as error:  # somebody flushed the scripts: a new connection loads it
+        except NoScriptError as error:  # the scripts were flushed: a new connection loads it again
             connection.disconnect()
             message = "Redis has forgotten the fetch script"
             raise RedisConnectionError(message) from error
         except ResponseError as error:
             if not disk_full(error):
                 raise
-            self._waiting = True  # nobody gets anything; the next look is a second away
+            self._waiting = True  # no message for anyone; the next fetch is a second away
             raise Empty from None
         except self.connection_errors:
             connection.disconnect()
             raise
 
     def _understood(self, queue: str, tag: str, item: bytes) -> dict[str, Any] | None:
-        """Return a message that is held from now on, or nothing where it was refused."""
+        """Return a message that is held from now on, or None if it was refused."""
         if not tag:
             logger.error(
                 "queue %s: its key in Redis was no list, and is now %s for a week",
@@ -278,11 +278,11 @@ class Channel(full.Channel):
         if message is None:
             return
         self._queue_cycle.rotate(queue)
-        if queue not in self.active_queues or (self.qos.has_credit and not self.ahead.waiting):
+        if queue not in self.active_queues or (self.qos.has_credit and not self.prefetch.waiting):
             self._pass_on(tag, queue, message)
-        elif self.ahead.put(tag, queue, message):
-            if len(self.ahead.waiting) == 1:
-                self._loop.call_later(PATIENCE, self._give_back_overdue)
+        elif self.prefetch.put(tag, queue, message):
+            if len(self.prefetch.waiting) == 1:
+                self._loop.call_later(PATIENCE_SECONDS, self._give_back_overdue)
         elif self.qos.has_credit:
             self._pass_on(tag, queue, message)
         else:
@@ -293,57 +293,57 @@ class Channel(full.Channel):
         if queue in self._without_ack:
             self.leases.ack(tag)
 
-    # -- messages that were fetched ahead
+    # -- prefetched messages
 
-    def open_ahead(self, loop: Untyped) -> None:
-        """Fetch ahead from now on: there is a loop that delivers as soon as there is room."""
+    def open_prefetch(self, loop: Untyped) -> None:
+        """Enable prefetch: an event loop delivers messages as soon as there is room."""
         self._loop = loop
-        self.ahead.open = True
+        self.prefetch.open = True
 
-    def deliver_ahead(self) -> None:
-        """Deliver what there is room for.
+    def deliver_prefetched(self) -> None:
+        """Deliver prefetched messages while there is room.
 
-        At once, not at the loop's next turn: Celery acknowledges in what the loop does just
-        before it polls, and the poll would come first.
+        Do so at once, not at the loop's next turn: Celery acknowledges in callbacks that run just
+        before the loop polls, and the poll would come first.
         """
         if self._delivering:
             return
         self._delivering = True
         try:
-            while self.qos.has_credit and (waiting := self.ahead.take()):
+            while self.qos.has_credit and (waiting := self.prefetch.take()):
                 tag, queue, message, _ = waiting
                 self._pass_on(tag, queue, message)
         finally:
             self._delivering = False
 
     def _give_back_overdue(self) -> None:
-        if self.ahead.overdue():
-            self.give_back_ahead()
-        elif self.ahead.waiting:
-            self._loop.call_later(PATIENCE, self._give_back_overdue)
+        if self.prefetch.overdue():
+            self.give_back_prefetched()
+        elif self.prefetch.waiting:
+            self._loop.call_later(PATIENCE_SECONDS, self._give_back_overdue)
 
-    def give_back_ahead(self) -> None:
-        """Put what waits here back to the front of its queues, in its order."""
+    def give_back_prefetched(self) -> None:
+        """Put the prefetched messages back to the front of their queues, in their order."""
         reached = True
-        while self.ahead.waiting:
-            tag, *_ = self.ahead.waiting.pop()
+        while self.prefetch.waiting:
+            tag, *_ = self.prefetch.waiting.pop()
             if reached:
                 reached = self.leases.give_back(tag, first=True)
-            else:  # Redis is away; to wait for that once more with each would take a minute
+            else:  # Redis is unavailable; waiting for it once per message would take a minute
                 self.leases.held.pop(tag, None)
 
     def _basic_cancel(self, consumer_tag: str) -> object:
-        self.give_back_ahead()
+        self.give_back_prefetched()
         return super()._basic_cancel(consumer_tag)
 
     def drain_notices(self) -> None:
-        """Read notices that nobody waits for."""
+        """Read notices that no fetch waits for."""
         connection = self.client.connection
         while connection.can_read(timeout=0):
             self._read(connection)
 
     def look_again(self) -> None:
-        """Fetch at the loop's next turn, if the last notice is long ago."""
+        """Fetch at the loop's next turn if the last notice is long ago."""
         if self._waiting and monotonic() - self._brpop_sent_at >= self.brpop_timeout:
             self._waiting = False
             self._in_poll = None
@@ -356,7 +356,7 @@ class Channel(full.Channel):
         return message
 
     def _receive_one(self, c: Untyped) -> object:
-        """Read a broadcast; one that cannot be understood is nobody's, and changes nothing."""
+        """Read a broadcast; ignore one that cannot be decoded."""
         try:
             return super()._receive_one(c)
         except (Empty, *self.connection_errors):
@@ -378,7 +378,7 @@ class Channel(full.Channel):
                 return message
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: object) -> None:
-        """Publish; while Redis is full, a worker's follow-up work may use the reserve."""
+        """Publish. While Redis is full, messages that a worker's task sends may use the reserve."""
         sizes.require_publishable(message)
         try:
             super()._put(queue, message, **kwargs)
@@ -388,16 +388,16 @@ class Channel(full.Channel):
                 client.register_script(PUBLISH)(keys=[key], args=[dumps(message)])
 
     def close(self) -> None:
-        """Give back what nobody works on; see :meth:`QoS.restore_unacked`."""
-        self.ahead.open = False
+        """Give back what no child process works on; see :meth:`QoS.restore_unacked`."""
+        self.prefetch.open = False
         if self._waiting:
             self._waiting = False
-            self._in_poll = None  # kombu would read an answer that does not come
+            self._in_poll = None  # kombu would read an answer that never comes
         super().close()
 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return a connection's parameters without what ties it to the channel."""
+    """Return a connection's parameters without those that tie it to the channel."""
     return {
         k: v for k, v in parameters.items() if k not in {"redis_connect_func", "max_connections"}
     }
@@ -413,7 +413,7 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
         self.cycle = Poller()
 
     def register_with_event_loop(self, connection: Untyped, loop: Untyped) -> None:
-        """Add the look without a notice, and what needs a loop."""
+        """Add the fetch without a notice, and the parts that need a loop."""
         super().register_with_event_loop(connection, loop)
         self.cycle.loop = loop
         self._look_tref = loop.call_repeatedly(self.brpop_timeout, self.cycle.look_again)

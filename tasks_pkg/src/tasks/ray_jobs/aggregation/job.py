@@ -37,12 +37,12 @@ from . import partial_aggregates
 
 TASK = "tasks.data_tasks.aggregate_data"
 
-#: Rows of a Parquet file that are in memory at a time.
+#: Rows of a Parquet file that are in memory at once.
 BATCH_ROWS = 100_000
 MAX_PASSES = 5
 #: Whole numbers that 64 bits with a sign hold.
 _WITHIN = {pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64(), pl.UInt8(), pl.UInt16(), pl.UInt32()}
-#: Summaries of parts that are kept before they are put together.
+#: The most summaries of parts that are held before they are merged.
 MOST_PARTS = 16
 #: A CSV file is cut into ranges where it is more than so small a part of what each CPU has to do.
 SHARES = 8
@@ -51,23 +51,23 @@ SHARES = 8
 NARROW = 2
 
 
-#: What releases before this one read of a folder.
+#: The suffixes that earlier releases read in a folder.
 BEFORE = (".csv", ".csv.gz", ".csv.zst", ".csv.zstd", ".parquet")
-#: Names of columns in a warning.
+#: The most column names in a warning.
 SHOWN_NAMES = 10
-#: What is aggregated of a column of numbers where nothing is asked.
+#: The functions of a column of numbers if none are requested.
 BY_DEFAULT = ("count", "sum", "mean", "min", "max")
 
-#: What a CSV file looks like of which nobody has said anything.
+#: The form of a CSV file without options from the caller.
 PLAIN = csv_plan.said(CsvOptions())
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of each file: groups by ``keys``, and functions of columns (None for all).
+    """What is requested of each file: groups by ``keys``, and functions of columns (None for all).
 
-    ``form`` is what CSV files look like, as far as the caller has said it; it may declare columns
-    that a file does not have.
+    ``form`` is the form of CSV files as far as the caller gave it; it may declare columns that a
+    file does not have.
     """
 
     keys: tuple[str, ...]
@@ -82,7 +82,7 @@ class Wanted:
         return tuple(dict.fromkeys([*self.keys, *self.functions]))
 
     def of(self, kinds: Mapping[str, Kind]) -> Mapping[str, Sequence[str]]:
-        """Return the functions that are asked of columns of these types, by group."""
+        """Return the functions requested of columns of these types, by group."""
         if self.functions is not None:
             return self.functions
         return {name: BY_DEFAULT for name, kind in kinds.items() if kind in NUMERIC}
@@ -99,7 +99,7 @@ class Summary:
         whole: aggregates of all rows.
         groups: those by group.
         notes: see :class:`csv.parsing.Block`.
-        odd: by column of the type ``other`` what it really is.
+        odd: the real type of each column of the type ``other``.
         rejects: of a file: its bad rows, which are not among the others.
     """
 
@@ -115,7 +115,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Item:
-    """One call's work: a whole file, or a range of a large one.
+    """The work of one call: a whole file, or a range of a large one.
 
     Attributes:
         source: what the caller named.
@@ -123,7 +123,7 @@ class Item:
         known: what its folders' names hold, one row.
         form: of a range: what the file's records look like.
         bounds: the range.
-        first: where its first record begins, if that is known.
+        first: the offset of its first record, if known.
     """
 
     source: str
@@ -136,7 +136,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Made:
-    """What became of one range.
+    """The outcome of one range.
 
     Attributes:
         start, end: offsets of its records in the file.
@@ -332,7 +332,7 @@ def _require_plain(path: Path, odd: Mapping[str, str]) -> None:
 
 
 def _odd(frame: pl.DataFrame, unknown: Mapping[str, str]) -> dict[str, str]:
-    """Say of the columns that can only be counted what they are."""
+    """Return the real types of the columns that can only be counted."""
     odd = {name: f"is of type {kind}" for name, kind in unknown.items()}
     for name, dtype in frame.schema.items():
         if name in unknown:
@@ -349,7 +349,7 @@ def _odd(frame: pl.DataFrame, unknown: Mapping[str, str]) -> dict[str, str]:
 
 
 class Parts:
-    """Summaries of one file's parts, put together as they come, so that they do not pile up.
+    """Summaries of one file's parts, merged as they come, so that they do not pile up.
 
     Args:
         wanted: what is asked of the file.
@@ -361,7 +361,7 @@ class Parts:
         self.parts: list[Summary] = []
 
     def add(self, part: Summary) -> None:
-        """Take the next part."""
+        """Add the next part."""
         self.parts.append(part)
         if len(self.parts) > MOST_PARTS:
             self.parts = [self._together()]
@@ -383,7 +383,7 @@ class Parts:
 
 
 def _merged(parts: Sequence[Summary], kinds: dict[str, Kind], wanted: Wanted) -> Summary:
-    """Put summaries together whose columns have ``kinds`` in all of them."""
+    """Merge summaries whose columns have ``kinds`` in all of them."""
     groups = [part.groups for part in parts if part.groups is not None]
     functions = {name: what for name, what in wanted.of(kinds).items() if name in kinds}
     columns = {name: kinds[name] for name in functions}
@@ -402,7 +402,7 @@ def _merged(parts: Sequence[Summary], kinds: dict[str, Kind], wanted: Wanted) ->
 
 
 class FileRun:
-    """One CSV file: its parts in their order, again with wider types where a value needs them.
+    """One CSV file: its parts in order, repeated with wider types where a value needs them.
 
     Args:
         wanted: what is asked of the file.
@@ -425,7 +425,7 @@ class FileRun:
         self.needed: dict[str, list[pl.DataType]] = {}
 
     def take(self, made: Made) -> None:
-        """Take the next part of the file.
+        """Add the next part of the file.
 
         Raises:
             InputProblemError: what is wrong with it.
@@ -444,7 +444,7 @@ class FileRun:
             self.parts.add(made.summary)
 
     def ended(self) -> bool:
-        """Return whether that was all; else the form is wider now, and all is to be read again."""
+        """Return whether the file is complete; if not, its form is wider now, for another pass."""
         if not self.needed:
             return True
         wider = {
@@ -500,14 +500,14 @@ class Ranges(FileRun):
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Aggregate, or return what an identical request wrote before.
+    """Aggregate, or return the result of an identical request.
 
     Args:
         request: an :class:`AggregateRequest`.
-        reporter: told of every phase.
+        reporter: receives the progress of every phase.
 
     Returns:
-        The task's result, but for what only the submitter knows.
+        The task's result, without the fields that only the submitter knows.
     """
     asked = AggregateRequest.of(request)
     reporter.progress("reading", 0, 1, "looking at the sources")
@@ -590,7 +590,7 @@ def _items(found: Mapping[str, Source], said: Form) -> list[Item]:
 
 
 def _unread(columns: Sequence[str], wanted: Wanted) -> list[str]:
-    """Say which columns were not read: before this release there was a summary of each."""
+    """Report which columns were not read: earlier releases summarised all of them."""
     names = [name for name in columns if wanted.columns is not None and name not in wanted.columns]
     if not names:
         return []
@@ -620,7 +620,7 @@ def _require_once(files: Sequence[tuple[str, Path]]) -> None:
 
 
 def _all(wanted: Wanted, files: Sequence[Item], reporter: Reporter) -> dict[int, Summary]:
-    """Do all files at once, and what would keep one CPU busy for long in ranges."""
+    """Process all files in parallel, and large ones in ranges, for an even load."""
     sizes = [file.path.stat().st_size for file in files]
     longest = max(RANGE_BYTES, sum(sizes) // (SHARES * cluster.cpus()))
     large = {}
@@ -661,9 +661,9 @@ def _is_plain(path: Path) -> bool:
 def _with_text_as_written(
     wanted: Wanted, files: Sequence[Item], made: dict[int, Summary], reporter: Reporter
 ) -> list[str]:
-    """Read again those CSV files whose column is text in another of the same source.
+    """Read CSV files again whose column is text in another file of the same source.
 
-    Else a code would be ``02494`` in one part and a number in another.
+    Otherwise a code would be ``02494`` in one part and a number in another.
 
     Returns:
         Warnings: the columns that became text, and where.
@@ -703,7 +703,7 @@ def _by_source(
     made: dict[int, Summary],
     wanted: Wanted,
 ) -> dict[str, Summary]:
-    """Put the files of each source together; they must have the same columns."""
+    """Merge the files of each source; they must have the same columns."""
     sources = {}
     for name in found:
         parts = {file.path: made[i] for i, file in enumerate(files) if file.source == name}
@@ -778,7 +778,7 @@ def _tables(
 
 
 def _left_out(sources: Mapping[str, Summary]) -> list[str]:
-    """Say which columns are counted and no more."""
+    """Report which columns are only counted."""
     return [
         f"column {name!r} was only counted: in {source!r} it {what}"
         for source, summary in sources.items()
@@ -825,7 +825,7 @@ def _require_apart(keys: Sequence[str], functions: Mapping[str, Sequence[str]]) 
 
 
 def _mismatches(sources: dict[str, Summary]) -> list[dict[str, Any]]:
-    """Say by source how its columns differ from the first one's."""
+    """Return for each source how its columns differ from the first one's."""
     first = next(iter(sources.values()))
     found = []
     for name, summary in sources.items():

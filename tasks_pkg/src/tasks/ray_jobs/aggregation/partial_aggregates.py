@@ -1,4 +1,4 @@
-"""Aggregates of parts that can be put together: exact counts and sums, means, deviations.
+"""Aggregates of parts that can be merged: exact counts and sums, means, deviations.
 
 Sums of whole numbers and of decimals are exact. Those of numbers have about twice the digits of a
 64-bit float, and are rounded once, when all are together: each value is split into a part whose
@@ -22,11 +22,11 @@ from ..formulas.engine import DTYPES
 from ..formulas.language import NUMERIC, Kind, common
 from ..protocol import InputProblemError
 
-#: What can be asked of a column; only the first three have a meaning for text and dates.
+#: The functions of a column; only the first three are defined for text and dates.
 FUNCTIONS = ("count", "min", "max", "sum", "mean", "std")
 ANY_KIND = ("count", "min", "max")
 
-#: What a function is made of.
+#: The partial aggregates that each function needs.
 _MADE_OF = {
     "count": {"count"},
     "min": {"min"},
@@ -230,7 +230,7 @@ def merge(
     columns: Mapping[str, Kind],
     functions: Mapping[str, Sequence[str]] | None = None,
 ) -> pl.DataFrame:
-    """Put partial aggregates together.
+    """Merge partial aggregates.
 
     Args:
         parts: of :func:`partial`; columns that some lack count as missing there.

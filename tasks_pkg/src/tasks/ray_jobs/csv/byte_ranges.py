@@ -27,7 +27,7 @@ from ..protocol import InputProblemError
 
 LF, CR, QUOTE = 10, 13, 34
 
-#: No record is longer; one that is would have to be held in memory whole.
+#: The limit of a record's length: a longer one would have to be held in memory whole.
 RECORD_LIMIT_BYTES = 16 << 20
 #: How much is looked at to guess, and read at first beyond a range's end.
 WINDOW_BYTES = 64 << 10
@@ -101,7 +101,7 @@ def _quotes(view: NDArray[np.uint8], number: int) -> NDArray[np.int32]:
 
 
 def _fit(view: NDArray[np.uint8], quotes: NDArray[np.int32], separator: int, first: int) -> bool:
-    """Say whether every other quote, from number ``first``, opens a field, and the others close."""
+    """Return whether quotes open and close fields in turn, beginning with number ``first``."""
     end = len(view) - 1
     for start in range(0, len(quotes), SLICE):
         here = quotes[start : start + SLICE]
@@ -274,11 +274,11 @@ class Ranged(Protocol):
 
     @property
     def start(self) -> int:
-        """Where its first record begins."""
+        """Return the offset of its first record."""
 
     @property
     def end(self) -> int:
-        """Where the next range's first record must begin."""
+        """Return the offset where the next range's first record must begin."""
 
 
 R = TypeVar("R", bound=Ranged)

@@ -52,7 +52,7 @@ def suspects(text: pl.Series, numbers: pl.Series) -> pl.Series:
 
 
 def codes(text: pl.Series) -> pl.Series:
-    """Say of each value whether it is a code, if it is a number at all."""
+    """Return for each value whether it is a code, provided that it is a number."""
     power = text.str.contains(POWER)
     if power.any():
         power &= ~text.str.contains(WRITTEN_POWER)

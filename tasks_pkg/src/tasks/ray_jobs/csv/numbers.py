@@ -1,4 +1,4 @@
-"""Numbers as people write them: ``1.234,56``, ``$1,234``; plain ones are polars' own to read."""
+"""Read numbers in local formats: ``1.234,56``, ``$1,234``; polars itself reads the plain format."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import polars as pl  # isort: skip
 
 from .dialect import Written
 
-#: Signs that may stand before or behind a number, with a blank (also a narrow one) between.
+#: Signs allowed before or behind a number, separated by a blank (also a narrow one) or not.
 _MONEY = "[$€£¥]"
 _BLANK = "[ \u00a0\u202f]?"
 

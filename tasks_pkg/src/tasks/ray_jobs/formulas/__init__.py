@@ -1,1 +1,1 @@
-"""The language of filters and derived columns: parsed here, computed by polars."""
+"""The language of filters and derived columns: parsed here, evaluated by polars."""

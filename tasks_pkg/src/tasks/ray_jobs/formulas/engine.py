@@ -1,7 +1,7 @@
-"""Turns a parsed formula into a polars expression. Missing in, missing out, unless it says so.
+"""Turn a parsed formula into a polars expression. Operations on a missing value give missing.
 
-What is no number (0 / 0, the logarithm of -1) is missing: polars' NaN is greater than any number
-and equal to itself, so that a filter would let it pass.
+A result that is no number (0 / 0, the logarithm of -1) is missing: polars' NaN is greater than any
+number and equal to itself, so a filter would let it pass.
 """
 
 import datetime as dt
@@ -23,12 +23,12 @@ DTYPES: dict[Kind, pl.DataType] = {
     "missing": pl.Null(),
 }
 
-#: Whole numbers are computed in 128 bits and put back into 64, which fails rather than wraps.
+#: Whole numbers are computed in 128 bits; the conversion back to 64 fails instead of wrapping.
 _WIDE = pl.Int128()
 
 
 def kinds(schema: Mapping[str, pl.DataType]) -> dict[str, Kind]:
-    """Return the language's type of each column; what it has no word for counts as text."""
+    """Return each column's type in the language; a type that it lacks counts as text."""
     return {name: _kind(dtype) for name, dtype in schema.items()}
 
 
@@ -47,7 +47,7 @@ def build(formula: Formula, columns: Mapping[str, Kind]) -> tuple[pl.Expr, Kind]
     """Return the expression of a formula, and the type of its values.
 
     Raises:
-        InputProblemError: a column that is not there, or types that do not fit together.
+        InputProblemError: a column does not exist, or types do not match.
     """
     formula.require_columns(list(columns))
     kind = kind_of(formula, formula.tree, columns)
@@ -62,14 +62,14 @@ class _Builder:
         return kind_of(self.formula, node, self.columns)
 
     def expression(self, node: Node, wanted: Kind | None = None) -> pl.Expr:
-        """Return a node's expression, as values of the type ``wanted``."""
+        """Return a node's expression, with values of the type ``wanted``."""
         kind = self.kind(node)
         if node.op == "literal":
             made = pl.lit(node.value, DTYPES[kind])
         elif node.op == "column":
             made = pl.col(str(node.value))
             made = _utc(made) if kind == "datetime" else made
-            # A column without a value has some type, and fits all.
+            # A column without values has an arbitrary type, and matches any.
             made = made if kind == "missing" else made.cast(DTYPES[kind])
             made = made.fill_nan(None) if kind == "number" else made
         else:
@@ -173,7 +173,7 @@ class _Builder:
 
 
 def _utc(moment: pl.Expr) -> pl.Expr:
-    # A zone is made UTC; a moment without one is taken as it is.
+    # A time with a zone is converted to UTC; one without a zone stays as it is.
     return moment.map_batches(
         lambda s: (
             s.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
@@ -240,7 +240,7 @@ _PARTS: dict[str, _One] = {
 
 
 def overflow(error: pl.exceptions.InvalidOperationError) -> InputProblemError:
-    """Tell a result that fits no 64-bit whole number in our words."""
+    """Return the error for a result beyond 64-bit whole numbers, in the formula's terms."""
     return InputProblemError(
         "formula_overflow",
         f"A formula's result does not fit a 64-bit whole number ({str(error).splitlines()[0]}).",

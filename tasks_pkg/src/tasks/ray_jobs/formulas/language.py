@@ -17,7 +17,7 @@ from typing import Literal, NoReturn
 
 from ..protocol import InputProblemError
 
-#: ``other`` is what no task computes with: lists, bytes, durations and the like, in Parquet alone.
+#: ``other`` stands for types with which no task computes: lists, bytes, durations, in Parquet only.
 Kind = Literal["integer", "number", "text", "boolean", "date", "datetime", "missing", "other"]
 Value = int | float | str | bool | None
 
@@ -44,13 +44,13 @@ _KEYWORDS = frozenset({"and", "or", "not", "in", "true", "false", "none", "null"
 
 @dataclass(frozen=True)
 class Function:
-    """How many arguments a function takes; most is None where any number will do."""
+    """The number of arguments of a function; ``most`` is None if there is no limit."""
 
     least: int
     most: int | None
 
 
-#: What a formula can call. :func:`kind_of` has their types, docs/tasks.md their meaning.
+#: The functions of the language. :func:`kind_of` has their types, docs/tasks.md their meaning.
 FUNCTIONS: dict[str, Function] = {
     **{name: Function(1, 1) for name in ("abs", "floor", "ceil", "sqrt", "log10", "exp")},
     **{name: Function(1, 1) for name in ("lower", "upper", "strip", "length")},
@@ -72,9 +72,9 @@ class Node:
 
     Attributes:
         op: ``literal``, ``column``, an operator, or a function's name.
-        position: of its first character, from 0.
+        position: the position of its first character, from 0.
         value: a literal's value, or a column's name.
-        args: what an operator or function is applied to.
+        args: the arguments of an operator or function.
     """
 
     op: str
@@ -91,7 +91,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Formula:
-    """A parsed formula; ``origin`` says where it was given, such as ``transformations.filter``."""
+    """A parsed formula; ``origin`` names its parameter, such as ``transformations.filter``."""
 
     text: str
     origin: str
@@ -106,7 +106,7 @@ class Formula:
         return found
 
     def require_columns(self, known: Sequence[str]) -> None:
-        """Refuse a column that is not there.
+        """Refuse a column that does not exist.
 
         Raises:
             InputProblemError: names the column, its position and the nearest that exists.
@@ -139,10 +139,10 @@ def parse(text: str, origin: str) -> Formula:
 
     Args:
         text: the formula.
-        origin: the parameter that it came from, for messages.
+        origin: its parameter, for messages.
 
     Raises:
-        InputProblemError: it is not one; names the position and what was expected.
+        InputProblemError: it is invalid; the text names the position and what was expected.
     """
     if len(text) > MAX_LENGTH:
         what = f"it is {len(text)} characters long, and {MAX_LENGTH} are allowed"
@@ -158,7 +158,7 @@ class _Token:
 
 
 class _Parser:
-    """Recursive descent, one method per level of precedence."""
+    """A recursive-descent parser with one method per level of precedence."""
 
     def __init__(self, text: str, origin: str) -> None:
         self.text, self.origin = text, origin
@@ -420,7 +420,7 @@ _TIME_PARTS = ("hour", "minute", "second")
 
 
 def kind_of(formula: Formula, node: Node, columns: Mapping[str, Kind]) -> Kind:
-    """Return the type of a part's values, checking that all below it fit together.
+    """Return the type of a part's values; check the types of all parts below it.
 
     Args:
         formula: for messages.
@@ -428,8 +428,8 @@ def kind_of(formula: Formula, node: Node, columns: Mapping[str, Kind]) -> Kind:
         columns: the types of the columns.
 
     Raises:
-        InputProblemError: an operator or function got a type that it has no meaning for; names
-            its position, and the type.
+        InputProblemError: the types are invalid for an operator or function; the text names its
+            position and the type.
     """
     if node.op == "literal":
         return _literal_kind(node.value)
@@ -450,7 +450,7 @@ def _literal_kind(value: Value) -> Kind:
 
 
 def common(kinds: Sequence[Kind]) -> Kind | None:
-    """Return the one type that values of all these types can have, or None."""
+    """Return the common type of all these types, or None."""
     found = {kind for kind in kinds if kind != "missing"}
     if not found:
         return "missing"
@@ -462,7 +462,7 @@ def common(kinds: Sequence[Kind]) -> Kind | None:
 
 
 class _Checker:
-    """The types of one operator or function, given those of its arguments."""
+    """Checks the types of one operator or function, given those of its arguments."""
 
     def __init__(self, formula: Formula, node: Node, kinds: list[Kind]) -> None:
         self.formula, self.node, self.kinds = formula, node, kinds

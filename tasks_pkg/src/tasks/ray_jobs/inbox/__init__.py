@@ -1,1 +1,1 @@
-"""``process_new_data``: delivered files become checked Parquet files."""
+"""``process_new_data``: convert delivered files to checked Parquet files."""

@@ -1,8 +1,8 @@
-"""Files that one run takes from a folder so that no other run takes them too.
+"""Claims on delivered files, so that each is processed by one run only.
 
-A claim is a rename into a folder of the run's own, which the file system lets one run do once.
-The folder's time is renewed while the run lives; one that is not renewed is stale, and the next
-run takes the whole of it, again by one rename.
+A claim is a rename into the run's own folder; the file system lets only one run do it. The run
+renews the folder's modification time while it lives. A folder that is not renewed is stale, and the
+next run takes over all of it, again by one rename.
 """
 
 import ctypes
@@ -18,31 +18,31 @@ from typing import Any
 
 from ..files import write_json
 
-#: Names of files that something is still writing, as the tools that write them have it.
+#: Names of files that are still being written, as used by common tools.
 UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".crdownload", ".download", "~", ".swp")
 
 CLAIMS, DONE, FAILED, LEDGER = ".claims", "done", "failed", ".ledger"
 
-#: Linux's own; Python has no name for it.
+#: Constants of Linux for which Python has no names.
 _RENAME_NOREPLACE, _AT_FDCWD = 1, -100
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
-#: Linux takes names of so many bytes.
+#: The longest file name in Linux, in bytes.
 NAME_LIMIT_BYTES = 255
 
-#: A live run renews its claim so often ...
+#: The interval at which a live run renews its claim.
 RENEW_SECONDS = 20.0
 
 
 class Inbox:
-    """One folder that files are delivered to.
+    """One folder to which files are delivered.
 
     Args:
-        folder: the folder; ``done``, ``failed`` and what only programs need are made in it, so
-            that a rename never leaves its file system.
-        run: a name for this run, which no other has at the time.
-        settle_seconds: a file is complete when nobody has written to it for so long.
-        stale_seconds: a claim is given up when nobody has renewed it for so long.
+        folder: the folder; ``done``, ``failed`` and the internal folders are created in it, so that
+            a rename never leaves its file system.
+        run: a name for this run that no other current run has.
+        settle_seconds: a file is complete after it has been unchanged for this time.
+        stale_seconds: a claim is stale after it has not been renewed for this time.
     """
 
     def __init__(self, folder: Path, run: str, settle_seconds: float, stale_seconds: float) -> None:
@@ -54,7 +54,7 @@ class Inbox:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Make the folders and keep this run's claim alive; give back what is left in it."""
+        """Create the folders and renew this run's claim; at the end give back unprocessed files."""
         for path in (self.claim, self.done, self.failed, self.ledger):
             path.mkdir(parents=True, exist_ok=True)
         ended = threading.Event()
@@ -74,17 +74,17 @@ class Inbox:
             self._give_back()
 
     def _give_back(self) -> None:
-        """Put what was claimed and not done back to where it was delivered."""
+        """Move claimed, unprocessed files back to where they were delivered."""
         _move_files(self.claim, self.folder)
         _remove_empty(self.claim)
 
-    # -- taking ------------------------------------------------------------------------------
+    # -- claiming ------------------------------------------------------------------------------
 
     def take(self, most: int) -> tuple[list[Path], list[str]]:
-        """Claim complete files, and those of runs that died.
+        """Claim complete files, and the files of runs that died.
 
         Returns:
-            The claimed files, by name; and the names of those that are still being written.
+            The claimed files, by name; and the names of files that are still being written.
         """
         self._recover()
         before = {path: _state(path) for path in self._delivered()}
@@ -97,14 +97,14 @@ class Inbox:
             if not self._settled(path, state):
                 waiting.append(path.name)
                 continue
-            with suppress(FileNotFoundError):  # another run was quicker
+            with suppress(FileNotFoundError):  # another run was faster
                 path.rename(self.claim / path.name)
         return sorted(path for path in self.claim.iterdir() if path.is_file()), waiting
 
     def _delivered(self) -> Iterator[Path]:
         for entry in os.scandir(self.folder):
             unfinished = entry.name.startswith(".") or entry.name.lower().endswith(UNFINISHED)
-            # A link could be one to anywhere.
+            # A link could lead anywhere.
             if entry.is_file(follow_symlinks=False) and not unfinished:
                 yield Path(entry.path)
 
@@ -112,18 +112,18 @@ class Inbox:
         now = _state(path)
         if now is None or now != before:
             return False
-        # A time in the future comes from a clock that is wrong, and says nothing.
+        # A time in the future comes from a wrong clock, and tells nothing.
         age = time.time() - now[1] / 1e9
         return age < 0 or age >= self.settle_seconds
 
     def _recover(self) -> None:
-        """Take what runs that died had claimed."""
+        """Take over the claims of runs that died."""
         for claim in (self.folder / CLAIMS).iterdir():
             if claim == self.claim or not self._stale(claim):
                 continue
             mine = self.claim / f".from-{claim.name}"
             try:
-                claim.rename(mine)  # of two runs that want it one gets it
+                claim.rename(mine)  # if two runs try, only one succeeds
             except OSError:
                 continue
             _move_files(mine, self.claim)
@@ -138,17 +138,17 @@ class Inbox:
     # -- the ledger --------------------------------------------------------------------------
 
     def begin(self, digest: str, path: Path) -> dict[str, Any] | None:
-        """Enter that this content is being processed by this run.
+        """Record that this run processes this content.
 
         Returns:
-            None if that is now this run's to do; else the entry that stands against it.
+            None if this run may process it now; otherwise the existing entry.
         """
         entry = self.ledger / f"{digest}.json"
         mine = {"state": "processing", "run": self.run, "file": path.name, "at": time.time()}
         temporary = self.ledger / f".{digest}.{self.run}"
         write_json(temporary, mine)
         try:
-            os.link(temporary, entry)  # unlike a rename, it fails where there is one
+            os.link(temporary, entry)  # unlike a rename, it fails if the entry exists
         except FileExistsError:
             known = self.known(digest)
             if known is not None and not self._abandoned(known):
@@ -159,7 +159,7 @@ class Inbox:
         return None
 
     def known(self, digest: str) -> dict[str, Any] | None:
-        """Return the ledger's entry of a content."""
+        """Return the ledger's entry for a content."""
         try:
             entry: dict[str, Any] = json.loads((self.ledger / f"{digest}.json").read_text())
         except (OSError, ValueError):
@@ -167,14 +167,14 @@ class Inbox:
         return entry
 
     def _abandoned(self, entry: dict[str, Any]) -> bool:
-        """Say whether an entry is of a failure, a run that is no more, or an output that is not."""
+        """Return whether an entry is of a failure, a dead run, or a missing output."""
         if entry["state"] == "processing":
             claim = self.folder / CLAIMS / str(entry["run"])
             return entry["run"] == self.run or not claim.is_dir() or self._stale(claim)
         return bool(entry["state"] == "failed") or not Path(str(entry["output"])).is_file()
 
     def conclude(self, digest: str, entry: dict[str, Any]) -> None:
-        """Enter how it went."""
+        """Record the outcome."""
         write_json(self.ledger / f"{digest}.json", {**entry, "run": self.run, "at": time.time()})
 
     def release(self, digest: str) -> None:
@@ -191,7 +191,7 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 
 def move(path: Path, folder: Path) -> Path:
-    """Put a file into a folder, under its own name or, where that is taken, one like it."""
+    """Move a file into a folder, under its own name or, if that is taken, a similar one."""
     stem, suffixes = path.name.split(".", 1) if "." in path.name else (path.name, "")
     number = 0
     while True:
@@ -206,19 +206,19 @@ def move(path: Path, folder: Path) -> Path:
 
 
 def fitting(stem: str, tail: str, limit: int = NAME_LIMIT_BYTES) -> str:
-    """Return the name ``<stem><tail>``, with so much of the stem as the limit in bytes allows."""
+    """Return the name ``<stem><tail>``, with the stem shortened to the limit in bytes."""
     short = os.fsencode(stem)[: max(0, limit - len(os.fsencode(tail)))]
     return (stem if short == os.fsencode(stem) else short.decode(errors="ignore")) + tail
 
 
 def _rename_to_new(path: Path, target: Path) -> None:
-    """Rename a file, if nothing has the new name.
+    """Rename a file if the new name does not exist.
 
-    A link and an unlink would do the same, but Linux refuses a link to somebody else's file
-    (``fs.protected_hardlinks``), and files are delivered by others. NFS knows links only.
+    A link and an unlink would do the same, but Linux refuses to link another user's file
+    (``fs.protected_hardlinks``), and files are delivered by other users. NFS supports only links.
 
     Raises:
-        FileExistsError: something has it.
+        FileExistsError: the new name exists.
     """
     if _renameat2 is not None:
         names = os.fsencode(path), os.fsencode(target)
@@ -232,14 +232,14 @@ def _rename_to_new(path: Path, target: Path) -> None:
 
 
 def _move_files(source: Path, folder: Path) -> None:
-    """Move what can be moved: one file that cannot must not keep the others."""
+    """Move all files that can be moved: one that cannot must not hold up the others."""
     for path in sorted(path for path in source.rglob("*") if not path.is_dir()):
         with suppress(OSError):
             move(path, folder)
 
 
 def _remove_empty(folder: Path) -> None:
-    """Remove a folder of folders; what still holds a file stays, and is found by the next run."""
+    """Remove a folder of folders; one that still holds a file stays for the next run to find."""
     for path, _, _ in os.walk(folder, topdown=False):
         with suppress(OSError):
             Path(path).rmdir()

@@ -1,8 +1,8 @@
-"""``process_new_data``: every file delivered to ``/datasets/new/`` becomes a checked Parquet file.
+"""``process_new_data``: convert every file delivered to ``/datasets/new/`` to checked Parquet.
 
-Processing is: read whole, every row held against the header, columns typed; written as
-``/datasets/processed/<name>-<digest>.parquet`` with a manifest; its columns summarised. The same
-content is processed once, however often and under whatever names it is delivered.
+Processing reads the whole file, checks every row against the header, and decides the columns'
+types. It writes ``/datasets/processed/<name>-<digest>.parquet`` with a manifest, and summarises the
+columns. The same content is processed once, however often and under whatever names it is delivered.
 """
 
 import hashlib
@@ -36,24 +36,24 @@ from .claims import Inbox
 
 TASK = "tasks.data_tasks.process_new_data"
 
-#: Files that one run takes at most; the next one takes the rest.
+#: The most files that one run takes; the next run takes the rest.
 MOST_FILES = 500
 
 NEW, PROCESSED = "new", "processed"
 
-#: What the name of a failed file's reason ends in, and what is longer while it is written.
+#: The suffix of the file with a failure's reason, and the extra bytes of its temporary name.
 REASON, TEMPORARY_BYTES = ".reason.json", 16
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Take what was delivered, and process it file by file, each on all CPUs.
+    """Take the delivered files, and process them one by one, each on all CPUs.
 
     Args:
         request: an :class:`InboxRequest`.
-        reporter: told of every file.
+        reporter: receives every file's progress.
 
     Returns:
-        The task's result, but for what only the submitter knows.
+        The task's result, without the fields that only the submitter knows.
     """
     asked = InboxRequest.of(request)
     root = Path(request.datasets_dir)
@@ -66,7 +66,8 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         asked.stale_seconds,
     )
     processed = root / PROCESSED
-    # The task's, not its attempt's: one that takes the place of one that was lost finds it.
+    # The name is the task's, not the attempt's: an attempt that replaces a lost one finds its
+    # claim.
     manifest_path = processed / ".runs" / f"{request.run}.json"
     if (known := artefacts.finished(manifest_path)) is not None:
         return {**known, "reused": True}
@@ -106,13 +107,13 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Run:
-    """What all files of a run have in common.
+    """What all files of a run share.
 
     Attributes:
-        request: the job's.
-        csv: what the caller said of CSV.
-        processed: where outputs go.
-        reporter: told of what each file's job does.
+        request: the job's request.
+        csv: the caller's CSV options.
+        processed: the output folder.
+        reporter: receives the progress of each file's job.
     """
 
     request: JobRequest
@@ -122,9 +123,9 @@ class _Run:
 
 
 def _one(inbox: Inbox, path: Path, run: _Run) -> dict[str, Any]:
-    """Process one claimed file, and put it where its outcome belongs."""
+    """Process one claimed file, and move it to the folder of its outcome."""
     started = time.monotonic()
-    told: dict[str, Any] = {"file": path.name, "reason": None, "output": None, "rows": None}
+    report: dict[str, Any] = {"file": path.name, "reason": None, "output": None, "rows": None}
     try:
         digest = sha256(path)
     except PermissionError:
@@ -132,35 +133,35 @@ def _one(inbox: Inbox, path: Path, run: _Run) -> dict[str, Any]:
             f"{path.name} cannot be read by user {os.getuid()}."
             " Let that user read it (chmod a+r), and deliver it again."
         )
-        return {**told, **_aside(inbox, path, "file_unreadable", reason)}
-    told["sha256"] = digest
+        return {**report, **_aside(inbox, path, "file_unreadable", reason)}
+    report["sha256"] = digest
     key = _key(digest, path, run.csv)
     against = inbox.begin(key, path)
     if against is not None and against["state"] == "processing":
-        return {**told, "status": "waiting"}  # the same content, by another run, just now
+        return {**report, "status": "waiting"}  # the same content, by another run, just now
     if against is not None:
         claims.move(path, inbox.done)
         same = {name: against.get(name) for name in ("output", "rows")}
-        return {**told, **same, "status": "duplicate", "of": against["file"]}
+        return {**report, **same, "status": "duplicate", "of": against["file"]}
     try:
         made = _process(path, digest, run)
     except InputProblemError as error:
         reason = str(error).replace(str(path), path.name)
         inbox.conclude(key, {"state": "failed", "file": path.name, "reason": reason})
-        return {**told, **_aside(inbox, path, error.kind, reason, digest)}
+        return {**report, **_aside(inbox, path, error.kind, reason, digest)}
     except BaseException:
-        inbox.release(key)  # the cluster's fault, or a stop: it is delivered still
+        inbox.release(key)  # the cluster failed or the job was stopped: the file stays delivered
         raise
     inbox.conclude(key, {"state": "done", "file": path.name, **made})
     claims.move(path, inbox.done)
     seconds = round(time.monotonic() - started, 3)
-    return {**told, **made, "status": "done", "seconds": seconds}
+    return {**report, **made, "status": "done", "seconds": seconds}
 
 
 def _key(digest: str, path: Path, options: CsvOptions) -> str:
-    """Return what a content is known by, which is another where its CSV is said to be written so.
+    """Return the ledger's key of a content, which includes the given CSV options.
 
-    What was read wrongly can be delivered again with the arguments that read it.
+    So a file that was read wrongly can be delivered again with the right options.
     """
     said = options.given()
     if not said or path.suffix.lower() == ".parquet":
@@ -171,7 +172,7 @@ def _key(digest: str, path: Path, options: CsvOptions) -> str:
 def _aside(
     inbox: Inbox, path: Path, kind: str, reason: str, digest: str | None = None
 ) -> dict[str, Any]:
-    """Put a file that cannot be used to the others, and say why."""
+    """Move an unusable file to the failed files, with the reason."""
     there = claims.move(path, inbox.failed)
     note = {"file": path.name, "sha256": digest, "kind": kind, "reason": reason}
     write_json(there.with_name(_reason_name(there.name)), note)
@@ -182,7 +183,7 @@ def _reason_name(name: str) -> str:
     limit = claims.NAME_LIMIT_BYTES - TEMPORARY_BYTES
     if len(os.fsencode(name + REASON)) <= limit:
         return name + REASON
-    mark = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]  # for names that begin alike
+    mark = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]  # for names with the same beginning
     return claims.fitting(name, f"-{mark}{REASON}", limit)
 
 
@@ -247,10 +248,10 @@ def _process(path: Path, digest: str, run: _Run) -> dict[str, Any]:
 
 
 def _put_aside(path: Path, output: Path, converted: dict[str, Any]) -> list[str]:
-    """Say how many of a file's rows were rejected.
+    """Report how many of a file's rows were rejected.
 
     Raises:
-        InputProblemError: they are too many; what was written is removed.
+        InputProblemError: too many were; the output is removed.
     """
     if converted["rejects_file"] is None:
         return []
@@ -269,10 +270,10 @@ def _put_aside(path: Path, output: Path, converted: dict[str, Any]) -> list[str]
 
 
 def _converted(path: Path, output: Path, run: _Run) -> dict[str, Any]:
-    """Convert a CSV file as ``process_large_csv`` does, and give its result."""
+    """Convert a CSV file as ``process_large_csv`` does, and return its result."""
     written, schema = run.csv.written, run.csv.schema
     file, _ = csv_text.begin(path, written, "/datasets/new")
-    # A delivery has files of many kinds: each is asked for what it has.
+    # A delivery has files of many kinds: each is checked only for options that it can have.
     if isinstance(written.date_format, Mapping):
         own = {name: form for name, form in written.date_format.items() if name in file.columns}
         written = replace(written, date_format=own)

@@ -1,1 +1,1 @@
-"""Which files a caller's path means, and that they lie under the roots. Standard library only."""
+"""The files that a caller's path names, checked against the roots. Standard library only."""

@@ -1,6 +1,6 @@
-"""What a caller's path means, and that it stays under the roots. Standard library only.
+"""Resolve a caller's path, and check that it stays under the roots. Standard library only.
 
-The worker asks before a job is submitted, the job asks again, and both must give the same answer.
+The worker checks before a job is submitted, and the job checks again; both must agree.
 """
 
 import os
@@ -10,21 +10,21 @@ from pathlib import Path
 
 from ..protocol import InputProblemError
 
-#: What Linux takes (PATH_MAX, NAME_MAX).
+#: The limits of Linux (PATH_MAX, NAME_MAX).
 LIMIT_BYTES, NAME_LIMIT_BYTES = 4096, 255
 
 
 def inside(text: str, parameter: str, roots: Sequence[str]) -> Path:
-    """Return the path under the roots that a parameter means; relative ones are under the first.
+    """Return the path under the roots that a parameter names; a relative one is under the first.
 
     Raises:
-        InputProblemError: no path, or one that leads out of the roots once every link and ``..``
+        InputProblemError: not a path, or one that leads out of the roots once every link and ``..``
             is followed.
     """
     places = " or ".join(roots)
     try:
         length = len(os.fsencode(text))
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can contain
         length = 0
     if not length or "\0" in text or not text.strip():
         raise InputProblemError(
@@ -59,11 +59,11 @@ def require_inside(path: Path, shown: str, roots: Sequence[str]) -> None:
 
     Args:
         path: the path.
-        shown: what errors call it.
+        shown: its name in error messages.
         roots: folders that it must be in once every link and ``..`` is followed.
 
     Raises:
-        InputProblemError: says where it leads.
+        InputProblemError: tells where it leads.
     """
     real = Path(os.path.realpath(path))
     if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
@@ -75,20 +75,20 @@ def require_inside(path: Path, shown: str, roots: Sequence[str]) -> None:
 
 
 def require_apart(path: Path, shown: str, folder: str) -> None:
-    """Refuse a path below a folder, by whichever name, link or mount it leads there.
+    """Refuse a path below a folder, whichever name, link or mount leads there.
 
     Args:
         path: the path.
-        shown: what errors call it.
+        shown: its name in error messages.
         folder: the folder.
 
     Raises:
-        InputProblemError: it leads there.
+        InputProblemError: the path leads there.
     """
     real = Path(os.path.realpath(path))
     try:
         kept = Path(folder).stat()
-    except OSError:  # where it is not, nothing is below it
+    except OSError:  # the folder does not exist, so nothing is below it
         return
     for parent in (real, *real.parents):
         try:

@@ -1,7 +1,7 @@
-"""Which files a ``dataset_path`` means, and what can be told of them without reading them all.
+"""Find the files of a ``dataset_path``, and check them without reading them completely.
 
-Standard library only: the worker asks before a job is submitted, the job asks again, and both
-must give the same answer.
+Standard library only: the worker checks before a job is submitted, and the job checks again; both
+must agree.
 """
 
 import difflib
@@ -20,36 +20,36 @@ from . import paths
 
 Compression = Literal["none", "gzip", "zstd"]
 
-#: What files of a table are called. This is the one list: every task takes the same.
+#: The suffixes of CSV files. This is the only list: every task accepts the same.
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
-#: What may stand behind the suffix of a CSV file.
+#: The compression suffixes that may follow the suffix of a CSV file.
 COMPRESSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 PARQUET_SUFFIX = ".parquet"
-#: In a folder such a file is as often a note about the data: it is read where it is named itself.
+#: In a folder such a file is often a note about the data, so it is read only if named itself.
 NAMED_ALONE = ".txt"
 
-#: The list in words.
+#: The accepted names in words.
 CSV_NAMES = ".csv, .tsv or .txt, also with .gz, .zst or .zstd behind it"
 NAMES = f"{CSV_NAMES}, or {PARQUET_SUFFIX}"
 
-#: The longest name of a column: what is longer is data that took the header's place.
+#: The longest column name, in characters: a longer one is data in place of the header.
 NAME_LIMIT = 1000
 _SHOWN = 60
-#: What a Parquet file begins and ends with.
+#: The first and last bytes of a Parquet file.
 _PARQUET = b"PAR1"
-#: The value of a Hive partition without one.
+#: The value of a Hive partition for a missing value.
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True)
 class Source:
-    """The files of one dataset, in the order in which their rows count, all of one format.
+    """The files of one dataset, in the order of their rows, all in one format.
 
     Attributes:
         files: the files.
         format: ``csv`` or ``parquet``.
-        keys: of each file the columns that its folders' names hold (``year=2024``), as text; None
-            where the value is missing. Empty where the folders' names hold none.
+        keys: for each file the columns in the names of its folders (``year=2024``), as text; None
+            for a missing value. Empty if the folders' names hold no columns.
     """
 
     files: tuple[Path, ...]
@@ -57,10 +57,10 @@ class Source:
     keys: tuple[Mapping[str, str | None], ...] = ()
 
     def columns(self, file: Path, own: Sequence[str]) -> list[str]:
-        """Return a file's columns, with those that its folders' names hold.
+        """Return a file's columns, including those in its folders' names.
 
         Raises:
-            InputProblemError: it holds one of the latter itself.
+            InputProblemError: the file itself also has one of those columns.
         """
         keys = list(self.keys[0]) if self.keys else []
         for name in keys:
@@ -78,15 +78,15 @@ def resolve(dataset_path: str, roots: Sequence[str], parameter: str = "dataset_p
     """Find the files that ``dataset_path`` names.
 
     Args:
-        dataset_path: a file that ends in one of :data:`NAMES`; a folder (such files in it but for
-            :data:`NAMED_ALONE`, and those of subfolders of a Hive partitioning,
-            ``year=2024/month=01/``, but of no others); or the common prefix of
-            ``<dataset_path>_part_<i>.csv``. A relative path is taken under the first root.
-        roots: folders that the files must be in once every link and ``..`` is followed.
-        parameter: what errors call the path.
+        dataset_path: a file that ends in one of :data:`NAMES`; a folder, of which such files are
+            read except :data:`NAMED_ALONE`, and those in subfolders of a Hive partitioning
+            (``year=2024/month=01/``), but not in other subfolders; or the common prefix of
+            ``<dataset_path>_part_<i>.csv``. A relative path is under the first root.
+        roots: folders that must contain the files once every link and ``..`` is followed.
+        parameter: the path's name in error messages.
 
     Raises:
-        InputProblemError: names the path, what is wrong with it, and the way out.
+        InputProblemError: names the path, what is wrong with it, and what to do.
     """
     path = paths.inside(dataset_path, parameter, roots)
     shown = f"{parameter} {dataset_path!r}"
@@ -131,10 +131,10 @@ def _find(path: Path, shown: str, roots: Sequence[str]) -> Source:
 
 
 def _in_folder(folder: Path, shown: str) -> tuple[list[Path], tuple[Mapping[str, str | None], ...]]:
-    """Find a folder's files, and the keys that its subfolders' names hold.
+    """Find a folder's files, and the keys in its subfolders' names.
 
     Raises:
-        InputProblemError: the files have not the same keys, or one is there packed and unpacked.
+        InputProblemError: the files have different keys, or one exists compressed and uncompressed.
     """
     found = list(_partitions(folder, {}, shown))
     first, own = found[0] if found else (folder, {})
@@ -163,7 +163,7 @@ def _in_folder(folder: Path, shown: str) -> tuple[list[Path], tuple[Mapping[str,
 def _partitions(
     folder: Path, above: Mapping[str, str | None], shown: str
 ) -> Iterator[tuple[Path, Mapping[str, str | None]]]:
-    """Go through a folder and those below it whose names are ``key=value``."""
+    """Yield the files of a folder and of those below it whose names are ``key=value``."""
     for entry in sorted(folder.iterdir(), key=_natural):
         if entry.name[0] in "._":
             continue
@@ -184,17 +184,17 @@ def _partitions(
 
 
 def uncompressed(file: Path) -> Path:
-    """Return a file's path without the suffix that says how it is compressed."""
+    """Return a file's path without its compression suffix."""
     return file.with_suffix("") if file.suffix.lower() in COMPRESSIONS else file
 
 
 def name_of(dataset_path: str) -> str:
-    """Return what people call a dataset: its path's last name without any suffix of a format."""
+    """Return the readable name of a dataset: its path's last name without format suffixes."""
     return uncompressed(Path(dataset_path)).stem
 
 
 def format_of(file: Path) -> Literal["csv", "parquet", ""]:
-    """Return a file's format by its name; empty where no task reads what is called so."""
+    """Return a file's format by its name; empty for a name that no task reads."""
     if file.suffix.lower() == PARQUET_SUFFIX:
         return "parquet"
     return "csv" if uncompressed(file).suffix.lower() in CSV_SUFFIXES else ""
@@ -205,10 +205,10 @@ def require_format(file: Path, shown: str) -> Literal["csv", "parquet"]:
 
     Args:
         file: the file.
-        shown: where its name came from.
+        shown: the origin of its name.
 
     Raises:
-        InputProblemError: no task reads what is called so.
+        InputProblemError: no task reads a file with such a name.
     """
     kind = format_of(file)
     if not kind:
@@ -234,7 +234,7 @@ def _require_readable(file: Path, shown: str) -> None:
 
 
 def require_parquet(file: Path) -> None:
-    """Refuse what is no Parquet file by its first and last bytes.
+    """Refuse a file that is not Parquet by its first and last bytes.
 
     Raises:
         InputProblemError: names it.
@@ -255,7 +255,7 @@ def _parts(path: Path, shown: str) -> list[Path]:
     """Find ``<path>_part_<i>`` files in the order of i.
 
     Raises:
-        InputProblemError: a number lacks, or is there twice.
+        InputProblemError: a number is missing, or exists twice.
     """
     ends = rf"(?:{'|'.join(CSV_SUFFIXES)})(?:{'|'.join(COMPRESSIONS)})?|{PARQUET_SUFFIX}"
     ends = ends.replace(".", r"\.")
@@ -290,11 +290,11 @@ def _parts(path: Path, shown: str) -> list[Path]:
 def passed_over(
     files: Sequence[Path], before: tuple[str, ...] = (".csv", PARQUET_SUFFIX)
 ) -> list[str]:
-    """Say which files of a folder, or of parts, releases before this one passed over.
+    """Report which files of a folder, or of parts, earlier releases did not read.
 
     Args:
-        files: those that are read.
-        before: the suffixes that earlier releases took.
+        files: the files that are read now.
+        before: the suffixes that earlier releases read.
     """
     later = [file.name for file in files if not file.name.lower().endswith(before)]
     if not later or len(later) == len(files):
@@ -324,7 +324,7 @@ def _missing(path: Path, shown: str) -> NoReturn:
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
-    """Sort ``part_10`` after ``part_9``."""
+    """Return a sort key that puts ``part_10`` after ``part_9``."""
     return [
         (int(piece), "") if piece.isdigit() else (-1, piece)
         for piece in re.split(r"(\d+)", path.name)
@@ -333,12 +333,12 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def is_pattern(name: str) -> bool:
-    """Return whether polars would take a column's name for a pattern of names."""
+    """Return whether polars would interpret a column's name as a pattern."""
     return name == "*" or (name.startswith("^") and name.endswith("$"))
 
 
 def require_distinct(file: Path, columns: Sequence[str]) -> None:
-    """Refuse a column name that occurs twice: nobody could say which one is meant.
+    """Refuse a column name that occurs twice, since it would be ambiguous.
 
     Raises:
         InputProblemError: names it; or a name is longer than :data:`NAME_LIMIT`, or a pattern.
@@ -369,13 +369,13 @@ def require_distinct(file: Path, columns: Sequence[str]) -> None:
 
 
 def require_column(column: str, columns: Sequence[str], origin: str, where: str) -> None:
-    """Refuse a column that is not there, listing those that are.
+    """Refuse a column that does not exist, and list those that do.
 
     Args:
         column: the wanted name.
         columns: the names that exist.
-        origin: where the wanted name came from, such as ``model_config.target``.
-        where: the file that was looked at.
+        origin: the origin of the wanted name, such as ``model_config.target``.
+        where: the file that was searched.
     """
     if column in columns:
         return

@@ -1,1 +1,1 @@
-"""``process_large_csv``: one large CSV file through filter and derived columns."""
+"""``process_large_csv``: filter one large CSV file and add derived columns."""

@@ -1,4 +1,4 @@
-"""``process_large_csv``: one large CSV file through filter and derived columns, range by range."""
+"""``process_large_csv``: filter one large CSV file and add derived columns, range by range."""
 
 import json
 import time
@@ -31,19 +31,20 @@ from .plan import make
 
 TASK = "tasks.data_tasks.process_large_csv"
 
-#: A range of the file; polars needs a few times as much to parse it. With 8 MiB calls took a tenth
-#: more processor time; with 16 a job does not fit into 256 MiB.
+#: The bytes in a range of the file; polars needs a few times as much to parse it. With 8 MiB, calls
+#: took a tenth more processor time; with 16 MiB a job does not fit into 256 MiB.
 RANGE_BYTES = 12 << 20
-#: A smaller file is cut into so many ranges for each CPU, none smaller than this.
+#: A smaller file is cut into this many ranges per CPU, none smaller than the least size.
 SHARES, LEAST_RANGE_BYTES = 4, 4 << 20
-#: zstd's; polars' own default of 3 takes as long as parsing, for files a quarter smaller.
+#: zstd's level; polars' default of 3 takes as long as parsing, for files a quarter smaller.
 PARQUET_LEVEL = 1
-#: A type may be widened so often: whole numbers, numbers, text; and a column first seen empty.
+#: The most passes: whole numbers, numbers, text each widen a type; and a column may start out
+#: empty.
 MAX_PASSES = 5
 
 
 class Item(NamedTuple):
-    """One call's work: a range of the file to read, or a piece that was read already."""
+    """The work of one call: a range of the file to read, or a piece that was already read."""
 
     number: int
     bounds: tuple[int, int] | None
@@ -53,14 +54,15 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Done:
-    """What became of one range.
+    """The outcome of one range.
 
     Attributes:
         start, end: offsets of its records in the file.
-        rows: its records; ``written`` and ``rejected`` of them, and the rest filtered out.
-        part, rejects: the files with them; None where there are none.
+        rows: the number of its records; ``written`` and ``rejected`` of them, the rest filtered
+            out.
+        part, rejects: the files that hold them; None if there are none.
         needed: see :class:`csv.parsing.Block`.
-        problem: why it cannot be done: the error's kind and text.
+        problem: why the range failed: the error's kind and text.
         problem_row: the row in this range that is at fault.
         began: when the call began, by its host's clock.
         notes: see :class:`csv.parsing.Block`.
@@ -84,7 +86,7 @@ class Done:
 
 
 def work(plan: Plan, item: Item) -> Done:
-    """Do one range. What is wrong with it is told, not raised: its beginning was only guessed."""
+    """Process one range; return an error, never raise it: its beginning was only guessed."""
     began = time.time()
     start = end = item.bounds[0] if item.bounds else 0
     try:
@@ -135,15 +137,15 @@ def _block(plan: Plan, number: int, piece: Piece) -> Done:
 
 
 def range_count(length: int, wanted: int | None, cpus: int, longest: int | None = None) -> int:
-    """Say into how many ranges to cut so many bytes: as wanted, or as the CPUs have most of.
+    """Return the number of ranges for so many bytes: as wanted, or by the number of CPUs.
 
-    None is longer than ``longest`` (:data:`RANGE_BYTES`).
+    No range is longer than ``longest`` (:data:`RANGE_BYTES`).
     """
     least = -(-length // (longest or RANGE_BYTES))
     if wanted:
         return max(least, wanted)
     count = max(least, min(SHARES * cpus, -(-length // LEAST_RANGE_BYTES)))
-    # As many for one CPU as for another, so that none is left with nothing to do.
+    # A multiple of the CPUs, so that none runs out of work early.
     return count if count <= cpus else -(-count // cpus) * cpus
 
 
@@ -151,14 +153,14 @@ def range_count(length: int, wanted: int | None, cpus: int, longest: int | None 
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Process, or return what an identical request wrote before.
+    """Process the file, or return what an identical request wrote before.
 
     Args:
         request: a :class:`ProcessCsvRequest`.
-        reporter: told of every phase.
+        reporter: receives the progress of every phase.
 
     Returns:
-        The task's result, but for what only the submitter knows.
+        The task's result, without the fields that only the submitter knows.
     """
     reporter.progress("reading", 0, 1, "looking at the input file")
     asked = ProcessCsvRequest.of(request)
@@ -183,7 +185,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
 
 
 class Run:
-    """One request: all ranges, again with wider types where a value needs them."""
+    """One request: all ranges, repeated with wider types where a value needs them."""
 
     def __init__(
         self,
@@ -236,7 +238,7 @@ class Run:
             yield Item(number, None, None, piece)
 
     def _pass(self) -> dict[str, list[pl.DataType]]:
-        """Do all ranges once; give the types that its values need beyond the plan's."""
+        """Process all ranges once; return the types that its values need beyond the plan's."""
         needed: dict[str, list[pl.DataType]] = {}
         self.rows = self.written = self.rejected = self.chunks = 0
         self.notes = Notes(self.file.path.name)
@@ -259,7 +261,7 @@ class Run:
         return work(self.plan, Item(number, self.ranges[number], start))
 
     def _take(self, done: Done, needed: dict[str, list[pl.DataType]]) -> None:
-        """Count one range, in the file's order, and put its part behind the others."""
+        """Count one range, in the file's order, and append its part to the output."""
         if done.problem is not None:
             kind, text = done.problem
             if done.problem_row is not None:

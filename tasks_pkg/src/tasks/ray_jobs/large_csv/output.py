@@ -1,4 +1,4 @@
-"""One output file that is whole or not there, with the rejects beside it and a manifest last."""
+"""One output file, published atomically, with the rejects beside it and a manifest last."""
 
 import hashlib
 import json
@@ -22,17 +22,17 @@ from .parquet_join import Joiner
 
 def write_csv(frame: pl.DataFrame, target: Path, *, header: bool = True) -> None:
     """Write a table as CSV that has the same rows when it is read."""
-    # A missing value that is alone in its line would leave it blank, and a blank line is no row.
+    # A row with a single missing value would be a blank line, and a blank line is no row.
     frame.write_csv(target, include_header=header, null_value='""' if frame.width == 1 else "")
 
 
 class Output:
-    """Where a run writes, under temporary names until :meth:`publish`.
+    """The output of a run, under temporary names until :meth:`publish`.
 
     Args:
         path: the final name.
-        request: for the parameters that decide the content.
-        inputs: what the inputs are known by.
+        request: provides the parameters that decide the content.
+        inputs: the identities of the inputs.
         overwrite: whether a file that celray did not write may be replaced.
     """
 
@@ -49,7 +49,7 @@ class Output:
         self._stream: BinaryIO | None = None
 
     def _manifest(self) -> dict[str, Any] | None:
-        """Return the manifest beside the output, if it is one of ours."""
+        """Return the manifest beside the output, if celray wrote it."""
         try:
             manifest = json.loads(self.manifest_path.read_text())
         except (OSError, ValueError):
@@ -58,17 +58,17 @@ class Output:
         return manifest if ours else None
 
     def finished(self) -> dict[str, Any] | None:
-        """Return the result of an identical request, if its files are still what it wrote."""
+        """Return the result of an identical request, if its files are unchanged."""
         manifest = self._manifest()
         if manifest is None or manifest["digest"] != self.digest:
             return None
         return artefacts.finished(self.manifest_path)
 
     def require_allowed(self, *sources: Path) -> None:
-        """Refuse to write over the input, or over a file that no run of ours wrote.
+        """Refuse to overwrite the input, or a file that celray did not write.
 
         Raises:
-            InputProblemError: names the file, and the way out.
+            InputProblemError: names the file, and what to do.
         """
         for source in sources:
             require_output_apart(source, self.path)
@@ -76,7 +76,7 @@ class Output:
             return
         ours: set[str] = set()
         if (manifest := self._manifest()) is not None:
-            # That of a run that was killed while it published does not list its files yet.
+            # The manifest of a run that was killed during publication does not list its files yet.
             files = manifest.get("files", (self.path.name, self.rejects_path.name))
             ours = {self.manifest_path.name, *files}
         for path in (self.path, self.rejects_path, self.manifest_path):
@@ -90,7 +90,7 @@ class Output:
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
-        """Yield a folder for parts, which is gone afterwards."""
+        """Yield a folder for parts, and remove it afterwards."""
         artefacts.require_writable(self.path.parent)
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
@@ -102,7 +102,7 @@ class Output:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def begin(self, plan: Plan) -> None:
-        """Start from nothing: also when a pass is repeated with wider types."""
+        """Start with empty files, also when a pass is repeated with wider types."""
         if self._stream is not None:
             self._stream.close()
         self.plan, self._sha = plan, hashlib.sha256()
@@ -116,7 +116,7 @@ class Output:
         (self._folder / "rejects").unlink(missing_ok=True)
 
     def append(self, part: Path | None, rejects: Path | None, rows_before: int) -> None:
-        """Put a range's part, and its rejects, behind those of the ranges before it."""
+        """Append a range's part and rejects to those of the ranges before it."""
         if part is not None:
             self._append(part)
         if rejects is not None:
@@ -141,7 +141,7 @@ class Output:
             self._sha.update(block)
 
     def write(self, frame: pl.DataFrame) -> None:
-        """Write a table that is in memory, still under its temporary name."""
+        """Write a table in memory to the file, under its temporary name."""
         temporary = self._folder / "output"
         if self.path.suffix.lower() == ".csv":
             write_csv(frame, temporary)
@@ -161,7 +161,7 @@ class Output:
             self._stream.close()
 
     def publish(self, task: str, result: dict[str, Any], inputs: list[Any]) -> dict[str, Any]:
-        """Return the files their names, and write the manifest.
+        """Give the files their names, and write the manifest.
 
         Returns:
             ``result``.
@@ -173,9 +173,9 @@ class Output:
             files[self.rejects_path.name] = found
         manifest = {**artefacts.identity(self.request, task), "digest": self.digest}
         with artefacts.publishing(self.request):
-            self.require_allowed()  # somebody may have come first
-            # The old files, if there are any, are no longer what their manifest says. Without
-            # one, the file of a run that is killed below would be taken for somebody else's.
+            self.require_allowed()  # another program may have written there
+            # The old files, if any, no longer match their manifest. But without a manifest, the
+            # file of a run that is killed below would count as somebody else's.
             write_json(self.manifest_path, manifest)
             self.rejects_path.unlink(missing_ok=True)
             output.replace(self.path)

@@ -1,9 +1,9 @@
-"""Puts Parquet files of one schema one behind the other without reading their data.
+"""Concatenate Parquet files of one schema without reading their data.
 
-Row groups are copied as they are; the new footer is theirs, with every offset moved. The format
+Row groups are copied unchanged; the new footer joins theirs, with every offset shifted. The format
 is Apache Parquet's ``parquet.thrift`` in Thrift's compact protocol
 (https://github.com/apache/parquet-format, https://github.com/apache/thrift/blob/master/doc/specs/
-thrift-compact-protocol.md). Fields that are not known here are carried over untouched.
+thrift-compact-protocol.md). Unknown fields are copied unchanged.
 """
 
 import io
@@ -17,10 +17,10 @@ _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _ST
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
 )  # fmt: skip
 
-#: A struct is its fields by number, each with its wire type.
+#: A struct: its fields by number, each with its wire type.
 Struct = dict[int, tuple[int, Any]]
 
-# Numbers of fields in parquet.thrift.
+# Field numbers in parquet.thrift.
 _NUM_ROWS, _ROW_GROUPS = 3, 4
 _COLUMNS, _GROUP_OFFSET, _ORDINAL = 1, 5, 7
 _CHUNK_OFFSETS, _META = (2, 4, 6), 3
@@ -31,8 +31,8 @@ class Joiner:
     """Writes one Parquet file from parts that are appended in turn.
 
     Args:
-        stream: where to; at its beginning.
-        watch: told every byte that is written, such as a digest's ``update``.
+        stream: the output; positioned at its beginning.
+        watch: called with all bytes that are written, such as a digest's ``update``.
     """
 
     def __init__(self, stream: BinaryIO, watch: Callable[[bytes], object]) -> None:
@@ -99,7 +99,7 @@ def _move(group: Struct, shift: int) -> None:
         for field in fields:
             if field in struct:
                 kind, value = struct[field]
-                # Some writers leave an offset that they do not use at 0.
+                # Some writers set an offset that they do not use to 0.
                 struct[field] = (kind, value + shift if value else value)
 
 

@@ -1,4 +1,4 @@
-"""What a request of ``process_large_csv`` is to do with its file."""
+"""Compile a request of ``process_large_csv`` for its file."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from ..requests import ProcessCsvRequest
 
 
 def make(file: CsvFile, asked: ProcessCsvRequest, folder: Path, sample: bytes) -> Plan:
-    """Compile a request.
+    """Return the plan for a request.
 
     Args:
         file: the input.
         asked: the request.
-        folder: for parts.
+        folder: the folder for parts.
         sample: records that decide the types that were not given.
 
     Raises:
-        InputProblemError: columns or formulas do not fit the file.
+        InputProblemError: columns or formulas do not match the file.
     """
     for name in asked.csv.schema:
         require_column(name, file.columns, "transformations.schema", str(file.path))

@@ -1,1 +1,1 @@
-"""What training, search, prediction and registry share: features, metrics, files, signature."""
+"""Shared by training, search, prediction and registry: features, metrics, files, signature."""

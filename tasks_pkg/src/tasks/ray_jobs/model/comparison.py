@@ -1,4 +1,4 @@
-"""What a model is worth on rows that another model is measured on too."""
+"""Score a model on rows that are also used to score another model."""
 
 from typing import Any
 
@@ -11,17 +11,17 @@ from .signature import Model
 
 
 def score(model: Model, rows: pl.DataFrame, metric: str) -> float | None:
-    """Score a model on rows with their truth; classes that it does not know get no probability.
+    """Score a model on rows with known targets; unknown classes get no probability.
 
-    A column that came after the rows were chosen is missing in them.
+    A column that was added after the rows were chosen is missing in them.
 
     Args:
-        model: one of ours.
-        rows: with the model's target.
-        metric: of the model's kind.
+        model: a model of celray.
+        rows: rows with the model's target.
+        metric: a metric of the model's kind.
 
     Returns:
-        The metric to six digits; None where it is not defined on these rows.
+        The metric to six digits; None if it is not defined on these rows.
 
     Raises:
         InputProblemError: the model is damaged.
@@ -45,7 +45,7 @@ def score(model: Model, rows: pl.DataFrame, metric: str) -> float | None:
 
 
 def _label(value: Any) -> str:  # noqa: ANN401 - a cell
-    """Write a label so that 3 and 3.0 are the same."""
+    """Return a label as text in which 3 and 3.0 are the same."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)

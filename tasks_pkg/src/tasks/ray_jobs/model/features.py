@@ -1,6 +1,6 @@
-"""Turns a table's columns into the model's numbers, by a plan that is learnt once and stored.
+"""Turn a table's columns into the model's numbers, by a plan that is learnt once and stored.
 
-The plan is learnt from training rows alone, and is plain JSON: loading it cannot run anything.
+The plan is learnt from training rows only, and is plain JSON: loading it cannot execute anything.
 
 ======== ========================================= =========================================
 role     columns                                   becomes
@@ -32,11 +32,11 @@ from .scaling import AS_IT_IS, FINE, LARGEST, Scaling, of_feature
 
 Role = Literal["number", "boolean", "date", "category", "text"]
 
-#: Text with at most so many different values is a category.
+#: Text with at most this many different values is a category.
 MAX_CATEGORIES = 64
-#: Text of which this share of the values are numbers is a number; the rest of it is missing.
+#: Text is a number if this share of its values are numbers; its other values are missing.
 NUMERIC_SHARE = 0.9
-#: Words of a text column are counted in so many groups.
+#: The number of groups in which the words of a text column are counted.
 TEXT_BUCKETS = 32
 
 _EPOCH_DAYS = 10957.0  # 2000-01-01 in days since 1970
@@ -47,7 +47,7 @@ _WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class Column:
-    """How one column is turned into numbers."""
+    """How a column is turned into numbers."""
 
     name: str
     role: Role
@@ -56,18 +56,18 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Number of the model's features that this column becomes."""
+        """Return the number of the model's features that this column becomes."""
         return 1 + TEXT_BUCKETS if self.role == "text" else 1
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a whole table is turned into numbers, and what was left out and why.
+    """How a whole table is turned into numbers, and which columns were left out and why.
 
     Attributes:
-        columns: those that are used.
+        columns: the columns that are used.
         dropped: the others, with the reason.
-        notes: what the caller should know of the columns; not stored.
+        notes: remarks about the columns for the caller; not stored.
     """
 
     columns: tuple[Column, ...]
@@ -75,7 +75,7 @@ class Plan:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the plan as it is stored."""
+        """Return the plan in its stored form."""
         return {"columns": [asdict(column) for column in self.columns], "dropped": self.dropped}
 
     @classmethod
@@ -100,10 +100,10 @@ class Plan:
 
     @property
     def feature_names(self) -> list[str]:
-        """Name every feature; a text column's parts are numbered.
+        """Return a name for every feature; the parts of a text column are numbered.
 
-        XGBoost refuses ``[``, ``]`` and ``<`` in names, and names that occur twice; so the
-        position goes in front.
+        XGBoost refuses ``[``, ``]`` and ``<`` in names, and duplicate names, so each name begins
+        with the feature's position.
         """
         return [
             f"{position}.{part} " + re.sub(r"[\[\]<\s]", "_", column.name)
@@ -122,21 +122,21 @@ class Plan:
 
 
 def learn(table: pl.DataFrame, rows: NDArray[np.bool_] | None = None) -> Plan:
-    """Decide from training rows how each column is turned into numbers.
+    """Decide from the training rows how each column is turned into numbers.
 
     Args:
         table: the columns.
-        rows: which are the training rows; all by default.
+        rows: which rows are training rows; all by default.
 
     Raises:
-        InputProblemError: no column is of any use.
+        InputProblemError: no column is usable.
     """
     columns: list[Column] = []
     dropped: dict[str, str] = {}
     notes: list[str] = []
     chosen = None if rows is None else pl.Series(rows)
     for series in table:
-        # Column by column: a copy of the table would take as much memory as the table.
+        # Column by column: a copy of the whole table would double the memory.
         learnt = _learn(series if chosen is None else series.filter(chosen), notes)
         if isinstance(learnt, Column):
             columns.append(learnt)
@@ -153,7 +153,7 @@ def learn(table: pl.DataFrame, rows: NDArray[np.bool_] | None = None) -> Plan:
 
 
 def _learn(series: pl.Series, notes: list[str]) -> Column | str:  # noqa: PLR0911 - one reason each
-    """Return a column's plan, or the reason for leaving it out; put into ``notes`` what is odd."""
+    """Return a column's plan, or the reason for leaving it out; add remarks to ``notes``."""
     role = _role(series)
     if role is None:
         return f"type {series.dtype} is not supported"
@@ -172,7 +172,7 @@ def _learn(series: pl.Series, notes: list[str]) -> Column | str:  # noqa: PLR091
                 " missing, or correct them"
             )
         return _learn_numbers(series, "number", notes)
-    if (how := number_styles.told(values)) is not None:
+    if (how := number_styles.described(values)) is not None:
         notes.append(f"column {series.name!r} is taken for words, not for numbers: {how}")
     known = values.unique()
     if len(known) > MAX_CATEGORIES:
@@ -183,7 +183,7 @@ def _learn(series: pl.Series, notes: list[str]) -> Column | str:  # noqa: PLR091
 
 
 def _are_codes(values: pl.Series) -> bool:
-    """Say whether text that could be numbers would be other text if it were (:mod:`csv.codes`)."""
+    """Return whether text of digits would change as a number, as codes do (:mod:`csv.codes`)."""
     return csv_codes.any_code(values) or bool(values.str.contains(csv_codes.LONG).any())
 
 
@@ -207,7 +207,7 @@ def _learn_numbers(series: pl.Series, role: Role, notes: list[str]) -> Column | 
 
 
 def _base(series: pl.Series) -> int:
-    """Return what to subtract from whole numbers before float64 would round them."""
+    """Return the offset to subtract from whole numbers before float64 would round them."""
     if not series.dtype.is_integer():
         return 0
     low, high = series.min(), series.max()
@@ -233,11 +233,11 @@ def transform(
 
     Args:
         frame: the columns.
-        plan: how.
+        plan: the plan for the columns.
         rows: which rows; all by default.
 
     Raises:
-        InputProblemError: a column of the plan is not in the table.
+        InputProblemError: the table lacks a column of the plan.
     """
     lacking = [column.name for column in plan.columns if column.name not in frame.columns]
     if lacking:
@@ -271,7 +271,7 @@ def _as_numbers(series: pl.Series) -> pl.Series:
 def _scaled(series: pl.Series, column: Column) -> NDArray[np.float64]:
     """Return the model's numbers; beyond float32 they would be infinite, which XGBoost refuses."""
     scaling, base = column.scaling, 0
-    # Exactly, unless training saw fractions where there are none now.
+    # Exact, unless training saw fractions and these values have none.
     if series.dtype.is_integer() and float(scaling.offset).is_integer():
         scaling, base = Scaling(0.0, scaling.scale), int(scaling.offset)
     with np.errstate(over="ignore"):
@@ -281,7 +281,7 @@ def _scaled(series: pl.Series, column: Column) -> NDArray[np.float64]:
 
 
 def _numbers(series: pl.Series, role: Role, base: int = 0) -> NDArray[np.float64]:
-    """Return a column as floating point, whole numbers less ``base``; NaN is missing."""
+    """Return a column as floating point, minus ``base`` for whole numbers; NaN is missing."""
     if role == "date" or series.dtype.is_temporal():
         series = _days(series)
     if base:
@@ -310,7 +310,7 @@ def _codes(series: pl.Series, categories: tuple[str, ...]) -> NDArray[np.float64
 
 
 def _fill_text(part: NDArray[np.float32], series: pl.Series) -> None:
-    """Count words by group. CRC-32 is the same in every process, unlike Python's ``hash``."""
+    """Count words by group; CRC-32 is the same in every process, unlike Python's ``hash``."""
     part[:, 0] = series.str.len_chars().cast(pl.Float64).to_numpy()
     distinct = series.unique(maintain_order=True)
     counts = np.zeros((len(distinct), TEXT_BUCKETS), dtype=np.float32)

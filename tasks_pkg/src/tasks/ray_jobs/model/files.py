@@ -1,4 +1,4 @@
-"""A model as a folder: its name and its files."""
+"""A model's folder: its name and its files."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,12 +18,12 @@ HOLDOUT = "holdout.parquet"
 
 
 def folder(request: JobRequest, stem: str, digests: Sequence[str]) -> Path:
-    """Name the model's folder after everything that decides what is in it.
+    """Return the model's folder, named after everything that decides its content.
 
     Args:
-        request: for the parameters; where the data lie makes no difference.
-        stem: what people know the model by.
-        digests: of the input files' contents, in order.
+        request: provides the parameters; the location of the data does not matter.
+        stem: the readable part of the name.
+        digests: digests of the input files' contents, in order.
     """
     number = artefacts.digest(request, digests, ignoring={"dataset_path"})
     return Path(request.models_dir) / FOLDER / artefacts.folder_name(stem or "model", number)

@@ -1,4 +1,4 @@
-"""Held-out metrics, by their textbook definitions; tests hold them against scikit-learn."""
+"""Held-out metrics by their textbook definitions; tests compare them with scikit-learn."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: Of these, less is better.
+#: For these metrics, less is better.
 LOWER_IS_BETTER = frozenset({"log_loss", "rmse", "mae"})
 CLASSIFICATION = ("accuracy", "f1", "log_loss", "roc_auc")
 REGRESSION = ("r2", "rmse", "mae")
 
 
 def chosen(wanted: str | None, classes: Sequence[object]) -> str:
-    """Return the metric that counts: the one asked for, else accuracy or r2."""
+    """Return the deciding metric: the requested one, otherwise accuracy or r2."""
     return wanted or ("accuracy" if classes else "r2")
 
 
@@ -49,7 +49,7 @@ def _f1(truth: NDArray[np.bool_], guess: NDArray[np.bool_]) -> float:
 
 
 def roc_auc(truth: Floats, scores: Floats) -> float | None:
-    """Return the chance that a row of class 1 scores above one of class 0 (Mann-Whitney)."""
+    """Return the probability that a row of class 1 scores above one of class 0 (Mann-Whitney)."""
     positive = truth == 1
     ones, zeros = int(positive.sum()), int((~positive).sum())
     if not ones or not zeros:
@@ -62,7 +62,7 @@ def roc_auc(truth: Floats, scores: Floats) -> float | None:
 def regression(truth: Floats, guess: Floats) -> dict[str, float | None]:
     """Score numbers: ``r2`` (None when all true values are equal), ``rmse`` and ``mae``."""
     deviation, residual = truth - truth.mean(), truth - guess
-    # Of very small or large numbers the squares would be zero or infinite.
+    # The squares of very small or large numbers would be zero or infinite.
     unit = float(np.abs(deviation).max()) or 1.0
     spread = float(((deviation / unit) ** 2).sum())
     squares = (residual / unit) ** 2
@@ -74,12 +74,12 @@ def regression(truth: Floats, guess: Floats) -> dict[str, float | None]:
 
 
 def of_constant(learnt: Floats, truth: Floats, classes: int) -> dict[str, float | None]:
-    """Score what needs no model: the mean, or the most frequent class with its share.
+    """Score a constant answer: the mean, or the most frequent class with its share.
 
     Args:
-        learnt: targets of the training rows.
-        truth: targets of the rows that are scored.
-        classes: number of classes; 0 for regression.
+        learnt: the targets of the training rows.
+        truth: the targets of the rows that are scored.
+        classes: the number of classes; 0 for regression.
     """
     if not classes:
         return regression(truth, np.full(len(truth), learnt.mean()))
@@ -88,12 +88,12 @@ def of_constant(learnt: Floats, truth: Floats, classes: int) -> dict[str, float 
 
 
 def rounded(metrics: dict[str, float | None]) -> dict[str, Any]:
-    """Return the metrics as :func:`six_digits`."""
+    """Return each metric rounded by :func:`six_digits`."""
     return {name: six_digits(value) for name, value in metrics.items()}
 
 
 def six_digits(value: float | None) -> float | None:
-    """Return a metric to six digits: more would be noise, and fewer make an error of 1e-9 none."""
+    """Return a metric with six digits: more would be noise, and decimals would hide 1e-9."""
     if value is None or not np.isfinite(value):
         return value
     return round(value, 6) if abs(value) >= 1 else float(f"{value:.6g}")

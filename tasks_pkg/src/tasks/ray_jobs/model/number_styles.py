@@ -1,12 +1,12 @@
-"""Numbers that people read such, and parsers do not: ``$1,234``, ``1.234,56``, ``12 %``."""
+"""Numbers in forms that parsers do not read: ``$1,234``, ``1.234,56``, ``12 %``."""
 
 from dataclasses import dataclass
 
 import polars as pl
 
-#: A column is of numbers when this share of its values are.
+#: A column holds numbers if this share of its values do.
 SHARE = 0.9
-#: So many values are looked at first.
+#: The number of values that are checked first.
 _FEW = 100
 _SHOWN = 40
 _PLAIN = r"[0-9]+(?:\.[0-9]+)?"
@@ -17,7 +17,7 @@ _BLANK = r"[ \u00a0\u202f]"
 
 @dataclass(frozen=True)
 class _Style:
-    """How a number is written: a pattern, and the arguments that read it."""
+    """A form of numbers: a pattern, and the arguments that read it."""
 
     pattern: str
     arguments: str
@@ -37,21 +37,21 @@ _STYLES = (
     _Style(_grouped(_BLANK, ","), "decimal ',' and thousands ' '"),
     _Style(_grouped(r"['\u2019]", r"\."), 'thousands "\'"'),
 )
-#: A column of these alone may be meant in two ways: ``1,234`` is a thousand or a bit more than one.
+#: A column of only these is ambiguous: ``1,234`` is a thousand or slightly more than one.
 _AMBIGUOUS = r"[0-9]{1,3},[0-9]{3}"
 
 
-def told(column: pl.Series) -> str | None:
-    """Say how a column of text holds numbers, with its first such value and what would read them.
+def described(column: pl.Series) -> str | None:
+    """Describe how a text column holds numbers, with its first such value and how to read them.
 
     Returns:
-        A sentence without its end; None where the column is of words, or of numbers as such.
+        A sentence without its end; None if the column holds words, or readable numbers.
     """
     values = column.drop_nulls()
     few = values.head(_FEW)
     any_style = "|".join(style.pattern for style in _STYLES)
     if few.is_empty() or _share(few, any_style) < SHARE / 2:
-        return None  # a look at a few is enough for nearly all columns of words
+        return None  # checking a few values suffices for nearly all columns of words
     odd = values.filter(~_fits(values, _PLAIN, signed=False))
     if odd.is_empty():
         return None

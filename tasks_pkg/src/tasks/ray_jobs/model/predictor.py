@@ -1,4 +1,4 @@
-"""Loads a model that :mod:`training.job` wrote, and predicts with it. Nothing in it is executed."""
+"""Load a model that :mod:`training.job` wrote, and predict with it; nothing in it is executed."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def outputs(
     classes: int,
     scaling: Scaling,
 ) -> NDArray[np.float64]:
-    """Give the model's answers: one column per class, or the numbers for regression (0 classes)."""
+    """Return the model's output: one column per class, or numbers for regression (0 classes)."""
     data = xgboost.DMatrix(
         x,
         feature_names=plan.feature_names,
@@ -34,18 +34,18 @@ def outputs(
 
 
 def columns(predicted: Any, classes: int, scaling: Scaling) -> NDArray[np.float64]:  # noqa: ANN401
-    """Return what XGBoost predicted as one column per class, or the numbers for regression."""
+    """Return XGBoost's prediction as one column per class, or the numbers for regression."""
     raw = np.asarray(predicted, dtype=np.float64)
-    if classes == 2:  # noqa: PLR2004 - XGBoost gives the second class's probability alone
+    if classes == 2:  # noqa: PLR2004 - XGBoost returns only the second class's probability
         return np.column_stack([1.0 - raw, raw])
     return raw if classes else scaling.undo(raw)
 
 
 def verify(model: signature.Model) -> None:
-    """Hold a model's files against its manifest, by their digests.
+    """Check a model's files against its manifest, by their digests.
 
     Raises:
-        InputProblemError: names the file that is another one.
+        InputProblemError: names the file that differs.
     """
     for name in (MODEL, PREPROCESSING):
         file = model.folder / name
@@ -69,11 +69,11 @@ class Predictor:
     """A trained model with its preprocessing.
 
     Args:
-        model: found by :func:`model.signature.find`.
+        model: the result of :func:`model.signature.find`.
 
     Raises:
-        InputProblemError: a file is not the one that the manifest describes, or the two do not
-            agree on the columns.
+        InputProblemError: a file differs from the manifest, or model and preprocessing disagree
+            about the columns.
     """
 
     def __init__(self, model: signature.Model) -> None:
@@ -85,7 +85,7 @@ class Predictor:
             self.classes: list[Any] = stored["target"]["classes"]
             self.scaling = Scaling.from_json(stored.get("scaling"))
             self.booster = xgboost.Booster(model_file=folder / MODEL)
-        except (ValueError, KeyError, TypeError):  # also XGBoost's own
+        except (ValueError, KeyError, TypeError):  # XGBoost's error is a ValueError
             raise InputProblemError(
                 "model_foreign",
                 f"{folder} holds files that its manifest describes, but that are no model of ours.",
@@ -103,7 +103,7 @@ class Predictor:
         """Predict every row of ``frame``.
 
         Returns:
-            ``prediction``, and for classes ``probability`` of the predicted one.
+            ``prediction``, and for classes ``probability`` of the predicted class.
         """
         answers = self.answers(frame)
         if not self.classes:

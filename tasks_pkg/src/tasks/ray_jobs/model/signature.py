@@ -1,6 +1,6 @@
-"""Which columns a model takes, by name and type. Standard library only.
+"""The columns that a model takes, by name and type. Standard library only.
 
-The worker asks before a job is submitted, and the job asks again.
+The worker checks rows before a job is submitted, and the job checks them again.
 """
 
 import difflib
@@ -18,23 +18,23 @@ from ..protocol import InputProblemError
 
 MANIFEST = "manifest.json"
 
-#: The tasks whose folders hold a model.
+#: The tasks whose output folders hold a model.
 MODEL_TASKS = frozenset({"tasks.ml_tasks.distributed_training"})
 
-#: Of signatures that older releases must not take for theirs: they would use the model without the
-#: scaling of its numbers, and predict others. They look for ``columns``, of which it has none.
+#: The version of signatures that older releases must refuse: without the scaling of its numbers
+#: their predictions would be wrong. Those releases look for ``columns``, which this version lacks.
 SCALED = 2
 
-#: A manifest is a page of JSON; what is larger is none.
+#: The size limit of a manifest, which is normally a page of JSON.
 _LIMIT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model's folder and what its manifest says.
+    """A model's folder and its manifest.
 
     Attributes:
-        folder: where it lies.
+        folder: the model's folder.
         manifest: the whole manifest.
         types: the input columns in the order of the training table, with their types.
     """
@@ -45,7 +45,7 @@ class Model:
 
     @property
     def needed(self) -> list[str]:
-        """The columns that the model cannot do without."""
+        """Return the columns that the model requires."""
         return [name for name, kind in self.types.items() if kind != "unused"]
 
 
@@ -56,13 +56,13 @@ def describe(
     *,
     scaled: bool,
 ) -> dict[str, Any]:
-    """Return a model's signature as its manifest holds it.
+    """Return a model's signature as stored in its manifest.
 
     Args:
-        columns: in the order of the training table.
+        columns: the columns in the order of the training table.
         roles: their types.
-        preprocessing: the model's.
-        scaled: whether it scales anything; releases before scaling then refuse the model.
+        preprocessing: the model's preprocessing.
+        scaled: whether it scales anything; releases without scaling then refuse the model.
     """
     inputs = [{"name": name, "type": roles[name]} for name in columns]
     output = preprocessing["target"]
@@ -75,12 +75,12 @@ def find(model_path: str, models_dir: str) -> Model:
     """Find a model and read its manifest.
 
     Args:
-        model_path: a model's folder or its manifest, as a training's result names them; a
-            relative path is taken under the models folder.
-        models_dir: what the folder must be in once every link and ``..`` is followed.
+        model_path: a model's folder or its manifest, as in a training's result; a relative path is
+            under the models folder.
+        models_dir: the folder that must contain it once every link and ``..`` is followed.
 
     Raises:
-        InputProblemError: names the path, what is wrong with it, and the way out.
+        InputProblemError: names the path, what is wrong with it, and what to do.
     """
     shown = f"model_path {model_path!r}"
     way_out = "Name a model_path from a training's result."
@@ -120,7 +120,7 @@ def find(model_path: str, models_dir: str) -> Model:
 
 
 def _types(found: Mapping[str, Any], shown: str) -> dict[str, str]:
-    """Return the columns' types by a signature of this release or one before it."""
+    """Return the columns' types from a signature of this or an earlier release."""
     version = dict(found).get("version", 1)
     if version not in (1, SCALED):
         raise InputProblemError(
@@ -133,17 +133,18 @@ def _types(found: Mapping[str, Any], shown: str) -> dict[str, str]:
     return {str(column["name"]): str(column["type"]) for column in columns}
 
 
-#: What of a training's CSV need not be so in the files that are predicted, and shows itself there.
+#: CSV options of a training that may differ in the files to predict, where they can be detected.
 _OWN = {"separator", "encoding", "skip_rows", "comment"}
 
 
 def written(model: Model, said: CsvOptions) -> dict[str, Any]:
-    """Return how CSV is written that a model is to predict.
+    """Return the CSV options for files that a model is to predict.
 
     Args:
-        model: the model. What a value means is as in its training, where the caller does not say
-            it; how files are put together is not, which shows itself or is an error.
-        said: what the caller said.
+        model: the model. Options about the meaning of values are those of its training, unless the
+            caller gives others. Options about the structure of files are not taken from the
+            training: they are detected, or an error shows them.
+        said: the options that the caller gave.
     """
     names = {"missing", *csv_dialect.DEFAULTS} - _OWN
     trained = model.manifest.get("parameters") or {}
@@ -166,7 +167,7 @@ def require_columns(model: Model, columns: Sequence[str], where: str) -> None:
     """Refuse a table that lacks a column of the model.
 
     Raises:
-        InputProblemError: names the columns that lack.
+        InputProblemError: names the missing columns.
     """
     lacking = [name for name in model.needed if name not in columns]
     if not lacking:

@@ -1,4 +1,4 @@
-"""What is to be predicted: a class or a number, and how it is written for the model."""
+"""The target of a model: classes or numbers, and their encoding for the model."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,15 +12,15 @@ from . import number_styles
 
 Task = Literal["classification", "regression"]
 
-#: Whole numbers count as classes up to so many different values ...
+#: Whole numbers count as classes up to this many different values ...
 MAX_NUMERIC_CLASSES = 20
-#: ... of which each occurs so often on average.
+#: ... if each occurs at least this often on average.
 MIN_ROWS_PER_NUMERIC_CLASS = 5
-#: More classes than this are taken for names or identifiers.
+#: Text with more classes than this is taken for names or identifiers.
 MAX_CLASSES = 1000
-#: Text of which this share of the values are numbers may be meant as numbers.
+#: Text may be meant as numbers if this share of its values are numbers.
 NUMERIC_SHARE = 0.9
-#: Fewer rows than this cannot be split into something to learn from and something to test on.
+#: Fewer rows than this cannot be split for training and testing.
 MIN_ROWS = 10
 
 
@@ -30,8 +30,8 @@ class Target:
 
     Attributes:
         task: classification or regression.
-        values: class numbers or the numbers themselves.
-        classes: the labels in the order of their class numbers; empty for regression.
+        values: the class numbers, or the numbers themselves.
+        classes: the labels, ordered by class number; empty for regression.
         present: per row of the table, whether it has a target.
     """
 
@@ -42,7 +42,7 @@ class Target:
 
 
 def decide(column: pl.Series) -> Task:
-    """Tell classification from regression, for ``task: auto``.
+    """Decide between classification and regression, for ``task: auto``.
 
     Text, booleans and categories are classes. Numbers with a fraction are regression. Whole
     numbers (also as ``1.0``) are classes when there are two values, or at most
@@ -62,11 +62,11 @@ def decide(column: pl.Series) -> Task:
 
 
 def encode(column: pl.Series, wanted: Literal["auto", "classification", "regression"]) -> Target:
-    """Turn the target column into numbers.
+    """Encode the target column as numbers.
 
     Raises:
-        InputProblemError: no value, one value, too few rows, or not numbers where regression
-            was asked for, or a number that is too large.
+        InputProblemError: no value, only one value, too few rows, a value that is no number in a
+            regression, or a number that is too large.
     """
     kind = column.dtype
     column = _numbers_where_meant(_comparable(column), wanted)
@@ -97,8 +97,8 @@ def encode(column: pl.Series, wanted: Literal["auto", "classification", "regress
 
 
 def _as_numbers_by(values: pl.Series) -> str | None:
-    """Return how text that is meant as numbers would be read as such."""
-    how = number_styles.told(values) if values.dtype == pl.String else None
+    """Return how text that is meant as numbers could be read as numbers."""
+    how = number_styles.described(values) if values.dtype == pl.String else None
     return None if how is None else f"It is text: {how}."
 
 
@@ -122,7 +122,7 @@ def _comparable(column: pl.Series) -> pl.Series:
 
 
 def _numbers_where_meant(column: pl.Series, wanted: str) -> pl.Series:
-    """Return the numbers of a text column that is nearly all numbers; the rest is missing."""
+    """Return the numbers of a text column that is nearly all numbers; other values are missing."""
     if column.dtype != pl.String or wanted == "classification":
         return column
     numbers = column.cast(pl.Float64, strict=False)

@@ -1,1 +1,1 @@
-"""``batch_predictions``: rows through a model of ours."""
+"""``batch_predictions``: predict rows with a model of celray."""

@@ -1,6 +1,6 @@
-"""What ``data_batches`` means, and whether a model can take it. Standard library only.
+"""Read ``data_batches``, and check it against a model. Standard library only.
 
-The worker asks before a job is submitted, and the job asks again.
+The worker checks before a job is submitted, and the job checks again.
 
 ========= ==============================================================
 type      accepted
@@ -13,8 +13,8 @@ text      as category
 unused    anything: the model was trained without this column
 ========= ==============================================================
 
-A missing value (None, an empty text, NaN) is accepted everywhere. ``NA`` and the like, which are
-missing in a CSV file, are text here: JSON has null.
+A missing value (None, an empty text, NaN) is accepted everywhere. ``NA`` and similar words, which
+are missing in a CSV file, are text here, because JSON has null.
 """
 
 import datetime as dt
@@ -27,10 +27,10 @@ from ..protocol import InputProblemError
 
 
 def divided(data_batches: str | Sequence[Any]) -> tuple[list[str], list[list[Any]]]:
-    """Return the paths and the batches of rows among what was sent.
+    """Return the paths and the batches of rows in the argument.
 
     Raises:
-        InputProblemError: something is neither, or there is nothing to predict.
+        InputProblemError: an item is neither, or there is nothing to predict.
     """
     batches = [data_batches] if isinstance(data_batches, str) else list(data_batches)
     for number, batch in enumerate(batches):
@@ -52,10 +52,10 @@ def divided(data_batches: str | Sequence[Any]) -> tuple[list[str], list[list[Any
 
 
 def require_rows(model: signature.Model, batches: Sequence[Sequence[Any]]) -> None:
-    """Refuse rows that the model cannot take, the first such by its place.
+    """Refuse rows that do not match the model; report the first one with its place.
 
     Args:
-        model: whose signature counts.
+        model: the model with the signature.
         batches: each a list of rows; a row is a mapping by column, or a list of values in the
             order of the training table's columns.
 
@@ -81,7 +81,7 @@ def named(model: signature.Model, row: Any, where: str) -> dict[str, Any]:  # no
     """Return a row by column name.
 
     Raises:
-        InputProblemError: it has not the model's columns.
+        InputProblemError: it lacks columns of the model.
     """
     if isinstance(row, dict):
         signature.require_columns(model, list(row), where)
@@ -132,10 +132,10 @@ def _is_date(text: str) -> bool:
 
 
 def moment(text: str) -> dt.datetime | None:
-    """Read ISO 8601 text as a moment in UTC, which one without a zone is in.
+    """Read ISO 8601 text as a time in UTC; a time without a zone is UTC.
 
     Returns:
-        The moment, without a zone; None where the text is none.
+        The time without a zone; None if the text is no time.
     """
     try:
         found = dt.datetime.fromisoformat(text.strip())

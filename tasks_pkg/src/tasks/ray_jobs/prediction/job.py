@@ -1,4 +1,4 @@
-"""``python -m ray_jobs predict``: predict rows with a model of ours, and keep the predictions."""
+"""``python -m ray_jobs predict``: predict rows with a model, and store the predictions."""
 
 import datetime as dt
 import hashlib
@@ -35,38 +35,38 @@ FOLDER = "batch_predictions"
 TASK = "tasks.ml_tasks.batch_predictions"
 PREDICTIONS = "predictions.parquet"
 
-#: Rows that one actor predicts at a time; fewer are not worth an actor.
+#: The rows that one actor predicts at a time; fewer are not worth an actor.
 PIECE_ROWS = 50_000
-#: Predictions in the result; the rest are in the file.
+#: The predictions in the result; all of them are in the file.
 SHOWN = 100
 #: The column that carries a piece's number through Ray Data.
 PIECE = "celray piece"
-#: Characters of a value that a warning shows.
-_LONG = 60
-#: Types of columns that are text even where they look like numbers.
+#: How many characters of a value a warning shows.
+_SHOWN_CHARS = 60
+#: Column types that are text even if the values look like numbers.
 _WORDS = ("category", "text")
-#: Types that are read from a CSV file as such, also where the column holds the ids.
+#: Column types that are parsed from a CSV file, also if the column holds the ids.
 _PARSED = ("number", "boolean", "date")
-#: Text that is a whole number, and that this number is written as.
+#: Text of a whole number in its usual form.
 _WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
-#: Such columns, each with the categories that the model has seen.
+#: Text columns, each with the categories that the model has seen.
 Words = Mapping[str, tuple[str, ...]]
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Predict, or return what an identical request has predicted before.
+    """Predict, or return the result of an identical request.
 
     Args:
         request: a :class:`PredictRequest`.
-        reporter: told of every phase.
+        reporter: receives the progress of every phase.
 
     Returns:
-        The task's result, but for what only the submitter knows.
+        The task's result, without the fields that only the submitter knows.
     """
     asked = PredictRequest.of(request)
     reporter.progress("reading", 0, 1, "looking at model and rows")
     model = signature.find(asked.model_path, request.models_dir)
-    plan = Predictor(model).plan  # here, where a file that is no model is one readable error
+    plan = Predictor(model).plan  # loaded here, so that a bad model file is one readable error
     files, rows = batches.divided(asked.data_batches)
     roots = (request.datasets_dir, request.models_dir)
     found = [sources.resolve(path, roots, "data_batches") for path in files]
@@ -129,7 +129,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
 
 
 def _warnings(plan: features.Plan, table: pl.DataFrame) -> list[str]:
-    """Say which values tell the model nothing."""
+    """Return warnings about values that tell the model nothing."""
     found = []
     for column in plan.columns:
         values = table[column.name].drop_nulls()
@@ -140,7 +140,7 @@ def _warnings(plan: features.Plan, table: pl.DataFrame) -> list[str]:
             unseen = values.filter(~values.cast(pl.String).is_in(known.implode()))
             if len(unseen):
                 found.append(
-                    f"column {column.name!r}: {str(unseen[0])[:_LONG]!r} and the like"
+                    f"column {column.name!r}: {str(unseen[0])[:_SHOWN_CHARS]!r} and the like"
                     f" ({len(unseen)} rows) did not occur in training"
                 )
     return found
@@ -148,7 +148,7 @@ def _warnings(plan: features.Plan, table: pl.DataFrame) -> list[str]:
 
 @dataclass(frozen=True)
 class Read:
-    """What there is to say of the files that were read, and the memory that they take."""
+    """The remarks about the files that were read, and their size in memory."""
 
     told: list[str]
     rejected: Rejected
@@ -171,8 +171,8 @@ def _from_files(  # noqa: PLR0913, PLR0917 - what main has found out
     table_memory.require(source, model=False)
     before = read.rejected.read
     frame = reading.read(source, text, heard, said, rejected=read.rejected, growth=read.growth)
-    # Not what the reader says of a column's type, which is the model's here; and more rows may be
-    # bad than it knows.
+    # Not the reader's remarks on a column's type, which is the model's here; and more rows may be
+    # bad than the reader knows.
     known = {*told, *read.rejected.said()}
     told += [
         each
@@ -189,7 +189,7 @@ def _from_files(  # noqa: PLR0913, PLR0917 - what main has found out
     if source.format == "csv" and ids.dtype == pl.String and ids.str.contains(_WHOLE).all():
         ids = ids.cast(pl.Int64)
     told += [
-        f"column {name!r}: {str(frame[name].filter(codes)[0])[:_LONG]!r} and the like"
+        f"column {name!r}: {str(frame[name].filter(codes)[0])[:_SHOWN_CHARS]!r} and the like"
         f" ({codes.sum()} rows of {where}) are read as numbers, as which the model takes them"
         for name in model.needed
         if model.types[name] == "number" and frame[name].dtype == pl.String
@@ -207,17 +207,17 @@ def _from_files(  # noqa: PLR0913, PLR0917 - what main has found out
 def _fitting(
     model: signature.Model, frame: pl.DataFrame, words: Words, rejected: Rejected, before: int
 ) -> pl.DataFrame:
-    """Return the rows whose values the model can take; put the others aside.
+    """Return the rows whose values match the model; reject the others.
 
     Args:
         model: the model.
-        frame: the sound rows of the files that were read last.
-        words: columns that may hold anything.
-        rejected: takes the others; its last rows are those of these files.
-        before: rows of the files before them.
+        frame: the valid rows of the files that were read last.
+        words: the columns that may hold anything.
+        rejected: receives the others; its last rows are those of these files.
+        before: the number of rows in earlier files.
 
     Raises:
-        InputProblemError: too much of a file is bad.
+        InputProblemError: a file has too many bad rows.
     """
     faults: dict[int, tuple[str, str]] = {}
     for name in model.needed:
@@ -225,7 +225,7 @@ def _fitting(
         if name in words or text.dtype != pl.String:
             continue
         for row in (text.is_not_null() & _as_kind(text, kind).is_null()).arg_true().to_list():
-            faults.setdefault(row, (name, f"{str(text[row])[:_LONG]!r} is not a {kind}"))
+            faults.setdefault(row, (name, f"{str(text[row])[:_SHOWN_CHARS]!r} is not a {kind}"))
     if not faults:
         return frame
     numbers = np.delete(np.arange(rejected.read), np.array(rejected.rows))
@@ -256,23 +256,23 @@ def _from_rows(
         if name in words:
             columns.append(_words(name, values, words[name]))
             continue
-        if kind == "date":  # as the worker's check reads it, each by itself
+        if kind == "date":  # parsed one by one, as the worker's check does
             moments = [batches.moment(value or "") for value in _present(values)]
             columns.append(pl.Series(name, moments, dtype=pl.Datetime("us")))
             continue
-        if kind == "number":  # beside text, a boolean would become a word
+        if kind == "number":  # as text beside other text, a boolean would become a word
             values = [int(value) if isinstance(value, bool) else value for value in values]
         columns.append(_conform(_series(name, values), kind, "data_batches"))
     return ids, pl.DataFrame(columns)
 
 
 def _present(values: list[Any]) -> list[Any]:
-    """Return JSON values with None for every one that is missing."""
+    """Return JSON values with None for every missing one."""
     return [None if v == "" or (isinstance(v, float) and math.isnan(v)) else v for v in values]
 
 
 def _series(name: str, values: list[Any]) -> pl.Series:
-    """Return JSON values as one column; of different kinds, as text."""
+    """Return JSON values as one column; as text if they are of different kinds."""
     known = _present(values)
     kinds = {type(value) for value in known if value is not None}
     if kinds <= {int, float}:
@@ -283,7 +283,7 @@ def _series(name: str, values: list[Any]) -> pl.Series:
 
 
 def _row_ids(values: list[Any]) -> pl.Series:
-    """Return ids as they were sent; of different kinds, or longer than 64 bits, as text."""
+    """Return ids as they were sent; as text if of different kinds, or longer than 64 bits."""
     known = _present(values)
     long = any(isinstance(value, int) and abs(value) >= 1 << 63 for value in known)
     if long or len({type(value) for value in known if value is not None}) > 1:
@@ -298,7 +298,7 @@ def _text(value: Any) -> str:  # noqa: ANN401 - JSON
 
 
 def _words(name: str, values: list[Any], known: tuple[str, ...]) -> pl.Series:
-    """Return JSON values as text, each by itself: none is written otherwise for its neighbours."""
+    """Return JSON values as text, each on its own: its form does not depend on its neighbours."""
     fractions = pl.Series([v if isinstance(v, float) else None for v in values], dtype=pl.Float64)
     own = [None if v is None or isinstance(v, float) else _text(v).strip() or None for v in values]
     text = pl.Series(name, own, dtype=pl.String)
@@ -308,14 +308,14 @@ def _words(name: str, values: list[Any], known: tuple[str, ...]) -> pl.Series:
 
 
 def _known(text: pl.Series, numbers: pl.Series | bool, known: tuple[str, ...]) -> pl.Series:
-    """Write whole numbers as the model knows them: ``1.0`` where it has seen that and no ``1``."""
+    """Return whole numbers in the model's form: ``1.0`` if it has seen that and no ``1``."""
     pointed = text + ".0"
     other = pointed.is_in(known) & ~text.is_in(known) & numbers
     return pointed.zip_with(other.fill_null(value=False), text)
 
 
 def _conform(column: pl.Series, kind: str, where: str) -> pl.Series:
-    """Return a column as the model takes it.
+    """Return a column in the type that the model takes.
 
     Raises:
         InputProblemError: it holds values of another type.
@@ -339,7 +339,7 @@ def _conform(column: pl.Series, kind: str, where: str) -> pl.Series:
 
 
 def _as_kind(text: pl.Series, kind: str) -> pl.Series:
-    """Return text as values of the model's type; None for what is none."""
+    """Return text as values of the model's type; None for other text."""
     if kind == "date":
         return _moments(text)
     small = text.str.strip_chars().str.to_lowercase()
@@ -348,10 +348,10 @@ def _as_kind(text: pl.Series, kind: str) -> pl.Series:
 
 
 def _moments(column: pl.Series) -> pl.Series:
-    """Return text as moments in UTC, which one without a zone is in; None for what is none."""
+    """Return text as times in UTC, also those without a zone; None for other text."""
     text = column.str.strip_chars()
     read = csv_datetimes.moments(text)
-    # Of ISO 8601 there are more forms, as in rows.
+    # ISO 8601 has more forms, which are read as in rows.
     left = [
         batches.moment(value or "") if moment is None else None
         for value, moment in zip(text, read, strict=True)
@@ -360,7 +360,7 @@ def _moments(column: pl.Series) -> pl.Series:
 
 
 def _in_utc(moments: pl.Series) -> pl.Series:
-    """Return moments without their zone, so that those with one go together with those without."""
+    """Return times without their zone, so that those with and without one can be combined."""
     if getattr(moments.dtype, "time_zone", None):
         moments = moments.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
     return moments
@@ -382,10 +382,10 @@ def _ids(parts: list[pl.Series], wanted: str | None, rows: int, rejected: Reject
     """Return one id per row: the caller's own, or the row's number from 0 over all inputs.
 
     Args:
-        parts: what each input says.
-        wanted: the column of the caller's own.
-        rows: their number, with those that were rejected: these have numbers, too.
-        rejected: of the files, which come first.
+        parts: the ids of each input.
+        wanted: the caller's id column.
+        rows: the number of rows, including rejected ones, which are numbered too.
+        rejected: the rejected rows of the files, which come first.
 
     Raises:
         InputProblemError: an id is missing or occurs twice.
@@ -416,7 +416,7 @@ def _ids(parts: list[pl.Series], wanted: str | None, rows: int, rejected: Reject
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a Parquet file holds
-    """Return an id as JSON has it; what it has no type for, as text."""
+    """Return an id as a JSON value; as text if JSON has no such type."""
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, bytes):
@@ -425,13 +425,13 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a Parquet file holds
 
 
 class Actor:
-    """One process that has loaded the model and predicts the pieces that it is given."""
+    """A process that has loaded the model and predicts the pieces that it receives."""
 
     def __init__(self, model: signature.Model) -> None:
         self.predictor = Predictor(model)
 
     def __call__(self, piece: Any) -> Any:  # noqa: ANN401 - an Arrow table, in and out
-        """Predict a piece, keeping its number."""
+        """Predict a piece, and keep its number."""
         frame = pl.DataFrame(piece)
         answers = self.predictor.predict(frame)
         return answers.with_columns(frame[PIECE]).to_arrow()
@@ -469,8 +469,8 @@ def _in_this_process(
 def _on_actors(
     model: signature.Model, table: pl.DataFrame, actors: int
 ) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Predict on a pool of Ray Data actors; pieces come in the order in which they are done."""
-    import ray.data  # noqa: PLC0415 - takes seconds, which a small request need not wait
+    """Predict on a pool of Ray Data actors; yield pieces as they are finished."""
+    import ray.data  # noqa: PLC0415 - takes seconds, which a small request saves
 
     data: Any = ray.data
     context = data.DataContext.get_current()

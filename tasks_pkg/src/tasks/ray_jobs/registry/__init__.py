@@ -1,1 +1,1 @@
-"""``retrain_models`` and ``rollback_model``: which version of a model is in use."""
+"""``retrain_models`` and ``rollback_model``: choose which version of a model is in use."""

@@ -1,12 +1,12 @@
-"""Which model of a name is in use, which were before, and how that changes. Standard library only.
+"""Read and change which version of a model is in use. Standard library only.
 
-Below ``registry/`` of the models folder, ``<name>.toml`` says what is to be retrained (written by
-people, see :mod:`tasks.preconditions.retraining`), and ``<name>/`` holds what came of it::
+In the folder ``registry/`` of the models folder, ``<name>.toml`` tells what to retrain (written by
+people, see :mod:`tasks.preconditions.retraining`), and ``<name>/`` holds the results::
 
     versions.json           {"champion": 3, "previous": 2, "versions": [...]}; see Version
     holdout-<digest>.parquet  the rows on which versions are compared; chosen once per target
 
-Both are plain files: a backup is a copy, and a person can read them.
+Both are plain files: a backup is a copy, and people can read them.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class FileRegistry:
         return locked(self.folder / ".lock", waiting)
 
     def state(self, name: str) -> State:
-        """See :class:`Registry`.
+        """Return the state, see :class:`Registry`.
 
         Raises:
             InputProblemError: the file is damaged.
@@ -66,7 +66,7 @@ class FileRegistry:
             ) from None
 
     def record(self, name: str, version: Version) -> None:
-        """See :class:`Registry`; one write, so that a killed job has done it or has not."""
+        """Add a version, see :class:`Registry`; one write, so a killed job leaves no half."""
         before = self.state(name)
         champion, previous = before.champion, before.previous
         if version.promoted:
@@ -84,7 +84,7 @@ class FileRegistry:
 
 
 def open_registry(models_dir: str, mlflow_uri: str | None) -> Registry:
-    """Return the registry that is configured: an MLflow server's, or the plain files."""
+    """Return the configured registry: an MLflow server's, or the plain files."""
     if mlflow_uri is None:
         return FileRegistry(models_dir)
     from .mlflow import MlflowRegistry  # noqa: PLC0415 - needs requests
@@ -94,10 +94,10 @@ def open_registry(models_dir: str, mlflow_uri: str | None) -> Registry:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """One task's change of the registry, and the folder in which it keeps its report.
+    """One task's change of the registry, and the folder of its report.
 
-    The folder is the task's, not its attempt's: a job that takes the place of one that was lost
-    finds its report. Where there is none yet, a :class:`Version` says which task made it.
+    The folder belongs to the task, not to an attempt, so that a job that replaces a lost one finds
+    its report. If there is no report yet, a :class:`Version` names the task that made it.
     """
 
     request: JobRequest
@@ -111,12 +111,12 @@ class Change:
         return self.folder / artefacts.MANIFEST
 
     def finished(self) -> dict[str, Any] | None:
-        """Return the result, if the task has come to its end before."""
+        """Return the result, if an earlier attempt has finished the task."""
         result = artefacts.finished(self.manifest_path)
         return None if result is None else {**result, "reused": True}
 
     def report(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Write the report, and give the result."""
+        """Write the report, and return the result."""
         manifest = {**artefacts.identity(self.request, self.task), "inputs": [], "result": result}
         return artefacts.publish(
             self.request, self.folder, manifest, lambda path: write_json(path / REPORT, result)
@@ -129,11 +129,11 @@ def begin(
     """Begin a change of the registry.
 
     Args:
-        request: the job's.
-        mlflow_uri: of the server that keeps the registry; None: it is files.
+        request: the job's request.
+        mlflow_uri: the URI of the server with the registry; None: the registry is files.
         task: the full name of the task.
-        folder: of its reports, below the models folder.
-        run_dir: the run's folder, which must be writable too.
+        folder: the folder of its reports, below the models folder.
+        run_dir: the run's folder, which must also be writable.
 
     Raises:
         InputProblemError: a folder cannot be written to.
@@ -145,18 +145,18 @@ def begin(
 
 
 def way_back(registry: Registry, name: str, wanted: int | None) -> tuple[Version, Version]:
-    """Find the version to put to use again; changes nothing.
+    """Return the version to use again, without a change.
 
     Args:
-        registry: where.
-        name: of the model.
+        registry: the registry.
+        name: the model's name.
         wanted: the version; by default the one that was in use before.
 
     Returns:
-        The version that is in use, and the one to go back to.
+        The version in use, and the version to go back to.
 
     Raises:
-        InputProblemError: there is no such version, or none to go back to.
+        InputProblemError: there is no such version, or no earlier one.
     """
     state = registry.state(name)
     current = state.version(state.champion)

@@ -1,8 +1,9 @@
-"""The model registry of an MLflow server, over its REST API, which needs no library but requests.
+"""The model registry of an MLflow server, over its REST API; it needs only the library requests.
 
-A registered model is ours when it has the tag ``celray.dataset_path``; ``celray.model_config``
-and ``celray.gate`` are JSON. The version in use has the alias ``champion``, the one before it
-``previous``. The models' files stay below the models folder: a version's tags say where.
+A registered model belongs to celray if it has the tag ``celray.dataset_path``;
+``celray.model_config`` and ``celray.gate`` are JSON. The version in use has the alias ``champion``,
+the one before it ``previous``. The models' files stay below the models folder; a version's tags
+hold their paths.
 """
 
 import dataclasses
@@ -22,13 +23,13 @@ from .versions import State, Version
 
 PREFIX = "celray."
 CHAMPION, PREVIOUS = "champion", "previous"
-#: A version without this tag was left by a job that was killed.
+#: A version without this tag is incomplete: its job was killed.
 WHOLE = "celray.version"
-#: A tag that is "true" from before a promoted version is whole until it has its alias.
+#: Set to "true" before a promoted version is complete, until it has its alias.
 DUE = "celray.due"
 
-_SECONDS = 30.0
-_PAGE = 1000
+_TIMEOUT_SECONDS = 30.0
+_PAGE_ENTRIES = 1000
 
 
 class MlflowRegistry:
@@ -42,11 +43,11 @@ class MlflowRegistry:
         self.where = uri.rstrip("/")
 
     def retraining(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
-        """See :class:`.Registry`; on this node, since MLflow itself has no lock."""
+        """Lock retrainings, see :class:`.Registry`; on this node only, since MLflow has no lock."""
         return locked(self._file("retraining"), waiting)
 
     def lock(self, waiting: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
-        """See :class:`.Registry`; on this node, since MLflow itself has no lock."""
+        """Lock changes, see :class:`.Registry`; on this node only, since MLflow has no lock."""
         return locked(self._file("lock"), waiting)
 
     def _file(self, suffix: str) -> Path:
@@ -54,12 +55,12 @@ class MlflowRegistry:
         return Path(tempfile.gettempdir()) / f"celray-mlflow-{number}.{suffix}"
 
     def models(self) -> dict[str, dict[str, str]]:
-        """Return our registered models: name, and our tags without their prefix."""
+        """Return celray's registered models: name, and celray's tags without their prefix."""
         found: dict[str, dict[str, str]] = {}
         token = ""
         while True:
             answer = self._ask(
-                "GET", "registered-models/search", max_results=_PAGE, page_token=token
+                "GET", "registered-models/search", max_results=_PAGE_ENTRIES, page_token=token
             )
             for model in answer.get("registered_models", []):
                 tags = {
@@ -74,7 +75,7 @@ class MlflowRegistry:
                 return found
 
     def state(self, name: str) -> State:
-        """See :class:`.Registry`; a promotion that was cut short is finished first."""
+        """Return the state, see :class:`.Registry`; first finish an interrupted promotion."""
         state, due = self._read(name)
         if due is None:
             return state
@@ -82,14 +83,14 @@ class MlflowRegistry:
         return self._read(name)[0]
 
     def _read(self, name: str) -> tuple[State, int | None]:
-        """Return what is known of a name, and the version that was promoted without its alias."""
+        """Return the state of a name, and the version that was promoted but lacks its alias."""
         model = self._ask("GET", "registered-models/get", name=name)["registered_model"]
         aliases = {alias["alias"]: alias["version"] for alias in model.get("aliases", [])}
         versions = []
         due = None
         quoted = name.replace("'", "\\'")
         answer = self._ask(
-            "GET", "model-versions/search", filter=f"name='{quoted}'", max_results=_PAGE
+            "GET", "model-versions/search", filter=f"name='{quoted}'", max_results=_PAGE_ENTRIES
         )
         for version in answer.get("model_versions", []):
             tags = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
@@ -109,10 +110,10 @@ class MlflowRegistry:
         return State(in_use, before, tuple(versions)), due
 
     def record(self, name: str, version: Version) -> None:
-        """See :class:`.Registry`; MLflow chooses the number.
+        """Add a version, see :class:`.Registry`; MLflow chooses the number.
 
-        The version is whole before it is put to use: a champion that were not would be none, and
-        the next version would pass without its gate.
+        The version is completed before it is promoted. An incomplete champion would not count, and
+        the next version would be promoted without a comparison.
         """
         in_use = self.state(name).champion
         made = self._ask(
@@ -148,11 +149,11 @@ class MlflowRegistry:
         self._ask("POST", "registered-models/alias", name=name, alias=alias, version=str(number))
 
     def _ask(self, method: str, what: str, **values: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-        """Ask the server.
+        """Send a request to the server.
 
         Raises:
-            InputProblemError: it refuses, as for a name that it does not know.
-            InfrastructureError: it does not answer.
+            InputProblemError: the server rejects it, as for an unknown name.
+            InfrastructureError: the server does not answer.
         """
         given = {key: value for key, value in values.items() if value != ""}
         try:
@@ -161,7 +162,7 @@ class MlflowRegistry:
                 f"{self.where}/api/2.0/mlflow/{what}",
                 params=given if method == "GET" else None,
                 json=given if method == "POST" else None,
-                timeout=_SECONDS,
+                timeout=_TIMEOUT_SECONDS,
             )
         except requests.RequestException as error:
             message = (

@@ -1,4 +1,4 @@
-"""``python -m ray_jobs retrain``: train registered models anew where their data are new."""
+"""``python -m ray_jobs retrain``: retrain registered models whose data are new."""
 
 import dataclasses
 import hashlib
@@ -38,16 +38,16 @@ TASK = "tasks.ml_tasks.retrain_models"
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Go through the registry, one model after the other.
+    """Retrain the models of the registry, one after the other.
 
-    A model that cannot be retrained is told of, and the others go on.
+    A model that cannot be retrained is reported, and the others continue.
 
     Args:
         request: a :class:`RetrainRequest`.
-        reporter: told of every phase.
+        reporter: receives the progress of every phase.
 
     Returns:
-        The task's result, but for what only the submitter knows.
+        The task's result, without the fields that only the submitter knows.
     """
     asked = RetrainRequest.of(request)
     change = registry_change.begin(request, asked.mlflow_uri, TASK, FOLDER, reporter.run_dir)
@@ -108,7 +108,7 @@ def _retrain(
     in_use = state.version(state.champion)
     last = state.versions[-1] if state.versions else None
     made = next((version for version in state.versions if version.run == request.run), None)
-    if made is not None:  # by a job of this task that was lost before its report
+    if made is not None:  # by an earlier job of this task that was lost before its report
         trained = artefacts.finished(Path(made.model_path) / artefacts.MANIFEST) or {}
         return {**_done(made, folder, in_use), **_account(trained)}
     roots = (request.datasets_dir, request.models_dir)
@@ -119,7 +119,7 @@ def _retrain(
         return {
             "outcome": "unchanged",
             "reason": f"version {last.number} was trained on the same data and parameters",
-            "champion": _told(in_use),
+            "champion": _described(in_use),
         }
     frozen = freeze(folder, asked, source, in_use or last)
     trained = training_job.fit(training, source, taken, reporter, frozen)
@@ -130,7 +130,7 @@ def _retrain(
 
 
 def _account(trained: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what became of the rows, and what a training had to say."""
+    """Return the row account of a training, and its warnings."""
     return {name: trained[name] for name in (*ACCOUNT, "warnings") if name in trained}
 
 
@@ -143,9 +143,9 @@ def _judge(  # noqa: PLR0913, PLR0917 - what _retrain has found out
     inputs: list[str],
     trained: dict[str, Any],
 ) -> dict[str, Any]:
-    """Compare a new model with the one in use, which may be another one than before it was trained.
+    """Compare a new model with the one in use, which may have changed during the training.
 
-    A training takes long, and who must go back to an earlier version does not wait for it.
+    A training takes long, and a rollback does not wait for it.
     """
     name = entry.name
     state = kept.state(name)
@@ -154,7 +154,7 @@ def _judge(  # noqa: PLR0913, PLR0917 - what _retrain has found out
         return {
             "outcome": "unchanged",
             "reason": f"version {in_use.number} in use is the very model that this training gives",
-            "champion": _told(in_use),
+            "champion": _described(in_use),
         }
     rows = pl.read_parquet(frozen)
     new = signature.find(trained["model_path"], request.models_dir)
@@ -195,23 +195,23 @@ def _done(version: Version, folder: Path, in_use: Version | None) -> dict[str, A
         .select(pl.len())
         .collect()
         .item(),
-        "champion": _told(in_use),
+        "champion": _described(in_use),
     }
 
 
 def freeze(
     folder: Path, asked: TrainRequest, source: sources.Source, before: Version | None
 ) -> Path:
-    """Return the file of a name's held-out rows; they are chosen when there is none yet.
+    """Return the file of a name's held-out rows; choose the rows if there is none yet.
 
-    Another target needs other rows. Nothing else changes them, also no other seed or share: the
-    model in use was trained on all rows but these.
+    Another target needs other rows. Nothing else changes them, not even another seed or share: the
+    model in use was trained on all rows except these.
 
     Args:
-        folder: of what came of the name.
-        asked: decides which rows, where they are chosen.
-        source: of the rows.
-        before: the version in use, or else the last; its rows stay the held-out ones.
+        folder: the folder with the results for the name.
+        asked: decides which rows are chosen.
+        source: the source of the rows.
+        before: the version in use, or else the last one; its rows stay held out.
     """
     if before is not None and before.parameters["target"] == asked.model.target:
         file = folder / _holdout_of(before)
@@ -230,10 +230,10 @@ def freeze(
 
 
 def _holdout_of(version: Version) -> str:
-    """Name the file of the held-out rows of which a version was trained on none."""
+    """Return the name of the file with a version's held-out rows."""
     if version.holdout:
         return version.holdout
-    # Before, it was named after what the rows were chosen by.
+    # Earlier versions named it after the options by which the rows were chosen.
     deciding = [version.parameters[key] for key in ("target", "task", "test_fraction", "seed")]
     return f"holdout-{hashlib.sha256(json.dumps(deciding).encode()).hexdigest()[:8]}.parquet"
 
@@ -241,7 +241,7 @@ def _holdout_of(version: Version) -> str:
 def _score_in_use(
     in_use: Version | None, request: JobRequest, target: str, frozen: Path, metric: str
 ) -> tuple[float | None, str]:
-    """Score the model in use on the held-out rows, or say why it is not compared with."""
+    """Return the score of the model in use on the held-out rows, or why there is no comparison."""
     if in_use is None:
         return None, "no model in use to compare with"
     shown = f"version {in_use.number} in use was not compared with"
@@ -252,7 +252,7 @@ def _score_in_use(
     try:
         model = signature.find(in_use.model_path, request.models_dir)
         score = comparison.score(model, pl.read_parquet(frozen), metric)
-    except InputProblemError as error:  # it is gone, or damaged
+    except InputProblemError as error:  # the model is missing, or damaged
         return None, f"{shown}: {error}"
     return score, "" if score is not None else f"{shown}: it has no {metric} on the held-out rows"
 
@@ -260,15 +260,15 @@ def _score_in_use(
 def judged(
     score: float | None, old: float | None, metric: str, gate: Gate, uncompared: str
 ) -> tuple[bool, str]:
-    """Decide whether a new model is put to use.
+    """Decide whether a new model is promoted.
 
     Args:
-        score: of the new model on the frozen hold-out.
-        old: of the model in use on the same rows; None where there is none to compare with.
-        metric: of both.
-        gate: ``min_improvement`` and ``min_score``, both in the metric's unit; for metrics of
-            which less is better, ``min_score`` is the most that is allowed.
-        uncompared: why there is no ``old``, if so.
+        score: the score of the new model on the frozen hold-out.
+        old: the score of the model in use on the same rows; None if there is no comparison.
+        metric: the metric of both scores.
+        gate: ``min_improvement`` and ``min_score``, both in the metric's unit; if less is better,
+            ``min_score`` is the highest score allowed.
+        uncompared: why there is no ``old`` score, if so.
     """
     if score is None:
         return False, f"{metric} is not defined on the held-out rows"
@@ -279,13 +279,13 @@ def judged(
     if old is None:
         return True, f"{metric} {score:.6g}, and {uncompared}"
     better = sign * (score - old)
-    told = f"{metric} {score:.6g} against {old:.6g} of the model in use"
+    compared = f"{metric} {score:.6g} against {old:.6g} of the model in use"
     if better < gain:
-        return False, f"{told}: {better:+.6g} does not reach min_improvement {gain:g}"
-    return True, told
+        return False, f"{compared}: {better:+.6g} does not reach min_improvement {gain:g}"
+    return True, compared
 
 
-def _told(version: Version | None) -> dict[str, Any] | None:
+def _described(version: Version | None) -> dict[str, Any] | None:
     if version is None:
         return None
     return {"version": version.number, "model_path": version.model_path}

@@ -1,4 +1,4 @@
-"""``python -m ray_jobs rollback``: put an earlier version of a registered model to use again."""
+"""``python -m ray_jobs rollback``: use an earlier version of a registered model again."""
 
 import json
 from pathlib import Path
@@ -21,19 +21,19 @@ TASK = "tasks.ml_tasks.rollback_model"
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     """Change the version in use.
 
-    What is meant is written down first, and then that it is done: a job that takes the place of a
-    killed one neither goes back one more nor undoes what came later.
+    The intent is recorded first, and then its completion. So a job that replaces a killed one
+    neither goes back one more version nor undoes a later change.
 
     Args:
         request: a :class:`RollbackRequest`.
-        reporter: told of the phase.
+        reporter: receives the progress of the phase.
 
     Returns:
-        The task's result, but for what only the submitter knows.
+        The task's result, without the fields that only the submitter knows.
 
     Raises:
-        InputProblemError: there is nothing to go back to, or another version was put to use
-            since this rollback began.
+        InputProblemError: there is no version to go back to, or another version was promoted since
+            this rollback began.
     """
     asked = RollbackRequest.of(request)
     change = registry_change.begin(request, asked.mlflow_uri, TASK, FOLDER, reporter.run_dir)

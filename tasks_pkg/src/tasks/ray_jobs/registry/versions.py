@@ -1,4 +1,4 @@
-"""What a registry keeps of a model's name, whatever keeps it. Standard library only."""
+"""The data of a model registry, independent of its storage. Standard library only."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,22 +8,22 @@ from typing import Any, Protocol
 
 @dataclasses.dataclass(frozen=True)
 class Version:
-    """One trained model of a name.
+    """One trained version of a model.
 
     Attributes:
         number: 1, 2, 3, ...
-        model_path: its folder.
+        model_path: the model's folder.
         inputs: digests of the dataset's files.
-        parameters: what it was trained with.
-        metric: that decided.
-        score: on the frozen hold-out, when it was trained.
+        parameters: the parameters of its training.
+        metric: the deciding metric.
+        score: its score on the frozen hold-out, after its training.
         compared_with: the score of the model then in use on the same rows, if there was one.
         promoted: whether it passed the gate.
-        reason: why, or why not.
+        reason: why it passed, or did not.
         created_at: seconds since the epoch.
-        holdout: name of the file of held-out rows; it was trained on none of them. Empty in a
-            version from before files were named after their content.
-        run: the task that made it, the same in all its attempts (``JobRequest.run``).
+        holdout: the name of the file of held-out rows, none of which it was trained on. Empty in a
+            version from before these files were named after their content.
+        run: the task that made it, the same for all its attempts (``JobRequest.run``).
     """
 
     number: int
@@ -42,37 +42,37 @@ class Version:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What a registry knows of one name."""
+    """The state of one model's name in the registry."""
 
     champion: int | None = None
     previous: int | None = None
     versions: tuple[Version, ...] = ()
 
     def version(self, number: int | None) -> Version | None:
-        """Return the version of a number."""
+        """Return the version with a number."""
         return next((version for version in self.versions if version.number == number), None)
 
 
 class Registry(Protocol):
-    """Where versions are kept."""
+    """A registry, the storage of versions."""
 
     where: str
 
     def retraining(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
-        """Keep other retrainings waiting, which is as long as a training takes.
+        """Hold a lock against other retrainings, which lasts as long as a training.
 
         Args:
-            waiting: called when another one goes on.
+            waiting: called while another retraining runs.
         """
 
     def lock(self, waiting: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
-        """Keep others from changing the registry, for a moment; ``waiting`` as above."""
+        """Hold a short lock against changes of the registry; ``waiting`` as above."""
 
     def state(self, name: str) -> State:
-        """Return all that is known of a name."""
+        """Return the state of a name."""
 
     def record(self, name: str, version: Version) -> None:
-        """Add a version and, when it is promoted, put it to use; the one before is kept."""
+        """Add a version and, if it is promoted, use it; the previous one is kept."""
 
     def use(self, name: str, number: int) -> None:
-        """Put a version to use; the one before becomes the previous one."""
+        """Use a version; the one in use before becomes the previous one."""

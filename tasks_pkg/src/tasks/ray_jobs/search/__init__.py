@@ -1,1 +1,1 @@
-"""``hyperparameter_search``: trials of parameters, and the best model."""
+"""``hyperparameter_search``: try combinations of parameters, and train the best model."""

@@ -1,4 +1,4 @@
-"""Into how many folds training rows can be divided, so that each fold says something of a trial."""
+"""Choose the number of cross-validation folds so that every fold can be scored."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from ..protocol import InputProblemError
 
-#: Metrics that mean nothing, for two classes, where only one of them is tested.
+#: Metrics of two classes that are meaningless if a fold tests only one of them.
 OF_BOTH = ("f1", "roc_auc")
-#: One part to learn from and one to validate on; of a class, a row in each.
+#: One part for training and one for validation; of each class, one row in both.
 LEAST = 2
 _SHOWN = 10
 
@@ -22,14 +22,14 @@ def folds(
     classes: NDArray[np.int64] | None,
     metric: str,
 ) -> tuple[int, list[str]]:
-    """Return the number of folds that the rows allow, at most ``wanted``, and what is to be said.
+    """Return the number of folds that the rows allow, at most ``wanted``, and warnings.
 
     Args:
-        wanted: as the caller asked; 0 validates on one part of the training rows.
-        rows: training rows.
-        labels: of the classes, by their number; none for regression.
+        wanted: the caller's number; 0 validates on one part of the training rows.
+        rows: the number of training rows.
+        labels: the classes' labels, by class number; none for regression.
         classes: class number per training row; None for regression.
-        metric: that the trials are judged by.
+        metric: the metric that ranks the trials.
 
     Raises:
         InputProblemError: there are too few rows to validate on.
@@ -56,9 +56,9 @@ def folds(
 
 
 def _most(counts: list[int], labels: Sequence[Any], metric: str) -> tuple[int, str]:
-    """Return the largest number of folds that can each be scored, and what it follows from."""
+    """Return the largest number of folds that can all be scored, and the reason for this limit."""
     if not labels:
-        each = LEAST if metric == "r2" else 1  # a spread takes two rows
+        each = LEAST if metric == "r2" else 1  # a variance takes two rows
         return counts[0] // each, f"there are {counts[0]} training rows"
     decides = min if len(labels) == 2 and metric in OF_BOTH else max  # noqa: PLR2004
     most = decides(counts)

@@ -1,4 +1,4 @@
-"""``python -m ray_jobs search``: try combinations of parameters, and keep the best model."""
+"""``python -m ray_jobs search``: try combinations of parameters, and store the best model."""
 
 import dataclasses
 import json
@@ -31,22 +31,22 @@ TRIALS = "trials.parquet"
 PNG = "trials.png"
 HTML = "trials.html"
 
-#: The state of searches that are under way, below the runs folder; cleaned up like runs.
+#: The folder of running searches' state, below the runs folder; cleaned up like runs.
 STATE = "celray-search"
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Search, or return what an identical request has found before.
+    """Search, or return the result of an identical request.
 
     Args:
         request: a :class:`SearchRequest`.
-        reporter: told of every phase.
+        reporter: receives the progress of every phase.
 
     Returns:
-        The task's result, but for what only the submitter knows.
+        The task's result, without the fields that only the submitter knows.
     """
     asked = SearchRequest.of(request)
-    if asked.early_stopping is None:  # what is searched with counts, whoever decided it
+    if asked.early_stopping is None:  # an explicit default and an omitted one are the same search
         asked = dataclasses.replace(asked, early_stopping=asked.combinations is None)
         stops = {"early_stopping": asked.early_stopping}
         request = dataclasses.replace(request, parameters=request.parameters | stops)
@@ -66,7 +66,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     def waiting() -> None:
         reporter.progress("waiting", 0, 1, "an identical search is under way")
 
-    with locked(state / LOCK, waiting):  # as of a task sent twice
+    with locked(state / LOCK, waiting):  # for a task that was sent twice
         finished = artefacts.finished(folder / artefacts.MANIFEST)
         if finished is not None:
             shutil.rmtree(state, ignore_errors=True)
@@ -135,7 +135,7 @@ def _search(  # noqa: PLR0913, PLR0917 - what main has found out
 
 
 def _problem(data: training_job.Prepared, asked: SearchRequest) -> tuple[Problem, list[str]]:
-    """Return what the trials share, and what the caller should know of the rows to validate on."""
+    """Return what the trials share, and warnings about the validation rows."""
     goal = data.goal
     y = goal.values[~data.held_out]
     classes = y.astype("int64") if goal.classes else None
@@ -168,8 +168,8 @@ def _best(order: list[Trial], max_seconds: float | None) -> Trial:
     """Return the best trial.
 
     Raises:
-        InputProblemError: all failed, or the caller gave them too little time.
-        InfrastructureError: none came to an end.
+        InputProblemError: all trials failed, or the caller's time limit was too short.
+        InfrastructureError: no trial ended.
     """
     best = order[0] if order else None
     if best and best.score is not None and best.status in {"complete", "stopped early"}:

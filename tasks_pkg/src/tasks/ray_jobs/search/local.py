@@ -15,20 +15,20 @@ from ..requests import SearchRequest
 from . import trials
 from .trials import Problem, Trial
 
-#: One JSON line per trial that has ended; a search that is begun again goes on after them.
+#: One JSON line per ended trial; a resumed search continues after them.
 JOURNAL = "trials.jsonl"
 
 
 def search(
     problem: Problem, asked: SearchRequest, folder: Path, reporter: Reporter
 ) -> tuple[list[Trial], bool]:
-    """Try every combination, or as many of the space as the budget allows.
+    """Try every combination, or as many draws from the space as allowed.
 
     Args:
         problem: what all trials share.
-        asked: what the job is asked.
-        folder: where the search keeps its state.
-        reporter: told of every trial.
+        asked: the job's request.
+        folder: the folder for the search's state.
+        reporter: receives the progress of every trial.
 
     Returns:
         The trials, and whether some of them were there already.
@@ -40,7 +40,7 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         direction="maximize" if problem.direction == "max" else "minimize",
-        # Another seed where it goes on: the same would give the trials that are there.
+        # A resumed search takes another seed: the same one would repeat the trials that exist.
         sampler=optuna.samplers.TPESampler(seed=asked.model.seed + before),
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
     )
@@ -73,7 +73,7 @@ def search(
 
 
 def distributions(space: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return Optuna's words for a search space."""
+    """Return a search space as Optuna's distributions."""
     return {name: _distribution(value) for name, value in space.items()}
 
 
@@ -87,7 +87,7 @@ def _distribution(value: Mapping[str, Any]) -> Any:  # noqa: ANN401 - one of thr
 
 
 def _judge(drawn: Any, asked: SearchRequest, began: float) -> Any:  # noqa: ANN401 - a function
-    """Return what decides after each report whether a trial goes on."""
+    """Return a function that decides after each report whether a trial continues."""
     limit = asked.max_seconds
 
     def go_on(rounds: int, score: float) -> bool:
@@ -102,7 +102,7 @@ def _judge(drawn: Any, asked: SearchRequest, began: float) -> Any:  # noqa: ANN4
 
 
 def _read(journal: Path) -> list[Trial]:
-    """Return the trials that have ended, and cut off the line that a killed search left half."""
+    """Return the trials that have ended; remove an incomplete line that a killed search left."""
     if not journal.is_file():
         return []
     ended, whole = [], 0

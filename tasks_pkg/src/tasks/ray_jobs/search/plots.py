@@ -1,4 +1,4 @@
-"""The trials of a search as a picture: a PNG, and a page that needs nothing but a browser."""
+"""Plot a search's trials: as a PNG, and as a page that needs only a browser."""
 
 import html
 import io
@@ -13,7 +13,7 @@ from .trials import Problem, Trial
 
 _COLORS = {"complete": "#1f77b4", "stopped early": "#bbbbbb"}
 _BEST = "#d62728"
-#: Parameters that get a panel of their own.
+#: The most parameters with a panel of their own.
 _PANELS = 8
 _COLUMNS = 3
 
@@ -37,13 +37,13 @@ tr.best {{ font-weight: bold; color: {best} }}
 def write(  # noqa: PLR0913, PLR0917 - a table, its order, and where it goes
     ended: list[Trial], order: list[Trial], problem: Problem, title: str, png: Path, page: Path
 ) -> None:
-    """Draw score by trial and by parameter.
+    """Plot the score by trial and by parameter.
 
     Args:
-        ended: the trials in the order in which they began.
+        ended: the trials in the order of their start.
         order: the same, best first.
-        problem: for metric and direction.
-        title: of the picture.
+        problem: provides metric and direction.
+        title: the picture's title.
         png: the picture's file.
         page: the page's file: the same picture with values at the points, and a table.
     """
@@ -94,7 +94,7 @@ def _best_so_far(scored: list[Trial], problem: Problem) -> tuple[list[int], list
 
 
 def _words(name: str, scored: list[Trial]) -> list[str]:
-    """Return a parameter's values where they are not all numbers."""
+    """Return a parameter's values as text unless they are all numbers."""
     values = [trial.params.get(name) for trial in scored]
     if all(isinstance(value, int | float) for value in values):
         return []

@@ -1,4 +1,4 @@
-"""A search on Ray Tune: trials side by side on the whole cluster."""
+"""A search on Ray Tune: parallel trials on the whole cluster."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ _tune: Any = tune
 
 NAME = "tune"
 
-#: Ray Tune writes its state at most so often (seconds): what a killed head may cost.
+#: The longest interval between Ray Tune's state writes, in seconds: what a killed head may lose.
 ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "2",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -34,17 +34,17 @@ ENVIRONMENT = {
 def search(
     problem: Problem, asked: SearchRequest, folder: Path, reporter: Reporter
 ) -> tuple[list[Trial], bool]:
-    """Try every combination, or as many of the space as the budget allows.
+    """Try every combination, or as many draws from the space as allowed.
 
     Args:
         problem: what all trials share.
-        asked: what the job is asked.
-        folder: where Ray Tune keeps its state, which every node sees; a search that is there
-            is gone on with: trials that have ended are not repeated.
-        reporter: told of every trial.
+        asked: the job's request.
+        folder: the folder for Ray Tune's state, visible to every node; an interrupted search in it
+            is resumed without repeating ended trials.
+        reporter: receives the progress of every trial.
 
     Returns:
-        The trials, and whether an interrupted search was gone on with.
+        The trials, and whether an interrupted search was resumed.
     """
     os.environ.update(ENVIRONMENT)
     cluster.connect()
@@ -54,25 +54,26 @@ def search(
     trainable = _tune.with_resources(
         _tune.with_parameters(_trial, problem=problem, combinations=combinations), {"cpu": 1}
     )
-    told = _Told(reporter, total)
+    told = _TrialsReported(reporter, total)
     path = folder / NAME
     resumed = bool(_tune.Tuner.can_restore(str(path))) and _is_whole(path)
     if not resumed:
         shutil.rmtree(path, ignore_errors=True)
     if resumed:
         tuner = _tune.Tuner.restore(str(path), trainable, restart_errored=True)
-        # A restored tuner keeps the callbacks of the job that was lost.
+        # A restored tuner still has the callbacks of the lost job.
         tuner._local_tuner._run_config.callbacks = [told]
     else:
         tuner = _new(trainable, problem, asked, folder, told)
-    # It looks for the logs that ENVIRONMENT turns off, and warns once a search that it finds none.
+    # Tune looks for the logs that ENVIRONMENT turns off, and warns once per search that they are
+    # missing.
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
     grid = tuner.fit()
     return [_read(number, result, problem, asked) for number, result in enumerate(grid)], resumed
 
 
 def _is_whole(path: Path) -> bool:
-    """Return whether Ray Tune's state can be read: it writes over the file that is there."""
+    """Return whether Ray Tune's state is readable: Tune overwrites the file in place."""
     states = sorted(path.glob("experiment_state-*.json"), key=lambda file: file.stat().st_mtime_ns)
     try:
         json.loads(states[-1].read_text(encoding="utf-8"))
@@ -86,7 +87,7 @@ def _new(
     problem: Problem,
     asked: SearchRequest,
     folder: Path,
-    told: "_Told",
+    told: "_TrialsReported",
 ) -> Any:  # noqa: ANN401 - a Tuner
     from ray.tune.schedulers import ASHAScheduler  # noqa: PLC0415 - with optuna
 
@@ -132,7 +133,7 @@ def _new(
             storage_path=str(folder),
             verbose=0,
             callbacks=[told],
-            # A trial whose node was lost is begun again.
+            # A trial whose node was lost is restarted.
             failure_config=_tune.FailureConfig(max_failures=2),
         ),
     )
@@ -145,26 +146,26 @@ def _folder_of(trial: Any) -> str:  # noqa: ANN401 - Tune's Trial
 def _trial(
     config: dict[str, Any], problem: Problem, combinations: Sequence[Mapping[str, Any]] | None
 ) -> None:
-    """Run in a Ray actor: one combination, reported as often as it may be stopped."""
+    """Run one trial in a Ray actor, with a report at every point where it may be stopped."""
     params = dict(combinations[config["number"]]) if combinations is not None else config
     for rounds, score in trials.scores(problem, params):
         _tune.report({"score": score, "rounds": rounds})
 
 
-class _Told(tune.Callback):
-    """Says how many trials have ended."""
+class _TrialsReported(tune.Callback):
+    """Reports how many trials have ended."""
 
     def __init__(self, reporter: Reporter, total: int) -> None:
         self.reporter = reporter
         self.total = total
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ANN401, ARG002
-        """Report, with every trial that ends."""
+        """Report a trial that has ended."""
         ended = sum(each.status in {"TERMINATED", "ERROR"} for each in trials)
         self.reporter.progress("searching", ended, self.total, "trials")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ANN401
-        """Report, also those that failed."""
+        """Report a trial that has failed."""
         self.on_trial_complete(iteration, trials, trial)
 
 

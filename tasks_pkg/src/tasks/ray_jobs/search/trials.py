@@ -1,4 +1,4 @@
-"""One trial of a search: the same rows and the same score, whatever runs it."""
+"""One trial of a search, with the same rows and score in every runner."""
 
 import dataclasses
 import math
@@ -16,9 +16,9 @@ from ..model.scaling import AS_IT_IS, Scaling
 from ..training import split
 from ..training.boosting import Matrix, scaled
 
-#: How often a trial says what it is worth: points at which it may be stopped early.
+#: The number of reports per trial, at each of which it may be stopped early.
 REPORTS = 10
-#: Share of the training rows that are validated on where there is no cross-validation.
+#: The share of training rows for validation without cross-validation.
 VALIDATION_FRACTION = 0.25
 
 Status = Literal["complete", "stopped early", "failed", "not finished"]
@@ -26,15 +26,15 @@ Status = Literal["complete", "stopped early", "failed", "not finished"]
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What became of one combination.
+    """The outcome of one combination.
 
     Attributes:
-        number: the combination's place, from 0.
+        number: the combination's index, from 0.
         params: the combination.
-        status: ``stopped early`` has a score, of fewer rounds than it was to have.
-        score: of the last report; None where there is none.
-        rounds: boosting rounds done.
-        seconds: time that it took.
+        status: ``stopped early`` has a score, from fewer rounds than planned.
+        score: the last report's score; None without a report.
+        rounds: the completed boosting rounds.
+        seconds: its duration.
         error: why it failed.
     """
 
@@ -49,15 +49,15 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What all trials of a search have in common.
+    """What all trials of a search share.
 
     Attributes:
         rows: all training rows.
-        folds: per fold, which of them are validated on.
-        classes: number of classes; 0 for regression.
-        settings: XGBoost's, which a combination adds to.
-        metric: that decides.
-        rounds: boosting rounds where a combination names none.
+        folds: for each fold, which rows are for validation.
+        classes: the number of classes; 0 for regression.
+        settings: XGBoost's parameters, to which a combination adds.
+        metric: the deciding metric.
+        rounds: boosting rounds if a combination gives none.
         scaling: how the target of a regression became the numbers in ``rows``.
     """
 
@@ -71,16 +71,16 @@ class Problem:
 
     @property
     def direction(self) -> Literal["max", "min"]:
-        """Whether more or less of the metric is better."""
+        """Return whether more or less of the metric is better."""
         return "min" if self.metric in metrics.LOWER_IS_BETTER else "max"
 
 
 def divide(rows: int, seed: int, folds: int, classes: NDArray[np.int64] | None) -> tuple[Any, ...]:
-    """Choose per fold the rows that are validated on; none of them is held-out for the end.
+    """Choose each fold's validation rows; the rows held out for the final score are not among them.
 
     Args:
-        rows: number of training rows.
-        seed: the caller's.
+        rows: the number of training rows.
+        seed: the caller's seed.
         folds: parts of cross-validation; 0 for one part of :data:`VALIDATION_FRACTION`.
         classes: class number per row.
     """
@@ -91,14 +91,14 @@ def divide(rows: int, seed: int, folds: int, classes: NDArray[np.int64] | None) 
 
 
 def rounds_of(problem: Problem, params: Mapping[str, Any]) -> int:
-    """Return the boosting rounds that a combination asks for."""
+    """Return the boosting rounds for a combination."""
     return int(params.get("n_estimators", problem.rounds))
 
 
 def scores(problem: Problem, params: dict[str, Any]) -> Iterator[tuple[int, float]]:
-    """Grow one model per fold, and give rounds and mean score at every report.
+    """Train one model per fold, and yield rounds and mean score at every report.
 
-    The models grow side by side, so that a trial can be stopped when its mean falls behind.
+    The models are trained in step, so that a trial can be stopped when its mean falls behind.
 
     Raises:
         ValueError: the metric is not defined on the validation rows.
@@ -156,9 +156,9 @@ def run(
 
     Args:
         problem: what all trials share.
-        number: the combination's place.
+        number: the combination's index.
         params: the combination.
-        go_on: told rounds and score after each report; false stops the trial.
+        go_on: called with rounds and score after each report; False stops the trial.
     """
     started, rounds, score = time.monotonic(), 0, None
     status: Status = "complete"

@@ -1,1 +1,1 @@
-"""Datasets as tables in memory: CSV and Parquet, folders, and whether there is room for them."""
+"""Datasets as tables in memory: CSV and Parquet files, folders, and checks of the free memory."""

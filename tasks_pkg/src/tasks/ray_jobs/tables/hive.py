@@ -1,4 +1,4 @@
-"""The columns that a folder's names hold: ``year=2024/month=01/part-0.parquet``."""
+"""The columns in the names of a folder's subfolders: ``year=2024/month=01/part-0.parquet``."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -57,7 +57,7 @@ def _typed(values: pl.Series, dtype: pl.DataType) -> pl.Series:
 
 
 def added(frame: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """Return a file's table with what its folders' names hold, which is one row."""
+    """Return a file's table with the columns in its folders' names, which are one row."""
     return frame.with_columns(
         pl.repeat(column[0], frame.height, dtype=column.dtype, eager=True).alias(column.name)
         for column in known
@@ -65,6 +65,6 @@ def added(frame: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
 
 
 def without(form: Form, names: Sequence[str]) -> Form:
-    """Return what the caller said of a file's own columns."""
+    """Return the caller's form without these columns."""
     schema = {name: dtype for name, dtype in form.schema.items() if name not in names}
     return replace(form, schema=schema, declared=frozenset(schema))

@@ -1,6 +1,6 @@
-"""Whether a table has room in this process's memory: before it is read, and while it is.
+"""Check whether a table fits into this process's memory, before and while it is read.
 
-Else the kernel ends the job in the middle, and nobody is told why.
+Otherwise the kernel would kill the job, without a reason for the caller.
 """
 
 import csv
@@ -18,18 +18,18 @@ from ..protocol import InputProblemError
 
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
-#: A value as a table's number, and as the model's.
+#: Bytes of a value in a table, and in the model's numbers.
 _TABLE_BYTES, _MODEL_BYTES = 8, 4
-#: What polars takes for a text beside its characters.
+#: Bytes of a text in polars in addition to its characters.
 _VIEW_BYTES = 16
 _SAMPLE_BYTES = 1 << 20
-#: Of all memory, so much must stay free: at nine tenths Ray begins to end its processes.
+#: This share of all memory must stay free: Ray begins to kill its processes at nine tenths.
 _SPARE_SHARE = 0.1
 _GB = 1e9
 
 
 class Memory(NamedTuple):
-    """What this process's container or host has, whichever has less left, in bytes."""
+    """The total and free memory of this process's container or host, whichever has less free."""
 
     free: int
     total: int

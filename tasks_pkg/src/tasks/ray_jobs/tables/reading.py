@@ -1,4 +1,4 @@
-"""Reads a dataset into memory with polars, and takes the fingerprints of its files."""
+"""Read a dataset into memory with polars, and compute the fingerprints of its files."""
 
 import hashlib
 import json
@@ -29,12 +29,13 @@ from .memory import Growth
 
 #: What a CSV file looks like of which nobody has said anything.
 PLAIN = csv_plan.said(CsvOptions())
-#: What stands for a missing value there, beside the empty field.
+#: The words for a missing value in it, besides the empty field.
 MISSING = list(csv_files.MISSING)
 
-#: How much of a file is read at a time.
+#: How much of a file is read at once.
 BLOCK_BYTES = 8 << 20
-#: A column's type may be widened so often: whole numbers, numbers, text; one first seen empty.
+#: The most passes: whole numbers, numbers, text each widen a type; and a column may start out
+#: empty.
 MAX_PASSES = 5
 _SHOWN = 80
 _TIME = r"^[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?$"
@@ -72,7 +73,7 @@ def fingerprints(source: Source) -> list[Fingerprint]:
 
 
 def require_unchanged(taken: list[Fingerprint]) -> None:
-    """Refuse files that somebody wrote to while they were read.
+    """Refuse files that were written to while they were read.
 
     Raises:
         InputProblemError: names the first such file.

@@ -1,1 +1,1 @@
-"""``distributed_training``: one XGBoost model from one dataset."""
+"""``distributed_training``: train one XGBoost model on one dataset."""

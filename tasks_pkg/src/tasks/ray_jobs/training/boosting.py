@@ -1,4 +1,4 @@
-"""Growing one XGBoost model from rows in memory: the same call with Ray and without it."""
+"""Train one XGBoost model on rows in memory, by the same call with and without Ray."""
 
 import time
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class Matrix:
     """Training rows in the model's numbers.
 
     Attributes:
-        x: one row per row, NaN where missing.
-        y: class number or number per row.
-        names: of the features.
-        types: of the features, in XGBoost's letters.
+        x: one row per training row, NaN for missing values.
+        y: the class number or the number of each row.
+        names: the features' names.
+        types: the features' types, in XGBoost's letters.
     """
 
     x: NDArray[np.float32]
@@ -30,7 +30,7 @@ class Matrix:
     types: list[str]
 
     def data(self) -> xgboost.DMatrix:
-        """Return the rows as XGBoost takes them."""
+        """Return the rows as an XGBoost matrix."""
         return xgboost.DMatrix(
             self.x,
             label=self.y,
@@ -40,10 +40,10 @@ class Matrix:
         )
 
     def binned(self, threads: int) -> xgboost.QuantileDMatrix:
-        """Return the rows to learn from in XGBoost's bins: a byte a value in place of eight.
+        """Return the training rows in XGBoost's bins: one byte per value instead of eight.
 
         Args:
-            threads: that bin them.
+            threads: the number of threads for the binning.
         """
         return xgboost.QuantileDMatrix(
             self.x,
@@ -58,8 +58,8 @@ class Matrix:
 def scaled(parameters: dict[str, Any], scaling: Scaling) -> dict[str, Any]:
     """Return XGBoost's parameters for a scaled target.
 
-    The L1 penalty is compared with sums of residuals, so it is in the target's unit; the L2 penalty
-    and the weights are not.
+    The L1 penalty is compared with sums of residuals, so it has the target's unit; the L2 penalty
+    and the weights have not.
     """
     if "reg_alpha" not in parameters:
         return parameters
@@ -67,13 +67,13 @@ def scaled(parameters: dict[str, Any], scaling: Scaling) -> dict[str, Any]:
 
 
 def grow(matrix: Matrix, parameters: dict[str, Any], rounds: int, *, tell: bool) -> bytes:
-    """Grow a model; inside a Ray Train worker, together with the others.
+    """Train a model; inside a Ray Train worker, together with the other workers.
 
     Args:
         matrix: the rows of this process.
-        parameters: XGBoost's; ``nthread`` is the number of CPUs of this process.
+        parameters: XGBoost's parameters; ``nthread`` is this process's number of CPUs.
         rounds: boosting rounds.
-        tell: whether this process reports how far it is.
+        tell: whether this process reports the progress.
 
     Returns:
         The model in XGBoost's UBJSON format.
@@ -85,9 +85,9 @@ def grow(matrix: Matrix, parameters: dict[str, Any], rounds: int, *, tell: bool)
 
 
 class _RoundsReported(xgboost.callback.TrainingCallback):
-    """Says how far the training is.
+    """Reports the progress of the training.
 
-    Ray brings what a worker prints into the driver's log, where the submitter finds it.
+    Ray copies a worker's output into the driver's log, where the submitter finds it.
     """
 
     def __init__(self, total: int) -> None:
@@ -95,7 +95,7 @@ class _RoundsReported(xgboost.callback.TrainingCallback):
         self.last = 0.0
 
     def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:  # noqa: ANN401, ARG002
-        """Report after a round, where somebody could read it; never ask to stop."""
+        """Report after a round if there is a reader; never ask to stop."""
         now, done = time.monotonic(), epoch + 1
         if now - self.last >= PROGRESS_INTERVAL_SECONDS or done == self.total:
             self.last = now

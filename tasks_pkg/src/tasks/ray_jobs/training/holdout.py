@@ -1,7 +1,7 @@
-"""Held-out rows that stay the same while the dataset grows, so that models can be compared.
+"""Held-out rows that stay the same as the dataset grows, so that models can be compared.
 
-They are rows, not row numbers: once chosen they are kept as a file, and every row of a later
-dataset that is equal to one of them is left out of the training.
+The rows themselves are stored in a file, not their numbers. Every row of a later dataset that
+equals one of them is left out of the training.
 """
 
 import numpy as np
@@ -12,13 +12,13 @@ from ..protocol import InputProblemError
 
 
 def apart(frame: pl.DataFrame, frozen: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.bool_]]:
-    """Take the frozen rows out of a table and put them, once, below it.
+    """Remove the frozen rows from a table and append each of them once.
 
     A column that the frozen rows do not have yet is missing in them; one that the table no
     longer has is dropped from them.
 
     Returns:
-        The table, and per row of it whether it is held out.
+        The table, and for each of its rows whether it is held out.
 
     Raises:
         InputProblemError: a column has changed its type, so that equal rows are not found.
@@ -35,10 +35,10 @@ def apart(frame: pl.DataFrame, frozen: pl.DataFrame) -> tuple[pl.DataFrame, NDAr
 
 
 def _common(now: pl.Series, then: pl.Series) -> pl.DataType:
-    """Return the type in which what was equal in the files is certainly equal.
+    """Return the type in which values that were equal in the files are certainly equal.
 
-    Not text for both: a file's 01234 and 0.50 are 1234 and 0.5 to who took them for numbers. So
-    where all text is numbers, as that of codes is, it is compared as these.
+    Text would be wrong: 01234 and 0.50 in a file are 1234 and 0.5 if they were read as numbers. So
+    where all text consists of numbers, as that of codes does, it is compared as numbers.
     """
     if now.dtype == then.dtype or then.null_count() == len(then):
         return now.dtype
@@ -46,13 +46,13 @@ def _common(now: pl.Series, then: pl.Series) -> pl.DataType:
         return then.dtype
     if all(isinstance(each.dtype, (pl.String, pl.Categorical, pl.Enum)) for each in (now, then)):
         return pl.String()
-    # A whole number becomes the same Float64 whether it was read as one or is made one here.
+    # A whole number becomes the same Float64 whether it was read as one or is converted here.
     if all(each.dtype.is_integer() or each.dtype == pl.Float64 for each in (now, then)):
         return pl.Float64() if pl.Float64 in {now.dtype, then.dtype} else pl.Int128()
     if now.dtype == pl.String and then.dtype.is_numeric() and _are(now, then.dtype):
         return then.dtype  # codes, which were numbers when the rows were chosen
     if all(each.dtype == pl.Datetime for each in (now, then)):
-        return pl.Datetime("us")  # in UTC, with a zone or without
+        return pl.Datetime("us")  # in UTC, with or without a zone
     raise InputProblemError(
         "holdout_type",
         f"Column {now.name!r} is {now.dtype} in the dataset, but {then.dtype} in the frozen"

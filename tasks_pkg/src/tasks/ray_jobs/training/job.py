@@ -1,4 +1,4 @@
-"""``python -m ray_jobs train``: train one model on one dataset, and keep it with its manifest."""
+"""``python -m ray_jobs train``: train a model on a dataset, and store it with its manifest."""
 
 import dataclasses
 import shutil
@@ -26,24 +26,24 @@ from ..tables import memory as table_memory
 from ..tables import reading
 from . import boosting, holdout, split
 
-#: A column of rows' numbers; no file has one of such a name.
+#: The column of row numbers; no file has a column with such a name.
 _ROW = "\0row"
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A dataset, ready to be trained on.
+    """A dataset that is ready for training.
 
     Attributes:
-        rows_read: rows in the files, those without a target included.
-        goal: what is to be predicted.
-        columns: those of the table, but for the target and what is left out on request.
-        held_out: per row that has a target, whether the score is taken on it.
-        plan: how the columns become numbers; learnt from the other rows.
-        learnt: the numbers of these.
-        tested: the numbers of those that are held out.
-        warnings: what a careful person would want to know about the data.
-        scaling: how the target of a regression becomes the model's numbers.
+        rows_read: the rows in the files, including those without a target.
+        goal: the target.
+        columns: the table's columns, without the target and those left out on request.
+        held_out: for each row with a target, whether it is held out for the score.
+        plan: how the columns become numbers; learnt from the training rows.
+        learnt: the numbers of the training rows.
+        tested: the numbers of the held-out rows.
+        warnings: remarks about the data.
+        scaling: how a regression's target becomes the model's numbers.
     """
 
     rows_read: int
@@ -58,7 +58,7 @@ class Prepared:
 
     @property
     def scaled(self) -> bool:
-        """Whether the model's numbers are others than the table's."""
+        """Return whether the model's numbers differ from the table's."""
         every = [self.scaling, *(column.scaling for column in self.plan.columns)]
         return any(each != AS_IT_IS for each in every)
 
@@ -70,21 +70,21 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What the model is worth on rows that it has never seen."""
+    """The model's scores on rows that it has never seen."""
 
     metrics: dict[str, Any]
     holdout: pl.DataFrame
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Train, or return what an identical request has trained before.
+    """Train a model, or return the result of an identical request.
 
     Args:
         request: a :class:`TrainRequest`.
-        reporter: told of every phase.
+        reporter: receives the progress of every phase.
 
     Returns:
-        The task's result, but for what only the submitter knows.
+        The task's result, without the fields that only the submitter knows.
     """
     asked = TrainRequest.of(request)
     reporter.progress("reading", 0, 1, "looking at the input files")
@@ -99,14 +99,14 @@ def fit(
     reporter: Reporter,
     frozen: Path | None = None,
 ) -> dict[str, Any]:
-    """Train on a dataset whose files are known, or return what was trained on it before.
+    """Train on a dataset whose files are known, or return the result of an identical training.
 
     Args:
-        request: as of :func:`main`.
+        request: the job's request, as in :func:`main`.
         source: the dataset's files.
-        taken: their fingerprints.
-        reporter: told of every phase.
-        frozen: held-out rows that were chosen before (:mod:`training.holdout`); such rows of the
+        taken: the files' fingerprints.
+        reporter: receives the progress of every phase.
+        frozen: held-out rows that were chosen before (:mod:`training.holdout`). Such rows of the
             dataset are left out of the training, and the score is taken on all of them.
     """
     asked = TrainRequest.of(request)
@@ -140,7 +140,7 @@ def fit(
                 "Bring other rows, or move that file away: new ones are then chosen.",
             )
     data = prepare(frame, options, source, reporter, held_out)
-    del frame  # the largest thing by far, and everything is in its numbers now
+    del frame  # by far the largest object; its numbers hold everything needed from here on
     rows = _account(rejected, kept, places, held_out, data)
     reading.require_unchanged(taken)
     model, cpus, warnings = _train(data, options, reporter)
@@ -206,15 +206,15 @@ def _account(
     held_out: NDArray[np.bool_] | None,
     data: Prepared,
 ) -> dict[str, Any]:
-    """Account for the rows of the dataset.
+    """Return the account of the dataset's rows.
 
     Args:
-        rejected: the bad ones.
-        kept: the numbers of the others.
-        places: of these, those that are not equal to a row that an earlier run held out.
-        held_out: of the table that is learnt from, with rows of such a choice below them; None
-            where the choice is this run's.
-        data: what is learnt from.
+        rejected: the rejected rows.
+        kept: the numbers of the other rows.
+        places: those of them that differ from every row held out by an earlier run.
+        held_out: for each row of the training table whether it is held out, with rows of such a
+            choice at its end; None if this run chooses the rows.
+        data: the prepared dataset.
     """
     present = data.goal.present if held_out is None else data.goal.present[~held_out]
     lacking = places[~present]
@@ -240,13 +240,13 @@ def prepare(
 
     Args:
         frame: the whole table.
-        options: how the model is trained.
-        source: for errors.
-        reporter: told of the phase.
-        held_out: per row of ``frame``, where that has been decided before.
+        options: the options of the training.
+        source: the data's name in error messages.
+        reporter: receives the progress of the phase.
+        held_out: for each row of ``frame``, if the choice was made before.
 
     Raises:
-        InputProblemError: the data cannot be learnt from.
+        InputProblemError: the data cannot be used for training.
     """
     goal, table = _target(frame, options, source)
     reporter.progress("preparing", 0, 1, f"{table.height} rows, {table.width} columns")
@@ -290,7 +290,7 @@ def _held_out(goal: target.Target, options: ModelOptions) -> NDArray[np.bool_]:
 def _train(
     data: Prepared, options: ModelOptions, reporter: Reporter
 ) -> tuple[bytes, int, list[str]]:
-    """Return the model, the number of CPUs that grew it, and what the caller should know."""
+    """Return the model, the number of CPUs that trained it, and warnings for the caller."""
     matrix = data.training_rows()
     settings = xgboost_parameters(options, data.goal, data.scaling)
     rounds = options.n_estimators
@@ -302,7 +302,7 @@ def _train(
     if cluster.engine() == "plain":
         threads = min(options.num_partitions, cluster.cpus())
         return grow_here(threads), threads, []
-    # Ray takes seconds to import, which a request that was trained before need not wait.
+    # Importing Ray takes seconds, which an already trained request saves.
     from . import placement  # noqa: PLC0415
 
     reporter.progress("waiting", 0, 1, "asking the cluster for CPUs")
@@ -346,7 +346,7 @@ def _target(
 def xgboost_parameters(
     options: ModelOptions, goal: target.Target, scaling: Scaling
 ) -> dict[str, Any]:
-    """Return XGBoost's parameters for what the caller asked for."""
+    """Return XGBoost's parameters for the caller's options."""
     passed_on = {
         "max_depth": options.max_depth,
         "learning_rate": options.learning_rate,
@@ -401,7 +401,7 @@ def _data_warnings(
     held_out: NDArray[np.bool_],
     plan: features.Plan,
 ) -> list[str]:
-    """Say what a careful person would want to know about the data."""
+    """Return warnings about the data."""
     found = [f"column {name!r} was left out: {why}" for name, why in plan.dropped.items()]
     found += plan.notes
     without = rows_read - table.height
@@ -412,7 +412,7 @@ def _data_warnings(
         single = [goal.classes[int(c)] for c, n in zip(codes, counts, strict=True) if n == 1]
         if single:
             found.append(f"classes with one row cannot be tested: {single[:10]}")
-    # By a digest of 64 bits a row: the rows themselves would be sorted and copied.
+    # Compared by digests of 64 bits per row: the rows themselves would be sorted and copied.
     rows = table.select(list({c.name for c in plan.columns})).hash_rows()
     seen = rows.filter(pl.Series(~held_out)).unique()
     tested = rows.filter(pl.Series(held_out))
@@ -426,7 +426,7 @@ def _data_warnings(
 
 
 def _score_warnings(data: Prepared, metric: str, score: float | None) -> list[str]:
-    """Say where a model is worth no more than an answer that needs none."""
+    """Return a warning if a model is no better than a constant answer."""
     goal, held_out = data.goal, data.held_out
     learnt = goal.values[~held_out]
     constant = metrics.of_constant(learnt, goal.values[held_out], len(goal.classes))

@@ -1,7 +1,7 @@
-"""Where in the cluster a model is grown: in as few processes as its CPUs allow, best in this one.
+"""Choose where a model is trained: in as few processes as possible, if possible in this one.
 
-A process of its own costs ten seconds of a processor before its first row (Ray's worker, and the
-import of Ray Train and XGBoost), and a copy of its rows; threads of one process share both.
+A separate process costs ten seconds of processor time before its first row (Ray's worker, and the
+import of Ray Train and XGBoost) and a copy of its rows. Threads of one process share both.
 """
 
 import time
@@ -13,22 +13,22 @@ from typing import Any
 from .. import cluster
 from ..protocol import InfrastructureError
 
-#: How long to wait for the CPUs that other jobs hold.
-SECONDS = 300.0
-#: How long CPUs that were free a moment ago may take to be set aside, before it is looked again.
+#: How long to wait for CPUs that other jobs hold.
+MOST_SECONDS = 300.0
+#: How long the reservation of free CPUs may take before they are counted again.
 _GRANT_SECONDS = 5.0
-#: A CPU with fewer rows than this costs more than it helps.
+#: A CPU with fewer rows than this costs more than it gains.
 MIN_ROWS_PER_CPU = 10
 
 
 @dataclass(frozen=True)
 class Place:
-    """Processes that grow one model together.
+    """The processes that train one model together.
 
     Attributes:
-        processes: how many.
-        cpus_each: CPUs of each, and so its threads.
-        here: whether the one process is this one.
+        processes: their number.
+        cpus_each: the CPUs, and so the threads, of each process.
+        here: whether the only process is this one.
     """
 
     processes: int
@@ -61,12 +61,12 @@ def partitions(wanted: int, rows: int) -> tuple[int, list[str]]:
 
 
 def arrange(wanted: int, free: Mapping[str, int], here: str) -> Place | None:
-    """Divide CPUs among as few processes as can have as many each, or say that they are not free.
+    """Divide CPUs equally among as few processes as possible; return None if they are not free.
 
     Args:
-        wanted: CPUs.
-        free: by node, whole CPUs that nobody holds.
-        here: this process's node; where it has all that is wanted, nothing else is started.
+        wanted: the number of CPUs.
+        free: by node, the whole CPUs that are free.
+        here: this process's node; if it has enough free CPUs, no other process is started.
     """
     if free.get(here, 0) >= wanted:
         return Place(1, wanted, here=True)
@@ -81,32 +81,33 @@ def arrange(wanted: int, free: Mapping[str, int], here: str) -> Place | None:
 def found(
     wanted: int, progress: Callable[[str, int, int, str], None]
 ) -> Iterator[tuple[Place, list[str]]]:
-    """Wait for CPUs, and give where they are; after :data:`SECONDS` make do with what is free.
+    """Wait for CPUs and yield the placement; after :data:`MOST_SECONDS` take those that are free.
 
-    Those of this process's node are set aside until the end of the ``with``. Others are for who
-    starts processes there, for which Ray sets them aside.
+    The CPUs of this process's node are reserved until the end of the ``with``. Ray reserves the
+    others for the processes that the caller starts there.
 
     Args:
-        wanted: CPUs; at most the whole cluster's (:func:`partitions`).
-        progress: told while it waits.
+        wanted: the number of CPUs; at most that of the whole cluster (:func:`partitions`).
+        progress: called while it waits.
 
     Raises:
-        InfrastructureError: not one became free.
+        InfrastructureError: no CPU became free.
     """
-    import ray  # noqa: PLC0415 - who only divides CPUs needs none
+    import ray  # noqa: PLC0415 - not needed to divide CPUs
 
     context: Any = ray.get_runtime_context()
     here = context.get_node_id()
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + MOST_SECONDS
     while True:
         free = _free()
         late, there = time.monotonic() >= deadline, sum(free.values())
         if late and not there:
             raise InfrastructureError(
-                "cluster_busy", f"No CPU of the Ray cluster became free within {SECONDS:.0f} s."
+                "cluster_busy",
+                f"No CPU of the Ray cluster became free within {MOST_SECONDS:.0f} s.",
             )
         place = arrange(min(wanted, there) if late else wanted, free, here)
-        # Another job may have been faster; what it took is no longer free at the next look.
+        # Another job may have been faster; the CPUs that it took are not free at the next count.
         if place is not None and (group := _set_aside(place, here)) is not None:
             break
         progress("waiting", there, wanted, f"waiting for CPUs: {there} of {wanted} are free")
@@ -120,7 +121,7 @@ def found(
 
 
 def _free() -> dict[str, int]:
-    """Return the whole CPUs that nobody holds, by node."""
+    """Return the number of free whole CPUs, by node."""
     from ray._private.state import available_resources_per_node  # noqa: PLC0415
 
     available: Any = available_resources_per_node
@@ -128,7 +129,7 @@ def _free() -> dict[str, int]:
 
 
 def _set_aside(place: Place, here: str) -> list[Any] | None:
-    """Return what holds the CPUs of this process; None where they are gone."""
+    """Return a reservation of this process's CPUs; None if they are no longer free."""
     if not place.here:
         return []
     from ray.util.placement_group import placement_group  # noqa: PLC0415

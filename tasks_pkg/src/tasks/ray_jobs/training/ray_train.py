@@ -1,8 +1,8 @@
-"""Data-parallel XGBoost on Ray Train: one model of several processes, each holding its own rows.
+"""Data-parallel XGBoost on Ray Train: one model, trained by processes that each hold some rows.
 
-For CPUs that no single node has free (:mod:`training.placement`). The workers exchange gradient
-histograms (allreduce), so that the model is one grown on all rows, whatever their number. Ray Train
-places the workers, connects them, and starts them again when a node is lost.
+It is for CPUs that no single node has free (:mod:`training.placement`). The workers exchange
+gradient histograms (allreduce), so that the model is trained on all rows, whatever the number of
+workers. Ray Train places the workers, connects them, and restarts them when a node is lost.
 """
 
 import os
@@ -17,8 +17,8 @@ from ..protocol import InfrastructureError
 from .boosting import Matrix, grow
 from .placement import Place
 
-#: What Ray Train's defaults would cost a short job: the controller looks at its workers every
-#: 2 s, and starts actors for metrics and preemption notices that nobody here reads.
+#: Ray Train's defaults are slow for a short job: the controller checks its workers every 2 s, and
+#: starts actors for metrics and preemption notices that celray does not use.
 TRAIN_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -32,14 +32,14 @@ TRAIN_ENVIRONMENT = {
 def train(
     matrix: Matrix, parameters: dict[str, Any], rounds: int, place: Place, run_dir: Path
 ) -> bytes:
-    """Grow one model on Ray Train workers.
+    """Train one model on Ray Train workers.
 
     Args:
         matrix: all training rows; worker ``i`` of ``n`` gets rows ``i, i+n, i+2n, ...``.
-        parameters: XGBoost's.
+        parameters: XGBoost's parameters.
         rounds: boosting rounds.
         place: number of workers and the CPUs of each.
-        run_dir: where Ray Train keeps its state; the nodes share it.
+        run_dir: the folder for Ray Train's state; the nodes share it.
 
     Returns:
         The model in XGBoost's UBJSON format.
@@ -75,7 +75,7 @@ def train(
 
 
 def _train_on_one_worker(config: dict[str, Any]) -> bytes | None:
-    """Run in every Ray Train worker: train on the own shard, together with the others."""
+    """Train on the own rows, together with the other workers; runs in every Ray Train worker."""
     rank = ray.train.get_context().get_world_rank()
     x, y = ray.get(config["shards"][rank])
     shard = Matrix(x, y, config["names"], config["types"])

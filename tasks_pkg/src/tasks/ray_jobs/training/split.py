@@ -1,7 +1,7 @@
-"""Which rows are held out: decided by row number and seed, before anything else is done.
+"""Choose the held-out rows by row number and seed, before anything else is done.
 
-The number of workers has no say in it, so that the same seed gives the same hold-out on one
-machine and on twenty.
+The number of workers plays no part, so that the same seed gives the same hold-out on one machine
+and on twenty.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def row_keys(rows: int, seed: int) -> NDArray[np.uint64]:
-    """Return every row number a key that looks random and is the same everywhere.
+    """Return a key for every row number that looks random and is the same everywhere.
 
     This is SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators,
     OOPSLA 2014), started at ``seed`` and stepped ``row`` times.
@@ -36,8 +36,8 @@ def holdout_mask(
         rows: number of rows.
         seed: any whole number.
         fraction: share of the rows to hold out, 0 to 1.
-        classes: class number per row; then each class is held out in that share, at least one
-            row and never all of them. A class of a single row stays in training.
+        classes: class number per row; then this share of each class is held out, at least one row
+            and never all of them. A class with a single row stays in training.
 
     Returns:
         True where a row is held out.
@@ -48,31 +48,31 @@ def holdout_mask(
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
         count = min(max(round(len(members) * fraction), 1), len(members) - 1)
-        # Those of the smallest keys, of which no two are equal: in no order, so without sorting.
+        # Those with the smallest keys, of which no two are equal; their order does not matter.
         mask[members[np.argpartition(keys[members], count)[:count]]] = True
     return mask
 
 
-#: The fold of rows that are tested in none.
+#: The fold of rows that are never tested.
 IN_NO_FOLD = -1
 
 
 def folds(
     rows: int, seed: int, number: int, classes: NDArray[np.int64] | None = None
 ) -> NDArray[np.int64]:
-    """Return every row the fold in which it is tested, 0 to ``number - 1``, classes spread evenly.
+    """Return for every row the fold that tests it, 0 to ``number - 1``, classes spread evenly.
 
     Args:
         rows: number of rows.
         seed: any whole number.
         number: of folds, at least 2.
-        classes: class number per row; a class of fewer rows than folds is learnt from in all of
-            them and tested in none (:data:`IN_NO_FOLD`).
+        classes: class number per row; a class with fewer rows than folds is learnt from in all
+            folds and tested in none (:data:`IN_NO_FOLD`).
     """
     keys = row_keys(rows, seed)
     fold = np.full(rows, IN_NO_FOLD, dtype=np.int64)
     groups = np.zeros(rows, dtype=np.int64) if classes is None else classes
-    start = 0  # where the last class ended, so that folds differ by one row at most
+    start = 0  # where the last class ended, so that fold sizes differ by one row at most
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
         if classes is not None and len(members) < number:
