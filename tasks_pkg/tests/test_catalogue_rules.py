@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,7 @@ def preflight() -> Iterator[Any]:
         pytest.skip("the package is tested outside its repository")
     sys.path.insert(0, str(PREFLIGHT))
     try:
-        from celray.preflight import catalogue, packages  # noqa: PLC0415
-
-        yield catalogue, packages
+        yield tuple(import_module(f"celray.preflight.{name}") for name in ("catalogue", "packages"))
     except ImportError as error:
         pytest.skip(f"preflight needs {error.name}")
     finally:
