@@ -500,15 +500,7 @@ class Ranges(FileRun):
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Aggregate, or return what an identical request wrote before.
-
-    Args:
-        request: an :class:`AggregateRequest`.
-        reporter: told of every phase.
-
-    Returns:
-        The task's result, but for what only the submitter knows.
-    """
+    """Aggregate, or return what an identical request wrote before."""
     asked = AggregateRequest.of(request)
     reporter.progress("reading", 0, 1, "looking at the sources")
     roots = (request.datasets_dir, request.models_dir)

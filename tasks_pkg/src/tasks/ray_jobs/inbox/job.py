@@ -46,15 +46,7 @@ REASON, TEMPORARY_BYTES = ".reason.json", 16
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Take what was delivered, and process it file by file, each on all CPUs.
-
-    Args:
-        request: an :class:`InboxRequest`.
-        reporter: told of every file.
-
-    Returns:
-        The task's result, but for what only the submitter knows.
-    """
+    """Take what was delivered, and process it file by file, each on all CPUs."""
     asked = InboxRequest.of(request)
     root = Path(request.datasets_dir)
     for name in (NEW, PROCESSED):

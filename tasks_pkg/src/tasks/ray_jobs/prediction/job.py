@@ -54,15 +54,7 @@ Words = Mapping[str, tuple[str, ...]]
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Predict, or return what an identical request has predicted before.
-
-    Args:
-        request: a :class:`PredictRequest`.
-        reporter: told of every phase.
-
-    Returns:
-        The task's result, but for what only the submitter knows.
-    """
+    """Predict, or return what an identical request has predicted before."""
     asked = PredictRequest.of(request)
     reporter.progress("reading", 0, 1, "looking at model and rows")
     model = signature.find(asked.model_path, request.models_dir)

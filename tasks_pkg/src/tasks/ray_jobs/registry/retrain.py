@@ -41,13 +41,6 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     """Go through the registry, one model after the other.
 
     A model that cannot be retrained is told of, and the others go on.
-
-    Args:
-        request: a :class:`RetrainRequest`.
-        reporter: told of every phase.
-
-    Returns:
-        The task's result, but for what only the submitter knows.
     """
     asked = RetrainRequest.of(request)
     change = registry_change.begin(request, asked.mlflow_uri, TASK, FOLDER, reporter.run_dir)

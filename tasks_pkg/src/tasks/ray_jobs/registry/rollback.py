@@ -24,13 +24,6 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     What is meant is written down first, and then that it is done: a job that takes the place of a
     killed one neither goes back one more nor undoes what came later.
 
-    Args:
-        request: a :class:`RollbackRequest`.
-        reporter: told of the phase.
-
-    Returns:
-        The task's result, but for what only the submitter knows.
-
     Raises:
         InputProblemError: there is nothing to go back to, or another version was put to use
             since this rollback began.

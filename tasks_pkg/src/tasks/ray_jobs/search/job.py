@@ -36,15 +36,7 @@ STATE = "celray-search"
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Search, or return what an identical request has found before.
-
-    Args:
-        request: a :class:`SearchRequest`.
-        reporter: told of every phase.
-
-    Returns:
-        The task's result, but for what only the submitter knows.
-    """
+    """Search, or return what an identical request has found before."""
     asked = SearchRequest.of(request)
     if asked.early_stopping is None:  # what is searched with counts, whoever decided it
         asked = dataclasses.replace(asked, early_stopping=asked.combinations is None)

@@ -77,15 +77,7 @@ class Evaluation:
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Train, or return what an identical request has trained before.
-
-    Args:
-        request: a :class:`TrainRequest`.
-        reporter: told of every phase.
-
-    Returns:
-        The task's result, but for what only the submitter knows.
-    """
+    """Train, or return what an identical request has trained before."""
     asked = TrainRequest.of(request)
     reporter.progress("reading", 0, 1, "looking at the input files")
     source = sources.resolve(asked.dataset_path, (request.datasets_dir, request.models_dir))
@@ -102,7 +94,7 @@ def fit(
     """Train on a dataset whose files are known, or return what was trained on it before.
 
     Args:
-        request: as of :func:`main`.
+        request: a :class:`TrainRequest`.
         source: the dataset's files.
         taken: their fingerprints.
         reporter: told of every phase.
