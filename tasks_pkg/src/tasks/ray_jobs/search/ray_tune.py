@@ -34,17 +34,10 @@ ENVIRONMENT = {
 def search(
     problem: Problem, asked: SearchRequest, folder: Path, reporter: Reporter
 ) -> tuple[list[Trial], bool]:
-    """Try every combination, or as many of the space as the budget allows.
+    """Do what :func:`local.search` does, on the whole cluster.
 
-    Args:
-        problem: what all trials share.
-        asked: what the job is asked.
-        folder: where Ray Tune keeps its state, which every node sees; a search that is there
-            is gone on with: trials that have ended are not repeated.
-        reporter: told of every trial.
-
-    Returns:
-        The trials, and whether an interrupted search was gone on with.
+    Every node sees ``folder``, where Ray Tune keeps its state; a search that is there is gone on
+    with: trials that have ended are not repeated.
     """
     os.environ.update(ENVIRONMENT)
     cluster.connect()
