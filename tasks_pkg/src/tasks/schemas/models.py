@@ -25,14 +25,8 @@ class ModelConfig(CsvWritten):
     ``n_estimators``, ``max_depth`` and ``num_partitions`` are what callers have always sent.
     """
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-    )
+    # Beside what CsvWritten sets.
+    model_config = ConfigDict(allow_inf_nan=False)
 
     n_estimators: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Boosting rounds; with k > 2 classes, each grows k trees."""
