@@ -1,5 +1,6 @@
 """Every task that runs a job, called on one file: in this process, or wherever a runner says."""
 
+import gzip
 import importlib
 import json
 import os
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pyarrow as pa
 import pytest
 
 from tasks import orchestration
 from tasks.contracts import InvalidArgumentsError
 from tasks.local import Local
 from tasks.ray_jobs import cluster
-from tasks.ray_jobs.job import Reporter
+from tasks.ray_jobs.job import Main, Reporter
 from tasks.ray_jobs.protocol import (
     ENGINE_VARIABLE,
     REQUEST_VARIABLE,
@@ -40,19 +42,38 @@ PATHS = (*TABLES, CSV, AGGREGATE)
 ALL = (*PATHS, INBOX)
 
 
-def run_job_in(
-    root: Path, main: Callable[[JobRequest, Reporter], dict[str, Any]], parameters: dict[str, Any]
-) -> dict[str, Any]:
-    """Call a job's main function on the datasets folder ``root``, beside which its models lie."""
-    request = JobRequest(
-        submission_id="t",
-        runs_dir=str(root.parent / "runs"),
-        datasets_dir=str(root),
-        models_dir=str(root.parent / "models"),
+def request_in(folders: Path, name: str, parameters: dict[str, Any]) -> JobRequest:
+    """Return the request of a job whose datasets and models are in ``folders``."""
+    models = folders / "models"
+    return JobRequest(
+        submission_id=name,
+        runs_dir=str(models / ".runs"),
+        datasets_dir=str(folders / "datasets"),
+        models_dir=str(models),
         code_version="test",
         parameters=parameters,
     )
+
+
+def request_beside(root: Path, name: str, parameters: dict[str, Any]) -> JobRequest:
+    """Return the request of a job on the datasets folder ``root``, beside which all else lies."""
+    request = request_in(root.parent, name, parameters)
+    return replace(request, datasets_dir=str(root), runs_dir=str(root.parent / "runs"))
+
+
+def run_job_in(root: Path, main: Main, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Call a job's main function on the datasets folder ``root``, beside which its models lie."""
+    request = request_beside(root, "t", parameters)
     return main(request, Reporter(root.parent / "runs"))
+
+
+def write_compressed(path: Path, text: str) -> None:
+    """Write a text as the ending of the file's name says."""
+    if path.suffix == ".zst":
+        with pa.CompressedOutputStream(str(path), "zstd") as out:
+            out.write(text.encode())
+    else:
+        path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
 
 
 class _Telling(Reporter):
