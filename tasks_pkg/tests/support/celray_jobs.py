@@ -34,12 +34,21 @@ HEADER = "a,b,day,target\n"
 ROWS = [f"{i},{i % 7},2024-01-{i % 28 + 1:02},{'xy'[i % 2]}" for i in range(60)]
 GOOD = HEADER + "\n".join(ROWS) + "\n"
 
-PREDICT, CSV, AGGREGATE = "batch_predictions", "process_large_csv", "aggregate_data"
-RETRAIN, INBOX = "retrain_models", "process_new_data"
+
+class Task:
+    """Names of tasks that tests say often."""
+
+    PREDICT = "batch_predictions"
+    CSV = "process_large_csv"
+    AGGREGATE = "aggregate_data"
+    RETRAIN = "retrain_models"
+    INBOX = "process_new_data"
+
+
 #: The tasks that read a whole table, those that are given a path, and all that run a job.
-TABLES = ("distributed_training", "hyperparameter_search", PREDICT, RETRAIN)
-PATHS = (*TABLES, CSV, AGGREGATE)
-ALL = (*PATHS, INBOX)
+TABLES = ("distributed_training", "hyperparameter_search", Task.PREDICT, Task.RETRAIN)
+PATHS = (*TABLES, Task.CSV, Task.AGGREGATE)
+ALL = (*PATHS, Task.INBOX)
 
 
 def request_in(folders: Path, name: str, parameters: dict[str, Any]) -> JobRequest:
@@ -181,12 +190,12 @@ class Place:
             csv: how it is written, by argument.
         """
         config = {"n_estimators": 2, **csv}
-        if task == RETRAIN:
+        if task == Task.RETRAIN:
             text = f"dataset_path = {_toml(path)}\n[model_config]\nn_estimators = 2\n"
             text += "".join(f"{name} = {_toml_of(value)}\n" for name, value in csv.items())
             (self.root / "models" / "registry" / "m.toml").write_text(text)
             return {}
-        if task == INBOX:
+        if task == Task.INBOX:
             (self.datasets / "new").mkdir(exist_ok=True)
             shutil.copy(self.datasets / path, self.datasets / "new" / path)
             return {"settle_seconds": 0.0, **csv}
@@ -197,13 +206,13 @@ class Place:
                 "dataset_path": path,
                 "search_config": {**config, "folds": 0},
             },
-            PREDICT: {"model_path": self.model, "data_batches": path, **csv},
-            CSV: {
+            Task.PREDICT: {"model_path": self.model, "data_batches": path, **csv},
+            Task.CSV: {
                 "file_path": path,
                 "output_path": "out.parquet",
                 "transformations": {"filter": {"a": 1}, **csv},
             },
-            AGGREGATE: {
+            Task.AGGREGATE: {
                 "data_sources": [path],
                 "output_path": "sums.parquet",
                 "group_by": ["b"],
