@@ -189,9 +189,7 @@ class RayJobs:
 
         return self._patiently(submit)
 
-    def follow(
-        self, name: str, on_progress: OnProgress, *, attached: bool = True
-    ) -> JobResult:
+    def follow(self, name: str, on_progress: OnProgress, *, attached: bool = True) -> JobResult:
         """Wait for a job's end, telling how far it is.
 
         Raises:
