@@ -73,6 +73,18 @@ def install(env: dict[str, str], tmp_path: Path) -> Install:
     return one
 
 
+def python(env: dict[str, str], code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 def refusal(env: dict[str, str], packages: object, *command: str) -> str:
     """The one line with which a process of ours ends."""
     words = ("-A", "tasks", *(command or ("worker",)))
@@ -148,14 +160,7 @@ def test_a_task_may_have_a_parameter_that_local_has_too(
     done = run_here(env, "on_progress=four")
     assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
     asked = "from tasks.local import Local; Local().run('one', on_progress=print)"
-    refused = subprocess.run(
-        [sys.executable, "-c", asked],
-        env={name: env[name] for name in ("PATH", "HOME", "PYTHONPATH")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    refused = python({name: env[name] for name in ("PATH", "HOME", "PYTHONPATH")}, asked)
     assert "local.call('one', {'on_progress': ...})" in refused.stderr
 
 
@@ -281,14 +286,7 @@ def test_a_scheduled_task_that_no_package_registers_is_told_apart(
         "app.loader.import_default_modules()\n"
         "print(plugins.unregistered(app, get_settings()))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = python(env, code)
     assert done.returncode == 0, done.stderr
     assert "task 'word_count.two', which no package registers" in done.stdout
     assert "'ping'" not in done.stdout
@@ -307,14 +305,7 @@ def test_verify_sends_a_packages_safe_sample(
     install("word-count", code=code)
     env["CELRAY_PACKAGES"] = json.dumps(WORDS)
     start_worker(CELRAY_PACKAGES=env["CELRAY_PACKAGES"])
-    done = subprocess.run(
-        [sys.executable, "-c", CHECKS],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = python(env, CHECKS)
     assert done.returncode == 0, done.stderr
     registered, called = done.stdout.splitlines()
     assert registered.endswith("as declared: celray, word-count")
