@@ -124,8 +124,8 @@ def test_site_stops_at_a_cluster_of_another_version(dashboard: str, tmp_path: Pa
     file = tmp_path / "ray.json"
     file.write_text(json.dumps(variables))
     played = play("site.yml", "-e", f"@{file}", "--check")
-    assert played.code != 0
-    assert f"Ray at {dashboard} is 2.49.0 on Python 3.10.4" in played.output
-    assert "from: ray_address (your inventory)" in played.output
-    assert "nothing has been changed" in played.output
-    assert "Traceback" not in played.output
+    played.require_failure(
+        f"Ray at {dashboard} is 2.49.0 on Python 3.10.4",
+        "from: ray_address (your inventory)",
+        "nothing has been changed",
+    )

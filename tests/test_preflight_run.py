@@ -31,8 +31,7 @@ def test_mistakes_are_named_all_at_once_and_nothing_changes(tmp_path: Path) -> N
         mistakes = tmp_path / "mistakes.json"
         mistakes.write_text(json.dumps(variables))
         played = play("site.yml", "-e", f"@{mistakes}", "--check")
-    assert played.code != 0
-    for words in (
+    played.require_failure(
         "worker ml has an unknown key 'queue' (did you mean queues?)",
         "worker data: concurrency is 0",
         "worker number 3 lacks 'name'",
@@ -42,9 +41,7 @@ def test_mistakes_are_named_all_at_once_and_nothing_changes(tmp_path: Path) -> N
         "variable celray_projects_dri means nothing (did you mean celray_projects_dir?)",
         "variable celray_redis_url follows from others and cannot be set",
         "nothing has been changed",
-    ):
-        assert words in played.output
-    assert "Traceback" not in played.output
+    )
     assert "changed=0" in played.output
     assert sorted(tmp_path.iterdir()) == [readme, mistakes]
 
@@ -53,11 +50,9 @@ def test_a_host_that_does_not_answer_is_one_readable_problem() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     played = play("site.yml", "-e", f"ansible_port={port}", "--check", HOST="127.0.0.1")
-    assert played.code != 0
-    assert "127.0.0.1 cannot be reached" in played.output
-    assert "HOST / ansible_host" in played.output
-    assert "Connection refused" in played.output
-    assert "Traceback" not in played.output
+    played.require_failure(
+        "127.0.0.1 cannot be reached", "HOST / ansible_host", "Connection refused"
+    )
 
 
 def test_a_host_without_a_service_is_named(tmp_path: Path) -> None:

@@ -2,46 +2,24 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import celray_programs
 import pytest
 from celery import Celery, chain, chord, group, signature
-from celray_acl import Guarded, guarded
-from celray_testing import CATALOGUE, Process, environment, worker
+from celray_acl import Service, served
+from celray_testing import CATALOGUE
 from kombu.exceptions import OperationalError
 from redis.exceptions import NoPermissionError, ResponseError
 
 from tasks.credentials import _client_settings
 
 
-@dataclass
-class Service:
-    """Redis with its users, and a worker that consumes the queues of the catalogue's default."""
-
-    redis: Guarded
-    env: dict[str, str]
-    worker: Process
-
-
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder: Path = tmp_path_factory.mktemp("acl")
-    with guarded(folder) as redis:
-        env = environment(
-            redis,
-            folder,
-            CELRAY_BROKER_URL=redis.as_user("celray", 0),
-            CELRAY_RESULT_BACKEND_URL=redis.as_user("celray", 1),
-            CELRAY_REDBEAT_URL=redis.as_user("celray", 0),
-        )
-        process = worker(env, folder, "default", "default,celery", "extra_tasks")
-        try:
-            yield Service(redis, env, process)
-        finally:
-            process.kill()
+    with served(tmp_path_factory.mktemp("acl")) as service:
+        yield service
 
 
 @pytest.fixture

@@ -12,9 +12,11 @@ from tasks.broker.redis.prefetch import PATIENCE_SECONDS, Prefetch
 from tasks.broker.redis.scripts import HELD, LEASES
 from tasks.message_headers import LAPSES
 
+At = Callable[[float], None]
+
 
 @pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+def at(monkeypatch: pytest.MonkeyPatch) -> At:
     """Set the time."""
     now = [1000.0]
     monkeypatch.setattr(prefetch, "monotonic", lambda: now[0])
@@ -25,15 +27,16 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return move
 
 
-def opened() -> Prefetch:
+def opened(finished: int = 0) -> Prefetch:
+    """A worker that has finished so many tasks a moment ago."""
     made = Prefetch()
     made.open = True
+    for _ in range(finished):
+        made.finished()
     return made
 
 
-def test_as_many_may_wait_as_were_finished_a_moment_ago_beyond_one_per_process(
-    at: Callable[[float], None],
-) -> None:
+def test_as_many_may_wait_as_were_finished_a_moment_ago_beyond_one_per_process(at: At) -> None:
     made = opened()
     assert made.room(2) == 0
     for _ in range(10):
@@ -44,13 +47,9 @@ def test_as_many_may_wait_as_were_finished_a_moment_ago_beyond_one_per_process(
     assert made.room(2) == 0
 
 
-def test_more_are_fetched_when_there_is_room_for_one_per_process(
-    at: Callable[[float], None],
-) -> None:
+def test_more_are_fetched_when_there_is_room_for_one_per_process(at: At) -> None:
     at(0)
-    made = opened()
-    for _ in range(10):
-        made.finished()
+    made = opened(finished=10)
     for number in range(8):
         assert made.put(str(number), "default", {})
     assert made.room(2) == 0
@@ -60,13 +59,9 @@ def test_more_are_fetched_when_there_is_room_for_one_per_process(
     assert made.room(2) == 2
 
 
-def test_a_message_whose_worker_died_does_not_wait_beside_others(
-    at: Callable[[float], None],
-) -> None:
+def test_a_message_whose_worker_died_does_not_wait_beside_others(at: At) -> None:
     at(0)
-    made = opened()
-    for _ in range(10):
-        made.finished()
+    made = opened(finished=10)
     assert not made.put("x", "default", {"headers": {LAPSES: 1}})
     assert made.room(2) == 0  # or it would be fetched again at once
     at(PATIENCE_SECONDS)

@@ -154,6 +154,15 @@ def last_ran(redis: RedisServer, name: str, ago: timedelta) -> None:
         client.zadd("redbeat::schedule", {f"redbeat:{name}": 1})
 
 
+def run_until_it_ticks(env: dict[str, str], folder: Path, schedule: Sequence[object]) -> None:
+    """Have Beat store its entries, and stop it."""
+    before = start_beat(env, folder / "before.log", schedule)
+    try:
+        wait_for((folder / "heartbeat").exists)
+    finally:
+        before.terminate()
+
+
 def test_what_was_missed_is_sent_once_or_left_out_and_either_is_said(
     env: dict[str, str], redis: RedisServer, tmp_path: Path, app: Celery, settings: Settings
 ) -> None:
@@ -169,11 +178,7 @@ def test_what_was_missed_is_sent_once_or_left_out_and_either_is_said(
         {**nightly, "name": "nightly-skips", "missed": "skip"},
         {**nightly, "name": "new"},
     ]
-    before = start_beat(env, tmp_path / "before.log", schedule)
-    try:
-        wait_for((tmp_path / "heartbeat").exists)
-    finally:
-        before.terminate()
+    run_until_it_ticks(env, tmp_path, schedule)
     for name in ("catches-up", "skips"):
         last_ran(redis, name, timedelta(hours=4))
     for name in ("nightly", "nightly-skips"):
@@ -211,11 +216,7 @@ def test_a_clock_that_was_set_back_silences_no_entry_and_repeats_none(
         {**nightly, "name": "nightly"},
         {**nightly, "name": "nightly-ahead-for-days"},
     ]
-    before = start_beat(env, tmp_path / "before.log", schedule)
-    try:
-        wait_for((tmp_path / "heartbeat").exists)
-    finally:
-        before.terminate()
+    run_until_it_ticks(env, tmp_path, schedule)
     last_ran(redis, "hourly", timedelta(hours=-5))
     last_ran(redis, "nightly", timedelta(hours=-5))
     last_ran(redis, "nightly-ahead-for-days", timedelta(days=-5))

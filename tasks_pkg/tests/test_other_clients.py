@@ -9,39 +9,22 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from celray_acl import PASSWORD, Guarded, guarded
-from celray_testing import environment, wait_for, worker
+from celray_acl import PASSWORD, Service, served
+from celray_testing import wait_for
 from redis import Connection
 from redis.exceptions import ResponseError
 
 NODE_CLIENT = Path(__file__).parent / "support" / "node_client"
 
 
-@dataclass
-class Service:
-    redis: Guarded
-
-
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder: Path = tmp_path_factory.mktemp("others")
-    with guarded(folder) as redis:
-        env = environment(
-            redis,
-            folder,
-            CELRAY_BROKER_URL=redis.as_user("celray", 0),
-            CELRAY_RESULT_BACKEND_URL=redis.as_user("celray", 1),
-        )
-        process = worker(env, folder, "default", "default,celery", "extra_tasks")
-        try:
-            yield Service(redis)
-        finally:
-            process.kill()
+    with served(tmp_path_factory.mktemp("others")) as service:
+        yield service
 
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="needs node and npm")

@@ -77,6 +77,13 @@ class Played:
     code: int
     output: str
 
+    def require_failure(self, *words: str) -> None:
+        """Assert that it failed and named each mistake, without a stack trace."""
+        assert self.code != 0
+        for each in words:
+            assert each in self.output, self.output
+        assert "Traceback" not in self.output
+
 
 def play(playbook: str, *arguments: str, **environment: str) -> Played:
     """Run one of our playbooks as an operator does, whatever this shell has set."""

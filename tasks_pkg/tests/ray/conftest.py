@@ -16,7 +16,7 @@ import pytest
 from celray_testing import RedisServer, environment, free_port
 
 from tasks.ray_jobs import cluster
-from tasks.ray_jobs.protocol import ENGINE_VARIABLE
+from tasks.ray_jobs.protocol import ENGINE_VARIABLE, JobRequest
 from tasks.settings import Settings
 
 # Of what tests compare with (scikit-learn, XGBoost alone), read when that is imported. Threads that
@@ -286,21 +286,15 @@ def _jobs_of(ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Any:  
     return RayJobs(ray_cluster.address, Patience(poll_seconds=0.3, away_seconds=30))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def request_for(folders: Path) -> Callable[..., Any]:
     """Make the request of a training job from what differs from the defaults."""
-    from tasks.ray_jobs.protocol import JobRequest  # noqa: PLC0415
+    from celray_jobs import request_in  # noqa: PLC0415
+
     from tasks.schemas.models import model_config_from  # noqa: PLC0415
 
     def make(dataset_path: str, **config: object) -> Callable[[str], JobRequest]:
         parameters = model_config_from(config).training(dataset_path).as_json()
-        return lambda name: JobRequest(
-            submission_id=name,
-            runs_dir=str(folders / "models" / ".runs"),
-            datasets_dir=str(folders / "datasets"),
-            models_dir=str(folders / "models"),
-            code_version="test",
-            parameters=parameters,
-        )
+        return lambda name: request_in(folders, name, parameters)
 
     return make

@@ -1,6 +1,5 @@
 """``aggregate_data``: what polars alone gives, over files of both formats."""
 
-import gzip
 import json
 import math
 from collections import Counter
@@ -14,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from celray_jobs import run_job_in
+from celray_jobs import run_job_in, write_compressed
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -105,11 +104,7 @@ def test_a_large_file_is_read_in_ranges_and_an_archive_in_one_go(
     text = frame.with_columns(note=note, late=pl.lit(None)).write_csv()
     text = text[:-1] + "7.5\n"  # the last row alone shows what this column holds
     path = root / f"a.csv{suffix}"
-    if suffix == ".zst":
-        with pa.CompressedOutputStream(str(path), "zstd") as out:
-            out.write(text.encode())
-    else:
-        path.write_bytes(gzip.compress(text.encode()) if suffix else text.encode())
+    write_compressed(path, text)
     asked = {"qty": ["sum"], "late": ["max"], "note": ["count"]}
     result = run(path.name, group_by=["city"], aggregations=asked)
     expected = frame.group_by("city").agg(pl.col("qty").sum()).sort("city", nulls_last=True)

@@ -16,21 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from celray_jobs import (
-    AGGREGATE,
-    ALL,
-    CSV,
-    GOOD,
-    HEADER,
-    INBOX,
-    PATHS,
-    PREDICT,
-    RETRAIN,
-    ROWS,
-    TABLES,
-    Place,
-    place_in,
-)
+from celray_jobs import ALL, GOOD, HEADER, PATHS, ROWS, TABLES, Place, Task, place_in
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs.aggregation import job as aggregation_job
@@ -70,12 +56,12 @@ def refused(
 
 def _told(task: str, result: dict[str, Any]) -> str:
     """Return the reason in the result of a task whose failures are by model or by file."""
-    if task == RETRAIN:
+    if task == Task.RETRAIN:
         assert result["status"] == "failed", result
         (model,) = result["models"]
         assert model["outcome"] == "failed"
         return str(model["reason"])
-    assert task == INBOX, result
+    assert task == Task.INBOX, result
     assert (result["done"], result["failed"]) == (0, 1), result
     return str(result["files"][0]["reason"])
 
@@ -111,7 +97,7 @@ def test_a_path_must_be_one_under_the_roots(place: Place, task: str) -> None:
     if not (place.datasets / "pipe.csv").exists():
         os.mkfifo(place.datasets / "pipe.csv")
     (place.datasets / "table.xlsx").write_bytes(b"PK")
-    one = task == CSV  # it takes one file, and more kinds of CSV
+    one = task == Task.CSV  # it takes one file, and more kinds of CSV
     for path, words in {
         "../secret.csv": "outside",
         "/etc/passwd": "outside",
@@ -126,8 +112,8 @@ def test_a_path_must_be_one_under_the_roots(place: Place, task: str) -> None:
         "table.xlsx": "is no CSV file by its name" if one else "does not end in .csv",
     }.items():
         assert words in refused(place, task, path), path
-        assert place.here.started == (task == RETRAIN), path
-    if task != RETRAIN:  # what TOML and JSON from other clients cannot hold
+        assert place.here.started == (task == Task.RETRAIN), path
+    if task != Task.RETRAIN:  # what TOML and JSON from other clients cannot hold
         for path in ("a\0b.csv", "\ud800.csv"):
             assert "is not a path" in refused(place, task, path)
             assert not place.here.started
@@ -139,19 +125,19 @@ def test_a_folder_for_deliveries_that_leads_out_is_not_followed(place: Place) ->
     (place.datasets / "new").symlink_to(place.root / "elsewhere")
     try:
         with pytest.raises(InvalidArgumentsError, match="outside"):
-            place.local.run(INBOX, settle_seconds=0.0)
+            place.local.run(Task.INBOX, settle_seconds=0.0)
     finally:
         (place.datasets / "new").unlink()
     assert [path.name for path in (place.root / "elsewhere").iterdir()] == ["x.csv"]
 
 
-@pytest.mark.parametrize("task", [CSV, AGGREGATE])
+@pytest.mark.parametrize("task", [Task.CSV, Task.AGGREGATE])
 def test_an_output_must_be_a_file_under_the_roots(place: Place, task: str) -> None:
     if not (place.datasets / "away").is_symlink():
         (place.datasets / "away").symlink_to(place.root)
     (place.datasets / "mine.csv").write_text("a\n1\n")
     first = {"file_path": "good.csv"}
-    given = first if task == CSV else {"data_sources": ["good.csv"]}
+    given = first if task == Task.CSV else {"data_sources": ["good.csv"]}
     for output, words in {
         "../out.csv": "outside",
         "away/out.csv": "outside",
@@ -190,7 +176,7 @@ class Fault:
         return self.said.get(task, self.said.get(_group(task)))
 
     def is_late(self, task: str) -> bool:
-        always = {RETRAIN, INBOX}  # theirs is a result, not an error
+        always = {Task.RETRAIN, Task.INBOX}  # theirs is a result, not an error
         return task in always or bool({task, _group(task)} & set(self.late))
 
 
@@ -227,7 +213,7 @@ def behind_a_megabyte(line: bytes) -> bytes:
 
 LATE = ("tables", "ranges")
 #: Tasks of which the worker looks into the file's first MiB.
-SENT = [task for task in TABLES if task != RETRAIN]
+SENT = [task for task in TABLES if task != Task.RETRAIN]
 FAULTS = [
     Fault("empty.csv", b"", both("is empty (0 bytes)")),
     Fault("header.csv", HEADER.encode(), both("has a header and no rows")),
@@ -297,16 +283,16 @@ FAULTS = [
     Fault(
         "no_target.csv",
         (HEADER + "\n".join(f"{i},1,2024-01-01," for i in range(60))).encode(),
-        dict.fromkeys((t for t in TABLES if t != PREDICT), "has no value in any row"),
+        dict.fromkeys((t for t in TABLES if t != Task.PREDICT), "has no value in any row"),
         LATE,
     ),
     Fault(
         "words.csv",
         with_line("many,2,2024-01-01,x"),
         {
-            PREDICT: "'many' is not a number, which column 'a' of the model is",
-            CSV: "cannot compare text with integer",
-            AGGREGATE: "aggregations.a: sum needs numbers, and the column is text",
+            Task.PREDICT: "'many' is not a number, which column 'a' of the model is",
+            Task.CSV: "cannot compare text with integer",
+            Task.AGGREGATE: "aggregations.a: sum needs numbers, and the column is text",
         },
         LATE,
     ),
@@ -314,9 +300,9 @@ FAULTS = [
         "lacks.csv",
         GOOD.replace("a,b", "c,d").encode(),
         {
-            PREDICT: "lacks column 'a', which the model",
-            CSV: "there is no column 'a'",
-            AGGREGATE: "column 'b' is not in",
+            Task.PREDICT: "lacks column 'a', which the model",
+            Task.CSV: "there is no column 'a'",
+            Task.AGGREGATE: "column 'b' is not in",
         },
     ),
     Fault(
@@ -329,30 +315,30 @@ FAULTS = [
     Fault(
         "junk.parquet",
         b"no Parquet file",
-        both("cannot be read as Parquet") | {CSV: "no CSV file by its name"},
+        both("cannot be read as Parquet") | {Task.CSV: "no CSV file by its name"},
     ),
     Fault(
         "cut.parquet",
         b"PAR1" + parquet(a=[1])[90:],
-        both("cannot be read as Parquet") | {CSV: "no CSV file by its name"},
-        ("tables", AGGREGATE),  # whose library workers do not have
+        both("cannot be read as Parquet") | {Task.CSV: "no CSV file by its name"},
+        ("tables", Task.AGGREGATE),  # whose library workers do not have
     ),
     Fault(
         "twice.parquet",
         twice(),
-        both("column 'a' occurs 2 times") | {CSV: "no CSV file by its name"},
-        ("tables", AGGREGATE),
+        both("column 'a' occurs 2 times") | {Task.CSV: "no CSV file by its name"},
+        ("tables", Task.AGGREGATE),
     ),
     Fault(
         "no_rows.parquet",
         parquet(a=[], b=[]),
-        both("has no rows") | {CSV: "no CSV file by its name"},
-        ("tables", AGGREGATE),
+        both("has no rows") | {Task.CSV: "no CSV file by its name"},
+        ("tables", Task.AGGREGATE),
     ),
     Fault(
         "nested.parquet",
         parquet(a=[[1]], b=[1]),
-        {AGGREGATE: "column 'a' is of type List"},
+        {Task.AGGREGATE: "column 'a' is of type List"},
         LATE,
     ),
 ]
@@ -377,21 +363,21 @@ def test_a_bad_file_is_one_line_and_leaves_nothing(place: Place, task: str, faul
     assert place.here.started == fault.is_late(task)
 
 
-@pytest.mark.parametrize("task", [task for task in PATHS if task != CSV])
+@pytest.mark.parametrize("task", [task for task in PATHS if task != Task.CSV])
 def test_parts_must_go_together(place: Place, task: str) -> None:
     for name, second, words, late in (
         ("gap", None, "gap_part_1 is missing", False),
-        ("columns", GOOD.replace("day", "night"), "'day'", task != PREDICT),
+        ("columns", GOOD.replace("day", "night"), "'day'", task != Task.PREDICT),
         ("types", GOOD.replace("2024-01-", "7"), "in .*types_part_", True),
     ):
         (place.datasets / f"{name}_part_0.csv").write_text(GOOD)
         number = 1 if second else 2
         (place.datasets / f"{name}_part_{number}.csv").write_text(second or GOOD)
         # Aggregates read the columns alone that are asked for.
-        every: dict[str, Any] = {"aggregations": None} if task == AGGREGATE else {}
+        every: dict[str, Any] = {"aggregations": None} if task == Task.AGGREGATE else {}
         said = refused(place, task, name, **every)
         assert re.search(words, said), said
-        assert place.here.started == (late or task == RETRAIN)
+        assert place.here.started == (late or task == Task.RETRAIN)
 
 
 @pytest.mark.parametrize("task", ALL)
@@ -399,15 +385,15 @@ def test_a_column_without_a_value_is_no_fault(place: Place, task: str) -> None:
     gone = "\n".join(f",{i % 7},,{'xy'[i % 2]}" for i in range(60))
     (place.datasets / "gone.csv").write_text(f"{HEADER}{gone}\n")
     assert place.call(task, "gone.csv")["status"] == "success"
-    if task in {CSV, INBOX}:
+    if task in {Task.CSV, Task.INBOX}:
         return
     # Beside a part in which the column has values, too.
     (place.datasets / "half_part_0.csv").write_text(GOOD)
     shutil.copy(place.datasets / "gone.csv", place.datasets / "half_part_1.csv")
-    every = {"aggregations": None} if task == AGGREGATE else {}
+    every = {"aggregations": None} if task == Task.AGGREGATE else {}
     result = place.call(task, "half", **every)
     assert result["status"] == "success"
-    if task == AGGREGATE:
+    if task == Task.AGGREGATE:
         assert result["summaries"][0]["columns"]["day"]["missing"] == 60
         assert result["mismatches"] == []
 
@@ -415,7 +401,7 @@ def test_a_column_without_a_value_is_no_fault(place: Place, task: str) -> None:
 def test_a_dataset_of_nothing_but_held_out_rows_is_told(place: Place) -> None:
     (place.datasets / "same.csv").write_text(HEADER + "\n".join(ROWS[:10] * 40) + "\n")
     shutil.rmtree(place.root / "models" / "registry" / "m", ignore_errors=True)
-    said = refused(place, RETRAIN, "same.csv", "models/registry/m")
+    said = refused(place, Task.RETRAIN, "same.csv", "models/registry/m")
     assert "is equal to one that is held out" in said
 
 
@@ -424,12 +410,12 @@ def test_a_dataset_of_nothing_but_held_out_rows_is_told(place: Place) -> None:
 GIVEN: dict[str, dict[str, Any]] = {
     "distributed_training": {"model_config": {}, "dataset_path": "good.csv"},
     "hyperparameter_search": {"param_grid": [{"max_depth": 2}], "dataset_path": "good.csv"},
-    PREDICT: {"model_path": "m", "data_batches": "good.csv"},
-    RETRAIN: {},
+    Task.PREDICT: {"model_path": "m", "data_batches": "good.csv"},
+    Task.RETRAIN: {},
     "rollback_model": {"name": "m"},
-    CSV: {"file_path": "good.csv", "output_path": "out.csv"},
-    AGGREGATE: {"data_sources": ["good.csv"], "output_path": "out.csv"},
-    INBOX: {},
+    Task.CSV: {"file_path": "good.csv", "output_path": "out.csv"},
+    Task.AGGREGATE: {"data_sources": ["good.csv"], "output_path": "out.csv"},
+    Task.INBOX: {},
 }
 
 
@@ -444,26 +430,30 @@ GIVEN: dict[str, dict[str, Any]] = {
         ("distributed_training", {"model_config": {"target": "b", "task": "x"}}, "config.task"),
         ("hyperparameter_search", {"param_grid": [{"max_depth": "6"}]}, r"[0].max_depth"),
         ("hyperparameter_search", {"search_config": {"fold": 3}}, "mean 'folds'"),
-        (PREDICT, {"data_batches": {"a": 1}}, "data_batches"),
-        (PREDICT, {"model_path": "../m"}, "outside"),
-        (PREDICT, {"model_path": "\ud800"}, "is not a path"),
-        (PREDICT, {"model_path": "no-such"}, "no finished model"),
-        (RETRAIN, {"names": "m"}, "names: Input should be a valid list"),
-        (RETRAIN, {"names": ["../m"]}, "'../m' is not registered"),
-        (RETRAIN, {"force": "yes"}, "force: Input should be a valid boolean"),
+        (Task.PREDICT, {"data_batches": {"a": 1}}, "data_batches"),
+        (Task.PREDICT, {"model_path": "../m"}, "outside"),
+        (Task.PREDICT, {"model_path": "\ud800"}, "is not a path"),
+        (Task.PREDICT, {"model_path": "no-such"}, "no finished model"),
+        (Task.RETRAIN, {"names": "m"}, "names: Input should be a valid list"),
+        (Task.RETRAIN, {"names": ["../m"]}, "'../m' is not registered"),
+        (Task.RETRAIN, {"force": "yes"}, "force: Input should be a valid boolean"),
         ("rollback_model", {"name": "../../datasets"}, "is no name of a model"),
         ("rollback_model", {"version": "1"}, "version: Input should be a valid integer"),
-        (CSV, {"transformations": {"filters": {}}}, "mean 'filter'"),
-        (CSV, {"transformations": {"num_chunks": 0}}, "transformations.num_chunks"),
-        (CSV, {"transformations": {"new_columns": {"c": "__import__('os')"}}}, "no function"),
-        (CSV, {"transformations": {"schema": {"a": "int"}}}, "transformations.schema.a"),
-        (AGGREGATE, {"data_sources": []}, "data_sources"),
-        (AGGREGATE, {"aggregations": {"a": ["median"]}}, "aggregations.a.0"),
-        (AGGREGATE, {"schema": {"a": "int"}}, "schema.a"),
-        (AGGREGATE, {"schema": {"aa": "text"}}, "schema: column 'aa' is not in any of the sources"),
-        (AGGREGATE, {"separator": ";;"}, "separator: "),
-        (INBOX, {"settle_seconds": "30"}, "settle_seconds: Input should be a valid"),
-        (INBOX, {"stale_seconds": 1}, "stale_seconds"),
+        (Task.CSV, {"transformations": {"filters": {}}}, "mean 'filter'"),
+        (Task.CSV, {"transformations": {"num_chunks": 0}}, "transformations.num_chunks"),
+        (Task.CSV, {"transformations": {"new_columns": {"c": "__import__('os')"}}}, "no function"),
+        (Task.CSV, {"transformations": {"schema": {"a": "int"}}}, "transformations.schema.a"),
+        (Task.AGGREGATE, {"data_sources": []}, "data_sources"),
+        (Task.AGGREGATE, {"aggregations": {"a": ["median"]}}, "aggregations.a.0"),
+        (Task.AGGREGATE, {"schema": {"a": "int"}}, "schema.a"),
+        (
+            Task.AGGREGATE,
+            {"schema": {"aa": "text"}},
+            "schema: column 'aa' is not in any of the sources",
+        ),
+        (Task.AGGREGATE, {"separator": ";;"}, "separator: "),
+        (Task.INBOX, {"settle_seconds": "30"}, "settle_seconds: Input should be a valid"),
+        (Task.INBOX, {"stale_seconds": 1}, "stale_seconds"),
     ],
 )
 def test_wrong_arguments_are_refused_before_a_job(
@@ -487,7 +477,7 @@ def test_what_must_be_numbers_must_be_numbers(place: Place) -> None:
             place.local.run(task, dataset_path="good.csv", **given)
     with pytest.raises(InvalidArgumentsError, match="'day': '2024-01-01' is not a 64-bit whole"):
         place.local.run(
-            CSV,
+            Task.CSV,
             file_path="good.csv",
             output_path="out.csv",
             transformations={"schema": {"day": "integer"}, "bad_rows": "fail"},

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from celray_jobs import AGGREGATE, ALL, PREDICT, RETRAIN, TABLES, Place, place_in
+from celray_jobs import ALL, TABLES, Place, Task, place_in
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -115,9 +115,9 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield made
 
 
-@pytest.mark.parametrize("task", [task for task in ALL if task != PREDICT])
+@pytest.mark.parametrize("task", [task for task in ALL if task != Task.PREDICT])
 def test_every_task_keeps_codes_and_dates_as_written_and_says_so(place: Place, task: str) -> None:
-    every = {"aggregations": None} if task == AGGREGATE else {}
+    every = {"aggregations": None} if task == Task.AGGREGATE else {}
     result = place.call(task, "codes.csv", **every)
     said = "\n".join(result["warnings"])
     for name, value in KEPT.items():
@@ -156,7 +156,7 @@ def test_a_date_of_a_prediction_is_read_as_iso_has_it_or_refused() -> None:
 def test_the_task_itself_takes_what_says_how_csv_is_written(place: Place) -> None:
     (place.datasets / "said.csv").write_text("zip;n\n02494;1\nNA;2\n")
     result = place.local.run(
-        AGGREGATE, data_sources=["said.csv"], output_path="said.parquet", group_by=["zip"],
+        Task.AGGREGATE, data_sources=["said.csv"], output_path="said.parquet", group_by=["zip"],
         schema={"zip": "text"}, missing=[""], separator=";",
     )  # fmt: skip
     assert result["warnings"] == []
@@ -176,11 +176,11 @@ def test_training_and_predictions_take_what_says_how_csv_is_written(
     (place.datasets / "said.csv").write_text("a;b;day;target;code;n\n" + rows)
     said: dict[str, Any] = {"separator": ";", "missing": [""]}
     given = place.arguments(task, "said.csv")
-    if task == PREDICT:
+    if task == Task.PREDICT:
         given |= said
     else:
         said["schema"] = {"n": "integer", "b": "text"}
-    if task == RETRAIN:
+    if task == Task.RETRAIN:
         text = 'schema = {n = "integer", b = "text"}\nmissing = [""]\nseparator = ";"\n'
         with (place.root / "models/registry/m.toml").open("a") as entry:
             entry.write(text)
@@ -189,7 +189,7 @@ def test_training_and_predictions_take_what_says_how_csv_is_written(
             given[name] = {**given[name], **said}
     result = place.local.run(task, **given)
     assert result["status"] == "success", result
-    account = result["models"][0] if task == RETRAIN else result
+    account = result["models"][0] if task == Task.RETRAIN else result
     assert (account["rows_read"], account["left_out"][:0]) == (80, [])
     assert not [one for one in account["left_out"] if one["reason"] == "it has no target"]
     if task == "distributed_training":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from celray_jobs import ALL, RETRAIN, Place, place_in
+from celray_jobs import ALL, Place, Task, place_in
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs.csv import dialect as csv_dialect
@@ -106,7 +106,7 @@ def test_what_is_no_table_is_told_by_its_nature(place: Place, task: str, fault: 
         said = str(error)
     else:
         assert result.get("done", 0) == 0
-        (told,) = result["models"] if task == RETRAIN else result["files"]
+        (told,) = result["models"] if task == Task.RETRAIN else result["files"]
         said = told["reason"]
     assert words in said
     assert f"{fault}.csv" in said

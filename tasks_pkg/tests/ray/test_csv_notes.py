@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from celray_jobs import AGGREGATE, ALL, CSV, INBOX, PREDICT, RETRAIN, Place, place_in
+from celray_jobs import ALL, Place, Task, place_in
 
 from tasks.ray_jobs.csv import plan as csv_plan
 from tasks.ray_jobs.csv.dialect import CsvOptions
@@ -37,19 +37,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 def warnings(task: str, place: Place, name: str, **said: object) -> str:
-    every = {"aggregations": None} if task == AGGREGATE else {}
+    every = {"aggregations": None} if task == Task.AGGREGATE else {}
     shutil.rmtree(place.root / "models/registry/m", ignore_errors=True)  # each a first version
     result = place.call(task, name, **every, **said)
-    return "\n".join(result["models"][0]["warnings"] if task == RETRAIN else result["warnings"])
+    return "\n".join(
+        result["models"][0]["warnings"] if task == Task.RETRAIN else result["warnings"]
+    )
 
 
 @pytest.mark.parametrize("task", ALL)
 def test_every_task_says_what_it_chose(place: Place, task: str) -> None:
     (place.datasets / "numbers" / "noted.csv").write_text(TABLE.replace("?", "7"))
     # What the model takes for a number must be one.
-    said = warnings(task, place, "numbers/noted.csv" if task == PREDICT else "noted.csv")
+    said = warnings(task, place, "numbers/noted.csv" if task == Task.PREDICT else "noted.csv")
     for words, way in SAID.items():
-        if task == PREDICT and "missing" not in words:
+        if task == Task.PREDICT and "missing" not in words:
             continue
         (line,) = [text for text in said.split("\n") if words in text]
         assert way in line
@@ -59,9 +61,9 @@ def test_every_task_says_what_it_chose(place: Place, task: str) -> None:
 def test_nothing_is_said_of_missing_words_that_were_named(place: Place, task: str) -> None:
     words = "counts as a missing value"
     assert words not in warnings(task, place, "noted.csv", missing=["", "?"])
-    if task in {CSV, INBOX}:
+    if task in {Task.CSV, Task.INBOX}:
         output = place.datasets / "out.parquet"
-        if task == INBOX:
+        if task == Task.INBOX:
             output = max(
                 (place.datasets / "processed").glob("*.parquet"), key=lambda p: p.stat().st_mtime_ns
             )
@@ -70,7 +72,7 @@ def test_nothing_is_said_of_missing_words_that_were_named(place: Place, task: st
         assert frame["n"].dtype == pl.Int64
 
 
-@pytest.mark.parametrize("task", [task for task in ALL if task != PREDICT])
+@pytest.mark.parametrize("task", [task for task in ALL if task != Task.PREDICT])
 def test_a_first_line_that_seems_to_be_a_row_is_said(place: Place, task: str) -> None:
     name = f"row_{task}.csv"
     values = [f"{i},{i % 7},2024-01-01,x,{i}.25,{'xy'[i % 2]}\n" for i in range(1, 41)]
@@ -78,7 +80,7 @@ def test_a_first_line_that_seems_to_be_a_row_is_said(place: Place, task: str) ->
     assert "seems to be a row" not in warnings(task, place, name)  # a and b are numbers too
     values = [f"r{i},w{i % 7},2024-01-01,x,{i}.25,{'xy'[i % 2]}\n" for i in range(1, 41)]
     (place.datasets / name).write_text("a,b,day,country,17.25,target\n" + "".join(values))
-    if task not in {CSV, AGGREGATE}:  # whose filters and keys need numbers
+    if task not in {Task.CSV, Task.AGGREGATE}:  # whose filters and keys need numbers
         (line,) = [s for s in warnings(task, place, name).split("\n") if "seems to be a row" in s]
         assert f"{name}: its first line was taken for the header" in line
         assert "a column is called '17.25'" in line

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from celray_jobs import AGGREGATE, ALL, CSV, INBOX, PREDICT, RETRAIN, Place, place_in
+from celray_jobs import ALL, Place, Task, place_in
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -125,25 +125,25 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 def essence(task: str, result: dict[str, Any]) -> object:
     """Return what a result says of the rows and values that were read."""
-    if task == CSV:
+    if task == Task.CSV:
         return pl.read_parquet(result["output_file"]).rows()
-    if task == INBOX:
+    if task == Task.INBOX:
         (file,) = result["files"]
         return pl.read_parquet(file["output"]).rows()
-    if task == AGGREGATE:
+    if task == Task.AGGREGATE:
         (summary,) = result["summaries"]
         return summary["rows"], summary["columns"]
-    if task == RETRAIN:
+    if task == Task.RETRAIN:
         (model,) = result["models"]
         return model["rows_read"], model["score"], model["metric"]
-    if task == PREDICT:
+    if task == Task.PREDICT:
         return result["rows_read"], result["predictions"]
     model = json.loads((Path(result["model_path"]) / "manifest.json").read_text())
     return result["rows_read"], model["signature"], model["result"]["metrics"]
 
 
 def told_of(task: str, result: dict[str, Any]) -> list[str]:
-    if task == RETRAIN:
+    if task == Task.RETRAIN:
         return result["models"][0]["warnings"]  # type: ignore[no-any-return]
     return [text for text in result["warnings"] if "were held" not in text]
 
@@ -195,17 +195,17 @@ def test_every_task_takes_every_way(
     expected = plain(task)
     for name in ("m", "m.toml"):  # each is a first version
         old = place.root / "models" / "registry" / name
-        if task == RETRAIN and old.exists():
+        if task == Task.RETRAIN and old.exists():
             old.rename(old.with_name(f"{name}-before-{way}"))
     (place.datasets / f"{way}.csv").write_bytes(content)
     result = place.call(task, f"{way}.csv", **said)
     found = [text for text in told_of(task, result) if "was read with" in text]
     assert len(found) == bool(detected)
     # Aggregates read what is asked for, and the numbers with a comma are not.
-    shown = detected.partition(", decimal")[0] if task == AGGREGATE else detected
+    shown = detected.partition(", decimal")[0] if task == Task.AGGREGATE else detected
     assert all(f"{way}.csv was read with {shown};" in text for text in found)
     assert essence(task, result) == expected
-    if task not in {RETRAIN, INBOX}:
+    if task not in {Task.RETRAIN, Task.INBOX}:
         manifest = json.loads(Path(result["manifest_path"]).read_text())
         assert {name: manifest["parameters"][name] for name in said} == said
 
@@ -250,7 +250,7 @@ def test_what_does_not_fit_is_named_by_every_reader(place: Place, fault: str) ->
             "file_path": path.name, "output_path": f"{fault}.parquet",
             "transformations": {"bad_rows": "fail", **said},
         },
-        AGGREGATE: {"data_sources": [path.name], "output_path": f"{fault}.parquet", **said},
+        Task.AGGREGATE: {"data_sources": [path.name], "output_path": f"{fault}.parquet", **said},
     }  # fmt: skip
     errors = [str(by_tables.value)]
     for task, arguments in calls.items():
@@ -282,7 +282,7 @@ def test_what_does_not_fit_is_named_by_every_reader(place: Place, fault: str) ->
         ({"date_format": {"day": "%x"}}, "'%x' is no directive"),
     ],
 )
-@pytest.mark.parametrize("task", [t for t in ALL if t != RETRAIN])
+@pytest.mark.parametrize("task", [t for t in ALL if t != Task.RETRAIN])
 def test_a_wrong_argument_is_named_before_anything_runs(
     place: Place, task: str, said: dict[str, Any], words: str
 ) -> None:
@@ -371,12 +371,12 @@ def test_a_file_of_many_ranges_is_read_whole(
     for module in (aggregation_job, large_csv_job):
         monkeypatch.setattr(module, "RANGE_BYTES", 600)
     monkeypatch.setattr(aggregation_job, "SHARES", 100)
-    result = place.call(AGGREGATE, "large.csv", **said)
+    result = place.call(Task.AGGREGATE, "large.csv", **said)
     assert result["summaries"][0]["columns"]["a"]["sum"] == sum(range(60))
     assert result["rows_used"] == 60
-    result = place.call(CSV, "large.csv", **said)
+    result = place.call(Task.CSV, "large.csv", **said)
     assert result["num_chunks"] > 1
-    assert essence(CSV, result) == [
+    assert essence(Task.CSV, result) == [
         (a, b, dt.date.fromisoformat(day), v, word, target)
         for a, b, day, v, word, target in ROWS
         if a > 1
@@ -385,9 +385,9 @@ def test_a_file_of_many_ranges_is_read_whole(
 
 def test_the_inbox_takes_the_same_file_again_where_other_is_said_of_it(place: Place) -> None:
     (place.datasets / "again.csv").write_text('a,b\n1,"1,234"\n')
-    first = place.call(INBOX, "again.csv")["files"][0]
-    assert place.call(INBOX, "again.csv")["files"][0]["status"] == "duplicate"
-    second = place.call(INBOX, "again.csv", thousands=",")["files"][0]
+    first = place.call(Task.INBOX, "again.csv")["files"][0]
+    assert place.call(Task.INBOX, "again.csv")["files"][0]["status"] == "duplicate"
+    second = place.call(Task.INBOX, "again.csv", thousands=",")["files"][0]
     assert second["status"] == "done"
     assert first["output"] != second["output"]
     assert pl.read_parquet(first["output"])["b"].to_list() == ["1,234"]
@@ -404,9 +404,9 @@ def test_predictions_take_values_as_the_training_did(place: Place) -> None:
     model = place.local.run("distributed_training", model_config=config, dataset_path="na.csv")
     (place.datasets / "asked.csv").write_text('country,v\nNA,"1,5"\nDE,"2,5"\n')
     given = {"model_path": model["model_path"], "data_batches": "asked.csv"}
-    assert place.local.run(PREDICT, **given)["predictions"] == ["y", "x"]
+    assert place.local.run(Task.PREDICT, **given)["predictions"] == ["y", "x"]
     with pytest.raises(InvalidArgumentsError, match="'1,5' is not a number"):
-        place.local.run(PREDICT, **given, decimal=".")
+        place.local.run(Task.PREDICT, **given, decimal=".")
 
 
 # -- any table -------------------------------------------------------------------------------------

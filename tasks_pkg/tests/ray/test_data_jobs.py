@@ -7,10 +7,11 @@ from typing import Any
 
 import polars as pl
 import pytest
+from celray_jobs import request_in
 from polars.testing import assert_frame_equal
 
 from tasks.contracts import InvalidArgumentsError
-from tasks.ray_jobs.protocol import JobRequest, Progress
+from tasks.ray_jobs.protocol import Progress
 from tasks.samples import SAMPLES
 from tasks.schemas.data import transformations_from
 from tasks.submission.local import LocalJobs
@@ -29,19 +30,14 @@ def job(request: pytest.FixtureRequest, folders: Path) -> Job:
     )
 
     def run(entrypoint: str, told: list[Progress] | None = None, **given: object) -> dict[str, Any]:
-        def make(name: str) -> JobRequest:
-            return JobRequest(
-                submission_id=name,
-                runs_dir=str(folders / "models" / ".runs"),
-                datasets_dir=str(folders / "datasets"),
-                models_dir=str(folders / "models"),
-                code_version="test",
-                parameters=dict(given),
-            )
-
         heard = told if told is not None else []
         task = f"{request.param}-{uuid.uuid4().hex}"
-        return runner.run(task, entrypoint, make, lambda _, p: heard.append(p)).result
+        return runner.run(
+            task,
+            entrypoint,
+            lambda name: request_in(folders, name, given),
+            lambda _, p: heard.append(p),
+        ).result
 
     return run
 

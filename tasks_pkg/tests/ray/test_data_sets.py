@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 import pytest
 from celray_csv import converted, is_kept, records, summary, table
-from celray_jobs import AGGREGATE, ALL, CSV, INBOX, PREDICT, RETRAIN, Place, place_in
+from celray_jobs import ALL, Place, Task, place_in
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs.csv import files as csv_files
@@ -119,11 +119,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 def call(place: Place, task: str, name: str, target: str) -> dict[str, Any]:
     """Call a task on all columns of a file."""
     config = {"n_estimators": 2, "target": target}
-    if task == RETRAIN:
+    if task == Task.RETRAIN:
         shutil.rmtree(place.root / "models/registry/m", ignore_errors=True)
         place.arguments(task, name, target=target)
         return place.local.run(task)  # type: ignore[no-any-return]
-    if task == INBOX:
+    if task == Task.INBOX:
         shutil.rmtree(place.datasets / "processed", ignore_errors=True)
         return place.call(task, name)
     given: dict[str, dict[str, Any]] = {
@@ -132,9 +132,9 @@ def call(place: Place, task: str, name: str, target: str) -> dict[str, Any]:
             "param_grid": [{"max_depth": 2}], "dataset_path": name,
             "search_config": {**config, "folds": 0},
         },
-        PREDICT: {"model_path": place.model, "data_batches": name},
-        CSV: {"file_path": name, "output_path": "out.parquet"},
-        AGGREGATE: {"data_sources": [name], "output_path": "sums.parquet"},
+        Task.PREDICT: {"model_path": place.model, "data_batches": name},
+        Task.CSV: {"file_path": name, "output_path": "out.parquet"},
+        Task.AGGREGATE: {"data_sources": [name], "output_path": "sums.parquet"},
     }  # fmt: skip
     return place.local.run(task, **given[task])  # type: ignore[no-any-return]
 
@@ -146,7 +146,7 @@ def test_every_task_reads_all_of_it_or_refuses_it(place: Place, path: Path) -> N
     frame, problem = read(path)
     place.model = ""
     for task in ALL:
-        if task == PREDICT and not place.model:
+        if task == Task.PREDICT and not place.model:
             continue
         rows, reason = answer(place, task, path.name, frame.columns[-1] if frame.width else "x")
         if rows is None:
@@ -162,11 +162,11 @@ def answer(place: Place, task: str, name: str, target: str) -> tuple[int | None,
         result = call(place, task, name, target)
     except InvalidArgumentsError as error:
         return None, str(error)
-    if task == RETRAIN:
+    if task == Task.RETRAIN:
         (model,) = result["models"]
         failed = model["outcome"] == "failed"
         return (None if failed else model["rows_read"]), model["reason"] or ""
-    if task == INBOX:
+    if task == Task.INBOX:
         (file,) = result["files"]
         return file["rows"], file["reason"] or ""
     if task == "distributed_training":

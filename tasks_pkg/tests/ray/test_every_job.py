@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from celray_jobs import ALL, GOOD, HEADER, INBOX, RETRAIN, ROWS, Place, place_in
+from celray_jobs import ALL, GOOD, HEADER, ROWS, Place, Task, place_in
 from celray_testing import wait_for
 
 from tasks import orchestration
@@ -42,9 +42,9 @@ def test_what_was_done_is_not_done_again(place: Place, task: str) -> None:
     assert manifest.read_bytes() == written
     # The same request in another task.
     other = place.call(task, "good.csv")
-    if task == RETRAIN:
+    if task == Task.RETRAIN:
         assert [model["outcome"] for model in other["models"]] == ["unchanged"]
-    elif task == INBOX:
+    elif task == Task.INBOX:
         assert (other["done"], other["duplicate"]) == (0, 1)
     else:
         assert other["reused"]
@@ -54,10 +54,10 @@ def test_what_was_done_is_not_done_again(place: Place, task: str) -> None:
 def test_going_back_is_not_done_again(place: Place) -> None:
     (place.datasets / "more.csv").write_text(GOOD + "\n".join(ROWS) + "\n")
     for path in ("good.csv", "more.csv"):
-        arguments = place.arguments(RETRAIN, path)
+        arguments = place.arguments(Task.RETRAIN, path)
         entry = place.root / "models" / "registry" / "m.toml"
         entry.write_text(f"{entry.read_text()}[gate]\nmin_improvement = -1.0\n")
-        place.local.run(RETRAIN, **arguments)
+        place.local.run(Task.RETRAIN, **arguments)
     first = place.local.run("rollback_model", name="m")
     again = place.here.again("-retry1")
     assert (again["reused"], again["version"]) == (True, first["version"])

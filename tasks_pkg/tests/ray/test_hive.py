@@ -9,18 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
-from celray_jobs import (
-    AGGREGATE,
-    CSV,
-    PATHS,
-    PREDICT,
-    RETRAIN,
-    ROWS,
-    TABLES,
-    Place,
-    place_in,
-    run_job_in,
-)
+from celray_jobs import PATHS, ROWS, TABLES, Place, Task, place_in, run_job_in
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.preconditions import datasets
@@ -168,22 +157,22 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield made
 
 
-@pytest.mark.parametrize("task", [task for task in PATHS if task != CSV])
+@pytest.mark.parametrize("task", [task for task in PATHS if task != Task.CSV])
 def test_a_folder_with_keys_goes_through_every_task_that_takes_a_folder(
     place: Place, task: str
 ) -> None:
     result = place.call(task, "parts")
-    model = result["models"][0] if task == RETRAIN else result
+    model = result["models"][0] if task == Task.RETRAIN else result
     assert (model["rows_read"], model["rows_rejected"]) == (len(ROWS), 0)
-    if task == AGGREGATE:
+    if task == Task.AGGREGATE:
         sums = pl.read_parquet(result["output_file"]).sort("b")
         assert sums["b"].to_list() == list(range(7))
         assert sums["a_sum"].sum() == sum(range(60))
-    if task in TABLES and task != PREDICT:
+    if task in TABLES and task != Task.PREDICT:
         manifest = json.loads((Path(model["model_path"]) / "manifest.json").read_text())
         assert {"a", "b", "day"} == {one["name"] for one in manifest["columns"]}
 
 
 def test_a_task_of_one_file_names_the_folder(place: Place) -> None:
     with pytest.raises(InvalidArgumentsError, match=r"parts.* is not a regular file|no CSV file"):
-        place.call(CSV, "parts")
+        place.call(Task.CSV, "parts")

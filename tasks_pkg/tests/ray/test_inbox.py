@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 import pytest
+from celray_jobs import request_beside, write_compressed
 
 from tasks.ray_jobs import cluster
 from tasks.ray_jobs.files import sha256
@@ -46,14 +46,7 @@ def new(root: Path) -> Path:
 
 
 def request(root: Path, name: str, settle: float = 0.0) -> JobRequest:
-    return JobRequest(
-        submission_id=name,
-        runs_dir=str(root.parent / "runs"),
-        datasets_dir=str(root),
-        models_dir=str(root.parent / "models"),
-        code_version="test",
-        parameters={"settle_seconds": settle, "stale_seconds": 60.0},
-    )
+    return request_beside(root, name, {"settle_seconds": settle, "stale_seconds": 60.0})
 
 
 @pytest.fixture
@@ -97,12 +90,7 @@ def test_what_is_delivered_becomes_parquet(run: Run, new: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.TSV.gz", "a.tsv.zst"])
 def test_tabs_are_what_the_name_promises_also_in_an_archive(run: Run, new: Path, name: str) -> None:
-    text = b"city\tamount\nRome, old\t3\nOslo\t4\n"
-    if name.endswith("zst"):
-        with pa.CompressedOutputStream(str(new / name), "zstd") as out:
-            out.write(text)
-    else:
-        (new / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    write_compressed(new / name, "city\tamount\nRome, old\t3\nOslo\t4\n")
     (file,) = run()["files"]
     assert pl.read_parquet(file["output"]).rows() == [("Rome, old", 3), ("Oslo", 4)]
 

@@ -59,10 +59,8 @@ def request_to_predict(settings: Settings) -> RequestFor:
 
 
 @pytest.fixture(scope="session")
-def odd_model(folders: Path) -> str:
+def odd_model(folders: Path, request_for: RequestFor) -> str:
     """A model with a column of every type; the target follows from ``size`` alone."""
-    from tasks.schemas.models import model_config_from  # noqa: PLC0415
-
     rows = [
         f"2024-01-{i % 28 + 1:02},{'abc'[i % 3]},{'true' if i % 2 else 'false'},{i},"
         f"{'big' if i >= 100 else 'small'}"
@@ -70,15 +68,7 @@ def odd_model(folders: Path) -> str:
     ]
     file = folders / "datasets" / "odd.csv"
     file.write_text("day,kind,red,size,target\n" + "\n".join(rows) + "\n")
-    request = JobRequest(
-        submission_id="odd",
-        runs_dir=str(folders / "models" / ".runs"),
-        datasets_dir=str(folders / "datasets"),
-        models_dir=str(folders / "models"),
-        code_version="test",
-        parameters=model_config_from({"n_estimators": 20}).training("odd.csv").as_json(),
-    )
-    result = plain("train", lambda _: request)
+    result = plain("train", request_for("odd.csv", n_estimators=20))
     assert result["status"] == "success"
     return str(result["model_path"])
 
@@ -184,24 +174,14 @@ def test_a_column_of_labels_that_look_like_numbers_stays_a_column_of_labels(
 
 
 @pytest.fixture(scope="session")
-def code_model(folders: Path) -> str:
+def code_model(folders: Path, request_for: RequestFor) -> str:
     """A model of codes, most of which look like numbers; each has an answer of its own."""
-    from tasks.schemas.models import model_config_from  # noqa: PLC0415
-
     codes = ["1", "2", "3.0", "007", "K"]
     file = folders / "datasets" / "labels.csv"
     file.write_text(
         "code,target\n" + "".join(f"{codes[i % 5]},is {codes[i % 5]}\n" for i in range(200))
     )
-    request = JobRequest(
-        submission_id="codes",
-        runs_dir=str(folders / "models" / ".runs"),
-        datasets_dir=str(folders / "datasets"),
-        models_dir=str(folders / "models"),
-        code_version="test",
-        parameters=model_config_from({"n_estimators": 20}).training("labels.csv").as_json(),
-    )
-    return str(plain("train", lambda _: request)["model_path"])
+    return str(plain("train", request_for("labels.csv", n_estimators=20))["model_path"])
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from celray_jobs import run_job_in
+from celray_jobs import run_job_in, write_compressed
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -188,11 +187,7 @@ def test_an_identical_request_returns_what_is_there(process: Process, root: Path
 def test_compressed_files_are_read_alike(process: Process, root: Path, suffix: str) -> None:
     text = "a,b\n" + "".join(f'{i},"x\n{i}"\n' for i in range(5000))
     path = root / f"in.csv{suffix}"
-    if suffix == ".zst":
-        with pa.CompressedOutputStream(str(path), "zstd") as out:
-            out.write(text.encode())
-    else:
-        path.write_bytes(gzip.compress(text.encode()) if suffix else text.encode())
+    write_compressed(path, text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(large_csv_job, "RANGE_BYTES", 4096)
         result = process(path.name, filter={"a": 4})

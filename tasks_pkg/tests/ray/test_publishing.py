@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from celray_jobs import request_in
 
 from tasks.ray_jobs import artefacts, cluster
 from tasks.ray_jobs.csv import plan as csv_plan
@@ -16,7 +17,7 @@ from tasks.ray_jobs.files import tree_digest, write_json
 from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.large_csv import job as large_csv_job
 from tasks.ray_jobs.large_csv import output as large_csv_output
-from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest
+from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError
 from tasks.schemas.data import transformations_from
 
 
@@ -34,20 +35,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def request_of(root: Path, name: str, **parameters: object) -> JobRequest:
-    return JobRequest(
-        submission_id=name,
-        runs_dir=str(root / "models" / ".runs"),
-        datasets_dir=str(root / "datasets"),
-        models_dir=str(root / "models"),
-        code_version="test",
-        parameters=parameters,
-    )
-
-
 def process(root: Path, name: str, **transformations: object) -> dict[str, Any]:
     parameters = transformations_from(transformations).request("in.csv", "out.parquet").as_json()
-    request = request_of(root, name, **parameters)
+    request = request_in(root, name, parameters)
     return large_csv_job.main(request, Reporter(root / "models" / ".runs" / name))
 
 
@@ -111,7 +101,7 @@ def test_a_result_that_cannot_be_written_down_leaves_nothing(root: Path) -> None
     folder = root / "models" / "report"
     with pytest.raises(TypeError, match="not JSON serializable"):
         artefacts.publish(
-            request_of(root, "first"),
+            request_in(root, "first", {}),
             folder,
             {"result": {"of": date(2026, 1, 31)}},
             lambda path: write_json(path / "file.json", 1),
@@ -150,7 +140,7 @@ def test_of_two_identical_runs_the_first_stays(root: Path, monkeypatch: pytest.M
     folder = root / "models" / "a-model"
 
     def publish(name: str) -> dict[str, Any]:
-        request = request_of(root, name)
+        request = request_in(root, name, {})
         manifest = {**artefacts.identity(request, "t"), "inputs": [], "result": {"by": name}}
         return artefacts.publish(
             request, folder, manifest, lambda path: write_json(path / "model", name)

@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from celray_csv import summary, table
-from celray_jobs import AGGREGATE, CSV, INBOX, PREDICT, TABLES, Place, place_in
+from celray_jobs import TABLES, Place, Task, place_in
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs.csv import recoding as csv_recoding
@@ -186,7 +186,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield made
 
 
-@pytest.mark.parametrize("task", [*TABLES, CSV, AGGREGATE, INBOX])
+@pytest.mark.parametrize("task", [*TABLES, Task.CSV, Task.AGGREGATE, Task.INBOX])
 def test_a_small_file_that_unpacks_to_much_ends_no_task_without_a_word(
     place: Place, limit: Limit, monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
@@ -203,7 +203,7 @@ def test_a_small_file_that_unpacks_to_much_ends_no_task_without_a_word(
         else:
             said = result["models"][0]["reason"]
         assert "bomb.csv.gz is larger than memory" in said
-        assert ("as the model's numbers" in said) == (task != PREDICT)
+        assert ("as the model's numbers" in said) == (task != Task.PREDICT)
     else:
         assert place.call(task, "bomb.csv.gz")["status"] == "success"
 

@@ -17,18 +17,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pytest
-from celray_jobs import (
-    AGGREGATE,
-    ALL,
-    CSV,
-    INBOX,
-    PATHS,
-    PREDICT,
-    RETRAIN,
-    TABLES,
-    Place,
-    place_in,
-)
+from celray_jobs import ALL, PATHS, TABLES, Place, Task, place_in
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs.accounting import ACCOUNT
@@ -84,10 +73,10 @@ def call(place: Place, task: str, path: str) -> object:
     """Call a task on a file or folder that it has not seen; give what that is to it."""
     for name in ("m", "m.toml"):  # each is a first version
         old = place.root / "models" / "registry" / name
-        if task == RETRAIN and old.exists():
+        if task == Task.RETRAIN and old.exists():
             shutil.rmtree(old) if old.is_dir() else old.unlink()
     every: dict[str, Any] = {}
-    if task == AGGREGATE:
+    if task == Task.AGGREGATE:
         every = {"group_by": ["code"], "aggregations": None}
     result = place.local.run(task, **{**place.arguments(task, path), **every})
     assert not result["reused"]
@@ -96,20 +85,20 @@ def call(place: Place, task: str, path: str) -> object:
 
 def essence(task: str, result: dict[str, Any]) -> object:
     """Return what a result says of the rows and values that were read, to the last bit."""
-    if task == CSV:
+    if task == Task.CSV:
         account = {name: result[name] for name in ("rows_read", "rows_written", "rows_rejected")}
         return account, pl.read_parquet(result["output_file"]).rows(), result["columns"]
-    if task == INBOX:
+    if task == Task.INBOX:
         (file,) = result["files"]
         assert file["status"] == "done", file
         return file["rows"], pl.read_parquet(file["output"]).rows()
-    if task == RETRAIN:
+    if task == Task.RETRAIN:
         (result,) = result["models"]
     account = {name: result[name] for name in ACCOUNT}
-    if task == AGGREGATE:
+    if task == Task.AGGREGATE:
         columns = [summary["columns"] for summary in result["summaries"]]
         return account, columns, pl.read_parquet(result["output_file"]).rows()
-    if task == PREDICT:
+    if task == Task.PREDICT:
         return account, pl.read_parquet(result["predictions_path"]).rows()
     model = json.loads((Path(result["model_path"]) / "manifest.json").read_text())
     return account, model["signature"], model["result"]["metrics"], model["files"]
@@ -144,7 +133,7 @@ def test_a_table_is_the_same_to_every_task_whatever_it_is_called(
     assert call(place, task, name) == expected
 
 
-FOLDERS = [task for task in PATHS if task != CSV]
+FOLDERS = [task for task in PATHS if task != Task.CSV]
 
 
 @pytest.mark.parametrize("task", FOLDERS)
@@ -165,10 +154,10 @@ def test_a_folder_may_mix_them(place: Place, plain: Callable[[str], object], tas
     (folder / ".5.csv").write_text("x\n")
     assert call(place, task, "mixed") == expected
     result = place.local.run(task, **place.arguments(task, "p"))
-    of = result["models"][0] if task == RETRAIN else result
+    of = result["models"][0] if task == Task.RETRAIN else result
     assert (of["rows_read"], of["rows_rejected"]) == (60, 0)
     # Aggregates took packed files before.
-    number = 2 if task == AGGREGATE else 3
+    number = 2 if task == Task.AGGREGATE else 3
     told = f"{number} of 4 files, such as p_part_1.tsv, are read now"
     assert any(text.startswith(told) for text in of["warnings"])
 
@@ -191,7 +180,7 @@ def refused(place: Place, task: str, path: str) -> str:
         result = place.call(task, path)
     except InvalidArgumentsError as error:
         return str(error)
-    entries = result["models"] if task == RETRAIN else result["files"]
+    entries = result["models"] if task == Task.RETRAIN else result["files"]
     assert [entry.get("outcome", entry.get("status")) for entry in entries] == ["failed"]
     return str(entries[0]["reason"])
 
@@ -219,9 +208,9 @@ def test_what_was_done_before_is_found_again(place: Place, task: str, suffix: st
     (place.datasets / name).write_bytes(written(suffix, ROWS[:50]))
     call(place, task, name)
     result = place.local.run(task, **place.arguments(task, name))
-    if task == RETRAIN:
+    if task == Task.RETRAIN:
         assert result["models"][0]["outcome"] == "unchanged"
     else:
         assert result["reused"]
-        if task != PREDICT:
+        if task != Task.PREDICT:
             assert re.fullmatch(f"again-{task}-[0-9a-f]{{12}}", Path(result["model_path"]).name)

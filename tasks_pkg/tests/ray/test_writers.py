@@ -17,7 +17,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from celray_csv import converted, summary, table
-from celray_jobs import AGGREGATE, ALL, CSV, INBOX, PREDICT, RETRAIN, TABLES, Place, place_in
+from celray_jobs import ALL, TABLES, Place, Task, place_in
 from celray_writers import NAMES, ROWS
 
 from tasks.contracts import InvalidArgumentsError
@@ -200,15 +200,15 @@ def answer(place: Place, task: str, name: str, **said: object) -> tuple[str, int
     for old in ("m", "m.toml"):
         found = place.root / "models/registry" / old
         shutil.rmtree(found, ignore_errors=True) if old == "m" else found.unlink(missing_ok=True)
-    every: dict[str, Any] = {"aggregations": None} if task == AGGREGATE else {}
+    every: dict[str, Any] = {"aggregations": None} if task == Task.AGGREGATE else {}
     try:
         result = place.call(task, name, **every, **said)
     except InvalidArgumentsError as error:
         return str(error), None
-    if task == RETRAIN:
+    if task == Task.RETRAIN:
         (model,) = result["models"]
         return " ".join([*model.get("warnings", ()), model["reason"] or ""]), model.get("rows_read")
-    if task == INBOX:
+    if task == Task.INBOX:
         (file,) = result["files"]
         return " ".join([*file.get("warnings", ()), file["reason"] or ""]), file["rows"]
     return " ".join(result["warnings"]), result["rows_read"]
@@ -219,7 +219,7 @@ CALLS = [
     (name, task)
     for number, name in enumerate(FILES)
     for task in ALL
-    if task != PREDICT and (task not in TABLES[1:] or number % 4 == 0)
+    if task != Task.PREDICT and (task not in TABLES[1:] or number % 4 == 0)
 ]
 
 
@@ -243,7 +243,7 @@ def test_a_model_predicts_what_a_program_wrote(place: Place, name: str) -> None:
     config = {"n_estimators": 2, **FILES[name][1]}
     model = place.local.run("distributed_training", model_config=config, dataset_path=name)
     result = place.local.run(
-        PREDICT, model_path=model["model_path"], data_batches=name, id_column="a", **said
+        Task.PREDICT, model_path=model["model_path"], data_batches=name, id_column="a", **said
     )
     assert result["ids"] == [row[0] for row in expected(place.datasets / name)]
     manifest = json.loads(Path(result["manifest_path"]).read_text())
@@ -265,7 +265,7 @@ def test_a_folder_that_spark_wrote_is_one_table(place: Place) -> None:
     shutil.copytree(WRITERS / "spark", place.datasets / "spark")
     shutil.copytree(WRITERS / "spark-gzip", place.datasets / "spark-gzip")
     for task in ALL:
-        if task in {CSV, INBOX}:
+        if task in {Task.CSV, Task.INBOX}:
             continue
         told, read = answer(place, task, "spark", escape="\\")
         assert read == len(ROWS), told

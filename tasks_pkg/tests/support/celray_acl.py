@@ -4,9 +4,10 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from celray_testing import CATALOGUE, PACKAGE, RedisServer
+from celray_testing import CATALOGUE, PACKAGE, RedisServer, environment, worker
 from redis import Redis
 
 TEMPLATE = PACKAGE.parent / "compose" / "users.acl.j2"
@@ -72,3 +73,29 @@ def guarded(folder: Path) -> Iterator[Guarded]:
         yield server
     finally:
         server.stop()
+
+
+@dataclass
+class Service:
+    """Redis with its users, and a worker that consumes the queues of the catalogue's default."""
+
+    redis: Guarded
+    env: dict[str, str]
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[Service]:
+    """Start such a Redis, and the worker as the user that a deployment gives it."""
+    with guarded(folder) as redis:
+        env = environment(
+            redis,
+            folder,
+            CELRAY_BROKER_URL=redis.as_user("celray", 0),
+            CELRAY_RESULT_BACKEND_URL=redis.as_user("celray", 1),
+            CELRAY_REDBEAT_URL=redis.as_user("celray", 0),
+        )
+        process = worker(env, folder, "default", "default,celery", "extra_tasks")
+        try:
+            yield Service(redis, env)
+        finally:
+            process.kill()

@@ -1,5 +1,6 @@
 """Every task that runs a job, called on one file: in this process, or wherever a runner says."""
 
+import gzip
 import importlib
 import json
 import os
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pyarrow as pa
 import pytest
 
 from tasks import orchestration
 from tasks.contracts import InvalidArgumentsError
 from tasks.local import Local
 from tasks.ray_jobs import cluster
-from tasks.ray_jobs.job import Reporter
+from tasks.ray_jobs.job import Main, Reporter
 from tasks.ray_jobs.protocol import (
     ENGINE_VARIABLE,
     REQUEST_VARIABLE,
@@ -32,27 +34,55 @@ HEADER = "a,b,day,target\n"
 ROWS = [f"{i},{i % 7},2024-01-{i % 28 + 1:02},{'xy'[i % 2]}" for i in range(60)]
 GOOD = HEADER + "\n".join(ROWS) + "\n"
 
-PREDICT, CSV, AGGREGATE = "batch_predictions", "process_large_csv", "aggregate_data"
-RETRAIN, INBOX = "retrain_models", "process_new_data"
+
+class Task:
+    """Names of tasks that tests say often."""
+
+    PREDICT = "batch_predictions"
+    CSV = "process_large_csv"
+    AGGREGATE = "aggregate_data"
+    RETRAIN = "retrain_models"
+    INBOX = "process_new_data"
+
+
 #: The tasks that read a whole table, those that are given a path, and all that run a job.
-TABLES = ("distributed_training", "hyperparameter_search", PREDICT, RETRAIN)
-PATHS = (*TABLES, CSV, AGGREGATE)
-ALL = (*PATHS, INBOX)
+TABLES = ("distributed_training", "hyperparameter_search", Task.PREDICT, Task.RETRAIN)
+PATHS = (*TABLES, Task.CSV, Task.AGGREGATE)
+ALL = (*PATHS, Task.INBOX)
 
 
-def run_job_in(
-    root: Path, main: Callable[[JobRequest, Reporter], dict[str, Any]], parameters: dict[str, Any]
-) -> dict[str, Any]:
-    """Call a job's main function on the datasets folder ``root``, beside which its models lie."""
-    request = JobRequest(
-        submission_id="t",
-        runs_dir=str(root.parent / "runs"),
-        datasets_dir=str(root),
-        models_dir=str(root.parent / "models"),
+def request_in(folders: Path, name: str, parameters: dict[str, Any]) -> JobRequest:
+    """Return the request of a job whose datasets and models are in ``folders``."""
+    models = folders / "models"
+    return JobRequest(
+        submission_id=name,
+        runs_dir=str(models / ".runs"),
+        datasets_dir=str(folders / "datasets"),
+        models_dir=str(models),
         code_version="test",
         parameters=parameters,
     )
+
+
+def request_beside(root: Path, name: str, parameters: dict[str, Any]) -> JobRequest:
+    """Return the request of a job on the datasets folder ``root``, beside which all else lies."""
+    request = request_in(root.parent, name, parameters)
+    return replace(request, datasets_dir=str(root), runs_dir=str(root.parent / "runs"))
+
+
+def run_job_in(root: Path, main: Main, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Call a job's main function on the datasets folder ``root``, beside which its models lie."""
+    request = request_beside(root, "t", parameters)
     return main(request, Reporter(root.parent / "runs"))
+
+
+def write_compressed(path: Path, text: str) -> None:
+    """Write a text as the ending of the file's name says."""
+    if path.suffix == ".zst":
+        with pa.CompressedOutputStream(str(path), "zstd") as out:
+            out.write(text.encode())
+    else:
+        path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
 
 
 class _Telling(Reporter):
@@ -160,12 +190,12 @@ class Place:
             csv: how it is written, by argument.
         """
         config = {"n_estimators": 2, **csv}
-        if task == RETRAIN:
+        if task == Task.RETRAIN:
             text = f"dataset_path = {_toml(path)}\n[model_config]\nn_estimators = 2\n"
             text += "".join(f"{name} = {_toml_of(value)}\n" for name, value in csv.items())
             (self.root / "models" / "registry" / "m.toml").write_text(text)
             return {}
-        if task == INBOX:
+        if task == Task.INBOX:
             (self.datasets / "new").mkdir(exist_ok=True)
             shutil.copy(self.datasets / path, self.datasets / "new" / path)
             return {"settle_seconds": 0.0, **csv}
@@ -176,13 +206,13 @@ class Place:
                 "dataset_path": path,
                 "search_config": {**config, "folds": 0},
             },
-            PREDICT: {"model_path": self.model, "data_batches": path, **csv},
-            CSV: {
+            Task.PREDICT: {"model_path": self.model, "data_batches": path, **csv},
+            Task.CSV: {
                 "file_path": path,
                 "output_path": "out.parquet",
                 "transformations": {"filter": {"a": 1}, **csv},
             },
-            AGGREGATE: {
+            Task.AGGREGATE: {
                 "data_sources": [path],
                 "output_path": "sums.parquet",
                 "group_by": ["b"],

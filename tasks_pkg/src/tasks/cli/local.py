@@ -7,15 +7,13 @@ from typing import Any
 import click
 
 from tasks.cli.context import Session, answer_alone, common
-from tasks.cli.sending import complete_task, json_args
+from tasks.cli.sending import task_arguments
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command(short_help="Run a task here, without broker or worker.")
-@click.argument("name", shell_complete=complete_task)
-@click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
-@json_args
+@task_arguments
 @click.option(
     "--datasets", type=_FOLDER, default=".", show_default=True, help="What /datasets is here."
 )

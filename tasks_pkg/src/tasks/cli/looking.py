@@ -131,18 +131,17 @@ def _seconds(value: float | None) -> str | None:
 @click.command()
 @common
 @click.pass_obj
-def queues(session: Session) -> int:
+def queues(session: Session) -> None:
     """Count what waits in each queue, and who consumes it."""
     found = session.client.queues()
     if session.json:
         session.say_json(found)
-        return 0
+        return
     rows = [
         (name, info["waiting"], info["taken"], info["workers"] or "nobody answers")
         for name, info in found.items()
     ]
     session.table(("QUEUE", "WAITING", "TAKEN", "WORKERS"), rows)
-    return 0
 
 
 @click.command()

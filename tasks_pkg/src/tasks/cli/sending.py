@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tasks.cli.context import Session, common
+from tasks.cli.context import F, Session, common
 from tasks.routes import ROUTES
 
 if TYPE_CHECKING:
@@ -28,13 +28,17 @@ def _once(_ctx: click.Context, _parameter: click.Parameter, value: tuple[str, ..
     return value[0] if value else None
 
 
-json_args = click.option(
-    "--json-args",
-    metavar="JSON",
-    multiple=True,
-    callback=_once,
-    help="Arguments as a JSON object, @FILE, or - .",
-)
+def task_arguments(command: F) -> F:
+    """Add a task's name, and the two ways to give its arguments."""
+    command = click.option(
+        "--json-args",
+        metavar="JSON",
+        multiple=True,
+        callback=_once,
+        help="Arguments as a JSON object, @FILE, or - .",
+    )(command)
+    command = click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")(command)
+    return click.argument("name", shell_complete=complete_task)(command)
 
 
 @click.command("tasks", short_help="List the tasks, or describe one.")
@@ -111,9 +115,7 @@ def _indented(text: str) -> str:
 
 
 @click.command(short_help="Check a task's arguments and send it.")
-@click.argument("name", shell_complete=complete_task)
-@click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
-@json_args
+@task_arguments
 @click.option("--queue", help="In place of the task's own queue.")
 @click.option("--task-id", help="An id of your own, for this task alone.")
 @click.option("--delay", type=float, metavar="SECONDS", help="Start no earlier than in so long.")

@@ -1,4 +1,8 @@
-"""Check a dataset before a Ray job is started for it."""
+"""Check a dataset before a Ray job is started for it.
+
+Each check receives a request, and the settings, which have the allowed roots. It raises
+:class:`InvalidArgumentsError`, which names the value, its origin, and what to do.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,13 +36,9 @@ def check(
         columns: the required columns, and the parameter that names each.
         settings: provides the allowed roots.
         options: the caller's CSV options.
-
-    Raises:
-        InvalidArgumentsError: names the value, its origin, and what to do.
     """
-    roots = (settings.datasets_dir, settings.models_dir)
     with _as_task_error(settings):
-        source = sources.resolve(dataset_path, [str(root) for root in roots])
+        source = sources.resolve(dataset_path, _roots(settings))
         for file in source.files if source.format == "csv" else ():
             own = csv_files.columns_of(file, options.written, sound=options.bad_rows != "reject")
             if own is not None:
@@ -48,16 +48,8 @@ def check(
 
 
 def check_csv(request: ProcessCsvRequest, settings: Settings) -> None:
-    """Refuse what ``process_large_csv`` cannot do, as far as this host can see.
-
-    Args:
-        request: the job's request.
-        settings: provides the allowed roots.
-
-    Raises:
-        InvalidArgumentsError: names the value, its origin, and what to do.
-    """
-    roots = (str(settings.datasets_dir), str(settings.models_dir))
+    """Refuse what ``process_large_csv`` cannot do, as far as this host can see."""
+    roots = _roots(settings)
     with _as_task_error(settings):
         formulas = csv_files.filters(request.filter)
         derived = csv_files.derived(request.new_columns)
@@ -86,16 +78,8 @@ def check_csv(request: ProcessCsvRequest, settings: Settings) -> None:
 
 
 def check_sources(request: AggregateRequest, settings: Settings) -> None:
-    """Refuse what ``aggregate_data`` cannot do, as far as this host can see.
-
-    Args:
-        request: the job's request.
-        settings: provides the allowed roots.
-
-    Raises:
-        InvalidArgumentsError: names the value, its origin, and what to do.
-    """
-    roots = (str(settings.datasets_dir), str(settings.models_dir))
+    """Refuse what ``aggregate_data`` cannot do, as far as this host can see."""
+    roots = _roots(settings)
     needed = dict.fromkeys(request.group_by, "group_by")
     needed |= dict.fromkeys(request.aggregations or (), "aggregations")
     with _as_task_error(settings):
@@ -122,6 +106,10 @@ def check_sources(request: AggregateRequest, settings: Settings) -> None:
                     sources.require_column(column, columns, origin, str(file))
         for column in request.csv.schema if whole else ():
             sources.require_column(column, list(found), "schema", "any of the sources")
+
+
+def _roots(settings: Settings) -> tuple[str, str]:
+    return str(settings.datasets_dir), str(settings.models_dir)
 
 
 @contextmanager

@@ -65,6 +65,12 @@ class Reporter:
             self.send({"type": "progress", "progress": progress})
 
 
+#: A job's main function. It gets the request, whose parameters are those of the job's class in
+#: :mod:`requests`, and a reporter, which it tells of every phase. It returns the task's result in
+#: JSON types, but for what only the submitter knows.
+Main = Callable[[JobRequest, Reporter], dict[str, Any]]
+
+
 def emit(record: Record) -> None:
     """Write a record to this process's standard output, in one piece.
 
@@ -73,11 +79,11 @@ def emit(record: Record) -> None:
     os.write(1, (encode(record) + "\n").encode())
 
 
-def run(main: Callable[[JobRequest, Reporter], dict[str, Any]], begun: float) -> None:
+def run(main: Main, begun: float) -> None:
     """Run a job's main function, and exit with the status that tells how it went.
 
     Args:
-        main: receives the request and a reporter, and returns the result; JSON types only.
+        main: the job's main function.
         begun: when this process's first line ran, in seconds since the epoch.
     """
     # Ray sends SIGTERM to stop a job and SIGKILL 3 s later: time for `finally` clauses.

@@ -130,7 +130,16 @@ class PredictRequest(Request):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProcessCsvRequest(Request):
+class DataRequest(Request):
+    """A request that always sends the CSV options schema and missing."""
+
+    def csv_as_json(self, options: CsvOptions) -> dict[str, Any]:
+        """Return the CSV options to send; schema and missing even if they are the default."""
+        return {"schema": {}, "missing": list(MISSING)} | options.given()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessCsvRequest(DataRequest):
     """A request to filter one large CSV file and add derived columns.
 
     ``bad_rows`` applies if ``csv.bad_rows`` is None.
@@ -148,13 +157,9 @@ class ProcessCsvRequest(Request):
     file_path: str
     output_path: str
 
-    def csv_as_json(self, options: CsvOptions) -> dict[str, Any]:
-        """Return the CSV options to send; schema and missing even if they are the default."""
-        return _usual() | options.given()
-
 
 @dataclass(frozen=True, kw_only=True)
-class AggregateRequest(Request):
+class AggregateRequest(DataRequest):
     """A request for aggregates of many sources."""
 
     JOB = "aggregate"
@@ -165,10 +170,6 @@ class AggregateRequest(Request):
     aggregations: Mapping[str, Sequence[str]] | None
     overwrite: bool
     csv: CsvOptions
-
-    def csv_as_json(self, options: CsvOptions) -> dict[str, Any]:
-        """Return the CSV options to send; schema and missing even if they are the default."""
-        return _usual() | options.given()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,10 +235,6 @@ class RollbackRequest(Request):
     name: str
     version: int | None
     mlflow_uri: str | None
-
-
-def _usual() -> dict[str, Any]:
-    return {"schema": {}, "missing": list(MISSING)}
 
 
 def _keys_of(kind: Any) -> list[str]:  # noqa: ANN401 - any dataclass

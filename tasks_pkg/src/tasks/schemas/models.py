@@ -26,14 +26,8 @@ class ModelConfig(CsvWritten):
     sent.
     """
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-    )
+    # Beside what CsvWritten sets.
+    model_config = ConfigDict(allow_inf_nan=False)
 
     n_estimators: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Boosting rounds; with k > 2 classes, each grows k trees."""

@@ -1,7 +1,15 @@
 """What all job runners share: the job's name and its result."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from tasks.ray_jobs.protocol import JobRequest, Progress
+
+#: Makes the request for a submission id.
+MakeRequest = Callable[[str], JobRequest]
+#: Told the submission id and how far the job is, whenever that changes.
+OnProgress = Callable[[str, Progress], None]
 
 
 @dataclass(frozen=True)

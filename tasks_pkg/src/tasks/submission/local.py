@@ -7,17 +7,16 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Literal
 
 from tasks.contracts import InvalidArgumentsError
 from tasks.credentials import ConfigurationError
 from tasks.ray_jobs import protocol
-from tasks.ray_jobs.protocol import JobRequest, Progress, Record
+from tasks.ray_jobs.protocol import Record
 from tasks.submission.archive import PACKAGE, package
 from tasks.submission.errors import JobFailedError
-from tasks.submission.jobs import JobResult, submission_id
+from tasks.submission.jobs import JobResult, MakeRequest, OnProgress, submission_id
 
 #: Environment variables that name a cluster or grant access to one.
 _OF_A_CLUSTER = frozenset({"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"})
@@ -37,11 +36,7 @@ class LocalJobs:
         self._child: subprocess.Popen[str] | None = None
 
     def run(
-        self,
-        task_id: str,
-        entrypoint: str,
-        request: Callable[[str], JobRequest],
-        on_progress: Callable[[str, Progress], None],
+        self, task_id: str, entrypoint: str, request: MakeRequest, on_progress: OnProgress
     ) -> JobResult:
         """Run the job to its end.
 

@@ -34,7 +34,7 @@ from tasks.submission.errors import (
     NoSuchJobError,
     RayUnavailableError,
 )
-from tasks.submission.jobs import JobResult, submission_id
+from tasks.submission.jobs import JobResult, MakeRequest, OnProgress, submission_id
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
@@ -98,11 +98,7 @@ class RayJobs:
     # -- the public methods --------------------------------------------------------------------
 
     def run(
-        self,
-        task_id: str,
-        entrypoint: str,
-        request: Callable[[str], JobRequest],
-        on_progress: Callable[[str, Progress], None],
+        self, task_id: str, entrypoint: str, request: MakeRequest, on_progress: OnProgress
     ) -> JobResult:
         """Submit a task's job, or attach to it, and follow it to its end.
 
@@ -197,9 +193,7 @@ class RayJobs:
 
         return self._patiently(submit)
 
-    def follow(
-        self, name: str, on_progress: Callable[[str, Progress], None], *, attached: bool = True
-    ) -> JobResult:
+    def follow(self, name: str, on_progress: OnProgress, *, attached: bool = True) -> JobResult:
         """Wait for a job's end and report its progress.
 
         Raises:

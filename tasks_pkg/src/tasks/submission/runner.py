@@ -1,11 +1,9 @@
 """The runner of a task's job: a Ray cluster through its Jobs API, or this machine."""
 
-from collections.abc import Callable
 from typing import Protocol
 
-from tasks.ray_jobs.protocol import JobRequest, Progress
 from tasks.settings import Settings
-from tasks.submission.jobs import JobResult
+from tasks.submission.jobs import JobResult, MakeRequest, OnProgress
 from tasks.submission.local import LocalJobs
 from tasks.submission.ray import RayJobs
 
@@ -14,11 +12,7 @@ class JobRunner(Protocol):
     """Runs one task's job at a time."""
 
     def run(
-        self,
-        task_id: str,
-        entrypoint: str,
-        request: Callable[[str], JobRequest],
-        on_progress: Callable[[str, Progress], None],
+        self, task_id: str, entrypoint: str, request: MakeRequest, on_progress: OnProgress
     ) -> JobResult:
         """Run the job to its end; see :meth:`tasks.submission.ray.RayJobs.run`."""
 

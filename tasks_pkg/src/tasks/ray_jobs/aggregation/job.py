@@ -500,15 +500,7 @@ class Ranges(FileRun):
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Aggregate, or return the result of an identical request.
-
-    Args:
-        request: an :class:`AggregateRequest`.
-        reporter: receives the progress of every phase.
-
-    Returns:
-        The task's result, without the fields that only the submitter knows.
-    """
+    """Aggregate, or return the result of an identical request."""
     asked = AggregateRequest.of(request)
     reporter.progress("reading", 0, 1, "looking at the sources")
     roots = (request.datasets_dir, request.models_dir)

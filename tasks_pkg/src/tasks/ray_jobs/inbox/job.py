@@ -46,15 +46,7 @@ REASON, TEMPORARY_BYTES = ".reason.json", 16
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Take the delivered files, and process them one by one, each on all CPUs.
-
-    Args:
-        request: an :class:`InboxRequest`.
-        reporter: receives every file's progress.
-
-    Returns:
-        The task's result, without the fields that only the submitter knows.
-    """
+    """Take the delivered files, and process them one by one, each on all CPUs."""
     asked = InboxRequest.of(request)
     root = Path(request.datasets_dir)
     for name in (NEW, PROCESSED):

@@ -153,15 +153,7 @@ def range_count(length: int, wanted: int | None, cpus: int, longest: int | None 
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Process the file, or return what an identical request wrote before.
-
-    Args:
-        request: a :class:`ProcessCsvRequest`.
-        reporter: receives the progress of every phase.
-
-    Returns:
-        The task's result, without the fields that only the submitter knows.
-    """
+    """Process the file, or return what an identical request wrote before."""
     reporter.progress("reading", 0, 1, "looking at the input file")
     asked = ProcessCsvRequest.of(request)
     roots = (request.datasets_dir, request.models_dir)

@@ -54,15 +54,7 @@ Words = Mapping[str, tuple[str, ...]]
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Predict, or return the result of an identical request.
-
-    Args:
-        request: a :class:`PredictRequest`.
-        reporter: receives the progress of every phase.
-
-    Returns:
-        The task's result, without the fields that only the submitter knows.
-    """
+    """Predict, or return the result of an identical request."""
     asked = PredictRequest.of(request)
     reporter.progress("reading", 0, 1, "looking at model and rows")
     model = signature.find(asked.model_path, request.models_dir)

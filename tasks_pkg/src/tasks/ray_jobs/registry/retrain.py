@@ -41,13 +41,6 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     """Retrain the models of the registry, one after the other.
 
     A model that cannot be retrained is reported, and the others continue.
-
-    Args:
-        request: a :class:`RetrainRequest`.
-        reporter: receives the progress of every phase.
-
-    Returns:
-        The task's result, without the fields that only the submitter knows.
     """
     asked = RetrainRequest.of(request)
     change = registry_change.begin(request, asked.mlflow_uri, TASK, FOLDER, reporter.run_dir)

@@ -24,13 +24,6 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     The intent is recorded first, and then its completion. So a job that replaces a killed one
     neither goes back one more version nor undoes a later change.
 
-    Args:
-        request: a :class:`RollbackRequest`.
-        reporter: receives the progress of the phase.
-
-    Returns:
-        The task's result, without the fields that only the submitter knows.
-
     Raises:
         InputProblemError: there is no version to go back to, or another version was promoted since
             this rollback began.

@@ -36,15 +36,7 @@ STATE = "celray-search"
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Search, or return the result of an identical request.
-
-    Args:
-        request: a :class:`SearchRequest`.
-        reporter: receives the progress of every phase.
-
-    Returns:
-        The task's result, without the fields that only the submitter knows.
-    """
+    """Search, or return the result of an identical request."""
     asked = SearchRequest.of(request)
     if asked.early_stopping is None:  # an explicit default and an omitted one are the same search
         asked = dataclasses.replace(asked, early_stopping=asked.combinations is None)

@@ -36,15 +36,8 @@ def search(
 ) -> tuple[list[Trial], bool]:
     """Try every combination, or as many draws from the space as allowed.
 
-    Args:
-        problem: what all trials share.
-        asked: the job's request.
-        folder: the folder for Ray Tune's state, visible to every node; an interrupted search in it
-            is resumed without repeating ended trials.
-        reporter: receives the progress of every trial.
-
-    Returns:
-        The trials, and whether an interrupted search was resumed.
+    Ray Tune keeps its state in ``folder``, which every node sees. An interrupted search in it is
+    resumed without repeating ended trials.
     """
     os.environ.update(ENVIRONMENT)
     cluster.connect()

@@ -31,13 +31,7 @@ class Matrix:
 
     def data(self) -> xgboost.DMatrix:
         """Return the rows as an XGBoost matrix."""
-        return xgboost.DMatrix(
-            self.x,
-            label=self.y,
-            feature_names=self.names,
-            feature_types=self.types,
-            enable_categorical=True,
-        )
+        return xgboost.DMatrix(self.x, **self._described())
 
     def binned(self, threads: int) -> xgboost.QuantileDMatrix:
         """Return the training rows in XGBoost's bins: one byte per value instead of eight.
@@ -45,14 +39,15 @@ class Matrix:
         Args:
             threads: the number of threads for the binning.
         """
-        return xgboost.QuantileDMatrix(
-            self.x,
-            label=self.y,
-            feature_names=self.names,
-            feature_types=self.types,
-            enable_categorical=True,
-            nthread=threads,
-        )
+        return xgboost.QuantileDMatrix(self.x, **self._described(), nthread=threads)
+
+    def _described(self) -> dict[str, Any]:
+        return {
+            "label": self.y,
+            "feature_names": self.names,
+            "feature_types": self.types,
+            "enable_categorical": True,
+        }
 
 
 def scaled(parameters: dict[str, Any], scaling: Scaling) -> dict[str, Any]:

@@ -77,15 +77,7 @@ class Evaluation:
 
 
 def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
-    """Train a model, or return the result of an identical request.
-
-    Args:
-        request: a :class:`TrainRequest`.
-        reporter: receives the progress of every phase.
-
-    Returns:
-        The task's result, without the fields that only the submitter knows.
-    """
+    """Train a model, or return the result of an identical request."""
     asked = TrainRequest.of(request)
     reporter.progress("reading", 0, 1, "looking at the input files")
     source = sources.resolve(asked.dataset_path, (request.datasets_dir, request.models_dir))
@@ -102,7 +94,7 @@ def fit(
     """Train on a dataset whose files are known, or return the result of an identical training.
 
     Args:
-        request: the job's request, as in :func:`main`.
+        request: a :class:`TrainRequest`.
         source: the dataset's files.
         taken: the files' fingerprints.
         reporter: receives the progress of every phase.

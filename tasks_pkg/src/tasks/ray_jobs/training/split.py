@@ -4,6 +4,8 @@ The number of workers plays no part, so that the same seed gives the same hold-o
 and on twenty.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +29,13 @@ def row_keys(rows: int, seed: int) -> NDArray[np.uint64]:
         return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
 
 
+def _members(rows: int, classes: NDArray[np.int64] | None) -> Iterator[NDArray[np.intp]]:
+    """Yield each class's row numbers; without classes, those of all rows at once."""
+    groups = np.zeros(rows, dtype=np.int64) if classes is None else classes
+    for group in np.unique(groups):
+        yield np.flatnonzero(groups == group)
+
+
 def holdout_mask(
     rows: int, seed: int, fraction: float, classes: NDArray[np.int64] | None = None
 ) -> NDArray[np.bool_]:
@@ -44,9 +53,7 @@ def holdout_mask(
     """
     keys = row_keys(rows, seed)
     mask = np.zeros(rows, dtype=np.bool_)
-    groups = np.zeros(rows, dtype=np.int64) if classes is None else classes
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
+    for members in _members(rows, classes):
         count = min(max(round(len(members) * fraction), 1), len(members) - 1)
         # Those with the smallest keys, of which no two are equal; their order does not matter.
         mask[members[np.argpartition(keys[members], count)[:count]]] = True
@@ -71,10 +78,8 @@ def folds(
     """
     keys = row_keys(rows, seed)
     fold = np.full(rows, IN_NO_FOLD, dtype=np.int64)
-    groups = np.zeros(rows, dtype=np.int64) if classes is None else classes
     start = 0  # where the last class ended, so that fold sizes differ by one row at most
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
+    for members in _members(rows, classes):
         if classes is not None and len(members) < number:
             continue
         order = members[np.argsort(keys[members], kind="stable")]
