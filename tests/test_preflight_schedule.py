@@ -1,6 +1,7 @@
 """Preflight's verdict on a schedule is Beat's: one file has the rules, and neither adds to them.
 
-`tasks_pkg/tests/test_schedules.py` holds Beat's verdict and its times against the same generator.
+`tasks_pkg/tests/beat/test_schedules.py` holds Beat's verdict and its times against the same
+generator.
 """
 
 from __future__ import annotations

@@ -48,9 +48,9 @@ fetched and not begun: that part of what is lost here comes back then; what had 
 """
 
 NOT_INJECTED = """Not injected anywhere: a stepped clock (a container has no clock of its own, and
-the machine's is everybody's; `tasks_pkg/tests/test_beat.py` shows Beat last runs that are ahead of
-the clock, which for Beat is the same as one that went back), and a loss of power that also takes
-what the kernel had not yet written to the disk.
+the machine's is everybody's; `tasks_pkg/tests/beat/test_beat.py` shows Beat last runs that are
+ahead of the clock, which for Beat is the same as one that went back), and a loss of power that also
+takes what the kernel had not yet written to the disk.
 """
 
 

@@ -18,7 +18,7 @@ from celray_testing import wait_for
 from redis import Connection
 from redis.exceptions import ResponseError
 
-NODE_CLIENT = Path(__file__).parent / "support" / "node_client"
+NODE_CLIENT = Path(__file__).parents[1] / "support" / "node_client"
 
 
 @pytest.fixture(scope="module")

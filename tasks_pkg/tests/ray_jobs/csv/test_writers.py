@@ -23,7 +23,7 @@ from celray_writers import NAMES, ROWS
 from tasks.contracts import InvalidArgumentsError
 from tasks.ray_jobs.protocol import InputProblemError
 
-WRITERS = Path(__file__).parent / "writers"
+WRITERS = Path(__file__).parents[1] / "writers"
 GERMAN = {"decimal": ",", "thousands": ".", "date_format": "%d.%m.%Y"}
 
 

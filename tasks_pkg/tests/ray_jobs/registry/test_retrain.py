@@ -48,7 +48,7 @@ from tasks.submission.ray import RayJobs
 # Ray starts a dozen processes for a job: on a busy machine that takes its time.
 pytestmark = pytest.mark.timeout(600)
 
-SAMPLE = Path(__file__).parents[2] / "samples" / "winequality.csv"
+SAMPLE = Path(__file__).parents[3] / "samples" / "winequality.csv"
 TOML = """
 dataset_path = "wine"
 [model_config]
@@ -570,7 +570,7 @@ def test_a_column_that_changed_its_type_cannot_bring_held_out_rows_into_the_trai
 
 #: A real server, of an environment of its own (`make test-long` makes it): its libraries do not go
 #: with ours.
-MLFLOW = Path(__file__).parents[3] / ".venv-mlflow/bin/mlflow"
+MLFLOW = Path(__file__).parents[4] / ".venv-mlflow/bin/mlflow"
 
 
 @pytest.fixture

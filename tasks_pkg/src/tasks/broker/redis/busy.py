@@ -5,7 +5,7 @@ single command, which ended workers ("Unrecoverable error"). As a subclass of ``
 (the server still loads its data), callers wait for it everywhere as for a lost connection. Nobody
 can take a lease meanwhile (:func:`tasks.broker.redis.leases.refused`).
 
-``tests/test_busy.py`` checks what this relies on in redis-py.
+``tests/broker/test_busy.py`` checks what this relies on in redis-py.
 """
 
 from redis._parsers.base import BaseParser

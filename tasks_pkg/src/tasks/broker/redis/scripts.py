@@ -25,7 +25,7 @@ DEAD: Final = "celray:dead"
 REFUSED: Final = "celray:refused"
 COUNTS: Final = "celray:counts"
 
-#: How a stored success begins: Celery writes the state first (``tests/test_ahead.py``).
+#: How a stored success begins: Celery writes the state first (``tests/broker/test_prefetch.py``).
 SUCCEEDED: Final = '{"status": "SUCCESS",'
 
 

@@ -6,7 +6,7 @@ so Redis's client tracking does: a fetch that found nothing has read all lists, 
 to any of them makes Redis push one notice down the same connection. Publishers need not know of it.
 If a notice is lost, the next fetch follows within a second.
 
-``tests/test_kombu_contract.py`` checks what this relies on in kombu and redis-py.
+``tests/broker/test_kombu_contract.py`` checks what this relies on in kombu and redis-py.
 """
 
 import logging
