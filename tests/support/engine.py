@@ -100,7 +100,6 @@ class Project:
             "folders": folders,
             "uid": os.getuid(),
             "gid": os.getgid(),
-            "force": [],
             "wait_seconds": self.wait_seconds,
             "stand_in": stand_in,
         }
