@@ -8,14 +8,12 @@ from tasks.contracts import Distinct, Shape, Untyped, distinct, validated
 from tasks.orchestration import ray_task, run_job
 from tasks.preconditions import datasets
 from tasks.ray_jobs.requests import AggregateRequest, InboxRequest
+from tasks.schemas.common import Column, Kind, Separator
 from tasks.schemas.csv_arguments import csv_arguments, csv_options
 from tasks.schemas.data import (
     AggregateResult,
-    Column,
     CsvResult,
-    Kind,
     NewDataResult,
-    Separator,
     Transformations,
     transformations_from,
 )
@@ -89,7 +87,7 @@ def aggregate_data(  # noqa: PLR0913, PLR0917 - what callers may name
             all their values as written.
         missing: what stands for a missing value in CSV, quoted or not.
         separator: the character between fields in CSV; by default it is detected.
-        csv: other options of the CSV format, see :class:`tasks.schemas.data.CsvWritten`.
+        csv: other options of the CSV format, see :class:`tasks.schemas.common.CsvWritten`.
 
     Returns:
         See :class:`tasks.schemas.data.AggregateResult`.
@@ -128,7 +126,7 @@ def process_new_data(
         self: the bound task.
         settle_seconds: a file is taken only after it has been unchanged for this time.
         stale_seconds: the files of another run are taken over if that run was silent for this time.
-        csv: options of the CSV format, see :class:`tasks.schemas.data.CsvWritten`.
+        csv: options of the CSV format, see :class:`tasks.schemas.common.CsvWritten`.
 
     Returns:
         See :class:`tasks.schemas.data.NewDataResult`.

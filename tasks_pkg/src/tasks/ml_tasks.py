@@ -11,18 +11,20 @@ from tasks.ray_jobs.requests import (
     RollbackRequest,
     TrainRequest,
 )
+from tasks.schemas.common import Separator
 from tasks.schemas.csv_arguments import csv_arguments, csv_options
-from tasks.schemas.data import Separator
 from tasks.schemas.models import (
     ModelConfig,
     PredictionResult,
     RetrainingResult,
     RollbackResult,
+    TrainingResult,
+    model_config_from,
+)
+from tasks.schemas.search import (
     SearchConfig,
     SearchResult,
-    TrainingResult,
     grid_from,
-    model_config_from,
     search_config_from,
     search_from,
 )
@@ -86,8 +88,8 @@ def batch_predictions(  # noqa: PLR0913, PLR0917 - what callers may name
         missing: what stands for a missing value in CSV, quoted or not; by default as in the
             model's training.
         separator: the character between fields in CSV; by default it is detected.
-        csv: other options of the CSV format, see :class:`tasks.schemas.data.CsvWritten`; by default
-            as in the model's training.
+        csv: other options of the CSV format, see
+            :class:`tasks.schemas.common.CsvWritten`; by default as in the model's training.
 
     Returns:
         See :class:`tasks.schemas.models.PredictionResult`.
@@ -126,10 +128,10 @@ def hyperparameter_search(
             which a parameter is ``{"low": 2, "high": 8}`` (with ``log`` or ``step``) or
             ``{"choice": [..]}``, searched by Optuna.
         dataset_path: as in ``distributed_training``.
-        search_config: see :class:`tasks.schemas.models.SearchConfig`.
+        search_config: see :class:`tasks.schemas.search.SearchConfig`.
 
     Returns:
-        See :class:`tasks.schemas.models.SearchResult`.
+        See :class:`tasks.schemas.search.SearchResult`.
 
     Raises:
         InvalidArgumentsError: a mistake in the arguments or the data; never retried.

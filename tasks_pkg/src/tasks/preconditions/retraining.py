@@ -30,7 +30,7 @@ from tasks.ray_jobs import requests
 from tasks.ray_jobs.protocol import InfrastructureError, InputProblemError
 from tasks.ray_jobs.registry.change import FOLDER
 from tasks.ray_jobs.requests import BrokenEntry, RegisteredModel
-from tasks.schemas.data import checked
+from tasks.schemas.common import checked
 from tasks.schemas.models import model_config_from
 from tasks.settings import Settings
 from tasks.submission.errors import RayUnavailableError

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import Field
 
 from tasks.ray_jobs.csv.dialect import CsvOptions
-from tasks.schemas.data import CsvWritten, checked
+from tasks.schemas.common import CsvWritten, checked
 
 R = TypeVar("R")
 
@@ -18,7 +18,7 @@ _CSV = re.compile(r"\n {8}csv: .*(?:\n {12}.*)*")
 
 
 def csv_arguments(*without: str) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Add the keys of :class:`tasks.schemas.data.CsvWritten` to a task as keyword arguments.
+    """Add the keys of :class:`tasks.schemas.common.CsvWritten` to a task as keyword arguments.
 
     The task's own ``**csv`` parameter receives them as the keys of a ``CsvWritten``. A key that the
     task names as its own parameter keeps its place.

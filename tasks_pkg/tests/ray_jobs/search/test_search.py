@@ -36,7 +36,7 @@ from tasks.ray_jobs.job import Reporter
 from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobRequest, Progress
 from tasks.ray_jobs.requests import SearchRequest
 from tasks.ray_jobs.training import boosting, split
-from tasks.schemas.models import search_from
+from tasks.schemas.search import search_from
 from tasks.settings import Settings
 from tasks.submission.archive import package
 from tasks.submission.ray import RayJobs

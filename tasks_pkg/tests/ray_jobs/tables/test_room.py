@@ -19,7 +19,8 @@ from tasks.ray_jobs.search import job as search_job
 from tasks.ray_jobs.tables import memory as table_memory
 from tasks.ray_jobs.tables import reading
 from tasks.ray_jobs.training import job as training_job
-from tasks.schemas.models import model_config_from, search_from
+from tasks.schemas.models import model_config_from
+from tasks.schemas.search import search_from
 
 ROWS = 50_000
 #: What the table takes, as five numbers a row and as the model's.

@@ -26,7 +26,8 @@ from tasks.ray_jobs.protocol import ENGINE_VARIABLE, InputProblemError, JobReque
 from tasks.ray_jobs.registry import retrain
 from tasks.ray_jobs.search import job as search_job
 from tasks.ray_jobs.training import job as training_job
-from tasks.schemas.models import model_config_from, search_from
+from tasks.schemas.models import model_config_from
+from tasks.schemas.search import search_from
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Main = Callable[[JobRequest, Reporter], dict[str, Any]]

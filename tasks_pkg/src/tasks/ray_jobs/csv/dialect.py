@@ -35,7 +35,7 @@ _TIME = {"%H", "%I", "%M", "%S", "%p"}
 
 @dataclass(frozen=True)
 class Written:
-    """How CSV is written, as far as it is known; :class:`tasks.schemas.data.CsvWritten` says more.
+    """How CSV is written, as far as it is known; see :class:`tasks.schemas.common.CsvWritten`.
 
     Attributes:
         separator: the character between fields; None: to be detected.
