@@ -169,18 +169,30 @@ def _lengths(stack: Watched) -> dict[str, int]:
     return {queue["name"]: queue["messages"] for queue in answer.json()["active_queues"]}
 
 
+def known_task(stack: Watched) -> str:
+    """Send tasks until Flower knows one: what ran before it began to listen it never hears of."""
+    sent: list[str] = []
+    with Celery(broker=stack.redis.url(0), backend=stack.redis.url(1), set_as_current=False) as app:
+
+        def known() -> str:
+            task = app.send_task("tasks.simple_tasks.ping", queue="default")
+            task.get(timeout=60)
+            sent.append(task.id)
+            asked = ((one, stack.ask("GET", f"/api/task/info/{one}")) for one in sent)
+            return next((one for one, answer in asked if answer.ok), "")
+
+        return wait_for(known)
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium: .ci/apt chromium")
 def test_every_page_works_in_a_real_browser(stack: Watched, tmp_path: Path) -> None:
     """What the pages' scripts put there, and nothing that they complain of."""
-    with Celery(broker=stack.redis.url(0), backend=stack.redis.url(1), set_as_current=False) as app:
-        sent = app.send_task("tasks.simple_tasks.ping", queue="default")
-        sent.get(timeout=60)
-        wait_for(lambda: stack.ask("GET", f"/api/task/info/{sent.id}").ok)
+    task_id = known_task(stack)
     pages = {
         "/workers": [stack.node, "Online"],
         f"/worker/{stack.node}": ["Max concurrency", "broker_url"],
-        "/tasks": [sent.id, "tasks.simple_tasks.ping", "SUCCESS"],
-        f"/task/{sent.id}": ["pong", "SUCCESS"],
+        "/tasks": [task_id, "tasks.simple_tasks.ping", "SUCCESS"],
+        f"/task/{task_id}": ["pong", "SUCCESS"],
         "/broker": ["ml", "data", "default"],
     }
     for page, wanted in pages.items():
@@ -218,14 +230,9 @@ def test_nobody_else_is_told_anything(stack: Watched) -> None:
 
 def test_every_page_and_call_works_and_tells_no_secret(tmp_path: Path) -> None:
     with watched(tmp_path) as stack:  # of its own: the last call ends the worker
-        with Celery(
-            broker=stack.redis.url(0), backend=stack.redis.url(1), set_as_current=False
-        ) as app:
-            sent = app.send_task("tasks.simple_tasks.ping", queue="default")
-            sent.get(timeout=60)
-            wait_for(lambda: stack.ask("GET", f"/api/task/info/{sent.id}").ok)
+        task_id = known_task(stack)
         wait_for(lambda: stack.node in stack.ask("GET", "/api/workers?refresh=1").json())
-        for pattern, call in calls(stack.node, sent.id).items():
+        for pattern, call in calls(stack.node, task_id).items():
             answer = stack.ask(call.method, call.path, **call.options)
             said = f"{pattern}: {answer.status_code} {answer.text}"
             assert answer.status_code == call.status, said
