@@ -131,7 +131,7 @@ def test_restarting_what_is_gone_names_the_command_that_repairs_it(what: str, ho
     played = host.operate("known", "restart", what=what)
     said = " ".join(played.output.split())
     assert played.code != 0
-    assert f"WHAT={what}: {name} belongs to this deployment and is not there" in said
+    assert f"WHAT={what}: {name} belongs to this deployment but is missing on" in said
     assert "make deploy brings it back" in said
     assert not (host.folder / "did").exists()
 
