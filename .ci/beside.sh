@@ -31,6 +31,10 @@ beside_next() {
   if [ "$rc" -ne 0 ]; then
     echo "==> $part FAILED after $((SECONDS - beside_began[$part])) s (exit $rc)"
     beside_failed "$beside_logs/$part"
+    # What had failed in the parts that this one ends would otherwise be lost with them.
+    for part in "${beside_running[@]}"; do
+      grep -H ' FAILED ' "$beside_logs/$part" | sed "s,^$beside_logs/,==> ended: ," || true
+    done
     exit 1
   fi
   echo "==> $part passed in $((SECONDS - beside_began[$part])) s"
