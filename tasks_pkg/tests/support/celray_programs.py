@@ -2,6 +2,7 @@
 
 A helper process (:mod:`multiprocessing.forkserver`) imports the libraries once, and forks for each
 program. It imports none of our own code: what ours reads when it is imported, each program reads.
+Nor does it import Ray, which reads how it authenticates when it is imported.
 """
 
 import multiprocessing
@@ -31,7 +32,6 @@ _FORKS.set_forkserver_preload(
         "apprise",
         "requests",
         "rich.console",
-        "ray.job_submission",
         "pytest",  # multiprocessing runs the file of the parent's main module again
     ]
 )
