@@ -32,8 +32,8 @@ print(os.environ.get("ANSWER", "true"))
 
 def clean(**environment: str) -> dict[str, str]:
     """This process's environment without what make passes on."""
-    names = (*operate.VARIABLES, "MAKEFLAGS", "MAKELEVEL")
-    return {**{k: v for k, v in os.environ.items() if k not in names}, **environment}
+    kept = {k: v for k, v in os.environ.items() if k not in operate.VARIABLES}
+    return {**kept, **environment}
 
 
 @dataclass(frozen=True)

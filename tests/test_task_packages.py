@@ -149,6 +149,17 @@ def test_a_package_listed_twice_is_found_under_any_spelling(source: Path) -> Non
     assert "package word-count is listed 2 times | list it once" in lines
 
 
+def test_a_task_that_two_packages_declare_is_found(source: Path) -> None:
+    both = {"queues": {"shared.count": "data"}}
+    other = {"name": "other", "source": "index", "version": "1", **both}
+    del (index := package(**both) | other)["location"]
+    lines = findings([package(**both), index], source.parent)
+    assert (
+        "tasks 'shared.count' are declared by package word-count and by package other"
+        " | have one of them declare other tasks"
+    ) in lines
+
+
 def test_a_schedule_may_name_what_a_pattern_declares() -> None:
     entry = {"name": "a", "task": "word_count.two", "every_seconds": 1}
     known = checks.tasks_of([package()], [entry])
