@@ -66,7 +66,7 @@ def test_any_file_in_any_split_gives_the_records_of_a_straight_read(
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(byte_ranges, "WINDOW_BYTES", window)
-        patch.setattr(byte_ranges, "SLICE", 2 + window % 4 * 2)
+        patch.setattr(byte_ranges, "SLICE_ITEMS", 2 + window % 4 * 2)
         pieces = chained(path, count)
     assert b"".join(piece.data for piece in pieces) == data
     assert [row for piece in pieces for row in rows(piece.data)] == rows(data)
@@ -79,7 +79,7 @@ def test_a_stream_in_blocks_of_any_length_gives_the_records_of_a_straight_read(
     data: bytes, length: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(byte_ranges, "SLICE", 2 + length % 4 * 2)
+        patch.setattr(byte_ranges, "SLICE_ITEMS", 2 + length % 4 * 2)
         pieces = list(stream_pieces(io.BytesIO(data), length, COMMA, Path("f.csv")))
     assert b"".join(piece.data for piece in pieces) == data
     assert [row for piece in pieces for row in rows(piece.data)] == rows(data)

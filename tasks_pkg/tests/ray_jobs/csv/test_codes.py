@@ -71,7 +71,7 @@ def test_a_quick_look_misses_no_code(rows: list[tuple[str, str, str]], size: int
         schema = {other: pl.String() for other in "abc"} | {name: pl.Float64()}
         form = Form(schema, frozenset(), ("",))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(csv_codes, "SLICE", size)
+            patch.setattr(csv_codes, "SLICE_BYTES", size)
             needed = csv_parsing.parse(piece, form).needed
         holds = any(looks_like_a_code(value) for value in values if value)
         assert bool(needed) == holds, (name, values.to_list())

@@ -78,7 +78,7 @@ FAULTS = {
     # As scikit-learn, statsmodels and R ship their data sets.
     "blanks": (b"Chins Situps Jumps\n5 162 60\n2 110 60\n12 101 101\n", "separator ' '"),
     "r": (b'"x" "y"\n"1" 2 3\n"2" 5 6\n"3" 8 9\n', "blanks seem to separate its columns"),
-    "row_names": (b'"x","y"\n"1",2,3\n"2",5,NA\n"3",8,9\n', "write it with row.names=FALSE"),
+    "row_names": (b'"x","y"\n"1",2,3\n"2",5,NA\n"3",8,9\n', "write the file with row.names=FALSE"),
     "trailing": (b"a,b\n1,2,\n3,4,\n5,6,\n", "Each record ends with a separator"),
     "wider": (
         b"178,13,a\n" + b"14.2,1.7,2.4,15\n" * 3,

@@ -59,9 +59,9 @@ def test_columns_are_read_alike_at_once_and_one_by_one(
     columns: list[list[str]], missing: list[str] | None
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csv_wide, "MANY", 1)
+        patch.setattr(csv_wide, "MANY_COLUMNS", 1)
         form, block = read(columns, missing)
-        patch.setattr(csv_wide, "MANY", 1 << 30)
+        patch.setattr(csv_wide, "MANY_COLUMNS", 1 << 30)
         expected_form, expected = read(columns, missing)
     assert form == expected_form
     assert isinstance(block, csv_parsing.Block)

@@ -219,9 +219,9 @@ FAULTS: dict[str, tuple[bytes, dict[str, Any], str]] = {
     "hole": (b"a,b\n1,\x81\n", {"encoding": "cp1252"}, "not in the encoding 'cp1252'"),
     "half": (written().encode("utf-16")[:-1], {}, "not in the encoding 'utf-16'"),
     "no-mark": (written().encode("utf-16-le"), {}, "encoding 'utf-16-le'"),
-    "all-skipped": (written().encode(), {"skip_rows": 1000}, "no line behind the first 1000"),
+    "all-skipped": (written().encode(), {"skip_rows": 1000}, "no line below the first 1000"),
     "all-comments": (b"#a,b\n#1,2\n", {"comment": "#"}, "has no header line"),
-    "open": (b"a,b\n1,'2\n3,4\n", {"quote": "'"}, "a quote (') that opens in or behind line 2"),
+    "open": (b"a,b\n1,'2\n3,4\n", {"quote": "'"}, "a quote (') that opens in or below line 2"),
     "open-16": ('a,b\n1,"2\n3,4\n'.encode("utf-16"), {}, "is never closed"),
     "width": (b"a,b\n1,'2,3'\n1,2,3\n", {"quote": "'"}, "row 2: 3 fields, not 2"),
     "other": (written(";").encode(), {"separator": ","}, "Say so: separator ';'"),
@@ -370,7 +370,7 @@ def test_a_file_of_many_ranges_is_read_whole(
     (place.datasets / "large.csv").write_bytes(content)
     for module in (aggregation_job, large_csv_job):
         monkeypatch.setattr(module, "RANGE_BYTES", 600)
-    monkeypatch.setattr(aggregation_job, "SHARES", 100)
+    monkeypatch.setattr(aggregation_job, "SHARES_PER_CPU", 100)
     result = place.call(Task.AGGREGATE, "large.csv", **said)
     assert result["summaries"][0]["columns"]["a"]["sum"] == sum(range(60))
     assert result["rows_used"] == 60

@@ -169,7 +169,7 @@ def test_the_same_rows_twice_are_refused(place: Place, task: str) -> None:
     for suffix in (".csv", ".csv.gz"):
         (folder / f"a{suffix}").write_bytes(written(suffix))
         (place.datasets / f"q_part_0{suffix}").write_bytes(written(suffix))
-    assert "a.csv.gz are one file by their names" in refused(place, task, "twice")
+    assert "a.csv.gz are the same file, compressed differently" in refused(place, task, "twice")
     assert "part 0 is there twice, as q_part_0.csv and as q_part_0.csv.gz" in refused(
         place, task, "q"
     )

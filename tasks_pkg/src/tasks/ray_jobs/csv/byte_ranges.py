@@ -1,17 +1,21 @@
-"""Reads one large CSV file in ranges that can be read at once, each a run of whole records.
+"""Read one large CSV file in byte ranges, in parallel; each range holds whole records.
 
-A split point may lie inside a quoted field, where a newline ends no record. Each range therefore
-guesses, from a window behind its split point, whether that lies inside quotes (the one reading
-under which quotes stand only where RFC 4180 has them), and begins with the first record after it;
-it ends where the first record at or behind the next split point begins, by its own count of
-quotes. The reader of the whole then holds every range's beginning against the end of the one
-before: the first range begins where the file does, so ranges that meet are all right, whatever
-the file; one that does not is read again from where it must begin. This is the speculative
-parsing of Ge, Li, Eilebrecht, Chandramouli and Kossmann, "Speculative Distributed CSV Data Parsing
-for Big Data Analytics", SIGMOD 2019, with the check of all guesses that makes it exact.
+A split point may lie inside a quoted field, where a newline does not end a record. Each range
+therefore guesses whether its split point is inside quotes. It looks at a window behind the point
+and takes the assumption under which quotes stand only where RFC 4180 allows them. The range begins
+with the first record after its split point. It ends where the first record at or behind the next
+split point begins, by its own count of quotes.
 
-What a record is follows Python's :mod:`csv`: a quote opens a field only as its first character,
-a doubled one inside stands for itself, and after a closing one the rest of the field is plain.
+:class:`Chain` then compares the beginning of every range with the end of the range before. The
+first range begins where the file begins. So, if all ranges meet, all guesses were right. A range
+that does not begin where the previous one ends is read again from the right offset.
+
+This is the speculative parsing of Ge, Li, Eilebrecht, Chandramouli and Kossmann, "Speculative
+Distributed CSV Data Parsing for Big Data Analytics", SIGMOD 2019. The check of all guesses makes it
+exact.
+
+Records are those of Python's :mod:`csv`: a quote opens a field only as its first character, a
+doubled quote inside quotes is one quote, and the rest of a field after a closing quote is plain.
 """
 
 from array import array
@@ -27,13 +31,14 @@ from ..protocol import InputProblemError
 
 LF, CR, QUOTE = 10, 13, 34
 
-#: The limit of a record's length: a longer one would have to be held in memory whole.
+#: The limit of a record's length, since a whole record is held in memory.
 RECORD_LIMIT_BYTES = 16 << 20
-#: How much is looked at to guess, and read at first beyond a range's end.
+#: The length of the window that a guess looks at, and of the first read beyond a range's end.
 WINDOW_BYTES = 64 << 10
-#: So many bytes, or quotes, are looked at together: a range of nothing but quotes must not take a
-#: multiple of its size. Even, so that the quotes that open are every other one of each slice.
-SLICE = 1 << 18
+#: The number of bytes, or of quotes, that one numpy step handles. It limits memory: a range that
+#: consists of quotes alone must not take a multiple of its size. It is even, so that in each slice
+#: every other quote is an opening one.
+SLICE_ITEMS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,11 @@ class Piece:
 
     Attributes:
         start: offset of the first record in the file.
-        end: offset behind the last one, where the next piece must start.
+        end: offset behind the last record, where the next piece must start.
         data: the bytes between.
         toggles: offsets in ``data`` of the quotes that open or close a field.
-        regular: quotes stand only where RFC 4180 has them.
-        closed: the last field is not an opened quote that the file never closes.
+        regular: whether quotes stand only where RFC 4180 allows them.
+        closed: whether every quote that opens a field is closed again.
     """
 
     start: int
@@ -74,11 +79,11 @@ def toggles(data: bytes, separator: int, *, inside: bool = False) -> tuple[NDArr
     Args:
         data: bytes that begin with a record, or behind a newline inside quotes.
         separator: the byte between fields.
-        inside: whether they begin inside quotes.
+        inside: whether ``data`` begins inside quotes.
 
     Returns:
-        Their offsets, and whether all quotes stand where RFC 4180 has them. If so, a doubled
-        quote counts as one that closes and one that opens, which is the same in the end.
+        Their offsets, and whether all quotes stand where RFC 4180 allows them. If they do, a
+        doubled quote counts as a closing and an opening one, which leads to the same records.
     """
     if QUOTE not in data:
         return np.empty(0, np.int32), True
@@ -90,11 +95,11 @@ def toggles(data: bytes, separator: int, *, inside: bool = False) -> tuple[NDArr
 
 
 def _quotes(view: NDArray[np.uint8], number: int) -> NDArray[np.int32]:
-    """Give the offsets of all quotes; in slices, since numpy finds offsets of eight bytes each."""
+    """Return the offsets of all quotes; in slices, since numpy's offsets take eight bytes each."""
     quotes = np.empty(number, np.int32)
     filled = 0
-    for at in range(0, len(view), SLICE):
-        found = np.flatnonzero(view[at : at + SLICE] == QUOTE)
+    for at in range(0, len(view), SLICE_ITEMS):
+        found = np.flatnonzero(view[at : at + SLICE_ITEMS] == QUOTE)
         quotes[filled : filled + len(found)] = found + at
         filled += len(found)
     return quotes
@@ -103,14 +108,14 @@ def _quotes(view: NDArray[np.uint8], number: int) -> NDArray[np.int32]:
 def _fit(view: NDArray[np.uint8], quotes: NDArray[np.int32], separator: int, first: int) -> bool:
     """Return whether quotes open and close fields in turn, beginning with number ``first``."""
     end = len(view) - 1
-    for start in range(0, len(quotes), SLICE):
-        here = quotes[start : start + SLICE]
+    for start in range(0, len(quotes), SLICE_ITEMS):
+        here = quotes[start : start + SLICE_ITEMS]
         before = quotes[start - 1 : start - 1 + len(here)] if start else np.append(-2, here[:-1])
         after = quotes[start + 1 : start + 1 + len(here)]
         if len(after) < len(here):
             after = np.append(after, -2)
         opening, closing = here[first::2], here[1 - first :: 2]
-        # One that opens right behind one that closes: a doubled quote.
+        # An opening quote right behind a closing one is a doubled quote.
         may_open = (opening - before[first::2] == 1) | (opening == 0)
         may_open |= _bounds(view[np.maximum(opening - 1, 0)], separator)
         may_close = (after[1 - first :: 2] - closing == 1) | (closing == end)
@@ -131,8 +136,8 @@ def _exact(
     """Go through the quotes one by one, as Python's csv module does."""
     found = array("i")
     doubled = -1
-    for start in range(0, len(quotes), SLICE):
-        for at in quotes[start : start + SLICE].tolist():
+    for start in range(0, len(quotes), SLICE_ITEMS):
+        for at in quotes[start : start + SLICE_ITEMS].tolist():
             if at == doubled:
                 doubled = -1
             elif inside and data[at + 1 : at + 2] == b'"':
@@ -144,15 +149,15 @@ def _exact(
 
 
 def quotes_before(marks: NDArray[np.int32], at: int) -> int:
-    """Count the quotes before an offset; an odd number of them is inside quotes."""
-    # Of the same type: numpy would make a copy of all of them to compare with a larger one.
+    """Return the number of quotes before an offset; the offset is inside quotes if it is odd."""
+    # int32 as in `marks`: for an int64, numpy would convert all of `marks` first.
     return int(marks.searchsorted(np.int32(at)))
 
 
 def _next_record(
     data: bytes, marks: NDArray[np.int32], begin: int, *, inside: bool = False
 ) -> int | None:
-    """Find where the first record behind a newline at ``begin`` or later starts."""
+    """Return the start of the first record whose preceding newline is at ``begin`` or later."""
     while (at := data.find(b"\n", begin)) >= 0:
         passed = quotes_before(marks, at)
         if passed % 2 == int(inside):
@@ -164,7 +169,7 @@ def _next_record(
 
 
 def last_record(data: bytes, marks: NDArray[np.int32]) -> int:
-    """Find the end of the last complete record; 0 where there is none."""
+    """Return the end of the last complete record; 0 if there is none."""
     end = len(data)
     while (at := data.rfind(b"\n", 0, end)) >= 0:
         passed = quotes_before(marks, at)
@@ -182,9 +187,9 @@ def read(path: Path, bounds: tuple[int, int], separator: int, start: int | None 
 
     Args:
         path: the file.
-        bounds: two points of :func:`training.split`.
+        bounds: one range of :func:`split`.
         separator: the byte between fields.
-        start: where the first record begins, if that is known; else it is guessed.
+        start: where the first record begins; None: guess it.
 
     Raises:
         InputProblemError: a record is longer than :data:`RECORD_LIMIT_BYTES`.
@@ -197,7 +202,7 @@ def read(path: Path, bounds: tuple[int, int], separator: int, start: int | None 
         return _read(stream, begin, bounds[1], size, separator, path)
 
 
-def _read(  # noqa: PLR0913, PLR0917 - what read has found out
+def _read(  # noqa: PLR0913, PLR0917 - the values that read() has determined
     stream: BinaryIO, begin: int, end: int, size: int, separator: int, path: Path
 ) -> Piece:
     if end < size and (piece := _read_to_newline(stream, begin, end, separator)) is not None:
@@ -222,7 +227,7 @@ def _read(  # noqa: PLR0913, PLR0917 - what read has found out
 
 
 def _read_to_newline(stream: BinaryIO, begin: int, end: int, separator: int) -> Piece | None:
-    """Read to the first newline behind ``end``, without a copy; None where it may end no record."""
+    """Read to the first newline behind ``end``, without a copy; None if it is inside quotes."""
     stream.seek(end - 1)
     line = stream.readline(WINDOW_BYTES)
     if not line.endswith(b"\n"):
@@ -235,7 +240,7 @@ def _read_to_newline(stream: BinaryIO, begin: int, end: int, separator: int) -> 
 
 
 def guess(stream: BinaryIO, point: int, size: int, separator: int) -> int:
-    """Guess where the first record at or behind ``point`` begins; right for most files."""
+    """Return a guess of where the first record at or behind ``point`` begins."""
     stream.seek(max(0, point - 1))
     window = stream.read(WINDOW_BYTES)
     first = window.find(b"\n")
@@ -252,7 +257,7 @@ def guess(stream: BinaryIO, point: int, size: int, separator: int) -> int:
 
 
 def too_long(path: Path, offset: int) -> InputProblemError:
-    """Tell of a record that nobody can hold in memory."""
+    """Return the error for a record that is too long to be held in memory."""
     return InputProblemError(
         "record_too_long",
         f"{path}: the record at byte {offset} is longer than {RECORD_LIMIT_BYTES >> 20} MiB.",
@@ -261,7 +266,7 @@ def too_long(path: Path, offset: int) -> InputProblemError:
 
 
 def quote_open(path: Path, offset: int) -> InputProblemError:
-    """Tell of a quote that makes the rest of the file one value."""
+    """Return the error for a quote that is never closed: the rest of the file is one value."""
     return InputProblemError(
         "quote_open",
         f"{path}: the quote at byte {offset} is never closed.",
@@ -270,11 +275,11 @@ def quote_open(path: Path, offset: int) -> InputProblemError:
 
 
 class Ranged(Protocol):
-    """What was made of one range: the offsets of its records in the file."""
+    """The result of one range, with the offsets of its records in the file."""
 
     @property
     def start(self) -> int:
-        """Return the offset of its first record."""
+        """Return the offset of the range's first record."""
 
     @property
     def end(self) -> int:
@@ -285,13 +290,14 @@ R = TypeVar("R", bound=Ranged)
 
 
 class Chain(Generic[R]):
-    """Puts what was made of ranges, in whatever order, into the file's order.
+    """Sort the results of ranges, which arrive in any order, into the file's order.
 
-    What does not begin where the range before it ends was guessed wrong, and is made again.
+    The beginning of a range was guessed wrong if it is not the end of the range before. Such a
+    range is made again.
 
     Args:
         start: where the first record of the file begins.
-        again: makes a range by its number, from the offset at which it really begins.
+        again: makes a range again, given its number and the offset at which it really begins.
     """
 
     def __init__(self, start: int, again: Callable[[int, int], R]) -> None:
@@ -300,7 +306,7 @@ class Chain(Generic[R]):
         self._waiting: dict[int, R] = {}
 
     def add(self, number: int, made: R) -> Iterator[R]:
-        """Take one in; give those that are now known to be right."""
+        """Take one result; yield the results that are now known to be right, in order."""
         self._waiting[number] = made
         while self._next in self._waiting:
             verified = self._waiting.pop(self._next)
@@ -317,14 +323,14 @@ class Chain(Generic[R]):
 def stream_pieces(
     stream: BinaryIO, length: int, separator: int, path: Path, offset: int = 0
 ) -> Iterator[Piece]:
-    """Cut a stream that cannot be read from the middle into pieces of about ``length`` bytes.
+    """Cut a stream without random access into pieces of about ``length`` bytes.
 
     Args:
         stream: the stream, at the beginning of a record.
-        length: of a piece, in bytes.
+        length: the length of a piece, in bytes.
         separator: the byte between fields.
-        path: what errors name.
-        offset: where in the file the stream is.
+        path: the file, for errors.
+        offset: the stream's position in the file.
 
     Raises:
         InputProblemError: a record is longer than :data:`RECORD_LIMIT_BYTES`.

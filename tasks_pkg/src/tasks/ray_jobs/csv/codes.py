@@ -1,10 +1,10 @@
-"""Codes: what looks like a number in a CSV file, and would not be written back as it was read.
+"""Find codes: values of a CSV file that look like numbers, but would be written back differently.
 
-``02494``, ``+4915112345678``, ``1E05`` and ``0047583311587E590003`` parse as numbers, and what is
-then written is something else; ``007``, ``07`` and ``7`` would be one key. A column that has such a
-value is text. Numbers are what writers of numbers write: ``1.5e-05`` and ``1e+16`` (C, Python, R),
-``1.0E10`` (Java), ``1e16`` (Rust). Blanks in front of a number, a point without digits on one side
-and zeros behind it are left to the number.
+``02494``, ``+4915112345678``, ``1E05`` and ``0047583311587E590003`` parse as numbers, but are then
+written as other text; and ``007``, ``07`` and ``7`` would become the same key. A column with such a
+value is text. Exponents as programs write them are numbers: ``1.5e-05`` and ``1e+16`` (C, Python,
+R), ``1.0E10`` (Java), ``1e16`` (Rust). So are values with blanks in front, with a point that has
+digits on one side only, or with trailing zeros after the point.
 """
 
 import re
@@ -16,34 +16,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 LF, TAB, BLANK, QUOTE, PLUS, MINUS, ZERO, NINE, E = (np.uint8(i) for i in b'\n\t "+-09e')
-#: The bit that makes a letter a small one.
+#: The bit that turns an ASCII letter into lower case.
 LOWER_CASE = np.uint8(ord("a") - ord("A"))
-#: So much is looked at together: what fits into a processor's own memory.
-SLICE = 1 << 17
-#: So many places of a slice are looked for one by one, which is quicker than to go through all.
-FEW = 64
-#: From so many places on, bytes are looked at once more before the places are.
-DENSE = 1 / 64
+#: The number of bytes that one numpy step handles: they fit into a processor's cache.
+SLICE_BYTES = 1 << 17
+#: Up to so many places in a slice are found one by one, which is faster than a pass over the slice.
+FEW_PLACES = 64
+#: Above this share of places in a slice, a stricter pass over its bytes comes first.
+DENSE_SHARE = 1 / 64
 
 #: A leading zero or a plus sign.
 LED = r"^[ \t]*(?:\+|-?0[0-9])"
-#: An exponent that no writer of numbers writes: without a point or a sign.
+#: An exponent without a point or a sign: hardly any program writes numbers so.
 POWER = r"^[ \t]*-?[0-9]+[eE][0-9]+$"
-#: But these are, by Rust's, from 1e16 on.
+#: The exception: Rust writes numbers from 1e16 on so.
 WRITTEN_POWER = r"^[ \t]*-?[1-9]e(?:1[6-9]|[2-9][0-9]|[12][0-9]{2}|30[0-8])$"
-#: More digits than a whole number of 64 bits has.
+#: More digits than a 64-bit integer has.
 LONG = r"^[ \t]*[+-]?[0-9]{19,}$"
 
 
 def suspects(text: pl.Series, numbers: pl.Series) -> pl.Series:
-    """Return the values that may be codes, which of most columns are few; quickly.
+    """Return the values that may be codes: a fast filter, which leaves few values of most columns.
 
-    A code begins below ``1`` (blank, sign, zero), or is a whole number, since its exponent has
-    neither point nor sign.
+    A code begins with a character below ``1`` (blank, sign, zero), or is a whole number, since its
+    exponent has neither point nor sign.
 
     Args:
-        text: as it was read.
-        numbers: as it was parsed.
+        text: the column as it was read.
+        numbers: the column as it was parsed.
     """
     may_be = text < "1"
     if numbers.dtype.is_float():
@@ -52,7 +52,7 @@ def suspects(text: pl.Series, numbers: pl.Series) -> pl.Series:
 
 
 def codes(text: pl.Series) -> pl.Series:
-    """Return for each value whether it is a code, provided that it is a number."""
+    """Return for each value whether it is a code, given that it parses as a number."""
     power = text.str.contains(POWER)
     if power.any():
         power &= ~text.str.contains(WRITTEN_POWER)
@@ -63,8 +63,8 @@ def any_code(text: pl.Series, numbers: pl.Series | None = None) -> bool:
     """Return whether a column of numbers has a value that is a code.
 
     Args:
-        text: as it was read.
-        numbers: as it was parsed, for those that are too large for a number.
+        text: the column as it was read.
+        numbers: the column as it was parsed. A value with digits that became infinite is a code.
     """
     if codes(text).any():
         return True
@@ -74,14 +74,14 @@ def any_code(text: pl.Series, numbers: pl.Series | None = None) -> bool:
 
 
 def may_hold(data: bytes, separator: int, frame: pl.DataFrame, whole: pl.Series) -> bool:
-    """Return whether a column of numbers may have a code; quickly, for that nearly none has.
+    """Return whether a column of numbers may have a code: a fast check, since nearly none has.
 
     Args:
         data: regular records.
         separator: the byte between fields.
-        frame: the same, parsed: what its columns of text account for is no matter.
-        whole: the rows in which a fraction is a whole number, as each is that has an exponent
-            and no point.
+        frame: the same records, parsed; what looks like a code in its text columns is ignored.
+        whole: the rows in which a float is a whole number: a number with an exponent and without a
+            point always is.
     """
     view = np.frombuffer(data, np.uint8)
     if len(whole) and _has_power(view, whole, frame.height):
@@ -101,23 +101,23 @@ def _begun_in(text: pl.Series) -> int:
 
 
 def _places(view: NDArray[np.uint8], separator: int) -> NDArray[np.intp]:
-    """Find where a field may begin as :data:`LED` says, and some more.
+    """Return the places where a field may match :data:`LED`, and some others.
 
-    By bytes, with few steps for all of them, in memory that is taken once: a fresh page costs more
-    than to look at it. What stands behind a low character or the separator and is a zero, a sign
-    or a point, which few are, is looked at closely.
+    This is a byte filter with few numpy steps. Its buffers are reused, since a new memory page
+    costs more than the comparison. A place is a byte up to ``0`` (zero, sign, point) behind a byte
+    below ``-`` or behind the separator. Few bytes are, and :func:`_count` checks those.
     """
     pairs = _Pairs()
     found: list[NDArray[np.intp]] = []
-    for start in range(0, len(view) - 1, SLICE):
-        here = view[start : start + SLICE + 1]
+    for start in range(0, len(view) - 1, SLICE_BYTES):
+        here = view[start : start + SLICE_BYTES + 1]
         low, begun = pairs.of(len(here))
         np.less(here, MINUS, out=low)
         if separator >= MINUS:
             low |= here == separator
         np.less_equal(here, ZERO, out=begun)
         at = pairs.found(len(here))
-        if len(at) > DENSE * len(here):  # numbers below one, or negative; missing ones; CRLF
+        if len(at) > DENSE_SHARE * len(here):  # numbers below one, or negative; missing ones; CRLF
             begun[:-1] &= (
                 (here[:-1] == MINUS)
                 | (here[:-1] == PLUS)
@@ -129,11 +129,11 @@ def _places(view: NDArray[np.uint8], separator: int) -> NDArray[np.intp]:
 
 
 def _has_power(view: NDArray[np.uint8], rows: pl.Series, height: int) -> bool:
-    """Return whether an ``e`` is between two digits in one of these rows, or near it."""
-    pairs, letters = _Pairs(), np.empty(SLICE + 1, np.uint8)
+    """Return whether an ``e`` stands between two digits in a slice that holds one of these rows."""
+    pairs, letters = _Pairs(), np.empty(SLICE_BYTES + 1, np.uint8)
     for number in _slices(view, rows.to_numpy(), height):
-        start = number * SLICE
-        here = view[start : start + SLICE + 1]
+        start = number * SLICE_BYTES
+        here = view[start : start + SLICE_BYTES + 1]
         digit, e = pairs.of(len(here))
         np.less_equal(here, NINE, out=digit)
         np.equal(np.bitwise_or(here, LOWER_CASE, out=letters[: len(here)]), E, out=e)
@@ -143,12 +143,12 @@ def _has_power(view: NDArray[np.uint8], rows: pl.Series, height: int) -> bool:
 
 
 def _slices(view: NDArray[np.uint8], rows: NDArray[np.uint32], height: int) -> NDArray[np.intp]:
-    """Give the numbers of the slices with these rows; of all, where a line is not always a row."""
-    count = -(-len(view) // SLICE)
+    """Return the numbers of the slices that hold these rows; all if lines and rows differ."""
+    count = -(-len(view) // SLICE_BYTES)
     if 2 * len(rows) > count:
         return np.arange(count)
-    bits = np.empty(SLICE, bool)
-    slices = (view[at : at + SLICE] for at in range(0, len(view), SLICE))
+    bits = np.empty(SLICE_BYTES, bool)
+    slices = (view[at : at + SLICE_BYTES] for at in range(0, len(view), SLICE_BYTES))
     lines = np.cumsum(
         [np.count_nonzero(np.equal(here, LF, out=bits[: len(here)])) for here in slices]
     )
@@ -163,33 +163,33 @@ def _slices(view: NDArray[np.uint8], rows: NDArray[np.uint32], height: int) -> N
 
 
 class _Pairs:
-    """Finds where one kind of byte stands before another, slice by slice, in memory of its own."""
+    """Finds bytes of one kind followed by bytes of another, slice by slice, in reused buffers."""
 
     def __init__(self) -> None:
-        self._found = bytearray(SLICE + 1)
-        self._bits = np.frombuffer(self._found, bool), np.empty(SLICE + 1, bool)
+        self._found = bytearray(SLICE_BYTES + 1)
+        self._bits = np.frombuffer(self._found, bool), np.empty(SLICE_BYTES + 1, bool)
 
     def of(self, length: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Give where to say of each byte of a slice whether it is of the one kind, of the other."""
+        """Return two arrays to fill: whether each byte is of the first kind, of the second."""
         first, second = self._bits
         return first[:length], second[:length]
 
     def found(self, length: int) -> NDArray[np.intp]:
-        """Return the places of the second of each pair; the first kind's bits are pairs then."""
+        """Return the place of the second byte of each pair; overwrites the first array."""
         first, second = self.of(length)
         np.logical_and(first[:-1], second[1:], out=first[:-1])
         few: list[int] = []
         at = self._found.find(1, 0, length - 1)
         while at >= 0:
             few.append(at + 1)
-            if len(few) > FEW:
+            if len(few) > FEW_PLACES:
                 return np.flatnonzero(first[:-1]) + 1
             at = self._found.find(1, at + 1, length - 1)
         return np.array(few, np.intp)
 
 
 def _count(view: NDArray[np.uint8], at: NDArray[np.intp], separator: int) -> int:
-    """Count the places that begin a field, but for blanks, as :data:`LED` says."""
+    """Return how many of the places match :data:`LED` at the beginning of a field."""
     last = len(view) - 1
     first = view[at]
     digit = at + (first == MINUS)

@@ -1,7 +1,7 @@
-"""Dates and times of a CSV file: ISO 8601 and nothing else, each value by itself.
+"""Read the dates and times of a CSV file: ISO 8601 only, each value independent of the others.
 
-Polars' own parser guesses a format from the first value that it sees, and holds the others against
-that: the same value would be another day, or none, beside other neighbours.
+Polars' own parser guesses a format from the first value, and reads the others by that format. So
+the same value could be another day, or no date, depending on the values around it.
 """
 
 from .. import one_thread  # noqa: F401 - before polars
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import dialect as csv_dialect
 
-#: Moments of which none says its zone, and those of which each does. As values both are the former.
+#: Columns of moments without a time zone, and with one in each value. Parsed, both become NAIVE.
 NAIVE, ZONED = pl.Datetime("us"), pl.Datetime("us", "UTC")
 
 #: The first day of each month from the year 0 to 9999, in days since 1970, and the month's length.
@@ -32,18 +32,18 @@ _MOMENT = (
 
 
 def dates(text: pl.Series) -> pl.Series:
-    """Read dates such as 2026-01-31; what is none is missing.
+    """Read dates such as 2026-01-31; any other value becomes null.
 
-    By their bytes, all at once: to match a pattern and then to parse would take a good part of the
-    time of the whole file. Arrow's view of a text that is no longer than twelve bytes is its length
-    in four bytes, the text, and zeros ("Variable-size Binary View Layout" in
+    All values are read at once from their bytes: a regular expression and then a parser would take
+    a large part of the time that the whole file takes. Arrow's view of a string of at most twelve
+    bytes is its length in four bytes, the string, and zeros ("Variable-size Binary View Layout" in
     https://arrow.apache.org/docs/format/Columnar.html).
     """
     if text.is_empty():
         return text.cast(pl.Date)
     arrow = text.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
     views = np.frombuffer(arrow.buffers()[1], "<u4").reshape(-1, 4)[arrow.offset :][: len(text)]
-    # Each digit becomes its value, each dash 0; the byte that stands first is the lowest.
+    # Each digit becomes its value, each dash 0; the first character is the lowest byte.
     years = views[:, 1] ^ np.uint32(0x30303030)
     months = views[:, 2] ^ np.uint32(0x2D30302D)
     days = views[:, 3] ^ np.uint32(0x3030)
@@ -51,38 +51,38 @@ def dates(text: pl.Series) -> pl.Series:
     wrong |= _no_digits(years) | _no_digits(months) | _no_digits(days)
 
     year = _pair(years, 0) * np.uint32(100) + _pair(years, 2)
-    # From 0; 00 becomes the greatest number, which no month and no day is.
+    # Counted from 0. The digits 00 wrap around to the largest number, which is out of range.
     month = _pair(months, 1) - np.uint32(1)
     day = _pair(days, 0) - np.uint32(1)
     sound = (wrong == 0) & (month < 12)  # noqa: PLR2004
     month_of_all = np.where(sound, year * np.uint32(12) + month, 0)
     sound &= day < _LENGTH[month_of_all]
-    if text.null_count():  # such a view may hold anything
+    if text.null_count():  # the view of a null may hold any bytes
         sound &= text.is_not_null().to_numpy()
     found = pl.Series(text.name, _FIRST[month_of_all] + day.view("i4")).cast(pl.Date)
     return found if sound.all() else found.zip_with(pl.Series(sound), found.clear(len(found)))
 
 
 def _pair(digits: NDArray[np.uint32], byte: int) -> NDArray[np.uint32]:
-    """Return the number of two digits that begins in a byte, the lowest being 0."""
+    """Return the two-digit number that starts at a byte; byte 0 is the lowest."""
     tens = digits >> np.uint32(8 * byte)
     return (tens * np.uint32(10) + (tens >> np.uint32(8))) & np.uint32(0xFF)
 
 
 def _no_digits(values: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Mark each byte that is more than 9."""
+    """Return a mask with the high bit set in each byte that is more than 9."""
     return (values + np.uint32(0x76767676) | values) & np.uint32(0x80808080)
 
 
 def moments(text: pl.Series, zone: bool | None = None) -> pl.Series:
-    """Read dates and times as UTC; what is none is missing.
+    """Read dates and times as UTC; any other value becomes null.
 
     Args:
-        text: values such as 2026-01-31, 2026-01-31 23:59 or 2026-01-31T23:59:00.5+01:00. One
-            without a zone counts as UTC.
-        zone: whether each must say its zone, or must not; None where it may.
+        text: values such as 2026-01-31, 2026-01-31 23:59 or 2026-01-31T23:59:00.5+01:00. A value
+            without a time zone is UTC.
+        zone: True: each value must have a time zone; False: none may; None: both are read.
     """
-    if not zone and text.str.contains(_PLAIN).all():  # most files, and much quicker
+    if not zone and text.str.contains(_PLAIN).all():  # a fast path that suits most files
         return _seconds(text)
     found = text.str.extract_groups(_MOMENT).struct.unnest().lazy()
     minute = pl.col("date") + "T" + pl.col("minute").fill_null("00:00")
@@ -100,12 +100,13 @@ def moments(text: pl.Series, zone: bool | None = None) -> pl.Series:
 
 
 def formatted(text: pl.Series, form: str, dtype: pl.DataType) -> pl.Series:
-    """Read dates and times of a format; what is none is missing.
+    """Read dates and times of one format; any other value becomes null.
 
     Args:
         text: the values.
-        form: as of ``strptime``, see :data:`csv.dialect.DIRECTIVES`.
-        dtype: dates, or moments, to which a date is its midnight; a moment is a date only then.
+        form: the format, as for ``strptime``; see :data:`csv.dialect.DIRECTIVES`.
+        dtype: ``Date`` or ``Datetime``. A date is read as midnight; as a ``Date``, a value with
+            another time than midnight becomes null.
     """
     fits = text.str.contains(csv_dialect.pattern_of(form))
     own = text.str.to_datetime if csv_dialect.has_time(form) else text.str.to_date
@@ -117,6 +118,6 @@ def formatted(text: pl.Series, form: str, dtype: pl.DataType) -> pl.Series:
 
 def _seconds(text: pl.Series) -> pl.Series:
     moment = text.str.to_datetime("%Y-%m-%dT%H:%M:%S", strict=False, time_unit="us")
-    # Only a leap second, which polars counts to the next minute, ends so.
+    # Polars reads second 60 as the next minute; such a value becomes null.
     leap = text.str.ends_with(":60")
     return moment.zip_with(~leap, moment.clear(len(moment))) if leap.any() else moment

@@ -1,7 +1,7 @@
-"""How a CSV file is written: what a caller says of it, and what its beginning shows.
+"""How a CSV file is written: what a caller says of it, and what is detected at its beginning.
 
-Standard library only: the worker asks before a job is submitted, the job asks again, and both
-must give the same answer.
+Standard library only: the worker runs this before it submits a job, the job runs it again, and both
+must get the same result.
 """
 
 import codecs
@@ -16,14 +16,14 @@ from typing import Any, ClassVar, Literal, Self
 from ..formulas.language import Kind
 from ..protocol import InputProblemError
 
-#: Characters that separate fields, and how to call them.
+#: Characters that may separate fields, and their names in messages.
 SEPARATORS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'"}
-#: What the first bytes of UTF-16 are.
+#: Byte order marks of UTF-16.
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-#: Records that show the separator.
-RECORDS = 200
+#: The number of records by which a separator is detected.
+SAMPLE_RECORDS = 200
 
-#: Directives of ``date_format``, and what each stands for.
+#: Directives of ``date_format``, and the pattern that each one matches.
 DIRECTIVES = {
     "%Y": "[0-9]{4}", "%y": "[0-9]{2}", "%m": "[0-9]{1,2}", "%d": "[0-9]{1,2}",
     "%b": r"\p{L}{3}", "%B": r"\p{L}{3,9}", "%j": "[0-9]{1,3}", "%H": "[0-9]{1,2}",
@@ -39,14 +39,14 @@ class Written:
 
     Attributes:
         separator: the character between fields; None: to be detected.
-        encoding: of the text; None: UTF-8, or what a byte order mark says.
-        skip_rows: lines above the header.
-        comment: what a line begins with that is none of the table; None where there are none.
-        quote: what stands round a field; None: nothing does.
-        escape: what takes the next character's meaning away; None: a quote is doubled.
-        decimal: the point of numbers; None: to be detected.
-        thousands: what stands between groups of three digits; None: nothing.
-        date_format: of dates, as of ``strptime``, in all columns or by column; None: ISO 8601.
+        encoding: the encoding of the text; None: UTF-8, or the one of the byte order mark.
+        skip_rows: the number of lines above the header.
+        comment: the character that begins a comment line; None: there are no comments.
+        quote: the character around quoted fields; None: fields are never quoted.
+        escape: the character that makes the next one literal; None: quotes are doubled.
+        decimal: the decimal mark; None: to be detected.
+        thousands: the character between groups of three digits; None: there is none.
+        date_format: a format as for ``strptime``, for all columns or by column; None: ISO 8601.
     """
 
     separator: str | None = None
@@ -61,12 +61,12 @@ class Written:
 
     @property
     def is_recoded(self) -> bool:
-        """Return whether the text must be written anew before it is what all readers read."""
+        """Return whether the text must be rewritten before the common readers can read it."""
         return bool(not is_utf8(self.encoding) or self.comment or self.quote != '"' or self.escape)
 
     @property
     def is_local(self) -> bool:
-        """Return whether numbers may be written otherwise than in programs."""
+        """Return whether numbers have another decimal mark or thousands separators."""
         return self.decimal is not None or self.thousands is not None
 
     def format_of(self, column: str) -> str | None:
@@ -76,7 +76,7 @@ class Written:
         return self.date_format
 
     def given(self) -> dict[str, Any]:
-        """Return what is not as everywhere, by name."""
+        """Return the arguments that differ from their defaults, by name."""
         return {
             name: getattr(self, name)
             for name, default in DEFAULTS.items()
@@ -84,20 +84,20 @@ class Written:
         }
 
 
-#: The arguments, and what holds where they are not given.
+#: The arguments and their defaults.
 DEFAULTS = {each.name: each.default for each in fields(Written)}
 PLAIN = Written()
 
 
 @dataclass(frozen=True, kw_only=True)
 class CsvOptions:
-    """What a caller says of CSV, wherever it is read.
+    """A caller's options for reading CSV, the same in all tasks.
 
     Attributes:
-        schema: type by column; others get the narrowest that holds their values.
-        missing: what stands for a missing value; None: :data:`files.MISSING`.
-        bad_rows: what is done with a row that does not fit; None: what the task does by default.
-        written: how it is written.
+        schema: type by column; other columns get the narrowest type that holds their values.
+        missing: the texts that stand for a missing value; None: :data:`files.MISSING`.
+        bad_rows: what to do with a row that does not fit; None: the task's default.
+        written: how the CSV is written.
     """
 
     KEYS: ClassVar = ("schema", "missing", "bad_rows", *DEFAULTS)
@@ -108,14 +108,14 @@ class CsvOptions:
     written: Written = PLAIN
 
     def given(self) -> dict[str, Any]:
-        """Return what the caller said, by name: what is as everywhere has no key."""
+        """Return the options that the caller set, by name; defaults are left out."""
         own = {"schema": self.schema, "missing": self.missing, "bad_rows": self.bad_rows}
         said = {name: value for name, value in own.items() if value not in ({}, None)}
         return said | self.written.given()
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> Self:
-        """Return what a job's parameters say; what they do not say is as everywhere."""
+        """Return the options in a job's parameters; defaults for those that are not there."""
         return cls(
             schema=parameters.get("schema") or {},
             missing=parameters.get("missing"),
@@ -132,10 +132,10 @@ def is_utf8(encoding: str | None) -> bool:
 
 
 def is_encoding(name: str) -> bool:
-    """Return whether there is an encoding of that name, of text and without a program in it."""
+    """Return whether there is a text encoding of that name that runs no escape sequences."""
     try:
         codec = codecs.lookup(name)
-        # "rot13" makes text of text, "base64" bytes of bytes; these two run escapes.
+        # "rot13" maps text to text, "base64" bytes to bytes; unicode_escape decodes escapes.
         return "\\" not in codec.name and codec.name not in {
             "unicode_escape", "unicode-escape", "raw_unicode_escape", "raw-unicode-escape", "idna",
             "punycode", "undefined", "mbcs", "oem",
@@ -147,7 +147,7 @@ def is_encoding(name: str) -> bool:
 
 
 def format_fault(text: str) -> str:
-    """Return what is wrong with a ``date_format``; empty where nothing is."""
+    """Return what is wrong with a ``date_format``; empty if nothing is."""
     found = re.findall("%.?", text, re.DOTALL)
     if unknown := [each for each in found if each not in DIRECTIVES]:
         known = ", ".join(DIRECTIVES)
@@ -167,25 +167,25 @@ def has_time(text: str) -> bool:
 
 
 def pattern_of(text: str) -> str:
-    """Return the pattern of values of a ``date_format``: parsers take 24 for the year 24."""
+    """Return a pattern for values of a ``date_format``: parsers read ``24`` as the year 24 (%Y)."""
     parts = re.split("(%.)", text)
     return f"^{''.join(DIRECTIVES.get(part, re.escape(part)) for part in parts)}$"
 
 
-# -- what a file's beginning shows -----------------------------------------------------------------
+# -- what is detected at a file's beginning --------------------------------------------------------
 
 
 def detected(path: Path, text: bytes, written: Written, *, whole: bool) -> tuple[Written, str]:
-    """Return how a file is written, its separator included, and what of it to tell the caller.
+    """Return how a file is written, with its separator, and a note on it for the caller.
 
     Args:
-        path: for its suffix, and for errors.
-        text: the file's beginning in UTF-8, the header first.
+        path: the file, for its suffix and for errors.
+        text: the file's beginning in UTF-8, from the header on.
         written: what is known already.
-        whole: whether that is all of the file.
+        whole: whether ``text`` is all of the file.
 
     Raises:
-        InputProblemError: two separators fit alike, and neither is the one of the file's name.
+        InputProblemError: several separators fit, and none is the usual one for the suffix.
     """
     if written.separator is not None:
         return written, ""
@@ -209,7 +209,7 @@ def detected(path: Path, text: bytes, written: Written, *, whole: bool) -> tuple
 
 
 def _fits(text: bytes, sign: str, written: Written, *, whole: bool) -> bool:
-    """Return whether all first records have as many fields as the header, and more than one."""
+    """Return whether the first records all have the header's number of fields, at least two."""
     if sign.encode() not in _header(text):
         return False
     records = first_records(text.decode(errors="replace"), sign, written, whole=whole)
@@ -222,7 +222,7 @@ def _header(text: bytes) -> bytes:
 
 
 def first_records(text: str, sign: str, written: Written, *, whole: bool) -> list[list[str]]:
-    """Return the first records of a text that has that separator; none where they are too long."""
+    """Return the first records of a text for a separator; none if a field is too long."""
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=sign,
@@ -235,7 +235,7 @@ def first_records(text: str, sign: str, written: Written, *, whole: bool) -> lis
         for record in reader:
             if record:
                 records.append(record)
-            if len(records) == RECORDS:
+            if len(records) == SAMPLE_RECORDS:
                 return records
     except csv.Error:
         return []

@@ -1,6 +1,6 @@
-"""What a file that is called a CSV file really is. Standard library only.
+"""Refuse files that are named like CSV but hold something else. Standard library only.
 
-Nearly any text is a table of one column, so that each of these would be read without a fault.
+Nearly any text can be read as a table with one column, so no parser would report these files.
 """
 
 import csv
@@ -14,7 +14,7 @@ from pathlib import Path
 from ..protocol import InputProblemError
 from .dialect import SEPARATORS, Written, first_records
 
-#: What files begin with, and what they are.
+#: File types by their first bytes.
 _MAGIC = {
     b"PAR1": "a Parquet file",
     b"\x1f\x8b": "a gzip archive",
@@ -30,7 +30,7 @@ _MAGIC = {
     b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls) or another Office document",
 }
 _ZIP = b"PK\x03\x04"
-#: Suffixes that celray itself would have read.
+#: The way out for types that celray reads under their own suffix.
 _SUFFIXES = {
     "a Parquet file": "Give it the suffix .parquet.",
     "a gzip archive": "Give it the suffix .csv.gz, or unpack it.",
@@ -40,40 +40,40 @@ _POINTER = b"version https://git-lfs.github.com/spec/"
 _MARKUP = re.compile(rb"\s*<(?:!doctype\b|html\b|head\b|body\b|\?xml\b|!--)", re.IGNORECASE)
 _SEP = re.compile(rb'\s*"?sep=(.)"?\s*\r?\n', re.IGNORECASE)
 
-#: Lines that are looked at, and the share of them that must agree.
-_LINES, _SHARE = 200, 0.9
-#: So many records at least show how wide a table is.
-_RECORDS = 3
-#: And so many names that are numbers, each above the one before, are no row by chance.
-_SERIES = 4
+#: The number of lines that are examined, and the share of them that must agree.
+_MAX_LINES, _SHARE = 200, 0.9
+#: The number of records that at least are needed to determine a table's width.
+_MIN_RECORDS = 3
+#: From so many numeric names on, a monotonic series is a header (of years, say), not a row.
+_MIN_SERIES = 4
 _NUMBER = re.compile(r"\s*[+-]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
 _WHOLE = re.compile(r"[0-9]+")
-#: So many columns of which the first alone has a name are a title above the header.
-_TITLE_COLUMNS = 3
+#: From so many columns on, a line in which only the first field is filled is a title.
+_MIN_TITLE_COLUMNS = 3
 
 
 def require_no_archive(path: Path, raw: bytes) -> None:
-    """Refuse what is of another format by its first bytes.
+    """Refuse a binary file of another format, by its first bytes.
 
     Args:
-        path: for errors.
-        raw: the file's first bytes, unpacked if its name says that it is packed.
+        path: the file, for errors.
+        raw: the file's first bytes, decompressed if its suffix says that it is compressed.
 
     Raises:
-        InputProblemError: names what it is, and the way out.
+        InputProblemError: names the format, and the way out.
     """
     _refuse(path, *_binary(raw))
 
 
 def require_text(path: Path, text: bytes) -> None:
-    """Refuse text that is no CSV file by its beginning.
+    """Refuse text of another format, by its beginning.
 
     Args:
-        path: for errors.
+        path: the file, for errors.
         text: the file's first bytes, in UTF-8.
 
     Raises:
-        InputProblemError: names what it is, and the way out.
+        InputProblemError: names the format, and the way out.
     """
     _refuse(path, *_text(text))
 
@@ -85,7 +85,7 @@ def _refuse(path: Path, what: str, hint: str) -> None:
 
 def _binary(head: bytes) -> tuple[str, str]:
     for magic, what in _MAGIC.items():
-        # Letters alone may begin a header.
+        # A signature of letters and digits may be the beginning of a header.
         if head.startswith(magic) and (not magic.isalnum() or not _is_text(head)):
             return what, _SUFFIXES.get(what, "Export it as CSV.")
     if head.startswith(_ZIP):
@@ -134,34 +134,36 @@ def _json(start: bytes) -> tuple[str, str]:
 
 
 def require_table(path: Path, text: str, columns: Sequence[str], written: Written) -> None:
-    """Refuse text of which the header, so read, does not name the columns of a table.
+    """Refuse text whose first line, read with this separator, is not the header of a table.
 
     Args:
-        path: for errors.
+        path: the file, for errors.
         text: the file's beginning, header included.
-        columns: the names in the header, empty where it has none.
-        written: how the file is written, the separator included.
+        columns: the names in the header; empty strings for unnamed columns.
+        written: how the file is written, with its separator.
 
     Raises:
-        InputProblemError: the lines hold another separator; the columns are of fixed width; or a
+        InputProblemError: the lines hold another separator; the columns have a fixed width; or a
             title stands above the header.
     """
     separator = written.separator or ","
     if len(columns) == 1:
         _require_one_column(path, text, separator)
     title, *others = columns
-    is_title = len(columns) >= _TITLE_COLUMNS and title.strip() and not any(map(str.strip, others))
+    is_title = (
+        len(columns) >= _MIN_TITLE_COLUMNS and title.strip() and not any(map(str.strip, others))
+    )
     for sign in (separator, *SEPARATORS) if is_title or len(columns) == 1 else ():
-        # A column of text may hold a sign in most of its values, but not as often in each.
-        least = len(columns) if sign == separator else _TITLE_COLUMNS
+        # Most values of a text column may hold such a character, but rarely equally often.
+        least = len(columns) if sign == separator else _MIN_TITLE_COLUMNS
         if at := _header_at(text, sign, least):
             lines = written.skip_rows + at
             other = "" if sign == separator else f" and separator {sign!r}"
             comment = f", or comment {title[0]!r}" if title[:1] in {"#", "%"} else ""
             raise InputProblemError(
                 "header_missing",
-                f"{path}: the first line names one column, {title[:60]!r}, and what stands below"
-                " is wider.",
+                f"{path}: the first line names one column, {title[:60]!r}, but the lines below"
+                " have more.",
                 f"If the header is line {lines + 1}, say skip_rows {lines}{other}{comment}.",
             )
     if is_title:
@@ -176,19 +178,19 @@ def require_table(path: Path, text: str, columns: Sequence[str], written: Writte
 
 
 def _records(text: str, separator: str) -> list[list[str]]:
-    """Return the header and the first records below it, as far as they are whole."""
+    """Return the header and the first complete records below it."""
     return first_records(text, separator, Written(), whole=text.endswith("\n"))
 
 
 def _require_width(path: Path, records: Sequence[Sequence[str]]) -> None:
-    """Refuse a header that is narrower than every record, with the likely reason.
+    """Refuse a header with fewer fields than every record.
 
     Raises:
-        InputProblemError: says how wide they are.
+        InputProblemError: names both numbers of fields, and the likely reason.
     """
     (header, *below) = records or [[]]
     widths = {len(record) for record in below}
-    if len(below) < _RECORDS or len(widths) > 1 or widths <= {*range(len(header) + 1)}:
+    if len(below) < _MIN_RECORDS or len(widths) > 1 or widths <= {*range(len(header) + 1)}:
         return
     (wide,) = widths
     hint = (
@@ -197,11 +199,14 @@ def _require_width(path: Path, records: Sequence[Sequence[str]]) -> None:
     )
     if wide == len(header) + 1:
         hint = (
-            "R writes row names so: write it with row.names=FALSE, or put a name for them in front"
-            " of the header."
+            "R writes row names like this: write the file with row.names=FALSE, or put a name for"
+            " the row names in front of the header."
         )
         if not any(record[-1].strip() for record in below):
-            hint = "Each record ends with a separator: end the header with one and a name, or none."
+            hint = (
+                "Each record ends with a separator: add one and a name to the header, or remove it"
+                " from the records."
+            )
     raise InputProblemError(
         "header_missing",
         f"{path}: its header has {len(header)} fields, and each record below it has {wide}.",
@@ -210,10 +215,10 @@ def _require_width(path: Path, records: Sequence[Sequence[str]]) -> None:
 
 
 def like_a_row(text: str, columns: Sequence[str], separator: str) -> str:
-    """Return a name in the header that makes it seem to be a row; empty where it seems to be none.
+    """Return a name in the header that suggests that it is a row of data; empty if none does.
 
-    So it is where every column of numbers has one for its name. Years (``2019,2020``) and other
-    series are names all the same.
+    A header looks like a row if every numeric column has a number as its name. Years
+    (``2019,2020``) and other series of numbers still count as names.
 
     Args:
         text: the file's beginning, header included.
@@ -234,7 +239,7 @@ def like_a_row(text: str, columns: Sequence[str], separator: str) -> str:
     numbers = [float(name.replace(",", ".")) for name in names]
     rising = all(here < there for here, there in pairwise(numbers))
     falling = all(here > there for here, there in pairwise(numbers))
-    if len(names) >= _SERIES and (rising or falling):
+    if len(names) >= _MIN_SERIES and (rising or falling):
         return ""
     if rising and all(_WHOLE.fullmatch(name) and str(int(name)) == name for name in names):
         return ""
@@ -242,22 +247,23 @@ def like_a_row(text: str, columns: Sequence[str], separator: str) -> str:
 
 
 def no_header(path: Path, name: str) -> InputProblemError:
-    """Tell of a first line that names columns alike, and seems to be a row."""
+    """Return the error for a first line that has equal names and looks like a row of data."""
     return InputProblemError(
         "header_missing",
         f"{path}: its first line seems to be a row and no header: a column would be called"
-        f" {name[:60]!r}, and holds such values.",
+        f" {name[:60]!r}, which looks like one of its values.",
         "Put a line of names above it.",
     )
 
 
 def _header_at(text: str, sign: str, least: int) -> int:
-    """Give the number of lines above what seems to be the header of a table; 0 where there is none.
+    """Return the number of lines above the probable header of a table; 0 if there is none.
 
-    It is the first of nearly all records that are as wide as the last, and has all names.
+    The header is the first record of the greatest width in which no field is blank. Nearly all
+    records below it must be as wide.
     """
-    lines = text.splitlines()[:_LINES]
-    if len(lines) == _LINES or not text.endswith("\n"):
+    lines = text.splitlines()[:_MAX_LINES]
+    if len(lines) == _MAX_LINES or not text.endswith("\n"):
         lines = lines[:-1]
     plain = Written()
     widths = {}
@@ -277,13 +283,13 @@ def _header_at(text: str, sign: str, least: int) -> int:
 
 
 def _require_one_column(path: Path, text: str, separator: str) -> None:
-    lines = [line for line in text.splitlines()[:_LINES] if line.strip()]
+    lines = [line for line in text.splitlines()[:_MAX_LINES] if line.strip()]
     for sign, shown in SEPARATORS.items():
         if sign != separator and _agree(lines, re.escape(sign)):
             raise InputProblemError(
                 "separator_other",
                 f"{path}: its lines hold {shown}, and its header no"
-                f" {SEPARATORS.get(separator, repr(separator))}: all of it would be one column.",
+                f" {SEPARATORS.get(separator, repr(separator))}: the table would have one column.",
                 f"Say so: separator {sign!r} (files with tabs are named .tsv). Or write"
                 f" it with {SEPARATORS.get(separator, repr(separator))}.",
             )
@@ -296,16 +302,17 @@ def _require_one_column(path: Path, text: str, separator: str) -> None:
     if (single := _blanks(text)) is not None:
         raise InputProblemError(
             "separator_other",
-            f"{path}: blanks seem to separate its columns, and it would be one column.",
+            f"{path}: blanks seem to separate its columns; the table would have one column.",
             "Say so: separator ' '." if single else "Write it with a separator.",
         )
 
 
 def _blanks(text: str) -> bool | None:
-    """Return whether a table with blanks or tabs between its columns has one blank each.
+    """Return whether exactly one blank separates the columns of a table; None if blanks do not.
 
-    None where it is none: lines are as wide as the header, or one wider by R's row names, and hold
-    numbers below it; of two columns both do, since ``Main Street 5`` is an address.
+    Blanks separate columns if all lines are as wide as the header, or one field wider (R's row
+    names), and at least one column holds only numbers. With two columns both must, since
+    ``Main Street 5`` is an address.
     """
     rows = [
         [field for field in record if field]
@@ -313,12 +320,12 @@ def _blanks(text: str) -> bool | None:
             io.StringIO(text, newline=""), delimiter=" ", skipinitialspace=True
         )
         if any(record)
-    ][:_LINES]
+    ][:_MAX_LINES]
     if not text.endswith("\n"):
-        rows = rows[:-1]  # which may be cut
+        rows = rows[:-1]  # the last one may be cut
     header, *below = rows or [[]]
     wide = len(below[0]) if below else 0
-    if len(below) < _RECORDS - 1 or len(header) not in {wide, wide - 1} or len(header) < 2:  # noqa: PLR2004 - two columns
+    if len(below) < _MIN_RECORDS - 1 or len(header) not in {wide, wide - 1} or len(header) < 2:  # noqa: PLR2004 - two columns
         return None
     if any(len(row) != wide for row in below):
         return None
@@ -329,6 +336,6 @@ def _blanks(text: str) -> bool | None:
 
 
 def _agree(lines: Sequence[str], pattern: str) -> bool:
-    """Return whether the header and nearly all lines hold what a pattern says."""
+    """Return whether the header and nearly all lines match a pattern."""
     found = [re.search(pattern, line) is not None for line in lines]
     return bool(found) and found[0] and sum(found) >= _SHARE * len(found)

@@ -1,6 +1,6 @@
-"""Which file a task reads, which it writes, and what can be told of a CSV file from its start.
+"""Find the file that a task reads and the one it writes; read the beginning of a CSV file.
 
-Standard library only, so that a worker can refuse before a job is started.
+Standard library only, so that a worker can refuse a request before it starts a job.
 """
 
 import codecs
@@ -26,18 +26,18 @@ from . import file_kind
 from . import recoding as csv_recoding
 from .dialect import PLAIN, Written
 
-#: What is left of 255 beside the longest name that a run gives something next to its output.
+#: A run adds suffixes to the output's name; the longest result must fit into 255 bytes.
 OUTPUT_NAME_LIMIT_BYTES = 180
 
-#: What stands for a missing value in a CSV file, beside the empty field.
+#: The texts that stand for a missing value in a CSV file, unless the caller says otherwise.
 MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null")
 
-#: Longer than any sane header, shorter than what would fill a worker's memory.
+#: The limit of the header's length: longer than real headers, small in a worker's memory.
 HEADER_LIMIT_BYTES = 1 << 20
-#: Of what is behind the header, so much shows whether it is a table at all.
+#: The number of bytes behind the header by which the file is checked to be a table.
 NATURE_BYTES = 32 << 10
-#: And so many times as much as the header is long.
-_HEADERS = 4
+#: To detect the separator, so many times the header's length is read in addition.
+_HEADER_LENGTHS = 4
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class CsvFile:
 
     Attributes:
         path: the file.
-        compression: told by its suffix.
+        compression: by its suffix.
         columns: the names in its header.
-        data_start: offset of the first byte behind the header, in the text that is read.
-        written: how it is written, the separator included.
-        told: what of that was detected, for the caller; empty where nothing was.
-        like_a_row: a name in the header that makes it seem to be a row; empty where none does.
+        data_start: offset of the first byte behind the header, in the text after recoding.
+        written: how it is written, with its separator.
+        told: what was detected rather than given, in words for the caller.
+        like_a_row: a name in the header that suggests that it is a row of data; or empty.
     """
 
     path: Path
@@ -69,19 +69,19 @@ class CsvFile:
 
     @property
     def is_stream(self) -> bool:
-        """Return whether it can only be read from its beginning."""
+        """Return whether the file can only be read from its beginning."""
         return self.compression != "none" or self.written.is_recoded
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """The beginning of a file's text, as it is read.
+    """The beginning of a file's text, after recoding.
 
     Attributes:
         head: the bytes, in UTF-8.
-        start: where the header begins in them.
-        whole: whether that is all of the file.
-        written: how the file is written, the separator included.
+        start: the offset of the header in them.
+        whole: whether they are all of the file.
+        written: how the file is written, with its separator.
         told: see :class:`CsvFile`.
     """
 
@@ -93,10 +93,10 @@ class Beginning:
 
 
 def input_file(path_text: str, parameter: str, roots: Sequence[str]) -> Path:
-    """Find a file to read.
+    """Return the path of a file to read.
 
     Raises:
-        InputProblemError: it is missing, empty, no regular file, or cannot be read.
+        InputProblemError: it is missing, empty, not a regular file, or cannot be read.
     """
     path = inside(path_text, parameter, roots)
     try:
@@ -128,14 +128,14 @@ def input_file(path_text: str, parameter: str, roots: Sequence[str]) -> Path:
 
 
 def output_file(path_text: str, parameter: str, datasets_dir: str, models_dir: str) -> Path:
-    """Find where a result goes: below the datasets alone.
+    """Return the path of an output, which must be in the datasets folder.
 
-    Below the models lies what training trusts: held-out rows, manifests, what is live. Whoever
-    sends a task must not be able to replace it.
+    The models folder holds what training trusts: held-out rows, manifests, the live version. A
+    task's sender must not be able to replace these.
 
     Raises:
-        InputProblemError: it is outside the datasets or below the models, a folder, or neither
-            ``.csv`` nor ``.parquet``.
+        InputProblemError: the path is outside the datasets folder or in the models folder, is a
+            folder, or ends neither in ``.csv`` nor in ``.parquet``.
     """
     path = inside(path_text, parameter, [datasets_dir])
     require_apart(path, f"{parameter} {path_text!r}", models_dir)
@@ -143,7 +143,7 @@ def output_file(path_text: str, parameter: str, datasets_dir: str, models_dir: s
         raise InputProblemError(
             "output_format",
             f"{parameter} {path_text!r} ends neither in .csv nor in .parquet.",
-            "The suffix says which of them is written.",
+            "The suffix determines the format of the output.",
         )
     if len(os.fsencode(path.name)) > OUTPUT_NAME_LIMIT_BYTES:
         raise InputProblemError(
@@ -158,15 +158,15 @@ def output_file(path_text: str, parameter: str, datasets_dir: str, models_dir: s
 
 
 def rejects_of(target: Path) -> Path:
-    """Return where the bad rows go of a run that writes to ``target``."""
+    """Return the path of the bad rows of a run that writes to ``target``."""
     return target.with_name(f"{target.name}.rejects.csv")
 
 
 def require_output_apart(path: Path, target: Path) -> None:
-    """Refuse to write over the input.
+    """Refuse to overwrite the input.
 
     Raises:
-        InputProblemError: its name means the same file as the output's, or as its rejects'.
+        InputProblemError: the input is the same file as the output, or as its rejects file.
     """
     if os.path.realpath(path) == os.path.realpath(target):
         raise InputProblemError(
@@ -182,10 +182,10 @@ def require_output_apart(path: Path, target: Path) -> None:
 
 
 def compression_of(path: Path, parameter: str) -> Compression:
-    """Tell from a CSV file's name how it is compressed.
+    """Return the compression of a CSV file, by its name.
 
     Raises:
-        InputProblemError: the name is not that of a CSV file.
+        InputProblemError: the name is not the name of a CSV file.
     """
     if sources.format_of(path) != "csv":
         raise InputProblemError(
@@ -197,16 +197,16 @@ def compression_of(path: Path, parameter: str) -> Compression:
 
 
 def beginning(path: Path, written: Written, raw: bytes) -> Beginning:
-    """Tell how a file is written from its first :data:`HEADER_LIMIT_BYTES`, unpacked.
+    """Detect how a file is written.
 
     Args:
-        path: for errors.
+        path: the file, for errors.
         written: what the caller said.
-        raw: the bytes.
+        raw: the file's first :data:`HEADER_LIMIT_BYTES`, decompressed.
 
     Raises:
-        InputProblemError: it is no text, or not in the encoding that was said; or its separator
-            is not clear.
+        InputProblemError: it is no text, or not in the given encoding; or its separator is
+            ambiguous.
     """
     whole = len(raw) < HEADER_LIMIT_BYTES
     told: list[str] = []
@@ -225,8 +225,8 @@ def beginning(path: Path, written: Written, raw: bytes) -> Beginning:
         for _ in range(written.skip_rows):
             start = head.find(b"\n", start) + 1 or len(head)
     file_kind.require_text(path, head[start:])
-    # A header of thousands of columns is longer than all that shows most files' separator.
-    some = head[start : start + NATURE_BYTES + _HEADERS * (head.find(b"\n", start) - start)]
+    # A header with thousands of columns alone may exceed NATURE_BYTES.
+    some = head[start : start + NATURE_BYTES + _HEADER_LENGTHS * (head.find(b"\n", start) - start)]
     written, separator = csv_dialect.detected(
         path, some, written, whole=whole and len(some) == len(head) - start
     )
@@ -237,7 +237,7 @@ def beginning(path: Path, written: Written, raw: bytes) -> Beginning:
 
 
 def _utf8_all_the_same(raw: bytes, encoding: str) -> str | None:
-    """Return a warning if a file seems to be UTF-8, though another encoding was said."""
+    """Return a warning if a file seems to be UTF-8, though the caller gave another encoding."""
     if raw.isascii() or b"\0" in raw:
         return None
     try:
@@ -251,15 +251,15 @@ def look(path: Path, compression: Compression, begin: Beginning) -> CsvFile:
     """Read the header of a file.
 
     Raises:
-        InputProblemError: no table (:mod:`csv.file_kind`), no text in UTF-8, no header line, no row
-            behind it, or a repeated column.
+        InputProblemError: the file is no table (:mod:`csv.file_kind`), or not UTF-8; it has no
+            header line, no row below it, or a repeated column.
     """
     head, start, written = begin.head, begin.start, begin.written
     separator = written.separator or ","
     if not head[start:].strip() and written.skip_rows:
         raise InputProblemError(
             "file_empty",
-            f"{path} has no line behind the first {written.skip_rows}.",
+            f"{path} has no line below the first {written.skip_rows}.",
             "skip_rows is the number of lines above the header.",
         )
     end = _header_end(path, head, start, whole=begin.whole)
@@ -276,11 +276,11 @@ def look(path: Path, compression: Compression, begin: Beginning) -> CsvFile:
         raise InputProblemError(
             "file_empty",
             f"{path} has no header line.",
-            "The first line names the columns; lines above it: skip_rows.",
+            "The first line names the columns; skip_rows is the number of lines above it.",
         )
     beyond = head[end : end + NATURE_BYTES].decode(errors="replace")
     file_kind.require_table(path, text + beyond, fields, written)
-    # What pandas writes for its index has no name.
+    # The index column that pandas writes has no name.
     names = [name or f"column_{number}" for number, name in enumerate(fields, 1)]
     like_a_row = file_kind.like_a_row(text + beyond, fields, separator)
     if like_a_row and len(set(names)) < len(names):
@@ -294,12 +294,12 @@ def look(path: Path, compression: Compression, begin: Beginning) -> CsvFile:
 
 
 def columns_of(path: Path, written: Written = PLAIN, *, sound: bool = True) -> list[str] | None:
-    """Return the columns of a CSV file; None where a library is needed to unpack it.
+    """Return the columns of a CSV file; None if a library is needed to decompress it.
 
     Args:
         path: the file.
         written: what the caller said.
-        sound: whether all of its beginning must be text: no row of it may be put aside.
+        sound: whether all of its beginning must be text, since the task rejects no rows.
 
     Raises:
         InputProblemError: see :func:`beginning`, :func:`look` and :func:`require_text`.
@@ -316,12 +316,12 @@ def columns_of(path: Path, written: Written = PLAIN, *, sound: bool = True) -> l
 
 
 def require_text(path: Path, blocks: Iterable[bytes], *, whole: bool = True) -> None:
-    """Refuse what is not UTF-8, or holds a NUL byte.
+    """Refuse text that is not UTF-8, or holds a NUL byte.
 
     Args:
-        path: for errors.
+        path: the file, for errors.
         blocks: the bytes from the file's beginning.
-        whole: whether they go to its end; else they may end within a character.
+        whole: whether they go to its end; if not, they may end within a character.
 
     Raises:
         InputProblemError: names the line.
@@ -339,7 +339,7 @@ def require_text(path: Path, blocks: Iterable[bytes], *, whole: bool = True) -> 
         try:
             decoder.decode(block)
         except UnicodeDecodeError as error:
-            read: bytes = error.object  # may begin in the block before, within a character
+            read: bytes = error.object  # may begin with a character's bytes of the block before
             line = lines + read.count(b"\n", 0, error.start)
             raise _not_text(f"{path}, line {line}", read[error.start]) from None
         lines += block.count(b"\n")
@@ -352,13 +352,13 @@ def _not_text(where: str, byte: int) -> InputProblemError:
     return InputProblemError(
         "file_encoding",
         f"{where}: byte 0x{byte:02x} is not UTF-8.",
-        "Where the whole file is not, say its encoding, such as 'cp1252' (Windows) or 'latin-1';"
-        " else correct it.",
+        "If the whole file is not UTF-8, say its encoding, such as 'cp1252' (Windows) or"
+        " 'latin-1'; if only this byte is wrong, correct it.",
     )
 
 
 def _header_end(path: Path, head: bytes, start: int, *, whole: bool) -> int:
-    """Find the first newline outside quotes."""
+    """Return the offset behind the first newline outside quotes."""
     end = start
     while True:
         at = head.find(b"\n", end)
@@ -390,10 +390,10 @@ def _decoded(path: Path, header: bytes) -> str:
 
 
 def read_head(path: Path, compression: Compression) -> bytes | None:
-    """Return a file's first :data:`HEADER_LIMIT_BYTES`; None where a library is needed for that.
+    """Return a file's first :data:`HEADER_LIMIT_BYTES`; None if that needs a library (zstd).
 
     Raises:
-        InputProblemError: it is not compressed as its name says.
+        InputProblemError: the file is not compressed as its name says.
     """
     if compression == "zstd":
         return None
@@ -407,7 +407,7 @@ def read_head(path: Path, compression: Compression) -> bytes | None:
         ) from None
 
 
-# -- formulas as callers give them -----------------------------------------------------------------
+# -- formulas in a request -------------------------------------------------------------------------
 
 
 def filters(given: str | Mapping[str, float | str] | None) -> list[Formula]:
@@ -430,10 +430,10 @@ def derived(given: Mapping[str, str]) -> list[tuple[str, Formula]]:
 
 
 def column_filter(column: str, bound: float | str) -> str:
-    """Return the formula of ``filter: {column: bound}``: rows in which the column is greater.
+    """Return the formula of ``filter: {column: bound}``, which keeps rows above the bound.
 
     Raises:
-        InputProblemError: the bound is infinite or no number, for which formulas have no word.
+        InputProblemError: the bound is infinite or NaN, which formulas cannot express.
     """
     if isinstance(bound, float) and not math.isfinite(bound):
         raise InputProblemError(
@@ -445,5 +445,5 @@ def column_filter(column: str, bound: float | str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Write text as a literal of a formula."""
+    """Return text as a literal of a formula."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

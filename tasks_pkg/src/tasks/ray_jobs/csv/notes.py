@@ -1,4 +1,4 @@
-"""What a reader of CSV had to decide, for the caller to know: column, first value, row, way out."""
+"""Warnings about decisions of the CSV reader: each names column, first value, row and way out."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -16,12 +16,12 @@ from .dialect import Written
 from .files import CsvFile
 
 _SHOWN = 60
-#: Values of a column that show whether it seems to be of numbers or of dates.
-_FEW = 64
-#: A column is one of numbers, with some words, where this share of these are.
+#: The number of rows that show whether a column seems to hold numbers or dates.
+_FEW_ROWS = 64
+#: A column seems to hold numbers (or dates) if this share of those rows does.
 _SHARE = 0.9
-#: A look at so many of them is enough for most columns of text.
-_FIRST = 3
+#: If none of the first so many values fits, the others are not checked.
+_FIRST_ROWS = 3
 _NUMBER = r"^[ \t]*[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][0-9+-]+)?$"
 _GROUPS = "(?:[%s '\u2019\u00a0\u202f][0-9]{3})*"
 _LOCAL = (
@@ -33,7 +33,7 @@ _DATE = (
     r"^[ \t]*(?:[0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2,4}|[0-9]{4}[./-][0-9]{1,2}[./-][0-9]{1,2})"
     r"(?:[T ,]+[0-9]{1,2}:[0-9]{2}.*)?[ \t]*$"
 )
-#: What all of these begin with.
+#: The beginning of any value that _NUMBER, _LOCAL or _DATE matches.
 _BEGUN = r"^[ \t]*[+-]?[$€£¥]?[ ]?[+-]?\.?[0-9]"
 _ISO = rf"^{csv_datetimes.DATE}(?:[T ].*)?$"
 
@@ -41,59 +41,59 @@ _ISO = rf"^{csv_datetimes.DATE}(?:[T ].*)?$"
 Kind = Literal["code", "date", "number", "word", "missing", "escape", "header", "written"]
 
 
-#: What is said where a word among text is no value.
+#: The phrase for a word in a text column that counts as missing.
 TAKEN = "counts as a missing value"
-#: What is said of each kind.
+#: The message of each kind.
 _SAID: dict[Kind, str] = {
     "written": "{file} was read with {whole}; the argument of that name decides.",
     "header": (
         "{file}: its first line was taken for the header, and seems to be a row: a column is called"
-        " {value}, and holds such values. If it is one, put a line of names above it."
+        " {value}, which looks like one of its values. If it is a row, put a line of names above"
+        " it."
     ),
     "missing": (
-        f"column {{column}} is text: {{value}} ({{place}}) {TAKEN}. Where it is one, say what is"
-        " missing: missing ['']."
+        f"column {{column}} is text: {{value}} ({{place}}) {TAKEN}. If it is a real value, say"
+        " that only the empty field is missing: missing ['']."
     ),
     "escape": (
-        "column {column}: {value} ({place}) was read with its quotes as others are, and a backslash"
-        " stands in front of one. Where it takes away the quote's meaning, as Spark and MySQL have"
-        " it, say so: escape '\\\\'."
+        "column {column}: in {value} ({place}) a backslash precedes a quote, and was read as an"
+        " ordinary character. If it escapes the quote, as Spark and MySQL write it, say so:"
+        " escape '\\\\'."
     ),
     "word": (
-        "column {column} is text: {value} ({place}) is no number, and most others are. Where it"
+        "column {column} is text: {value} ({place}) is no number, and most others are. If it"
         " stands for a missing value, say so: missing, with {value} in it."
     ),
     "code": (
         "column {column} is text: {value} ({place}) would not be written back as it was read if it"
-        " were a number. Where it is one, declare it: schema {{{column}: 'number'}}."
+        " were a number. If it is a number, declare it: schema {{{column}: 'number'}}."
     ),
     "number": (
-        "column {column} is text: {value} ({place}) is no number as programs write it. Where it is"
-        " one, {way}."
+        "column {column} is text: {value} ({place}) is no number as programs write it. If it is a"
+        " number, {way}."
     ),
     "date": (
-        "column {column} is text: {value} ({place}) is no ISO 8601 date, and others can be read in"
-        " more than one way. Say which it is, such as date_format '%d.%m.%Y' (or {{column:"
-        " format}}), or write 2026-01-31."
+        "column {column} is text: {value} ({place}) is no ISO 8601 date, and other formats are"
+        " ambiguous. Give the format, such as date_format '%d.%m.%Y' (or {{column: format}}), or"
+        " write 2026-01-31."
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A value that made its column text, or was taken for none.
+    """A value for which the reader took a decision that the caller should know.
 
     Attributes:
-        column: its name.
-        kind: ``code`` where it looks like a number, ``date`` where it looks like a date,
-            ``number`` where it looks like a number that is written otherwise, ``word`` where the
-            others are numbers; ``missing`` where it is a word of a column of text that counts as
-            missing; ``escape`` where backslashes stand before quotes; ``header`` where it is a
-            name that seems to be a value; ``written`` of how the whole file is written, which is
-            then the value.
+        column: the column's name; empty for notes on the whole file.
+        kind: why. The value made its column text: ``code`` (looks like a number), ``date`` (looks
+            like a date), ``number`` (a number in a local format), ``word`` (the others are
+            numbers). ``missing``: a word in a text column counts as missing. ``escape``: a
+            backslash precedes a quote. ``header``: a name looks like a value. ``written``: what
+            was detected of the file's format, as the value.
         value: the value, as it was read.
-        row: its row, from 0.
-        file: where it is.
+        row: its row, counted from 0.
+        file: the file's name.
     """
 
     column: str
@@ -104,12 +104,12 @@ class Note:
 
     @property
     def subject(self) -> tuple[str, str]:
-        """Tell what it is about, of which the first note alone is said."""
+        """Return what the note is about; only the first note of each subject is reported."""
         of_type = self.kind not in {"missing", "escape"}
         return self.column or f"{self.kind} {self.value}", "type" if of_type else self.kind
 
     def said(self) -> str:
-        """Return it as one of a result's warnings."""
+        """Return the note as a warning of a result."""
         return _SAID[self.kind].format(
             column=repr(self.column),
             value=repr(self.value if len(self.value) <= _SHOWN else f"{self.value[:_SHOWN]}..."),
@@ -121,7 +121,7 @@ class Note:
 
 
 def _way_out(value: str) -> str:
-    """Return what would read a number as it is written."""
+    """Return the advice by which a number in a local format would be read."""
     digits = value.strip().strip("+-$€£¥ \u00a0\u202f")
     if digits.endswith("%"):
         return "take the sign '%' out of the file"
@@ -129,11 +129,11 @@ def _way_out(value: str) -> str:
 
 
 def _arguments(value: str, digits: str) -> str:
-    if re.match(_NUMBER, value):  # with blanks behind it
+    if re.match(_NUMBER, value):  # a plain number with trailing blanks
         return "decimal '.'"
     if found := re.fullmatch(r"[0-9]{1,3}([.,])[0-9]{3}", digits):
         return f"thousands {found[1]!r} or decimal {found[1]!r}"
-    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", digits):  # with a sign of money
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", digits):  # with a currency sign
         return "decimal '.'"
     if re.fullmatch(r"[0-9]{1,3}([.,' \u2019\u00a0\u202f][0-9]{3})*", digits):
         sign = next((sign for sign in digits if not sign.isdigit()), ",")
@@ -146,12 +146,12 @@ def _arguments(value: str, digits: str) -> str:
 
 
 def of_file(file: CsvFile, said: Written, found: Written) -> list[Note]:
-    """Return what of a file's writing was detected, and whether it seems to have no header.
+    """Return notes on what was detected of a file's format, and on a header like a row.
 
     Args:
-        file: what its beginning showed.
+        file: the file, as its beginning shows it.
         said: what the caller said.
-        found: what holds.
+        found: how the file is read.
     """
     told = list(file.told)
     if said.decimal is None and found.decimal == ",":
@@ -162,21 +162,21 @@ def of_file(file: CsvFile, said: Written, found: Written) -> list[Note]:
 
 
 def notes(frame: pl.DataFrame, declared: Collection[str], written: Written) -> Iterator[Note]:
-    """Look at the columns of text that nobody declared; rows count within ``frame``."""
+    """Yield notes on the undeclared text columns; rows are counted within ``frame``."""
     columns = [c for c in frame if c.dtype == pl.String and c.name not in declared]
-    if len(columns) >= csv_wide.MANY:
-        columns = csv_wide.but(columns, _FEW, _BEGUN)
+    if len(columns) >= csv_wide.MANY_COLUMNS:
+        columns = csv_wide.but(columns, _FEW_ROWS, _BEGUN)
     for column in columns:
-        few = column.head(_FEW).drop_nulls()
+        few = column.head(_FEW_ROWS).drop_nulls()
         if few.is_empty():
-            few = column.drop_nulls().head(_FEW)
+            few = column.drop_nulls().head(_FEW_ROWS)
         few = few.filter(few != "")
         if not few.is_empty():
             yield from _of_text(column, few, written)
 
 
 def _of_text(column: pl.Series, few: pl.Series, written: Written) -> Iterator[Note]:
-    """Look at a column of text, of which these are the first values."""
+    """Yield notes on a text column; ``few`` are its first values."""
     if _seems(few, _NUMBER):
         codes = csv_codes.codes(column) | _long(column)
         if codes.any():
@@ -196,7 +196,7 @@ def _of_text(column: pl.Series, few: pl.Series, written: Written) -> Iterator[No
 
 
 def escaped(columns: Collection[str], records: Iterable[Sequence[str]]) -> Note | None:
-    """Return the first field that seems to be one with escaped quotes, read without."""
+    """Return a note on the first field that holds a backslash and a quote; None if none does."""
     for row, record in enumerate(records):
         for column, value in zip(columns, record, strict=False):
             if "\\" in value and '"' in value:
@@ -205,14 +205,14 @@ def escaped(columns: Collection[str], records: Iterable[Sequence[str]]) -> Note 
 
 
 def words(column: pl.Series, missing: Collection[str]) -> Note | None:
-    """Return the first word of a column of text that counts as missing."""
+    """Return a note on the first word of a text column that counts as missing."""
     found = column.is_in([word for word in missing if word])
     return next(_first(column, "missing", found), None)
 
 
 def _seems(few: pl.Series, pattern: str) -> bool:
-    """Say whether nearly all values are so written; a look at some is enough for most columns."""
-    if not few.head(_FIRST).str.contains(pattern).any():
+    """Return whether nearly all values match; for most columns the first few decide."""
+    if not few.head(_FIRST_ROWS).str.contains(pattern).any():
         return False
     return int(few.str.contains(pattern).sum()) >= _SHARE * len(few)
 
@@ -228,10 +228,10 @@ def _first(column: pl.Series, kind: Kind, found: pl.Series) -> Iterator[Note]:
 
 
 class Notes:
-    """The first note of each subject, over the pieces of a file in their order.
+    """The first note of each subject, collected over the pieces of a file in order.
 
     Args:
-        file: what to call the file.
+        file: the file's name.
     """
 
     def __init__(self, file: str) -> None:
@@ -239,18 +239,18 @@ class Notes:
         self._first: dict[tuple[str, str], Note] = {}
 
     def add(self, found: Iterable[Note], rows: int) -> None:
-        """Take those of the next piece, before which there were ``rows`` rows."""
+        """Add the notes of the next piece; ``rows`` is the number of rows before it."""
         for note in found:
             here = replace(note, row=note.row + rows, file=self.file)
             self._first.setdefault(note.subject, here)
 
     def all(self) -> tuple[Note, ...]:
-        """Return them."""
+        """Return the notes."""
         return tuple(self._first.values())
 
 
 def said(found: Iterable[Note]) -> list[str]:
-    """Return the first note of each subject, over the files in their order, as warnings."""
+    """Return the first note of each subject as warnings, over the files in order."""
     first: dict[tuple[str, str], Note] = {}
     for note in found:
         first.setdefault(note.subject, note)

@@ -9,15 +9,15 @@ import polars as pl  # isort: skip
 
 from .dialect import Written
 
-#: Signs allowed before or behind a number, separated by a blank (also a narrow one) or not.
+#: Currency signs before or behind a number, with or without a (narrow) blank between.
 _MONEY = "[$€£¥]"
 _BLANK = "[ \u00a0\u202f]?"
 
 
 def plain(text: pl.Series, written: Written) -> pl.Series:
-    """Return numbers as programs write them; what is none, as it is said to be written, is missing.
+    """Return numbers in the plain format; a text that is no number in the local format is null.
 
-    A sign of money is passed over.
+    Currency signs are dropped.
     """
     point = re.escape(written.decimal or ".")
     whole = "[0-9]+"
@@ -43,21 +43,21 @@ def plain(text: pl.Series, written: Written) -> pl.Series:
 
 
 def _group(sign: str) -> str:
-    # French and Swiss programs write blanks and apostrophes of several kinds.
+    # French and Swiss programs write several kinds of blanks and apostrophes.
     return {" ": "[ \u00a0\u202f]", "'": "['\u2019]"}.get(sign, re.escape(sign))
 
 
 def numbers(text: pl.Series, dtype: pl.DataType, written: Written) -> pl.Series:
-    """Read a column of numbers; what is none is missing."""
+    """Read a column of numbers; any other value becomes null."""
     return plain(text, written).str.strip_chars_start("+").cast(dtype, strict=False)
 
 
 def has_decimal_comma(text: pl.DataFrame, types: Mapping[str, pl.DataType]) -> bool:
-    """Return whether commas are the points of a file's numbers, and can be nothing else.
+    """Return whether commas are certainly the decimal marks of a file's numbers.
 
     Args:
-        text: some records, of which no field is separated by a comma.
-        types: of the columns, as they are with points.
+        text: some records of a file whose separator is not a comma.
+        types: the columns' types, detected with points as decimal marks.
     """
     found = False
     for column in text:
@@ -70,7 +70,7 @@ def has_decimal_comma(text: pl.DataFrame, types: Mapping[str, pl.DataType]) -> b
         values = values.filter(values != "")
         if values.is_empty() or not values.str.contains("^-?[0-9]+(?:,[0-9]+)?$").all():
             continue
-        # Three digits behind one comma may be thousands.
+        # A comma before three digits may be a thousands separator.
         clear = values.str.contains(r"^-?(?:0,|[0-9]{4,},)|,(?:[0-9]{1,2}|[0-9]{4,})$")
         found |= bool(clear.any())
     return found

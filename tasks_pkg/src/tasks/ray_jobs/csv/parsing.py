@@ -1,9 +1,9 @@
-"""Turns one piece of a CSV file into a table: every record is in it, rejected, or an error.
+"""Turn one piece of a CSV file into a table: each record is in the table, rejected, or an error.
 
-Polars parses a piece whose every field stands where it must. One that is irregular (stray quotes,
-blank lines, a record with too few or too many fields, bytes that are no text) goes record by
-record through Python's :mod:`csv`; what is sound is written out again and parsed by polars too,
-so that both ways give the same values.
+Polars parses a regular piece. An irregular one (stray quotes, blank lines, a record with too few
+or too many fields, bytes that are no text) goes record by record through Python's :mod:`csv`. The
+sound records are then written out again and parsed by polars too, so that both ways give the same
+values.
 """
 
 import codecs
@@ -27,12 +27,12 @@ from . import datetimes as csv_datetimes
 from . import notes as csv_notes
 from . import numbers as csv_numbers
 from . import wide as csv_wide
-from .byte_ranges import LF, RECORD_LIMIT_BYTES, SLICE, Piece, last_record, toggles
+from .byte_ranges import LF, RECORD_LIMIT_BYTES, SLICE_ITEMS, Piece, last_record, toggles
 from .dialect import PLAIN, Written, has_time
 from .files import MISSING
 from .notes import Note
 
-#: Types that are tried in this order on a column that was given none.
+#: The types that are tried, in this order, for a column without a declared type.
 INFERRED: tuple[pl.DataType, ...] = (
     pl.Int64(),
     pl.Float64(),
@@ -49,10 +49,10 @@ _WORDS = {
     pl.Date(): "a date such as 2026-01-31",
     csv_datetimes.NAIVE: "a date and time such as 2026-01-31T23:59:00",
 }
-#: Of the records that are looked at beforehand, those that show the types first.
+#: The part of the sample that the types are guessed from first.
 FEW_BYTES = 32 << 10
 _SHOWN = 60
-#: Python's csv module quotes a value with a CR in it only where CR ends a line too.
+#: Python's csv module quotes a value that holds a CR only if the line end holds one too.
 _LINE_END = "\r\n"
 
 
@@ -62,7 +62,7 @@ class Reject:
 
     Attributes:
         row: its number in the piece, from 0; blank lines do not count.
-        column: the column at fault; empty where it is the record.
+        column: the column at fault; empty if the whole record is.
         reason: what is wrong.
         record: its fields.
     """
@@ -73,7 +73,7 @@ class Reject:
     record: Sequence[str | None]
 
     def as_row(self) -> dict[str, str | int]:
-        """Return it as a row of the rejects file."""
+        """Return the record as a row of the rejects file."""
         return {
             "row": self.row,
             "column": self.column,
@@ -87,17 +87,16 @@ class Form:
     """What a file's records look like.
 
     Attributes:
-        schema: type by column, in the order of the columns; Null where no value was seen yet.
+        schema: type by column, in the order of the columns; Null if no value was seen yet.
         declared: columns whose type the caller gave; others are widened when a value needs it.
-        missing: what stands for a missing value.
+        missing: the texts that stand for a missing value.
         separator: the character between fields.
-        written: how the rest is written.
-        quick: whether to look for what stands for a missing value after parsing, see
-            :func:`quick`.
-        only: the columns to parse, None for all; the others are declared text. See
+        quick: whether to look for missing values after parsing, see :func:`quick`.
+        written: how the file is written.
+        only: the columns to parse; None: all. The others are declared text. See
             :meth:`narrowed`.
-        asked: of these, what the caller asked for: all but perhaps the last.
-        reject: whether a bad record is put aside, rather than end the job.
+        asked: the columns of ``only`` that the caller asked for: all but perhaps the last.
+        reject: whether a bad record goes to the rejects file; if not, it ends the job.
     """
 
     schema: Mapping[str, pl.DataType]
@@ -111,17 +110,17 @@ class Form:
     reject: bool = False
 
     def of(self, written: Written) -> "Form":
-        """Return the form of files that are written so."""
+        """Return the form for files written in another way."""
         return replace(self, separator=written.separator or ",", written=written)
 
     def require_formats(self, columns: Sequence[str], where: str) -> None:
-        """Refuse a format of dates of a column that is not there."""
+        """Refuse a ``date_format`` for a column that does not exist."""
         if isinstance(self.written.date_format, Mapping):
             for name in self.written.date_format:
                 require_column(name, columns, "date_format", where)
 
     def narrowed(self, wanted: Collection[str], columns: Sequence[str]) -> "Form":
-        """Give the form for some of a file's columns; how long a record is, the last one tells."""
+        """Return the form for some columns; the last is always parsed, to detect short records."""
         others = {name: pl.String() for name in columns if name not in wanted}
         only = None if set(others) <= {columns[-1]} else frozenset([*wanted, columns[-1]])
         schema = {**self.schema, **others}
@@ -135,7 +134,7 @@ class Form:
 
     @property
     def dtypes(self) -> dict[str, pl.DataType]:
-        """Return the columns' types as they are parsed: whole numbers until a value is seen."""
+        """Return the columns' types after parsing; integers if no value was seen yet."""
         return {name: _parsed(dtype) for name, dtype in self.schema.items()}
 
     @property
@@ -146,7 +145,7 @@ class Form:
     def read(
         self, data: bytes, schema: Mapping[str, pl.DataType], *, lenient: bool = False
     ) -> pl.DataFrame:
-        """Parse regular records; ``lenient`` makes missing what is not of its column's type."""
+        """Parse regular records; ``lenient``: a value not of its column's type becomes null."""
         if not data:
             return pl.DataFrame(schema={name: _parsed(dtype) for name, dtype in schema.items()})
         frame = pl.read_csv(
@@ -162,7 +161,7 @@ class Form:
         return self._with_values(frame, schema, lenient=lenient)
 
     def _read(self, schema: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
-        """Return the types as which polars reads columns: text, where it reads them otherwise."""
+        """Return the types for polars' own reader; text for columns that are parsed by us."""
         local = self.written.is_local
         return {
             name: pl.String()
@@ -174,17 +173,19 @@ class Form:
     def _with_values(
         self, frame: pl.DataFrame, schema: Mapping[str, pl.DataType], *, lenient: bool = False
     ) -> pl.DataFrame:
-        """Return a table that was read as :meth:`_read` says its dates, times and local numbers.
+        """Return a table, read with the types of :meth:`_read`, with its text columns parsed.
+
+        These are dates, times and local numbers.
 
         Raises:
-            ComputeError: a value is none, and it is not to be lenient.
+            ComputeError: a value is not of its column's type, and ``lenient`` is false.
         """
         if not self.written.is_local and not any(dtype.is_temporal() for dtype in schema.values()):
             return frame
         made = []
         dates = [c for c in frame if c.dtype == pl.String and schema[c.name] == pl.Date]
         many: dict[str, pl.Series] = {}
-        if len(dates) >= csv_wide.MANY and self.written.date_format is None:
+        if len(dates) >= csv_wide.MANY_COLUMNS and self.written.date_format is None:
             many = {column.name: column for column in csv_wide.each(csv_datetimes.dates, dates)}
         for text in frame:
             name, dtype = text.name, schema[text.name]
@@ -200,7 +201,7 @@ class Form:
                 zone = None if name in self.declared else dtype == csv_datetimes.ZONED
                 values = csv_datetimes.moments(text, zone)
             wrong = values.null_count() - text.null_count()
-            # As with numbers, a field with nothing in it is never a value.
+            # An empty field is no value of any type, as with numbers.
             if wrong and not lenient and wrong > (text == "").sum():
                 message = f"column {name!r} has what is no {dtype}"
                 raise pl.exceptions.ComputeError(message)
@@ -208,10 +209,10 @@ class Form:
         return frame.with_columns(made)
 
     def parsed(self, data: bytes) -> tuple[pl.DataFrame, list[Note]]:
-        """Parse regular records, of which every value must be of its column's type.
+        """Parse regular records; every value must be of its column's type.
 
         Returns:
-            The table, and the words that it takes for missing values.
+            The table, and notes on the words in text columns that became missing values.
         """
         words: list[Note] = []
         frame = self._quickly(data, words=words) if self.quick and data else None
@@ -221,9 +222,9 @@ class Form:
         return frame, self.taken(frame, data)
 
     def taken(self, frame: pl.DataFrame, data: bytes) -> list[Note]:
-        """Return the words that a table of these records took for missing values among text.
+        """Return notes on the words in text columns that became missing values.
 
-        None where the caller said what is missing: it is no surprise then.
+        There are none if the caller said what is missing, who then expects it.
         """
         names = [c.name for c in frame if c.dtype == pl.String and c.null_count()]
         if not names or self.missing != MISSING:
@@ -245,14 +246,16 @@ class Form:
         unlooked: Collection[str] = frozenset(),
         words: list[Note] | None = None,
     ) -> pl.DataFrame | None:
-        """Return the same as :meth:`read`, or nothing where this way cannot tell.
-
-        Columns of text that are ``unlooked`` keep what stands for a missing value. ``words`` takes
-        the first such word of each of the others.
+        """Return the same table as :meth:`read`, faster; None if this way cannot parse it.
 
         Polars compares every field with every word that stands for a missing value, which takes
-        a third of its time. In a column of numbers or dates such a word does not parse, or is the
-        number NaN; so it is enough to look into the columns of text.
+        a third of its time. Here only text columns are compared: in a column of numbers or dates
+        such a word does not parse, or is the number NaN.
+
+        Args:
+            data: regular records.
+            unlooked: text columns that are not compared; their words stay as they are.
+            words: a list to which a note on the first such word of each text column is added.
         """
         try:
             frame = pl.read_csv(
@@ -266,12 +269,12 @@ class Form:
             frame = self._with_values(frame, self.schema)
         except pl.exceptions.PolarsError:
             return None
-        # One is enough to make the sum one; so do both infinities, and the other way reads these.
+        # One NaN makes the sum NaN. So do two opposite infinities, which read() handles as well.
         if any(math.isnan(column.sum()) for column in frame if column.dtype == pl.Float64):
             return None
         missing = list(self.missing)
         texts = [c for c in frame if c.dtype == pl.String and c.name not in unlooked]
-        if len(texts) >= csv_wide.MANY and not _holds(csv_wide.below(texts), missing):
+        if len(texts) >= csv_wide.MANY_COLUMNS and not _holds(csv_wide.below(texts), missing):
             return frame
         holding = [text.name for text in texts if _holds(text, missing)]
         if words is not None and self.missing == MISSING:
@@ -283,22 +286,22 @@ class Form:
 
 
 def _unmarked(data: bytes) -> bytes:
-    """Give what polars takes for records as they are: it drops a byte order mark in front of them.
+    """Return data whose first record polars leaves intact, though it drops a byte order mark.
 
-    Which one of a file's pieces may have too, where files were put together.
+    A piece inside a file may begin with such a mark if the file was concatenated from others.
     """
     return codecs.BOM_UTF8 + data if data.startswith(codecs.BOM_UTF8) else data
 
 
 def _parsed(dtype: pl.DataType) -> pl.DataType:
-    """Return the type of a column's values when they have been parsed."""
+    """Return the type of a column's values after parsing."""
     if dtype == pl.Null:
         return pl.Int64()
     return csv_datetimes.NAIVE if dtype == csv_datetimes.ZONED else dtype
 
 
 def _holds(text: pl.Series, words: Sequence[str]) -> bool:
-    """Return whether a value is one of the words; by length first, which costs little."""
+    """Return whether a value is one of the words; compares lengths first, which is cheap."""
     lengths = text.str.len_bytes()
     by_length: dict[int, list[str]] = {}
     for word in words:
@@ -316,10 +319,10 @@ class Block:
 
     Attributes:
         frame: the sound records.
-        rows: records in all; blank lines are none.
-        rejects: the others.
-        needed: for columns without a declared type that hold a value not of theirs: one that
-            holds all.
+        rows: the number of all records; blank lines do not count.
+        rejects: the bad records.
+        needed: a wider type by column, for columns without a declared type in which a value does
+            not fit the current one.
         notes: what the caller should know of its columns.
     """
 
@@ -336,8 +339,8 @@ def parse(piece: Piece, form: Form, *, strict: bool = False) -> Block:
     Args:
         piece: the piece.
         form: what its records look like.
-        strict: a record that does not fit ends it, and is all that the block has: where one is
-            wrong a million can be.
+        strict: whether to stop at the first record that does not fit, and to return only that one:
+            a piece with one bad record may have a million.
     """
     if _is_plain(piece, len(form.schema)):
         if form.only is not None and form.quick and (block := _narrowly(piece, form)) is not None:
@@ -345,7 +348,7 @@ def parse(piece: Piece, form: Form, *, strict: bool = False) -> Block:
         try:
             frame, words = form.parsed(piece.data)
         except (pl.exceptions.PolarsError, UnicodeDecodeError):
-            pass  # somewhere a record or a value does not fit: find out which
+            pass  # a record or a value does not fit: _parse_slowly finds out which
         else:
             if _is_whole(frame, piece, form):
                 needed = _rewritten(frame, piece.data, form)
@@ -355,12 +358,12 @@ def parse(piece: Piece, form: Form, *, strict: bool = False) -> Block:
 
 
 def _narrowly(piece: Piece, form: Form) -> Block | None:
-    """Parse some columns, of which none needs another type; give nothing where this cannot tell.
+    """Parse some columns if none needs another type; return None if this way cannot decide.
 
-    Numbers are read as text and made numbers then, which takes no longer: so the few columns are
-    looked through for codes, and not all bytes of the piece.
+    Numbers are read as text and then cast, which takes no longer. So codes are looked for in the
+    few columns, and not in all bytes of the piece.
     """
-    if form.written.is_local:  # its numbers are no numbers to a cast
+    if form.written.is_local:  # a cast does not parse local numbers
         return None
     guessed = {
         name: dtype
@@ -368,7 +371,8 @@ def _narrowly(piece: Piece, form: Form) -> Block | None:
         if dtype in {pl.Int64(), pl.Float64()} and name not in form.declared
     }
     texts = replace(form, schema={**form.schema, **dict.fromkeys(guessed, pl.String())})
-    # What stands for a missing number is no number, and shows itself; nobody asks for the last.
+    # A word for a missing number fails to cast, so number columns need no comparison. Nor does the
+    # last column if the caller did not ask for it.
     words: list[Note] = []
     text = texts._quickly(piece.data, {*guessed, *form.declared - form.asked}, words)
     if text is None or not _is_whole(text, piece, texts):
@@ -390,10 +394,10 @@ def _narrowly(piece: Piece, form: Form) -> Block | None:
 
 
 def _is_plain(piece: Piece, width: int) -> bool:
-    """Return whether polars and Python's csv module see the same records.
+    """Return whether polars and Python's csv module find the same records.
 
-    To polars a blank line is a record. With two columns or more it lacks separators, and so shows
-    itself later.
+    Polars takes a blank line for a record. With two or more columns such a record lacks separators,
+    which :func:`_is_whole` detects.
     """
     data = piece.data
     return (
@@ -406,11 +410,11 @@ def _is_plain(piece: Piece, width: int) -> bool:
 
 
 def _is_whole(frame: pl.DataFrame, piece: Piece, form: Form) -> bool:
-    """Return whether no record is short.
+    """Return whether every record has as many fields as there are columns.
 
-    Polars fills such up with missing values, the last column always; text where an empty value is
-    not missing with that. More fields than columns are an error to it, where it reads all columns;
-    else they show themselves by their number, since none is short, or record by record.
+    Polars fills up a short record: its last column becomes null, or an empty text if empty fields
+    are not missing. A long record is an error to polars if it reads all columns. If it reads only
+    some, the separators are counted: in all, and then record by record.
     """
     last = frame.to_series(-1)
     filled = not last.null_count() and (last.dtype != pl.String or "" in form.missing)
@@ -423,7 +427,7 @@ def _is_whole(frame: pl.DataFrame, piece: Piece, form: Form) -> bool:
 
 
 def _are_even(piece: Piece, separator: int, width: int) -> bool:
-    """Say whether every record has so many fields, by the separators before each record's end."""
+    """Return whether every record has ``width`` fields, by the separators before its end."""
     view = np.frombuffer(piece.data, np.uint8)
     marks = np.flatnonzero((view == separator) | (view == LF)).astype(np.int32)
     if len(piece.toggles):
@@ -435,13 +439,13 @@ def _are_even(piece: Piece, separator: int, width: int) -> bool:
 
 
 def _separators(piece: Piece, separator: int) -> int:
-    """Count the separators outside quotes: short records lack some, and polars fills them up."""
+    """Return the number of separators outside quotes: a short record lacks some."""
     found = np.frombuffer(piece.data, np.uint8) == separator
     if not len(piece.toggles):
         return int(np.count_nonzero(found))
     number = 0
-    for start in range(0, len(found), SLICE):
-        at = (np.flatnonzero(found[start : start + SLICE]) + start).astype(np.int32)
+    for start in range(0, len(found), SLICE_ITEMS):
+        at = (np.flatnonzero(found[start : start + SLICE_ITEMS]) + start).astype(np.int32)
         number += int(np.count_nonzero(piece.toggles.searchsorted(at) % 2 == 0))
     return number
 
@@ -497,7 +501,7 @@ def _escaped(clean: bytes, form: Form, numbers: Sequence[int]) -> Iterator[Note]
 
 
 def _noted(frame: pl.DataFrame, form: Form, numbers: Sequence[int]) -> list[Note]:
-    """Return what is to be known, by the numbers of the records that became the table's rows."""
+    """Return notes on a table; ``numbers`` are the record numbers of its rows."""
     return _at(csv_notes.notes(frame, form.declared, form.written), numbers)
 
 
@@ -512,7 +516,7 @@ def _short(value: str) -> str:
 def _sound(
     data: bytes, width: int, separator: str, *, strict: bool = False
 ) -> tuple[bytes, list[int], list[Reject]]:
-    """Write out the records that have the right number of fields and are text."""
+    """Rewrite the records that are text and have the right number of fields; reject the others."""
     csv.field_size_limit(max(csv.field_size_limit(), 2 * RECORD_LIMIT_BYTES))
     text = io.StringIO(data.decode(errors="surrogateescape"), newline="")
     out = io.StringIO(newline="")
@@ -544,17 +548,17 @@ def _fault(record: Sequence[str], width: int) -> str:
     return ""
 
 
-# -- types of columns that were given none ---------------------------------------------------------
+# -- types of columns without a declared one -------------------------------------------------------
 
 
 def _rewritten(
     frame: pl.DataFrame, source: bytes | pl.DataFrame, form: Form
 ) -> dict[str, pl.DataType]:
-    """Return the columns of numbers that must be text: two ids must not become one number.
+    """Return the number columns that must be text: two ids must not become the same number.
 
     Args:
         frame: the records, parsed.
-        source: the same as they were read, or as text.
+        source: the same records as bytes, or as text columns.
         form: what they look like.
     """
     guessed = [
@@ -581,7 +585,7 @@ def _rewritten(
 
 
 def _whole(frame: pl.DataFrame) -> pl.Series:
-    """Return the numbers of the rows in which a fraction is a whole number."""
+    """Return the numbers of the rows in which a float is a whole number."""
     found = pl.repeat(value=False, n=0, dtype=pl.Boolean, eager=True)
     for numbers in frame:
         if numbers.dtype.is_float() and (here := numbers == numbers.floor()).any():
@@ -595,19 +599,19 @@ def _plain(text: pl.Series, form: Form) -> pl.Series:
 
 
 def _is_large(numbers: pl.Series) -> bool:
-    """Return whether there is a number above which not every whole one is a 64-bit float."""
+    """Return whether a number is so large that floats no longer hold every integer (2**53)."""
     ends = cast("list[float]", [end for end in (numbers.min(), numbers.max()) if end is not None])
     return any(abs(end) >= 2.0**53 for end in ends)
 
 
 def _loses_digits(text: pl.Series) -> bool:
     long = text.filter(text.str.contains(r"^[+-]?[0-9]{16,}$"))
-    # More than 300 digits are infinity, which is no whole number at all.
+    # More than 300 digits may become infinity, which int() refuses.
     return any(len(value) > 300 or int(float(value)) != int(value) for value in long)  # noqa: PLR2004
 
 
 def narrowest(text: pl.Series, form: Form) -> pl.DataType:
-    """Return the first of :data:`INFERRED` that all values have, or text."""
+    """Return the first type of :data:`INFERRED` that all values fit, or text."""
     values = text.drop_nulls()
     if values.is_empty():
         return pl.Null()
@@ -623,7 +627,7 @@ def narrowest(text: pl.Series, form: Form) -> pl.DataType:
         if dtype.is_temporal() and (
             format_ is not None or not values.str.contains(f"^{csv_datetimes.DATE}").all()
         ):
-            continue  # at once: what is below needs some MiB for it
+            continue  # an early exit: the parser below would take some MiB
         try:
             frame = plain.read(column, {form.separator: dtype})
         except pl.exceptions.PolarsError:
@@ -650,32 +654,35 @@ def _one_column(values: pl.Series) -> bytes:
 
 
 def quick(sample: bytes, form: Form) -> bool:
-    """Say whether missing values can be looked for after parsing, and some records show no need."""
+    """Return whether missing values may be looked for after parsing (see :meth:`Form._quickly`).
+
+    That needs words that are no values of another type, and a sample that parses in this way.
+    """
     if sample and not _is_plain(_piece(sample, form), len(form.schema)):
-        # Polars itself dies of some: of a quote alone, in 2.1.
+        # Some irregular records crash polars: a single quote, in version 2.1.
         sample, _, _ = _sound(sample, len(form.schema), form.separator)
     return bool(sample) and _no_word_is_a_value(form) and form._quickly(sample) is not None
 
 
 def _no_word_is_a_value(form: Form) -> bool:
-    """Return whether no word for a missing value is a value of some type, but for NaN."""
+    """Return whether no word for a missing value is a value of another type; NaN may be one."""
     words = io.StringIO(newline="")
     writer = csv.writer(words, lineterminator=_LINE_END)
     writer.writerows([word] * len(INFERRED) for word in form.missing if word)
     types = {str(dtype): dtype for dtype in INFERRED}
     values = Form({}, frozenset(), ()).read(words.getvalue().encode(), types, lenient=True)
     return not any(
-        value == value  # noqa: PLR0124 - but for NaN
+        value == value  # noqa: PLR0124 - false for NaN
         for column in values
         for value in column.drop_nulls()
     )
 
 
 def fitted(sample: bytes, columns: Sequence[str], form: Form) -> Form:
-    """Return ``form`` with types, as :func:`_fitted` does, and the point of numbers.
+    """Return ``form`` with types, as :func:`_fitted` does, and with the decimal mark.
 
-    A comma is one only where the caller has not said otherwise, no comma separates fields, and
-    every value of a column that has one can be nothing else than a number so written.
+    A comma is the decimal mark only if the caller gave no mark for decimals or thousands, if it
+    does not separate fields, and if a column of numbers with commas allows no other reading.
     """
     found = _fitted(sample, columns, form)
     if form.written.decimal is not None or form.separator == "," or form.written.thousands:
@@ -686,11 +693,12 @@ def fitted(sample: bytes, columns: Sequence[str], form: Form) -> Form:
 
 
 def _fitted(sample: bytes, columns: Sequence[str], form: Form) -> Form:
-    """Return ``form`` with the types of all columns, and with how to parse them, as records show.
+    """Return ``form`` with the types of all columns and the way to parse them, by a sample.
 
-    No worker has anything to do meanwhile, so that the types which a few records show are held
-    against the others first: what is too narrow for these is too narrow for all. Not where an empty
-    field is text, which numbers and dates are parsed from without a word.
+    All workers wait for this, so there is a fast path: types are guessed from the first
+    :data:`FEW_BYTES`, and the whole sample is parsed with them. If that succeeds they are right,
+    since the types tried before them did not even fit the first records. The fast path is not
+    taken if an empty field is text: parsing one as a number or date does not fail.
     """
     few = sample[:FEW_BYTES]
     few = few[: last_record(few, toggles(few, form.byte)[0])]
@@ -706,11 +714,11 @@ def _fitted(sample: bytes, columns: Sequence[str], form: Form) -> Form:
 
 
 def infer(sample: bytes, columns: Sequence[str], form: Form) -> dict[str, pl.DataType]:
-    """Guess the columns' types from some records; Null where a column has no value.
+    """Return the columns' types by some records; Null for a column without a value.
 
     Args:
         sample: whole records.
-        columns: all columns, in their order.
+        columns: all columns, in order.
         form: for separator, missing values and declared types.
     """
     text = _text(sample, columns, form)
@@ -726,7 +734,7 @@ def _piece(sample: bytes, form: Form) -> Piece:
 
 
 def _text(sample: bytes, columns: Sequence[str], form: Form) -> pl.DataFrame:
-    """Return the sound records of some, without types."""
+    """Return the sound records of a sample as text columns."""
     piece = _piece(sample, form)
     strings = dict.fromkeys(columns, pl.String())
     if _is_plain(piece, len(columns)):

@@ -1,4 +1,4 @@
-"""What is to be done with each record of a CSV file, and what the file was when it was read."""
+"""What to do with each record of a CSV file; and whether the file changed while it was read."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ from . import parsing as csv_parsing
 from .dialect import CsvOptions
 from .parsing import Form
 
-#: Blocks of a file that are digested to know it again, and the length of each.
-DIGESTED_BLOCKS, DIGESTED_BYTES = 64, 64 << 10
+#: The number and the length of the blocks of a file that its fingerprint is made of.
+DIGESTED_BLOCKS, DIGESTED_BLOCK_BYTES = 64, 64 << 10
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Plan:
     Attributes:
         path: the input.
         form: what its records look like.
-        folder: where parts go.
-        output_format: of the result.
-        reject: whether a bad record goes to the rejects file, rather than end the run.
-        filters: rows pass when all are true; over the input's columns.
-        derived: new columns in their order; each may use those before it.
-        select: the columns to write; None for all.
+        folder: the folder for the parts of the output.
+        output_format: the format of the result.
+        reject: whether a bad record goes to the rejects file; if not, it ends the run.
+        filters: conditions on the input's columns; a row is kept if all are true.
+        derived: new columns in order; each may use the ones before it.
+        select: the columns to write; None: all.
     """
 
     path: Path
@@ -80,7 +80,7 @@ class Plan:
             require_column(name, list(kinds), "transformations.columns", str(self.path))
 
     def widened(self, needed: Mapping[str, Sequence[pl.DataType]]) -> "Plan":
-        """Return the plan for types that hold the values that did not fit."""
+        """Return the plan with types that hold the values that did not fit."""
         schema = dict(self.form.schema)
         for name, types in needed.items():
             schema[name] = csv_parsing.join([schema[name], *types])
@@ -93,12 +93,12 @@ class Plan:
         return self.transformed(pl.DataFrame(schema=self.form.dtypes))
 
     def output_columns(self) -> dict[str, Kind]:
-        """Return the result's columns and their types in the language's words."""
+        """Return the result's columns and their types, as formulas name them."""
         return formula_engine.kinds(self.empty().schema)
 
 
 def said(options: CsvOptions) -> Form:
-    """Return the form that a caller said records have; what he did not say is as everywhere."""
+    """Return the form of records by a caller's options, with defaults for the rest."""
     declared = {name: formula_engine.DTYPES[kind] for name, kind in options.schema.items()}
     words = csv_files.MISSING if options.missing is None else tuple(options.missing)
     reject = options.bad_rows == "reject"
@@ -110,13 +110,15 @@ def said(options: CsvOptions) -> Form:
 
 
 def fingerprint(path: Path) -> dict[str, str | int]:
-    """Know a file again without reading all of it: size, time, and a digest of 64 blocks."""
+    """Return what identifies a file's content: size, modification time, a digest of 64 blocks."""
     status = path.stat()
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         for block in range(DIGESTED_BLOCKS):
-            stream.seek(max(0, status.st_size - DIGESTED_BYTES) * block // (DIGESTED_BLOCKS - 1))
-            digest.update(stream.read(DIGESTED_BYTES))
+            stream.seek(
+                max(0, status.st_size - DIGESTED_BLOCK_BYTES) * block // (DIGESTED_BLOCKS - 1)
+            )
+            digest.update(stream.read(DIGESTED_BLOCK_BYTES))
     return {
         "path": str(path),
         "bytes": status.st_size,
@@ -126,10 +128,10 @@ def fingerprint(path: Path) -> dict[str, str | int]:
 
 
 def require_unchanged(path: Path, taken: Mapping[str, str | int]) -> None:
-    """Refuse a file that somebody wrote to while it was read.
+    """Refuse a file that was written to while it was read.
 
     Raises:
-        InputProblemError: names it.
+        InputProblemError: its size or time has changed.
     """
     status = path.stat()
     if (status.st_size, status.st_mtime_ns) != (taken["bytes"], taken["modified_ns"]):

@@ -1,7 +1,7 @@
-"""Writes the text of a CSV file anew as everything behind it reads it: UTF-8, quotes doubled.
+"""Rewrite the text of a CSV file as the common readers expect it: UTF-8, with doubled quotes.
 
-As compression is undone on the way in, so are an encoding, comment lines, and other quotes. Such a
-file is read from its beginning to its end, by one CPU. Standard library only.
+Encodings, comment lines and other quotes are converted while a file is read, as compression is.
+Such a file is read from its beginning to its end by one CPU. Standard library only.
 """
 
 import codecs
@@ -16,26 +16,26 @@ from ..protocol import InputProblemError
 from .dialect import SEPARATORS, Written, is_utf8
 
 BLOCK_BYTES = 1 << 20
-#: No field is longer: what is has an open quote in it.
-FIELD_LIMIT = 32 << 20
+#: The limit of a field's length; a longer one is probably a quote that is never closed.
+FIELD_LIMIT_BYTES = 32 << 20
 _SHOWN = 60
-#: No line of a file has it in front, and nothing that was read before may hold it.
+#: The line that marks the end of the input. Decoded text cannot contain it.
 _LAST = "\udfff\udfffcelray"
 
 
 @dataclass
 class Recoded:
-    """A stream of recoded text, as far as readers need it.
+    """A stream of recoded text with the one method that readers use.
 
     Attributes:
-        blocks: what it is read from.
+        blocks: the text.
     """
 
     blocks: Iterator[bytes]
     _rest: bytes = field(default=b"", repr=False)
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return the next bytes, as many as asked for unless the end is nearer."""
+        """Return the next ``size`` bytes, fewer at the end; all for a negative size."""
         parts, missing = [self._rest], size - len(self._rest)
         while size < 0 or missing > 0:
             block = next(self.blocks, None)
@@ -58,17 +58,17 @@ def recoded(
     whole: bool = True,
     requoted: bool = True,
 ) -> Iterator[bytes]:
-    """Yield the text of a file as it would be in UTF-8 with doubled quotes, without comments.
+    """Yield the text of a file in UTF-8 with doubled quotes, without comments.
 
     Args:
-        path: for errors.
+        path: the file, for errors.
         blocks: the bytes from the file's beginning.
         written: how they are written.
-        whole: whether they go to its end; else what they end in is left out.
-        requoted: whether to change the quotes, for which the separator must be known.
+        whole: whether they go to the file's end; if not, the incomplete last line is left out.
+        requoted: whether to convert the quotes, for which the separator must be known.
 
     Raises:
-        InputProblemError: they are not in that encoding, or a quote stays open.
+        InputProblemError: they are not in that encoding, or a quote is never closed.
     """
     if not is_utf8(written.encoding):
         blocks = _decoded(path, blocks, str(written.encoding), whole=whole)
@@ -97,8 +97,8 @@ def _decoded(path: Path, blocks: Iterable[bytes], encoding: str, *, whole: bool)
         reason = getattr(error, "reason", None) or str(error)
         raise InputProblemError(
             "file_encoding",
-            f"{path}, line {lines} or behind it, is not in the encoding {encoding!r}: {reason}.",
-            "Say the encoding that it is in (encoding), or correct it.",
+            f"{path}, line {lines} or below, is not in the encoding {encoding!r}: {reason}.",
+            "Give the right encoding (encoding), or correct the file.",
         ) from None
 
 
@@ -106,18 +106,19 @@ def _lines(path: Path, blocks: Iterable[bytes], *, whole: bool) -> Iterator[byte
     """Cut blocks into lines.
 
     Raises:
-        InputProblemError: a line is longer than any field: it would fill the memory.
+        InputProblemError: a line is longer than :data:`FIELD_LIMIT_BYTES`.
     """
     rest = b""
     for block in blocks:
         first, *others = block.split(b"\n")
         if not others:
             rest += first  # a line as long as several blocks is rare
-            if len(rest) > FIELD_LIMIT:
+            if len(rest) > FIELD_LIMIT_BYTES:
                 shown = rest[:_SHOWN].decode(errors="replace")
                 raise InputProblemError(
                     "record_too_long",
-                    f"{path}: a line that begins {shown!r} is longer than {FIELD_LIMIT >> 20} MiB.",
+                    f"{path}: a line that begins {shown!r} is longer than"
+                    f" {FIELD_LIMIT_BYTES >> 20} MiB.",
                     "Is it no CSV file?",
                 )
             continue
@@ -146,7 +147,7 @@ def _skipped(blocks: Iterable[bytes], number: int) -> Iterator[bytes]:
 
 
 def _without_comments(lines: Iterable[bytes], written: Written) -> Iterator[bytes]:
-    """Leave out lines that begin with the sign, but for those within a field."""
+    """Leave out the lines that begin with ``comment``, unless they are inside a quoted field."""
     sign = str(written.comment).encode()
     quote = (written.quote or "").encode()
     separators = (written.separator or "".join(SEPARATORS)).encode()
@@ -162,7 +163,7 @@ def _without_comments(lines: Iterable[bytes], written: Written) -> Iterator[byte
 def _ends_inside(
     line: bytes, quote: bytes, separators: bytes, written: Written, *, inside: bool
 ) -> bool:
-    """Return whether a line ends within quotes, by the rules of Python's csv module."""
+    """Return whether a line ends inside quotes, by the rules of Python's csv module."""
     escape = (written.escape or "").encode()
     at, begins = 0, True
     while at < len(line):
@@ -192,11 +193,11 @@ def _plainly_quoted(
     Raises:
         InputProblemError: a quote is open at the end.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), FIELD_LIMIT))
+    csv.field_size_limit(max(csv.field_size_limit(), FIELD_LIMIT_BYTES))
     text = _at_each_end(line.decode(errors="surrogateescape") for line in lines)
     if written.escape:
         text = _fully_escaped(text, written)
-    # Where a quote is open at the end, this line is part of the last field.
+    # If a quote is open at the end, the line _LAST becomes part of the last field.
     reader = csv.reader(
         _followed(text),
         delimiter=written.separator or ",",
@@ -225,14 +226,14 @@ def _plainly_quoted(
     except csv.Error:
         raise InputProblemError(
             "quote_open",
-            f"{path}: a quote ({written.quote}) that opens in or behind line"
+            f"{path}: a quote ({written.quote}) that opens in or below line"
             f" {written.skip_rows + begun + 1}, without comments, is never closed.",
-            "Double it or remove it, or say what quotes there are (quote, escape).",
+            "Double it or remove it, or say how fields are quoted (quote, escape).",
         ) from None
 
 
 def _at_each_end(lines: Iterable[str]) -> Iterator[str]:
-    """Cut lines behind each CR too, as files are read: it ends a record, unless within quotes."""
+    """Split lines behind each CR too: outside quotes it ends a record."""
     for line in lines:
         if "\r" in line[:-2]:
             yield from io.StringIO(line, newline="")
@@ -241,7 +242,7 @@ def _at_each_end(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _fully_escaped(lines: Iterable[str], written: Written) -> Iterator[str]:
-    r"""Escape what stands before none of these signs: Spark's ``C:\dir`` and MySQL's ``\N``."""
+    r"""Double an escape before an ordinary character: Spark's ``C:\dir``, MySQL's ``\N``."""
     escape = re.escape(written.escape or "")
     special = (
         "".join({written.separator or ",", written.quote or "", written.escape or ""}) + "\r\n"
@@ -257,7 +258,7 @@ def _followed(text: Iterable[str]) -> Iterator[str]:
 
 
 def _blocks(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Put lines together, for those who read by the megabyte."""
+    """Join lines to blocks of about :data:`BLOCK_BYTES`."""
     parts: list[bytes] = []
     size = 0
     for line in lines:

@@ -1,4 +1,4 @@
-"""A CSV file's uncompressed text: its beginning, records from all over it, and all of it."""
+"""Read a CSV file's uncompressed text: its beginning, a sample of its records, or all of it."""
 
 import gzip
 import zlib
@@ -17,9 +17,9 @@ from .byte_ranges import Piece
 from .dialect import Written
 from .files import CsvFile
 
-#: Bytes of a file, uncompressed, that decide the types of its columns.
+#: The bytes at a file's beginning, uncompressed, that determine the types of its columns.
 SAMPLE_BYTES = 256 << 10
-#: And those behind each of so many points of it.
+#: The number of further points in the file, and the bytes that are read at each.
 SAMPLE_POINTS, POINT_BYTES = 16, 32 << 10
 
 
@@ -50,7 +50,7 @@ def unpacked(path: Path, compression: Compression) -> Iterator[BinaryIO]:
 
 @contextmanager
 def opened(file: CsvFile) -> Iterator[BinaryIO]:
-    """Open a file's text as all readers read it.
+    """Open a file's text, recoded as the common readers expect it.
 
     Raises:
         InputProblemError: see :func:`unpacked` and :func:`csv.recoding.recoded`.
@@ -65,12 +65,12 @@ def opened(file: CsvFile) -> Iterator[BinaryIO]:
 
 
 def begin(path: Path, written: Written, parameter: str) -> tuple[CsvFile, bytes]:
-    """Return what a file's first bytes show, and records that show the types of its columns.
+    """Return how a file is written, and a sample of records to determine the columns' types.
 
     Args:
         path: the file.
-        written: how it is written, as far as the caller said it.
-        parameter: what errors call the path.
+        written: how it is written, as far as the caller said.
+        parameter: the parameter that holds the path, for errors.
 
     Raises:
         InputProblemError: see :func:`csv.files.beginning` and :func:`csv.files.look`.
@@ -86,7 +86,7 @@ def begin(path: Path, written: Written, parameter: str) -> tuple[CsvFile, bytes]
 
 
 def _sample(file: CsvFile, head: bytes) -> bytes:
-    """Return whole records from all over the file, or from its beginning where it is compressed."""
+    """Return whole records from all over the file; of a stream, from its beginning only."""
     byte = ord(file.separator)
     records = head[file.data_start : SAMPLE_BYTES]
     marks, _ = byte_ranges.toggles(records, byte)
@@ -110,7 +110,7 @@ def _sample(file: CsvFile, head: bytes) -> bytes:
 
 
 def pieces(file: CsvFile, length: int, separator: int) -> Iterator[Piece]:
-    """Yield all records of a file, one piece after another.
+    """Yield all records of a file, in pieces.
 
     Raises:
         InputProblemError: a record is too long, or the file cannot be decompressed.

@@ -1,7 +1,7 @@
-"""Many columns at once: what takes a few steps for each column takes seconds for thousands.
+"""Process many columns at once: for thousands of columns, a few calls for each take seconds.
 
-Where a step looks at one value after another, columns are put below each other, and it is done once
-for all. With few columns that would only be a copy.
+A function that works value by value is called once, on all columns concatenated. With few columns,
+concatenating would cost a copy and save nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,25 +14,25 @@ from numpy.typing import NDArray
 
 from . import datetimes as csv_datetimes
 
-#: From so many columns on.
-MANY = 64
+#: Columns are concatenated from this number on.
+MANY_COLUMNS = 64
 
-#: Numbers that are so to every parser, are no codes, and have all their digits as a float.
+#: Numbers that every parser reads alike, that are no codes, and whose whole part fits a float.
 _WHOLE = r"^-?(?:0|[1-9][0-9]{0,14})$"
 _NUMBER = r"^-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]+)?$"
-#: A letter that is in no number, truth value or moment (``nan``, ``Infinity``, ``1e5``, ``TRUE``).
+#: A letter that occurs in no number, Boolean or moment (``nan``, ``Infinity``, ``1e5``, ``TRUE``).
 _WORD = r"[B-DGHJKMOPQVWb-dghjkmopqvw]"
 
 
 def below(columns: Sequence[pl.Series]) -> pl.Series:
-    """Put columns of one type below each other."""
+    """Return the concatenation of columns of one type."""
     return pl.concat([column.alias("") for column in columns])
 
 
 def each(
     function: Callable[[pl.Series], pl.Series], columns: Sequence[pl.Series]
 ) -> list[pl.Series]:
-    """Call a function of values one by one once for all of some columns of one length."""
+    """Apply a function that works value by value to columns of one length, in one call."""
     made = function(below(columns))
     height = len(columns[0])
     return [
@@ -42,7 +42,7 @@ def each(
 
 
 def but(columns: Sequence[pl.Series], rows: int, pattern: str) -> list[pl.Series]:
-    """Leave out columns that have values in their first rows, of which none has a pattern."""
+    """Leave out the columns whose first rows hold values, none of which matches a pattern."""
     first = pl.DataFrame([column.head(rows) for column in columns])
     if not first.height:
         return []
@@ -53,12 +53,12 @@ def but(columns: Sequence[pl.Series], rows: int, pattern: str) -> list[pl.Series
 
 
 def plain_types(text: pl.DataFrame) -> dict[str, pl.DataType]:
-    """Return the types of columns of which no closer look is needed; the others are left out.
+    """Return the types of the columns that simple patterns determine; the others are left out.
 
     Args:
-        text: columns of text; numbers have points, and dates are ISO 8601.
+        text: columns of text; decimal marks are points, and dates are ISO 8601.
     """
-    if text.width < MANY:
+    if text.width < MANY_COLUMNS:
         return {}
     if not text.height:
         return dict.fromkeys(text.columns, pl.Null())
@@ -91,5 +91,5 @@ def plain_types(text: pl.DataFrame) -> dict[str, pl.DataType]:
 
 
 def _table(values: pl.Series, text: pl.DataFrame) -> NDArray[np.bool_]:
-    """Return truth values by column, of those below each other; missing ones are false."""
+    """Return the Booleans of concatenated columns as one row per column; nulls are false."""
     return values.fill_null(value=False).to_numpy().reshape(text.width, text.height)
