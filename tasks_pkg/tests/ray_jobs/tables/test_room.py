@@ -127,7 +127,7 @@ def test_what_unpacks_to_more_than_memory_is_refused_as_soon_as_it_shows(
     monkeypatch.setattr(reading, "BLOCK_BYTES", 1 << 18)
     limit(5_000_000)
     table_memory.require(source)  # it takes 50 KB on disk
-    with pytest.raises(InputProblemError, match="is larger than memory: what was read") as caught:
+    with pytest.raises(InputProblemError, match="is larger than memory: the part read") as caught:
         reading.read(source)
     assert caught.value.kind == "dataset_too_large"
     assert str(path) in str(caught.value)
@@ -213,7 +213,7 @@ def test_a_small_file_that_unpacks_to_much_ends_no_task_without_a_word(
 def test_a_line_without_an_end_is_refused_also_where_text_is_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, str]
 ) -> None:
-    monkeypatch.setattr(csv_recoding, "FIELD_LIMIT", 3 << 20)
+    monkeypatch.setattr(csv_recoding, "FIELD_LIMIT_BYTES", 3 << 20)
     line = b"x" * (8 << 20)
     path = tmp_path / "line.csv.gz"
     path.write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 1000 + line))

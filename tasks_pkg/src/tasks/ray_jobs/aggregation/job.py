@@ -37,26 +37,25 @@ from . import partial_aggregates
 
 TASK = "tasks.data_tasks.aggregate_data"
 
-#: Rows of a Parquet file that are in memory at once.
+#: The number of rows of a Parquet file that are in memory at once.
 BATCH_ROWS = 100_000
 MAX_PASSES = 5
-#: Whole numbers that 64 bits with a sign hold.
+#: Integer types whose values all fit into a signed 64-bit integer.
 _WITHIN = {pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64(), pl.UInt8(), pl.UInt16(), pl.UInt32()}
 #: The most summaries of parts that are held before they are merged.
 MOST_PARTS = 16
-#: A CSV file is cut into ranges where it is more than so small a part of what each CPU has to do.
-SHARES = 8
-#: Of ranges of which only some columns are parsed: they take less memory, and a call costs a few
-#: milliseconds of the two processes.
-NARROW = 2
-
+#: A CSV file is cut into ranges if it is larger than this fraction (1/n) of one CPU's work.
+SHARES_PER_CPU = 8
+#: The factor by which ranges are longer if only some columns are parsed: these take less memory,
+#: and each call costs a few milliseconds.
+NARROW_FACTOR = 2
 
 #: The suffixes that earlier releases read in a folder.
-BEFORE = (".csv", ".csv.gz", ".csv.zst", ".csv.zstd", ".parquet")
+OLD_SUFFIXES = (".csv", ".csv.gz", ".csv.zst", ".csv.zstd", ".parquet")
 #: The most column names in a warning.
 SHOWN_NAMES = 10
 #: The functions of a column of numbers if none are requested.
-BY_DEFAULT = ("count", "sum", "mean", "min", "max")
+DEFAULT_FUNCTIONS = ("count", "sum", "mean", "min", "max")
 
 #: The form of a CSV file without options from the caller.
 PLAIN = csv_plan.said(CsvOptions())
@@ -85,22 +84,22 @@ class Wanted:
         """Return the functions requested of columns of these types, by group."""
         if self.functions is not None:
             return self.functions
-        return {name: BY_DEFAULT for name, kind in kinds.items() if kind in NUMERIC}
+        return {name: DEFAULT_FUNCTIONS for name, kind in kinds.items() if kind in NUMERIC}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Some rows, a file or a source: the types of what was read, its aggregates, those by group.
+    """The types and aggregates of some rows, of a file, or of a source.
 
     Attributes:
-        rows: their number.
-        columns: all columns that there are.
-        kinds: types of those that were read.
-        whole: aggregates of all rows.
-        groups: those by group.
+        rows: the number of rows, without the bad ones.
+        columns: all columns of the file or source.
+        kinds: the types of the columns that were read.
+        whole: the aggregates of all rows.
+        groups: the aggregates by group.
         notes: see :class:`csv.parsing.Block`.
         odd: the real type of each column of the type ``other``.
-        rejects: of a file: its bad rows, which are not among the others.
+        rejects: the bad rows of a file.
     """
 
     rows: int
@@ -118,12 +117,12 @@ class Item:
     """The work of one call: a whole file, or a range of a large one.
 
     Attributes:
-        source: what the caller named.
+        source: the source, as the caller named it.
         path: the file.
-        known: what its folders' names hold, one row.
-        form: of a range: what the file's records look like.
-        bounds: the range.
-        first: the offset of its first record, if known.
+        known: the columns in its folders' names, as one row.
+        form: for a range: what the file's records look like.
+        bounds: the range; None: the whole file.
+        first: the offset of the range's first record, if known.
     """
 
     source: str
@@ -140,12 +139,13 @@ class Made:
 
     Attributes:
         start, end: offsets of its records in the file.
-        summary: of its records; None where there are none, or types do not fit.
-        rows: its records.
+        summary: the aggregates; None if there are no records, or a value does not fit its type.
+        rows: the number of records.
         needed: see :class:`csv.parsing.Block`.
-        problem: why it cannot be done; ``problem_row`` is the row in this range that is at fault.
+        problem: an error's kind and text, if there is one.
+        problem_row: the row of the range that is at fault.
         notes: see :class:`csv.parsing.Block`.
-        rejects: of its records those that are put aside.
+        rejects: the bad rows.
     """
 
     start: int
@@ -163,11 +163,13 @@ class Made:
 
 
 def work(wanted: Wanted, item: Item) -> Summary | Made:
-    """Do a whole file, or a range.
+    """Aggregate a whole file, or a range.
+
+    A problem with a range is returned, not raised: it may only mean that the range's beginning was
+    guessed wrong.
 
     Raises:
-        InputProblemError: the file is damaged, has no rows, or lacks a column that was asked
-            for. What is wrong with a range is told, not raised: its beginning was only guessed.
+        InputProblemError: the file is damaged, has no rows, or lacks a requested column.
     """
     if item.form is None or item.bounds is None:
         return summarise(wanted, item)
@@ -180,10 +182,10 @@ def work(wanted: Wanted, item: Item) -> Summary | Made:
 
 
 def summarise(wanted: Wanted, item: Item) -> Summary:
-    """Read one file, part by part.
+    """Aggregate one file, part by part.
 
     Raises:
-        InputProblemError: it is damaged, has no rows, or lacks a column that was asked for.
+        InputProblemError: it is damaged, has no rows, or lacks a requested column.
     """
     try:
         if item.path.suffix.lower() == ".parquet":
@@ -205,10 +207,10 @@ def summarise(wanted: Wanted, item: Item) -> Summary:
 
 
 def form_of(item: Item, wanted: Wanted) -> tuple[csv_files.CsvFile, Form]:
-    """Return what a CSV file's first bytes show, and what its records seem to look like.
+    """Return a CSV file as its beginning shows it, and the detected form of its records.
 
     Raises:
-        InputProblemError: it lacks a column that was asked for.
+        InputProblemError: it lacks a requested column.
     """
     given = wanted.form
     file, sample = csv_text.begin(item.path, given.written, "data_sources")
@@ -231,7 +233,7 @@ def _made(wanted: Wanted, item: Item, form: Form, piece: Piece) -> Made:
         told = byte_ranges.quote_open(item.path, piece.start + int(piece.toggles[-1]))
         return replace(here, problem=(told.kind, str(told)))
     block = csv_parsing.parse(piece, form, strict=not form.reject)
-    # What had no value so far has one here: whole numbers, which empty columns are parsed as.
+    # Columns that were empty so far and have a value here; empty columns are parsed as integers.
     filled = {
         name: block.frame[name].dtype
         for name, dtype in form.schema.items()
@@ -255,7 +257,7 @@ def _made(wanted: Wanted, item: Item, form: Form, piece: Piece) -> Made:
     return replace(here, summary=_summary(wanted, item, block.frame, form.schema, columns))
 
 
-def _summary(  # noqa: PLR0913, PLR0917 - what is asked, of what, and what is known of it
+def _summary(  # noqa: PLR0913, PLR0917 - the request, the rows, and what is known of them
     wanted: Wanted,
     item: Item,
     frame: pl.DataFrame,
@@ -266,12 +268,12 @@ def _summary(  # noqa: PLR0913, PLR0917 - what is asked, of what, and what is kn
     """Aggregate some rows.
 
     Args:
-        wanted: what is asked.
-        item: whose rows they are.
+        wanted: the request.
+        item: the file or range that the rows are from.
         frame: the rows.
-        schema: their types: Null for a column without a value so far.
-        columns: all columns that there are.
-        odd: those that can only be counted, and what they really are.
+        schema: the columns' types; Null for a column without a value so far.
+        columns: all columns of the file.
+        odd: the columns that can only be counted, with their real types.
     """
     asked = wanted.columns
     frame = hive.added(frame, item.known)
@@ -287,7 +289,7 @@ def _summary(  # noqa: PLR0913, PLR0917 - what is asked, of what, and what is kn
     if not wanted.keys:
         whole = partial_aggregates.partial(frame, (), kinds)
         return Summary(frame.height, columns, kinds, whole, None, odd=odd or {})
-    # Of text that is a key and no more, its few groups tell all.
+    # For text columns that are only keys, the few groups are enough.
     named = {n: kinds[n] for n in wanted.keys if kinds[n] not in NUMERIC and n not in functions}
     rest = {name: kind for name, kind in kinds.items() if name not in named}
     whole, groups = partial_aggregates.both(frame, wanted.keys, rest, functions)
@@ -308,7 +310,7 @@ def _parquet(wanted: Wanted, item: Item) -> Summary:
         if asked is not None:
             _require_plain(item.path, {name: what for name, what in odd.items() if name in asked})
         counted = frame.with_columns(
-            # A cast to text would cut off what is less than a second.
+            # A cast to text would cut off fractions of a second.
             pl.selectors.time().dt.to_string("%H:%M:%S%.f")
         ).with_columns(
             pl.when(pl.col(name).is_not_null()).then(statement=True).alias(name) for name in odd
@@ -321,7 +323,7 @@ def _require_plain(path: Path, odd: Mapping[str, str]) -> None:
     """Refuse columns that can only be counted.
 
     Raises:
-        InputProblemError: names the first of them, and what it is.
+        InputProblemError: names the first such column, and its type.
     """
     for name, what in odd.items():
         raise InputProblemError(
@@ -349,10 +351,10 @@ def _odd(frame: pl.DataFrame, unknown: Mapping[str, str]) -> dict[str, str]:
 
 
 class Parts:
-    """Summaries of one file's parts, merged as they come, so that they do not pile up.
+    """Summaries of one file's parts, merged from time to time to limit their number.
 
     Args:
-        wanted: what is asked of the file.
+        wanted: the request.
         path: the file.
     """
 
@@ -367,10 +369,10 @@ class Parts:
             self.parts = [self._together()]
 
     def summary(self) -> Summary:
-        """Return the file's.
+        """Return the summary of all parts.
 
         Raises:
-            InputProblemError: there was no row.
+            InputProblemError: the file has no row.
         """
         if not self.parts:
             hint = "Check how it was exported."
@@ -405,10 +407,10 @@ class FileRun:
     """One CSV file: its parts in order, repeated with wider types where a value needs them.
 
     Args:
-        wanted: what is asked of the file.
+        wanted: the request.
         item: the file.
-        file: what its first bytes show.
-        form: what its records seem to look like.
+        file: the file, as its beginning shows it.
+        form: the detected form of its records.
     """
 
     def __init__(self, wanted: Wanted, item: Item, file: csv_files.CsvFile, form: Form) -> None:
@@ -428,7 +430,7 @@ class FileRun:
         """Add the next part of the file.
 
         Raises:
-            InputProblemError: what is wrong with it.
+            InputProblemError: the part has a problem.
         """
         if made.problem is not None:
             kind, text = made.problem
@@ -444,7 +446,7 @@ class FileRun:
             self.parts.add(made.summary)
 
     def ended(self) -> bool:
-        """Return whether the file is complete; if not, its form is wider now, for another pass."""
+        """Return whether the file is complete; if not, widen its types for another pass."""
         if not self.needed:
             return True
         wider = {
@@ -467,11 +469,11 @@ class FileRun:
 
 
 class Ranges(FileRun):
-    """One large CSV file, as ranges that are read at once."""
+    """One large CSV file, as ranges that are read in parallel."""
 
     def __init__(self, wanted: Wanted, item: Item, file: csv_files.CsvFile, form: Form) -> None:
         size = file.path.stat().st_size
-        longest = RANGE_BYTES if form.only is None else NARROW * RANGE_BYTES
+        longest = RANGE_BYTES if form.only is None else NARROW_FACTOR * RANGE_BYTES
         count = range_count(size - file.data_start, None, cluster.cpus(), longest)
         self.start = file.data_start
         self.bounds = byte_ranges.split(file.data_start, size, count)
@@ -491,7 +493,7 @@ class Ranges(FileRun):
         return cast("Made", made)
 
     def add(self, number: int, made: Made) -> None:
-        """Take one range, in whatever order."""
+        """Take the result of one range; they may come in any order."""
         for verified in self.chain.add(number, made):
             self.take(verified)
 
@@ -537,7 +539,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
         rejected.add(file, made[at].rows, made[at].rejects)
     warnings += rejected.said()
     for source in found.values():
-        warnings += passed_over(source.files, BEFORE)
+        warnings += passed_over(source.files, OLD_SUFFIXES)
     warnings += csv_notes.said(note for at in sorted(made) for note in made[at].notes)
     with output.folder():
         output.write(table)
@@ -570,7 +572,7 @@ def _items(found: Mapping[str, Source], said: Form) -> list[Item]:
     """Return the work of all files.
 
     Raises:
-        InputProblemError: what a folder's name holds is not of its declared type.
+        InputProblemError: a value in a folder's name is not of its declared type.
     """
     items = []
     for name, source in found.items():
@@ -582,13 +584,13 @@ def _items(found: Mapping[str, Source], said: Form) -> list[Item]:
 
 
 def _unread(columns: Sequence[str], wanted: Wanted) -> list[str]:
-    """Report which columns were not read: earlier releases summarised all of them."""
+    """Return a warning about the columns that were not read: earlier releases read all."""
     names = [name for name in columns if wanted.columns is not None and name not in wanted.columns]
     if not names:
         return []
     shown = ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
     said = (
-        "summaries and mismatches hold the columns that are asked for, since no other is read now;"
+        "summaries and mismatches hold only the requested columns, since no others are read now;"
         f" not read: {shown}. Without aggregations every column is summarised."
     )
     return [said]
@@ -598,7 +600,7 @@ def _require_once(files: Sequence[tuple[str, Path]]) -> None:
     """Refuse a file that would count twice.
 
     Raises:
-        InputProblemError: names it as both sources have it.
+        InputProblemError: names the file and both sources.
     """
     seen: dict[Path, tuple[str, Path]] = {}
     for source, file in files:
@@ -607,14 +609,14 @@ def _require_once(files: Sequence[tuple[str, Path]]) -> None:
             raise InputProblemError(
                 "source_repeated",
                 f"data_sources: {first} (of {other!r}) and {file} (of {source!r}) are one file.",
-                "Name each file once, also in a folder or by a link.",
+                "Name each file once; a folder or a link may name it too.",
             )
 
 
 def _all(wanted: Wanted, files: Sequence[Item], reporter: Reporter) -> dict[int, Summary]:
-    """Process all files in parallel, and large ones in ranges, for an even load."""
+    """Aggregate all files in parallel; large ones in ranges, for an even load."""
     sizes = [file.path.stat().st_size for file in files]
-    longest = max(RANGE_BYTES, sum(sizes) // (SHARES * cluster.cpus()))
+    longest = max(RANGE_BYTES, sum(sizes) // (SHARES_PER_CPU * cluster.cpus()))
     large = {}
     for index, item in enumerate(files):
         if sizes[index] > longest and _is_plain(item.path):
@@ -705,16 +707,17 @@ def _by_source(
                 raise InputProblemError(
                     "columns_differ",
                     f"{path} does not go with {first}: only one of them has {odd}.",
-                    "Name files of different columns as sources of their own.",
+                    "Name files with different columns as separate sources.",
                 )
         kinds, clashing = partial_aggregates.shared([part.kinds for part in parts.values()])
         if clashing:
             types = {str(path): part.kinds[clashing[0]] for path, part in parts.items()}
             raise InputProblemError(
                 "columns_differ",
-                f"Column {clashing[0]!r} has not one type in the files of {name!r}: {_few(types)}.",
-                "Correct them, declare the column's type (schema), or name them as sources of their"
-                " own.",
+                f"Column {clashing[0]!r} has different types in the files of {name!r}:"
+                f" {_few(types)}.",
+                "Correct them, declare the column's type (schema), or name the files as separate"
+                " sources.",
             )
         sources[name] = _merged(list(parts.values()), kinds, wanted)
     return sources
@@ -729,7 +732,7 @@ def _few(types: Mapping[str, Kind]) -> str:
 def _tables(
     sources: dict[str, Summary], wanted: Wanted, aggregations: Mapping[str, Sequence[str]] | None
 ) -> tuple[pl.DataFrame, list[dict[str, Any]], list[str]]:
-    """Return the output, what does not match between sources, and what was left out for it."""
+    """Return the output, the mismatches between sources, and warnings on columns left out."""
     kinds, clashing = partial_aggregates.shared([summary.kinds for summary in sources.values()])
     mismatches = _mismatches(sources)
     if not wanted.keys and aggregations is None:
@@ -739,10 +742,10 @@ def _tables(
         types = {source: summary.kinds[needed[0]] for source, summary in sources.items()}
         raise InputProblemError(
             "columns_differ",
-            f"Column {needed[0]!r} has not one type in all sources: {_few(types)}.",
+            f"Column {needed[0]!r} has different types in the sources: {_few(types)}.",
             "Correct the sources, declare the column's type (schema), or leave it out.",
         )
-    # A column without a value anywhere counts as one of whole numbers.
+    # A column without any value counts as integers.
     kinds = {name: "integer" if kind == "missing" else kind for name, kind in kinds.items()}
     functions = _functions(kinds, wanted, aggregations)
     _require_apart(wanted.keys, functions)
@@ -762,7 +765,7 @@ def _tables(
         ),
     )
     left = [
-        f"column {name!r} was left out: it has not one type in all sources" for name in clashing
+        f"column {name!r} was left out: it has different types in the sources" for name in clashing
     ]
     if aggregations is None:
         left += _left_out(sources)
@@ -770,7 +773,7 @@ def _tables(
 
 
 def _left_out(sources: Mapping[str, Summary]) -> list[str]:
-    """Report which columns are only counted."""
+    """Return warnings about the columns that are only counted."""
     return [
         f"column {name!r} was only counted: in {source!r} it {what}"
         for source, summary in sources.items()
@@ -782,7 +785,7 @@ def _functions(
     kinds: dict[str, Kind], wanted: Wanted, aggregations: Mapping[str, Sequence[str]] | None
 ) -> Mapping[str, Sequence[str]]:
     if aggregations is None:
-        every = list(BY_DEFAULT)
+        every = list(DEFAULT_FUNCTIONS)
         return {n: every for n, k in kinds.items() if k in NUMERIC and n not in wanted.keys}
     for name, names in aggregations.items():
         wrong = [what for what in names if kinds[name] not in NUMERIC]
@@ -791,17 +794,17 @@ def _functions(
             raise InputProblemError(
                 "column_not_numeric",
                 f"aggregations.{name}: {wrong[0]} needs numbers, and the column is {kinds[name]}.",
-                f"Of such a column there are {', '.join(partial_aggregates.ANY_KIND)}; where it is"
-                f" numbers in all sources, say so: schema {{{name!r}: 'number'}}.",
+                f"Such a column has {', '.join(partial_aggregates.ANY_KIND)}; if it holds numbers"
+                f" in all sources, declare it: schema {{{name!r}: 'number'}}.",
             )
     return aggregations
 
 
 def _require_apart(keys: Sequence[str], functions: Mapping[str, Sequence[str]]) -> None:
-    """Refuse a key that has the name of another column of the output.
+    """Refuse a key with the name of another column of the output.
 
     Raises:
-        InputProblemError: names both.
+        InputProblemError: names both columns.
     """
     others = {partial_aggregates.ROWS: "the number of rows of each group"}
     others |= {
@@ -817,7 +820,7 @@ def _require_apart(keys: Sequence[str], functions: Mapping[str, Sequence[str]]) 
 
 
 def _mismatches(sources: dict[str, Summary]) -> list[dict[str, Any]]:
-    """Return for each source how its columns differ from the first one's."""
+    """Return, for each source, how its columns differ from those of the first source."""
     first = next(iter(sources.values()))
     found = []
     for name, summary in sources.items():
@@ -834,7 +837,7 @@ def _mismatches(sources: dict[str, Summary]) -> list[dict[str, Any]]:
 
 
 def describe(summary: Summary) -> dict[str, dict[str, Any]]:
-    """Return what is known of each column, in JSON types; dates as ISO text."""
+    """Return the type and the aggregates of each column, as JSON types; dates as ISO 8601."""
     described = {}
     for name, kind in summary.kinds.items():
         functions = partial_aggregates.of_kind(kind)

@@ -1,12 +1,13 @@
-"""Aggregates of parts that can be merged: exact counts and sums, means, deviations.
+"""Partial aggregates, which can be merged: exact counts and sums, means, deviations.
 
-Sums of whole numbers and of decimals are exact. Those of numbers have about twice the digits of a
-64-bit float, and are rounded once, when all are together: each value is split into a part whose
-sums are exact and a rest (the extraction of Rump, Ogita and Oishi, "Accurate Floating-Point
-Summation Part I", SIAM J. Sci. Comput. 31, 2008). So 1e17 keeps the cents beside it.
+Sums of integers and of decimals are exact. Sums of floats are kept with about twice the digits of a
+64-bit float and rounded once, after the last merge. Each value is split into a part whose sums are
+exact and a rest (the extraction of Rump, Ogita and Oishi, "Accurate Floating-Point Summation
+Part I", SIAM J. Sci. Comput. 31, 2008). So a sum with 1e17 in it does not lose the cents.
 
-The sum of squared deviations of two parts is theirs, and that of their means: Chan, Golub and
-LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
+The sum of squared deviations of two merged parts is the sum of both, plus a term for the distance
+between their means: Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for
+Computing Sample Variances", 1979.
 """
 
 import math
@@ -22,7 +23,7 @@ from ..formulas.engine import DTYPES
 from ..formulas.language import NUMERIC, Kind, common
 from ..protocol import InputProblemError
 
-#: The functions of a column; only the first three are defined for text and dates.
+#: The functions of a column; only those of ANY_KIND are defined for text and dates.
 FUNCTIONS = ("count", "min", "max", "sum", "mean", "std")
 ANY_KIND = ("count", "min", "max")
 
@@ -39,19 +40,19 @@ _MADE_OF = {
 ROWS = "rows"
 
 NANOSECONDS = pl.Datetime("ns")
-#: Digits of a decimal; polars adds beyond them without a word.
-_DIGITS = 38
-#: Sums below this have all their digits, whatever they are rounded to as a float here.
-_SAFE = 10.0 ** (_DIGITS - 1)
+#: The most digits of a decimal; polars does not report a sum that overflows them.
+_DECIMAL_DIGITS = 38
+#: Sums of unscaled decimals below this do not overflow, even with the rounding of the check.
+_MAX_DECIMAL = 10.0 ** (_DECIMAL_DIGITS - 1)
 
 
 def every(kinds: Mapping[str, Kind]) -> dict[str, Sequence[str]]:
-    """Return all functions that each column has."""
+    """Return all functions of each column."""
     return {name: of_kind(kind) for name, kind in kinds.items()}
 
 
 def of_kind(kind: Kind) -> Sequence[str]:
-    """Return all functions that a column of this type has."""
+    """Return all functions of a column of this type."""
     if kind == "other":
         return ("count",)
     return FUNCTIONS if kind in NUMERIC else ANY_KIND
@@ -70,9 +71,9 @@ def partial(
 
     Args:
         frame: the part.
-        keys: columns to group by; none for the whole.
-        columns: what to aggregate, and its type.
-        functions: what is asked of each column; all by default.
+        keys: columns to group by; none: aggregate all rows.
+        columns: the columns to aggregate, with their types.
+        functions: the functions of each column; all by default.
     """
     functions = functions or every(columns)
     parts = {name: _parts(functions[name], kind) for name, kind in columns.items()}
@@ -85,13 +86,15 @@ def both(
     columns: Mapping[str, Kind],
     functions: Mapping[str, Sequence[str]],
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Aggregate one part as a whole, and by ``keys``; what groups tell of the whole, they do.
+    """Aggregate one part over all rows, and by ``keys``.
+
+    An aggregate of all rows is merged from the groups' aggregates if they have it.
 
     Args:
         frame: the part.
         keys: columns to group by.
-        columns: what to aggregate as a whole, and its type.
-        functions: what is asked of some of these columns by group.
+        columns: the columns to aggregate over all rows, with their types.
+        functions: the functions by group, for some of these columns.
     """
     by_group = {name: _parts(what, columns[name]) for name, what in functions.items()}
     parts = {name: _parts(of_kind(kind), kind) for name, kind in columns.items()}
@@ -109,7 +112,7 @@ def both(
 def _prepared(
     frame: pl.DataFrame, columns: Mapping[str, Kind], parts: Mapping[str, set[str]]
 ) -> dict[str, list[pl.Series]]:
-    """Give of each column its values as they are aggregated, and where sums need it, both parts."""
+    """Return each column in the type of its aggregates, and for sums of floats its two parts."""
     found: dict[str, list[pl.Series]] = {}
     for at, (name, kind) in enumerate(columns.items()):
         values = exact(frame[name], kind).alias(f"\0{at}")
@@ -131,28 +134,27 @@ def _aggregated(
     for name, found in parts.items():
         made += values[name]
         wanted += _aggregates(f"{name}\0", values[name][0], found)
-    # What is asked of a key may be of another type than the key.
+    # A key may be aggregated too, then in another type than the key's own.
     table = frame.select(keys).with_columns(made) if keys else pl.DataFrame(made)
-    if keys:  # the other engine gathers each group's values first, which takes half as long again
+    if keys:  # the in-memory engine, which collects each group's values, takes 1.5 times as long
         return table.lazy().group_by(keys).agg(wanted).collect(engine="streaming")
     return table.select(wanted) if made else pl.DataFrame({ROWS: [frame.height]})
 
 
 def exact(values: pl.Series, kind: Kind) -> pl.Series:
-    """Return values as the type in which they are aggregated, all of their digits kept.
+    """Return values in the type in which they are aggregated, without a loss of digits.
 
-    Decimals stay decimals where their sums have room, and times keep nanoseconds where they have
-    any.
+    Decimals stay decimals if their sums cannot overflow. Times keep nanoseconds if they have any.
     """
     dtype = values.dtype
     if kind == "other":
         return values
     if dtype == pl.Decimal:
         ends = [abs(float(end)) for end in _ends(values)]
-        if max(ends, default=0.0) * 10.0 ** _scale(dtype) * len(values) < _SAFE:
-            return values.cast(pl.Decimal(_DIGITS, _scale(dtype)))
+        if max(ends, default=0.0) * 10.0 ** _scale(dtype) * len(values) < _MAX_DECIMAL:
+            return values.cast(pl.Decimal(_DECIMAL_DIGITS, _scale(dtype)))
     if dtype == NANOSECONDS or (isinstance(dtype, pl.Datetime) and dtype.time_unit == "ns"):
-        fine = values.cast(NANOSECONDS)  # in UTC, where there is a zone
+        fine = values.cast(NANOSECONDS)  # in UTC if there is a time zone
         return fine if (fine.to_physical() % 1000 != 0).any() else fine.cast(DTYPES["datetime"])
     return values.cast(DTYPES[kind])
 
@@ -185,11 +187,13 @@ def _aggregates(prefix: str, values: pl.Series, parts: set[str]) -> list[pl.Expr
 
 
 def of_keys(groups: pl.DataFrame, keys: Mapping[str, Kind]) -> pl.DataFrame:
-    """Return what :func:`partial` gives of the whole for columns that are no numbers.
+    """Return the aggregates over all rows of key columns that are no numbers.
+
+    They are those of :func:`partial`, but computed from the groups, which have fewer rows.
 
     Args:
-        groups: what it gave by these columns, of which there are fewer rows.
-        keys: the columns, and their types.
+        groups: the aggregates by these columns.
+        keys: the columns, with their types.
     """
     ends = dict.fromkeys(keys, ("min", "max"))
     counts = groups.select(
@@ -200,16 +204,16 @@ def of_keys(groups: pl.DataFrame, keys: Mapping[str, Kind]) -> pl.DataFrame:
 
 
 def _split(values: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Split numbers into multiples of one power of two, of which sums are exact, and the rest."""
+    """Split numbers into multiples of one power of two, whose sums are exact, and the rests."""
     largest = max((abs(end) for end in _ends(values) if math.isfinite(end)), default=0.0)
     if values.is_infinite().any():
         finite = values.filter(values.is_finite())
         largest = max((abs(end) for end in _ends(finite)), default=0.0)
     power = math.frexp(largest)[1] + (len(values) + 2).bit_length()
-    if power > 1023:  # noqa: PLR2004 - the largest of a 64-bit float
+    if power > 1023:  # noqa: PLR2004 - the largest exponent of a 64-bit float
         return values, pl.zeros(len(values), pl.Float64, eager=True)
     high = (values + 2.0**power) - 2.0**power
-    # Only infinity less infinity is no number here.
+    # NaN occurs here only as infinity minus infinity.
     return high, (values - high).fill_nan(0.0)
 
 
@@ -221,7 +225,7 @@ def _scale(dtype: pl.DataType) -> int:
     return dtype.scale if isinstance(dtype, pl.Decimal) else 0
 
 
-# -- parts put together ----------------------------------------------------------------------------
+# -- merging parts ---------------------------------------------------------------------------------
 
 
 def merge(
@@ -233,13 +237,13 @@ def merge(
     """Merge partial aggregates.
 
     Args:
-        parts: of :func:`partial`; columns that some lack count as missing there.
-        keys: columns grouped by, and the type that they have in all parts.
-        columns: what was aggregated, and the type that it has in all parts.
-        functions: what was asked of each column; all by default.
+        parts: results of :func:`partial`; a column that a part lacks counts as missing there.
+        keys: columns grouped by, with their common type of all parts.
+        columns: the aggregated columns, with their common type of all parts.
+        functions: the functions of each column; all by default.
 
     Raises:
-        InputProblemError: two groups could become one, as keys of the type of all parts.
+        InputProblemError: different keys could become equal in the common type.
     """
     functions = functions or every(columns)
     types: dict[str, pl.DataType] = {name: _key(parts, name, kind) for name, kind in keys.items()}
@@ -249,7 +253,7 @@ def merge(
     table = pl.concat(
         part.select(_column(part, name, dtype) for name, dtype in types.items()) for part in parts
     )
-    # What the sums of parts lose is added to their rests.
+    # Adding the parts' sums would round: they are split again, and the rests are added up.
     for name in [name for name, dtype in types.items() if _is_rounded(name, dtype)]:
         high, low = _split(table[name])
         rest = table[_rest(name)] + low
@@ -271,7 +275,7 @@ def _rest(name: str) -> str:
 
 
 def _key(parts: Sequence[pl.DataFrame], name: str, kind: Kind) -> pl.DataType:
-    """Return the type of a key in which all groups stay apart: decimals stay decimals.
+    """Return a type of a key in which different keys stay different: decimals stay decimals.
 
     Raises:
         InputProblemError: there is none.
@@ -285,22 +289,22 @@ def _key(parts: Sequence[pl.DataFrame], name: str, kind: Kind) -> pl.DataType:
 
 
 def _decimals(values: Sequence[pl.Series]) -> pl.DataType | None:
-    """Return the type of decimals that holds all of these and whole numbers beside them, if any."""
+    """Return the decimal type that holds all values, decimals and integers; None if none does."""
     values = [column for column in values if column.null_count() < len(column)]
     scales = [_scale(column.dtype) for column in values if isinstance(column.dtype, pl.Decimal)]
     if not scales or any(column.dtype.is_float() for column in values):
         return None
-    found = pl.Decimal(_DIGITS, max(scales))
+    found = pl.Decimal(_DECIMAL_DIGITS, max(scales))
     try:
         for column in values:
             column.cast(found)
-    except pl.exceptions.PolarsError:  # no room
+    except pl.exceptions.PolarsError:  # too many digits
         return None
     return found
 
 
 def _joined(values: Sequence[pl.Series], name: str, kind: Kind) -> pl.DataType:
-    """Return a type in which times keep their nanoseconds.
+    """Return the common type of columns: for times, one that keeps their nanoseconds.
 
     Raises:
         InputProblemError: there is none.
@@ -315,13 +319,13 @@ def _joined(values: Sequence[pl.Series], name: str, kind: Kind) -> pl.DataType:
             "column_type",
             f"Column {name!r} holds times to the nanosecond in one file, and in another times"
             " before 1677 or after 2262, which have no nanoseconds.",
-            "Round the former to microseconds, or aggregate the files by themselves.",
+            "Round the former to microseconds, or aggregate the files separately.",
         ) from None
     return NANOSECONDS
 
 
 def _is_fine(column: pl.Series) -> bool:
-    """Return whether there are times of parts of a microsecond."""
+    """Return whether there are times with fractions of a microsecond."""
     dtype = column.dtype
     if not isinstance(dtype, pl.Datetime) or dtype.time_unit != "ns":
         return False
@@ -331,7 +335,7 @@ def _is_fine(column: pl.Series) -> bool:
 def _types(
     parts: Sequence[pl.DataFrame], name: str, kind: Kind, wanted: set[str]
 ) -> dict[str, pl.DataType]:
-    """Return the types of a column's aggregates, put together."""
+    """Return the types of a column's merged aggregates."""
     made: dict[str, pl.DataType] = {}
     for what in sorted(wanted):
         there = [part[f"{name}\0{what}"] for part in parts if f"{name}\0{what}" in part.columns]
@@ -353,18 +357,22 @@ def _types(
 
 
 def _decimal(values: Sequence[pl.Series], *, sums: bool) -> pl.DataType | None:
-    """Give the type of decimals which holds all these, and their sum; None where there is none."""
+    """Return the decimal type that holds all values, and if needed their sum; None if none does."""
     values = [column for column in values if column.null_count() < len(column)]
     if not values or any(not isinstance(column.dtype, pl.Decimal) for column in values):
         return None
     scale = max(_scale(column.dtype) for column in values)
     ends = [abs(float(end)) for column in values for end in _ends(column)]
     number = sum(map(len, values)) if sums else 1
-    return pl.Decimal(_DIGITS, scale) if max(ends) * 10.0**scale * number < _SAFE else None
+    return (
+        pl.Decimal(_DECIMAL_DIGITS, scale)
+        if max(ends) * 10.0**scale * number < _MAX_DECIMAL
+        else None
+    )
 
 
 def _column(part: pl.DataFrame, name: str, dtype: pl.DataType) -> pl.Series:
-    """Give a column of a part as this type, or what stands for nothing where the part lacks it."""
+    """Return a part's column in a type; a column of nulls or zeros if the part lacks it."""
     if name.endswith("\0rest"):
         total = part.get_column(name.removesuffix("\0rest") + "\0sum", default=None)
         if total is not None and total.dtype == pl.Int128:
@@ -397,27 +405,27 @@ def _merged(name: str, column: str, types: Mapping[str, pl.DataType]) -> pl.Expr
 
 
 def _require_exact(key: pl.Series) -> None:
-    """Refuse keys of which a 64-bit float would not keep every digit."""
+    """Refuse keys that a 64-bit float would not hold exactly."""
     if key.dtype.is_float():
         return
     try:
         again = key.cast(pl.Float64).cast(key.dtype, strict=False)
         changed = key.filter(key.ne_missing(again))
     except pl.exceptions.PolarsError:
-        # Rounded up, one of them needs a digit more than a decimal has.
+        # A value that was rounded up has more digits than the decimal type.
         rounded = [value is not None and Decimal(float(value)) != value for value in key]
         changed = key.filter(pl.Series(rounded, dtype=pl.Boolean))
     if len(changed):
         raise InputProblemError(
             "column_type",
-            f"group_by: column {key.name!r} holds {changed[0]}, which is another value as a number"
-            " with decimals; two groups could become one.",
+            f"group_by: column {key.name!r} holds {changed[0]}, which a 64-bit float does not hold"
+            " exactly; two groups could become one.",
             "Write the column as text, or as whole numbers in all sources.",
         )
 
 
 def value(merged: pl.DataFrame, name: str, what: str, kind: Kind) -> pl.Expr:
-    """Return one function of a column from merged partials; missing where infinity leaves none."""
+    """Return one function of a column from merged aggregates; null if infinities leave no value."""
     if what == "mean":
         return (_total(merged, name) / _positive(name, 1)).fill_nan(None)
     if what == "std":
@@ -436,7 +444,7 @@ def value(merged: pl.DataFrame, name: str, what: str, kind: Kind) -> pl.Expr:
 
 
 def _total(merged: pl.DataFrame, name: str) -> pl.Expr:
-    """Return a sum as a number, rounded once."""
+    """Return a sum as a float, rounded once."""
     total = pl.col(f"{name}\0sum").cast(pl.Float64)
     return total + pl.col(f"{name}\0rest") if f"{name}\0rest" in merged.columns else total
 
@@ -447,7 +455,7 @@ def _positive(name: str, least: int) -> pl.Expr:
 
 
 def shared(kinds: Sequence[Mapping[str, Kind]]) -> tuple[dict[str, Kind], list[str]]:
-    """Return the type that each column has in all sources, and the columns that have none."""
+    """Return the common type of each column in all sources, and the columns without one."""
     names = list(dict.fromkeys(name for found in kinds for name in found))
     joined = {name: _common([found[name] for found in kinds if name in found]) for name in names}
     return (
@@ -457,5 +465,5 @@ def shared(kinds: Sequence[Mapping[str, Kind]]) -> tuple[dict[str, Kind], list[s
 
 
 def _common(kinds: Sequence[Kind]) -> Kind | None:
-    # What nobody can compute with in one part is that in all.
+    # A column that can only be counted in one part can only be counted in all.
     return "other" if "other" in kinds else common(kinds)

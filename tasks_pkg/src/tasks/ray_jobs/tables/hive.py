@@ -1,4 +1,4 @@
-"""The columns in the names of a folder's subfolders: ``year=2024/month=01/part-0.parquet``."""
+"""Read the columns in the names of subfolders: ``year=2024/month=01/part-0.parquet``."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -14,13 +14,13 @@ from ..protocol import InputProblemError
 
 
 def keys(source: Source, form: Form, text: Collection[str] = ()) -> pl.DataFrame:
-    """Return the keys of a source's files, a row for each file; without columns where it has none.
+    """Return the keys of a source's files, a row per file; a table without columns if it has none.
 
-    They are typed as a CSV file's columns are: ``zip=02494`` is text.
+    Types are detected as for the columns of a CSV file: ``zip=02494`` is text.
 
     Args:
         source: the files.
-        form: how the caller said that CSV is written: declared types, and missing values.
+        form: the declared types and missing values, as the caller gave them.
         text: columns that are text in any case.
 
     Raises:
@@ -57,7 +57,7 @@ def _typed(values: pl.Series, dtype: pl.DataType) -> pl.Series:
 
 
 def added(frame: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """Return a file's table with the columns in its folders' names, which are one row."""
+    """Return a file's table with the columns in its folders' names; ``known`` is their one row."""
     return frame.with_columns(
         pl.repeat(column[0], frame.height, dtype=column.dtype, eager=True).alias(column.name)
         for column in known

@@ -1,6 +1,6 @@
 """Check whether a table fits into this process's memory, before and while it is read.
 
-Otherwise the kernel would kill the job, without a reason for the caller.
+Otherwise the kernel would kill the job, and the caller would get no reason.
 """
 
 import csv
@@ -18,12 +18,12 @@ from ..protocol import InputProblemError
 
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
-#: Bytes of a value in a table, and in the model's numbers.
+#: Bytes per value: of a number in a table, and of a model's 32-bit input.
 _TABLE_BYTES, _MODEL_BYTES = 8, 4
-#: Bytes of a text in polars in addition to its characters.
+#: Bytes per string in polars, in addition to its characters.
 _VIEW_BYTES = 16
 _SAMPLE_BYTES = 1 << 20
-#: This share of all memory must stay free: Ray begins to kill its processes at nine tenths.
+#: This share of all memory must stay free: Ray begins to kill its processes at 90 %.
 _SPARE_SHARE = 0.1
 _GB = 1e9
 
@@ -38,15 +38,15 @@ class Memory(NamedTuple):
 def require(source: Source, *, model: bool = True) -> None:
     """Refuse a dataset that certainly does not fit.
 
-    A compressed file counts as if it were not, which is the least that it can be. How much more it
-    is shows itself while it is read: see :class:`Growth`.
+    A compressed file counts with its compressed size, as a lower bound. :class:`Growth` checks the
+    rest while the file is read.
 
     Args:
         source: the dataset's files.
-        model: whether the table becomes a model's numbers, too.
+        model: whether the table is also converted to a model's numbers.
 
     Raises:
-        InputProblemError: says how much it takes and how much there is.
+        InputProblemError: names the memory that is needed and that is free.
     """
     needed, free = _needed(source, _MODEL_BYTES if model else 0), available()
     if free is not None and needed > free:
@@ -58,36 +58,37 @@ class Growth:
     """Refuses a table that outgrows this process's memory while it is read.
 
     Args:
-        model: whether the table becomes a model's numbers, too.
+        model: whether the table is also converted to a model's numbers.
     """
 
     def __init__(self, *, model: bool = True) -> None:
         self._model = model
         self._free = available()
-        #: Bytes of the tables so far, and what is needed for them in all.
+        #: The bytes of the tables so far, and the bytes that processing them needs in all.
         self.taken = (0, 0)
 
     def take(self, file: Path, frame: pl.DataFrame) -> None:
         """Count one more piece of a file.
 
         Raises:
-            InputProblemError: what was read needs more than there was, or next to nothing is left.
+            InputProblemError: the tables need more memory than was free at the beginning, or
+                little memory is left.
         """
         memory = _memory()
         if memory is None or self._free is None:
             return
         words = frame.select(pl.selectors.string())
-        # Polars tells of text the characters alone.
+        # Of strings, polars counts the characters alone.
         views = frame.height * words.width * _VIEW_BYTES
         numbers = frame.height * (frame.width - words.width)
         size = int(frame.estimated_size()) + views
-        # When all is read, text is stripped, for which it is there twice.
+        # Strings are stripped at the end, when they exist twice for a moment.
         more = size + int(words.estimated_size()) + views
         more += numbers * (_MODEL_BYTES if self._model else 0)
         held, needed = self.taken[0] + size, self.taken[1] + more
         self.taken = (held, needed)
         if needed > self._free or memory.free < min(held, _SPARE_SHARE * memory.total):
-            what = f"{file} is larger than memory: what was read of it so far takes about"
+            what = f"{file} is larger than memory: the part read so far takes about"
             raise _too_large(what, needed, min(self._free, held + memory.free), model=self._model)
 
 
@@ -102,7 +103,7 @@ def _too_large(what: str, needed: int, free: int, *, model: bool) -> InputProble
 
 
 def available() -> int | None:
-    """Return the bytes that this process's container and host still have; None if not known."""
+    """Return the free bytes of this process's container or host, the lesser; None if not known."""
     memory = _memory()
     return None if memory is None else memory.free
 
@@ -122,7 +123,7 @@ def _memory() -> Memory | None:
         ),
     ):
         if (most := _number(CGROUP / limit)) is not None:
-            # The page cache, which counts as used too, gives way.
+            # Only these kinds count as used: the kernel frees the page cache on demand.
             used = dict(line.split() for line in _lines(CGROUP / stat))
             found.append(Memory(most - sum(int(used.get(kind, 0)) for kind in kinds), most))
     return min(found) if found else None
@@ -146,14 +147,14 @@ def _needed(source: Source, model_bytes: int) -> int:
 
 
 def _of_csv(file: Path, model_bytes: int) -> int:
-    """Estimate from the fields of the first MB, as if all were numbers: text takes more."""
+    """Return an estimate by the first MB, as if all fields were numbers: text takes more."""
     with csv_text.unpacked(file, csv_files.compression_of(file, "dataset_path")) as stream:
         sample = stream.read(_SAMPLE_BYTES)
     lines = sample.decode("utf-8", "replace").replace("\0", "").splitlines(keepends=True)
     separator = max(",;\t|", key="".join(lines[:1]).count)
     try:
         fields = sum(len(record) for record in csv.reader(lines, delimiter=separator))
-    except csv.Error:  # a field of more than its limit: text, and not many of them
+    except csv.Error:  # a field beyond csv's limit: text, with few fields per MB
         return 0
     share = fields / len(sample) if sample else 0.0
     return int(file.stat().st_size * share * (_TABLE_BYTES + model_bytes))
@@ -163,7 +164,7 @@ def _of_parquet(file: Path, model_bytes: int) -> int:
     try:
         found = pq.read_metadata(file)
     except (pa.ArrowException, OSError):
-        return 0  # its reader says what is wrong
+        return 0  # the reader reports what is wrong
     needed = 0
     widths = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4}
     for place in range(found.num_columns):

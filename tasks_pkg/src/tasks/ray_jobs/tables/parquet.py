@@ -1,4 +1,4 @@
-"""Parquet as tables of polars: column by column, so that one of an odd type spoils no other."""
+"""Read Parquet as polars tables, column by column: one unsupported type spoils no other column."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +13,15 @@ import pyarrow.parquet as pq
 from ..inputs.sources import require_distinct
 from ..protocol import InputProblemError
 
-#: Decimals of more digits have no type in polars.
-_DIGITS = 38
+#: The most digits of a decimal in polars.
+_DECIMAL_DIGITS = 38
 
 
 def names(path: Path) -> tuple[str, ...]:
     """Return a file's columns.
 
     Raises:
-        InputProblemError: it is no Parquet file, or two columns have one name.
+        InputProblemError: it is no Parquet file, or two columns have the same name.
     """
     try:
         found: list[str] = pq.read_schema(path).names
@@ -34,38 +34,38 @@ def names(path: Path) -> tuple[str, ...]:
 def parts(
     path: Path, rows: int, columns: list[str] | None = None
 ) -> Iterator[tuple[pl.DataFrame, dict[str, str]]]:
-    """Yield a file's rows, so many at a time.
+    """Yield a file's rows in parts.
 
     Args:
         path: the file.
-        rows: of one part.
-        columns: those to read; None for all.
+        rows: the number of rows in one part.
+        columns: the columns to read; None: all.
 
     Yields:
-        A table, and by column the type for which polars has none. Of such a column the table has
-        whether there is a value: true, or missing.
+        A table, and the types that polars lacks, by column. Such a column holds true in place of
+        each value, and null elsewhere.
 
     Raises:
-        InputProblemError: it cannot be read as Parquet.
+        InputProblemError: the file cannot be read as Parquet.
     """
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=rows, columns=columns):
                 table = pa.Table.from_batches([batch])
-                # To pyarrow "a" means "a.b" too.
+                # For pyarrow, the name "a" also selects the nested "a.b".
                 yield _table(table if columns is None else table.select(columns))
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error, "file_damaged") from None
 
 
 def read(path: Path) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Read a file, but for the columns of a type that polars lacks.
+    """Read a file without the columns whose type polars lacks.
 
     Returns:
-        The table, and by column that was left out its type.
+        The table, and the types of the columns that were left out.
 
     Raises:
-        InputProblemError: it cannot be read as Parquet, or has no rows.
+        InputProblemError: the file cannot be read as Parquet, or has no rows.
     """
     try:
         schema = pq.read_schema(path)
@@ -74,7 +74,7 @@ def read(path: Path) -> tuple[pl.DataFrame, dict[str, str]]:
             frame = pl.read_parquet(path)
             unknown: dict[str, str] = {}
         else:
-            # By path, since a dataset would take key=value in it for a column.
+            # As a single file: a dataset would read key=value in the path as a column.
             with pq.ParquetFile(path) as file:
                 frame, unknown = _table(file.read())
     except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
@@ -103,15 +103,15 @@ def _table(table: pa.Table) -> tuple[pl.DataFrame, dict[str, str]]:
 
 
 def _short(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return decimals as those that polars has, where all of their digits have room."""
+    """Return decimals with at most as many digits as polars has; unchanged if that is too few."""
     try:
-        return column.cast(pa.decimal128(_DIGITS, column.type.scale))
+        return column.cast(pa.decimal128(_DECIMAL_DIGITS, column.type.scale))
     except (pa.ArrowException, ValueError):
         return column
 
 
 def _is_known(kind: pa.DataType) -> bool:
-    """Return whether polars takes a type; what it does not know ends its process."""
+    """Return whether polars supports a type: an unknown one would abort the process."""
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         return _is_known(kind.value_type)
     if pa.types.is_nested(kind):
@@ -124,7 +124,7 @@ def _is_known(kind: pa.DataType) -> bool:
 
 
 def damaged(path: Path, error: Exception, kind: str) -> InputProblemError:
-    """Tell of a file that cannot be read."""
+    """Return the error for a file that cannot be read."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     return InputProblemError(
         kind,

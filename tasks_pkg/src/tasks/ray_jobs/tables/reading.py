@@ -27,15 +27,14 @@ from . import hive
 from . import parquet as parquet_tables
 from .memory import Growth
 
-#: What a CSV file looks like of which nobody has said anything.
+#: The form of a CSV file without options from the caller.
 PLAIN = csv_plan.said(CsvOptions())
-#: The words for a missing value in it, besides the empty field.
+#: The texts that stand for a missing value by default.
 MISSING = list(csv_files.MISSING)
 
-#: How much of a file is read at once.
+#: The number of bytes of a file that are read at once.
 BLOCK_BYTES = 8 << 20
-#: The most passes: whole numbers, numbers, text each widen a type; and a column may start out
-#: empty.
+#: The most passes over a file: a type can only widen, from empty over integer and float to text.
 MAX_PASSES = 5
 _SHOWN = 80
 _TIME = r"^[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?$"
@@ -43,9 +42,10 @@ _TIME = r"^[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?$"
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What one input file was when it was read.
+    """What identifies an input file's content at the time when it was read.
 
-    ``sha256`` is its content's; where its folders' names hold columns, that of both.
+    ``sha256`` is the digest of the content, and of the columns in its folders' names if there are
+    any.
     """
 
     path: str
@@ -59,7 +59,7 @@ class Fingerprint:
 
 
 def fingerprints(source: Source) -> list[Fingerprint]:
-    """Digest every file of ``source`` by its content."""
+    """Return the fingerprint of every file of ``source``."""
 
     def take(file: Path, keys: Mapping[str, str | None]) -> Fingerprint:
         status = file.stat()
@@ -68,7 +68,7 @@ def fingerprints(source: Source) -> list[Fingerprint]:
             digest = hashlib.sha256(json.dumps([digest, keys]).encode()).hexdigest()
         return Fingerprint(str(file), status.st_size, status.st_mtime_ns, digest)
 
-    with ThreadPoolExecutor() as pool:  # hashlib lets other threads run meanwhile
+    with ThreadPoolExecutor() as pool:  # hashlib releases the GIL
         return list(pool.map(take, source.files, source.keys or [{}] * len(source.files)))
 
 
@@ -88,7 +88,7 @@ def require_unchanged(taken: list[Fingerprint]) -> None:
             )
 
 
-def read(  # noqa: PLR0913 - what to read, how, and what to tell of it
+def read(  # noqa: PLR0913 - what to read, how, and where to report
     source: Source,
     text: Collection[str] = (),
     warnings: list[str] | None = None,
@@ -97,21 +97,21 @@ def read(  # noqa: PLR0913 - what to read, how, and what to tell of it
     rejected: Rejected | None = None,
     growth: Growth | None = None,
 ) -> pl.DataFrame:
-    """Read all files of ``source``, in their order, into one table.
+    """Read all files of ``source``, in order, into one table.
 
-    Text is stripped of surrounding blanks; what is then empty is missing.
+    Text is stripped of surrounding blanks; an empty result is missing.
 
     Args:
         source: the files.
-        text: columns of a CSV file that are text even where they look like numbers.
-        warnings: where to put what the caller should know of how values were read.
-        said: what the caller said of how CSV is written (:func:`csv.plan.said`).
-        rejected: takes the bad rows, where these are to be put aside.
-        growth: of the memory that this job needs; by default that of this table.
+        text: columns of CSV files that are text even if they look like numbers.
+        warnings: a list to which warnings on how values were read are added.
+        said: the form of CSV by the caller's options (:func:`csv.plan.said`).
+        rejected: collects the bad rows, if bad rows do not end the job.
+        growth: counts the memory that this job needs; by default, the memory of this table.
 
     Raises:
-        InputProblemError: a file that is damaged or larger than memory, or whose columns are not
-            those of the first.
+        InputProblemError: a file is damaged or larger than memory, or its columns are not those of
+            the first file.
     """
     noted: list[Note] = []
     rejected = Rejected() if rejected is None else rejected
@@ -131,7 +131,7 @@ def read(  # noqa: PLR0913 - what to read, how, and what to tell of it
             rejected.add(file, frames[-1].height)
     for file, frame in zip(source.files, frames, strict=True):
         source.columns(file, frame.columns)
-    # What polars cannot read in one file is left out of all.
+    # A column that polars cannot read in one file is left out of all.
     frames = [frame.drop(unread, strict=False) for frame in frames]
     names = frames[0].columns
     for file, frame in zip(source.files, frames, strict=True):
@@ -140,8 +140,8 @@ def read(  # noqa: PLR0913 - what to read, how, and what to tell of it
             lacking = sorted(set(names) - set(frame.columns))
             raise InputProblemError(
                 "columns_differ",
-                f"{file} has not the columns of {source.files[0]}: it lacks {lacking or 'none'}"
-                f" and adds {added or 'none'}.",
+                f"{file} does not have the columns of {source.files[0]}: it lacks"
+                f" {lacking or 'none'} and adds {added or 'none'}.",
                 "Give every part the same header.",
             )
     if source.format == "csv":
@@ -162,9 +162,9 @@ def _with_text_as_written(
     said: Form,
     growth: Growth,
 ) -> list[pl.DataFrame]:
-    """Read again those files that hold only numbers, or the like, where another holds text.
+    """Read files again in which a column is not text, although it is text in another file.
 
-    Else the same label would be ``007`` in one part and 7 in another.
+    Otherwise the same label would be ``007`` in one part and 7 in another.
     """
     if len(frames) == 1:
         return frames
@@ -178,11 +178,11 @@ def _with_text_as_written(
 
 
 def _kinds(frames: list[pl.DataFrame], name: str) -> dict[pl.DataType, int]:
-    """Return the types that a column has, each with the number of the last table that has it.
+    """Return the types of a column, each with the index of the last table in which it occurs.
 
-    A CSV column without a value looks like text, and does not count.
+    A CSV column without a value is read as text, and does not count.
     """
-    # Not by their schema, which polars makes anew of all columns whenever it is asked for.
+    # Without `frame.schema`, which polars builds anew from all columns at each access.
     columns = [frame[name] for frame in frames]
     return {c.dtype: i for i, c in enumerate(columns) if c.null_count() < len(c)}
 
@@ -194,10 +194,10 @@ def _is_mixed(kinds: dict[pl.DataType, int]) -> bool:
 def _join(
     files: Sequence[Path], frames: list[pl.DataFrame], missing: Sequence[str]
 ) -> pl.DataFrame:
-    """Put tables below each other; a column that is text in one of them is text in all.
+    """Return the concatenation of tables; a column that is text in one of them is text in all.
 
     Raises:
-        InputProblemError: a column is of one kind here and of another there.
+        InputProblemError: a column has types in two tables that do not go together.
     """
     text = []
     for name in frames[0].columns if len(frames) > 1 else ():
@@ -239,10 +239,10 @@ def _join(
 
 
 def _lose_nanoseconds(files: Sequence[Path], frames: list[pl.DataFrame], name: str) -> bool:
-    """Return whether times have nanoseconds in one table, and polars would take them away.
+    """Return whether polars would cut nanoseconds from the times of one table.
 
     Raises:
-        InputProblemError: there are times in another that would have no room for them.
+        InputProblemError: another table has times out of the range of nanoseconds.
     """
     types = {frame[name].dtype for frame in frames} - {pl.Null()}
     units = {dtype.time_unit for dtype in types if isinstance(dtype, pl.Datetime)}
@@ -267,17 +267,17 @@ def _with_nanoseconds(times: pl.Series) -> pl.Series:
 
 
 def written(column: pl.Series) -> pl.Series:
-    """Return a column as text; a whole number is written alike, whatever stands beside it."""
-    if column.dtype == pl.Time:  # a cast would cut off what is less than a second
+    """Return a column as text; a whole number is written alike as an integer and as a float."""
+    if column.dtype == pl.Time:  # a cast would cut off fractions of a second
         return column.dt.to_string("%H:%M:%S%.f")
     if not column.dtype.is_float():
         return column.cast(pl.String)
-    # Beside a fraction or a missing value, whole numbers are stored as floats.
+    # In a column with fractions or missing values, whole numbers are stored as floats.
     return column.fill_nan(None).cast(pl.String).str.strip_suffix(".0")
 
 
 def _group(kind: pl.DataType) -> str:
-    """Name what a type goes together with."""
+    """Return the name of a type's group: types of one group can be concatenated."""
     if kind.is_numeric() or kind == pl.Boolean:
         return "number"
     if isinstance(kind, pl.Datetime) and kind.time_zone is not None:
@@ -292,7 +292,7 @@ class _File:
     Attributes:
         frame: its sound rows.
         notes: what the caller should know of how values were read.
-        rejects: the numbers of its other rows, from 0, and the first of them.
+        rejects: the bad rows: their numbers from 0, and the reasons of the first.
     """
 
     frame: pl.DataFrame
@@ -301,7 +301,7 @@ class _File:
 
 
 def _read_csv(file: Path, text: Collection[str], said: Form, growth: Growth) -> _File:
-    """Read a file with the reader of ``process_large_csv``: the same rows, the same values."""
+    """Read a file as ``process_large_csv`` does, so that both get the same rows and values."""
     head, sample = csv_text.begin(file, said.written, "dataset_path")
     for name in said.schema:
         require_column(name, head.columns, "schema", str(file))
@@ -325,7 +325,7 @@ def _read_csv(file: Path, text: Collection[str], said: Form, growth: Growth) -> 
         raise InputProblemError(
             "dataset_empty", f"{file} has a header and no rows.", "Check how it was exported."
         )
-    # A column without a value looks like text, and does not count.
+    # A column without a value becomes text.
     frame = frame.with_columns(
         *(pl.col(n).cast(pl.String) for n, kind in form.schema.items() if kind == pl.Null),
         *(column for column in _times(frame) if column.name not in declared),
@@ -335,18 +335,18 @@ def _read_csv(file: Path, text: Collection[str], said: Form, growth: Growth) -> 
 
 
 class _Pass:
-    """A file, read once.
+    """One pass over a file.
 
     Args:
-        head: what its first bytes show.
+        head: the file, as its beginning shows it.
         form: what its records look like.
-        growth: told of every piece that is kept.
+        growth: counts every piece that is kept.
 
     Attributes:
-        frames: its pieces as tables; none where types do not fit.
-        needed: the types that its values need then.
-        rows: its rows.
-        rejects: those that are put aside.
+        frames: the pieces as tables; empty if a value did not fit its column's type.
+        needed: in that case, the types that the values need, by column.
+        rows: the number of rows.
+        rejects: the bad rows.
         notes: what the caller should know of how values were read.
     """
 
@@ -359,11 +359,11 @@ class _Pass:
         self.notes = Notes(head.path.name)
 
     def run(self) -> None:
-        """Read it.
+        """Read the file.
 
         Raises:
-            InputProblemError: names the first row that is not like the header, unless such rows
-                are put aside; or there is no room for more.
+            InputProblemError: a row does not fit, and bad rows are not rejected; or the memory is
+                full.
         """
         path, before = self._head.path, self._growth.taken
         for piece in csv_text.pieces(self._head, BLOCK_BYTES, self._form.byte):
@@ -377,7 +377,7 @@ class _Pass:
             self.rows += block.rows
             for name, dtype in block.needed.items():
                 self.needed.setdefault(name, []).append(dtype)
-            if self.needed:  # all is read again, and what is kept would be in its way
+            if self.needed:  # a second pass will read all again, and needs the memory
                 self.frames.clear()
                 self._growth.taken = before
             else:
@@ -404,9 +404,9 @@ def _shown(record: Sequence[str | None]) -> str:
 
 
 def _times(frame: pl.DataFrame) -> Iterator[pl.Series]:
-    """Yield the columns of text of which every value is a time of day, as such."""
+    """Yield the text columns in which every value is a time of day, as times."""
     for column in frame.select(pl.selectors.string()):
-        # At once, for most columns.
+        # The first value rules out most columns.
         known = column.drop_nulls()
         if len(known) and re.match(_TIME, known[0]) and known.str.contains(_TIME).all():
             found = column.str.to_time("%H:%M:%S%.f", strict=False)
@@ -415,7 +415,7 @@ def _times(frame: pl.DataFrame) -> Iterator[pl.Series]:
 
 
 def _read_parquet(file: Path, unread: dict[str, str]) -> pl.DataFrame:
-    """Read a file; ``unread`` takes the columns of a type that polars lacks, and their types."""
+    """Read a file; columns whose type polars lacks go to ``unread``, with their types."""
     frame, unknown = parquet_tables.read(file)
     unread |= unknown
     return frame
