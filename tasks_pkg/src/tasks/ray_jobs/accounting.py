@@ -169,7 +169,7 @@ def account(
     left_out: Mapping[str, tuple[int, int]],
     rejected: Rejected | None = None,
 ) -> dict[str, Any]:
-    """Return the account that a result has.
+    """Return the account for a result.
 
     Args:
         read: the number of input rows.

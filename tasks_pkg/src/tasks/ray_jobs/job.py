@@ -65,9 +65,9 @@ class Reporter:
             self.send({"type": "progress", "progress": progress})
 
 
-#: A job's main function. It gets the request, whose parameters are those of the job's class in
-#: :mod:`requests`, and a reporter, which it tells of every phase. It returns the task's result in
-#: JSON types, but for what only the submitter knows.
+#: A job's main function. It gets the request, with the parameters of the job's class in
+#: :mod:`requests`, and a reporter for the progress of every phase. It returns the task's result as
+#: JSON types; the submitter adds the keys that only it knows.
 Main = Callable[[JobRequest, Reporter], dict[str, Any]]
 
 

@@ -21,8 +21,8 @@ from ..protocol import InputProblemError
 Kind = Literal["integer", "number", "text", "boolean", "date", "datetime", "missing", "other"]
 Value = int | float | str | bool | None
 
-#: Characters, nesting and tree nodes of one formula; digits of one whole number.
-MAX_LENGTH, MAX_DEPTH, MAX_NODES, MAX_DIGITS = 4096, 40, 500, 18
+#: The most characters, levels of nesting and tree nodes of a formula, and digits of an integer.
+MAX_CHARS, MAX_DEPTH, MAX_NODES, MAX_DIGITS = 4096, 40, 500, 18
 
 NUMERIC = frozenset({"integer", "number"})
 TEMPORAL = frozenset({"date", "datetime"})
@@ -144,9 +144,9 @@ def parse(text: str, origin: str) -> Formula:
     Raises:
         InputProblemError: it is invalid; the text names the position and what was expected.
     """
-    if len(text) > MAX_LENGTH:
-        what = f"it is {len(text)} characters long, and {MAX_LENGTH} are allowed"
-        _refuse((text, origin, MAX_LENGTH), what)
+    if len(text) > MAX_CHARS:
+        what = f"it is {len(text)} characters long, and {MAX_CHARS} are allowed"
+        _refuse((text, origin, MAX_CHARS), what)
     return Formula(text, origin, _Parser(text, origin).parse())
 
 

@@ -112,7 +112,7 @@ class Inbox:
         now = _state(path)
         if now is None or now != before:
             return False
-        # A time in the future comes from a wrong clock, and tells nothing.
+        # A time in the future comes from a wrong clock; such a file counts as settled.
         age = time.time() - now[1] / 1e9
         return age < 0 or age >= self.settle_seconds
 

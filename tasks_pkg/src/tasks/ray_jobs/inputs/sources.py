@@ -33,7 +33,7 @@ CSV_NAMES = ".csv, .tsv or .txt, also with .gz, .zst or .zstd behind it"
 NAMES = f"{CSV_NAMES}, or {PARQUET_SUFFIX}"
 
 #: The longest column name, in characters: a longer one is data in place of the header.
-NAME_LIMIT = 1000
+NAME_LIMIT_CHARS = 1000
 _SHOWN = 60
 #: The first and last bytes of a Parquet file.
 _PARQUET = b"PAR1"
@@ -153,8 +153,8 @@ def _in_folder(folder: Path, shown: str) -> tuple[list[Path], tuple[Mapping[str,
         if other != file:
             raise InputProblemError(
                 "dataset_repeated",
-                f"{shown}: {other} and {file.name} are one file by their names, packed otherwise:"
-                " its rows would count twice.",
+                f"{shown}: by their names, {other} and {file.name} are the same file, compressed"
+                " differently: its rows would count twice.",
                 "Remove one of them, or name a file instead of the folder.",
             )
     return files, tuple(keys for _, keys in found) if own else ()
@@ -300,9 +300,9 @@ def passed_over(
     if not later or len(later) == len(files):
         return []
     said = (
-        f"{len(later)} of {len(files)} files, such as {later[0]}, are read now, and were passed"
-        f" over by earlier releases, which took {', '.join(before)} alone. Move them away where"
-        " they are no part of the data."
+        f"{len(later)} of {len(files)} files, such as {later[0]}, are read now; earlier releases"
+        f" skipped them and read only {', '.join(before)}. Move them away if they are no part of"
+        " the data."
     )
     return [said]
 
@@ -341,10 +341,11 @@ def require_distinct(file: Path, columns: Sequence[str]) -> None:
     """Refuse a column name that occurs twice, since it would be ambiguous.
 
     Raises:
-        InputProblemError: names it; or a name is longer than :data:`NAME_LIMIT`, or a pattern.
+        InputProblemError: names it; or a name is a pattern, or longer than
+            :data:`NAME_LIMIT_CHARS`.
     """
     for number, name in enumerate(columns, 1):
-        if len(name) > NAME_LIMIT:
+        if len(name) > NAME_LIMIT_CHARS:
             raise InputProblemError(
                 "column_name_too_long",
                 f"{file}: column {number} has a name of {len(name)} characters, {name[:_SHOWN]!r}"

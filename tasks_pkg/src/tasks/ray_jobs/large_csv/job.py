@@ -35,11 +35,10 @@ TASK = "tasks.data_tasks.process_large_csv"
 #: took a tenth more processor time; with 16 MiB a job does not fit into 256 MiB.
 RANGE_BYTES = 12 << 20
 #: A smaller file is cut into this many ranges per CPU, none smaller than the least size.
-SHARES, LEAST_RANGE_BYTES = 4, 4 << 20
+RANGES_PER_CPU, LEAST_RANGE_BYTES = 4, 4 << 20
 #: zstd's level; polars' default of 3 takes as long as parsing, for files a quarter smaller.
 PARQUET_LEVEL = 1
-#: The most passes: whole numbers, numbers, text each widen a type; and a column may start out
-#: empty.
+#: The most passes over a file: a type can only widen, from empty over integer and float to text.
 MAX_PASSES = 5
 
 
@@ -144,7 +143,7 @@ def range_count(length: int, wanted: int | None, cpus: int, longest: int | None 
     least = -(-length // (longest or RANGE_BYTES))
     if wanted:
         return max(least, wanted)
-    count = max(least, min(SHARES * cpus, -(-length // LEAST_RANGE_BYTES)))
+    count = max(least, min(RANGES_PER_CPU * cpus, -(-length // LEAST_RANGE_BYTES)))
     # A multiple of the CPUs, so that none runs out of work early.
     return count if count <= cpus else -(-count // cpus) * cpus
 

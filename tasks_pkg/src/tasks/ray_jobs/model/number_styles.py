@@ -7,7 +7,7 @@ import polars as pl
 #: A column holds numbers if this share of its values do.
 SHARE = 0.9
 #: The number of values that are checked first.
-_FEW = 100
+_FEW_VALUES = 100
 _SHOWN = 40
 _PLAIN = r"[0-9]+(?:\.[0-9]+)?"
 _SIGN = r"(?:\p{Sc}|USD|EUR|GBP|CHF|JPY|CNY)"
@@ -48,7 +48,7 @@ def described(column: pl.Series) -> str | None:
         A sentence without its end; None if the column holds words, or readable numbers.
     """
     values = column.drop_nulls()
-    few = values.head(_FEW)
+    few = values.head(_FEW_VALUES)
     any_style = "|".join(style.pattern for style in _STYLES)
     if few.is_empty() or _share(few, any_style) < SHARE / 2:
         return None  # checking a few values suffices for nearly all columns of words

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 #: The number of a column's values on which the effect of float32 is measured.
-SAMPLE = 10_000
+SAMPLE_VALUES = 10_000
 #: A column needs no scaling if at least this share of its different values stays different.
 FINE = 0.99
 #: The largest value that XGBoost accepts; larger ones count as missing.
@@ -82,7 +82,7 @@ def of_feature(values: Floats) -> tuple[Scaling, float]:
     Args:
         values: the values of the training rows; NaN is missing.
     """
-    sample = np.unique(values[:: max(1, len(values) // SAMPLE)])
+    sample = np.unique(values[:: max(1, len(values) // SAMPLE_VALUES)])
     sample = sample[np.isfinite(sample)]
     if not len(sample):
         return AS_IT_IS, 1.0

@@ -163,8 +163,8 @@ def _from_files(  # noqa: PLR0913, PLR0917 - what main has found out
     table_memory.require(source, model=False)
     before = read.rejected.read
     frame = reading.read(source, text, heard, said, rejected=read.rejected, growth=read.growth)
-    # Not the reader's remarks on a column's type, which is the model's here; and more rows may be
-    # bad than the reader knows.
+    # The reader's remarks on columns' types are left out: here the model determines the types. So
+    # is its count of bad rows, to which _fitting may add.
     known = {*told, *read.rejected.said()}
     told += [
         each
@@ -182,7 +182,7 @@ def _from_files(  # noqa: PLR0913, PLR0917 - what main has found out
         ids = ids.cast(pl.Int64)
     told += [
         f"column {name!r}: {str(frame[name].filter(codes)[0])[:_SHOWN_CHARS]!r} and the like"
-        f" ({codes.sum()} rows of {where}) are read as numbers, as which the model takes them"
+        f" ({codes.sum()} rows of {where}) are read as numbers, as the model expects"
         for name in model.needed
         if model.types[name] == "number" and frame[name].dtype == pl.String
         if (codes := csv_codes.codes(frame[name]).fill_null(value=False)).any()

@@ -105,7 +105,8 @@ class MlflowRegistry:
             int(aliases[alias]) if alias in aliases and int(aliases[alias]) in known else None
             for alias in (CHAMPION, PREVIOUS)
         )
-        if in_use is None and CHAMPION in aliases:  # not ours, or not whole: no gate is without one
+        # The champion is not ours, or incomplete: compare new versions with the one before it.
+        if in_use is None and CHAMPION in aliases:
             in_use, before = before, None
         return State(in_use, before, tuple(versions)), due
 
