@@ -7,12 +7,12 @@ DOCUMENTATION = r"""
 module: celray_compose
 short_description: Converge a compose project by digest label, under either compose generation
 description:
-  - A container whose digest label differs from the wanted one is replaced, a missing one created,
-    one that no service names any more removed, a stopped one started. Nothing else is touched.
+  - Replaces a container whose digest label differs from the wanted one, creates a missing one,
+    starts a stopped one, and removes one that no service names any more. Touches nothing else.
   - Called through the action plugin of the same name, which renders and digests the definition.
 options:
   project: {description: Compose project name, type: str, required: true}
-  folder: {description: Where the project is written, type: path, required: true}
+  folder: {description: Directory that the project is written to, type: path, required: true}
   compose: {description: The command that runs compose, type: list, elements: str, required: true}
   docker: {description: The engine's client, type: str, required: true}
   text: {description: The compose file, type: str, required: true}
@@ -20,9 +20,9 @@ options:
     description: Container, image, digest and parts of each service.
     type: dict
     required: true
-  files: {description: Name to content of the files to write below folder, type: dict, default: {}}
+  files: {description: Files to write below folder from name to content, type: dict, default: {}}
   secret_files:
-    description: The same, for files that hold secrets (mode 0400).
+    description: Files that hold secrets (mode 0400), in the same form.
     type: dict
     default: {}
   folders: {description: Directories that are mounted, type: list, elements: str, default: []}
@@ -33,14 +33,14 @@ options:
     type: int
     default: 180
   deployed:
-    description: What this was made from, without a secret, for a later rollback (roles/history).
+    description: The input of this definition, without secrets, for a rollback (roles/history).
     type: str
     default: ""
   stand_in:
     description:
-      - Replace services one by one, each behind a stand-in. C(text) and C(services) are like those
-        above, under other container names; C(canary) is the command that must succeed inside a
-        container before it is trusted. A service that fails leaves the old one as it was.
+      - Replaces services one by one, each behind a stand-in, a temporary container. C(text) and
+        C(services) are like those above, with other container names. C(canary) is the command that
+        must succeed in a new container. If it fails, the old container stays.
     type: dict
 author: celray
 """
@@ -50,9 +50,9 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-actions: {description: service to [verb, reason], returned: always, type: dict}
-lines: {description: the same for a person, returned: always, type: list}
-told: {description: how each replacement behind a stand-in went, returned: always, type: list}
+actions: {description: "by service: verb and reason", returned: always, type: dict}
+lines: {description: the actions as text, returned: always, type: list}
+told: {description: the course of each replacement behind a stand-in, returned: always, type: list}
 """
 
 import difflib

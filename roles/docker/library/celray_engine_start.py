@@ -7,12 +7,13 @@ DOCUMENTATION = r"""
 module: celray_engine_start
 short_description: Start a container engine and wait until it answers
 description:
-  - Through the service manager, and where that cannot (Debian's init script raises a limit that a
-    container or a restricted machine may not raise) by itself. An engine that ends again is not
-    waited for; its last lines are the error. Nothing is done when one answers.
+  - Does nothing if an engine answers. Otherwise starts one through the service manager; if that
+    fails, starts the engine's program directly. (Debian's init script raises a limit, which a
+    container or a restricted machine may refuse.)
+  - Does not wait for an engine that ends again; the error holds the last lines of its log.
 options:
   seconds: {description: How long to wait for an answer, type: int, default: 60}
-  log: {description: Where an engine started by itself writes to, type: path}
+  log: {description: The log of an engine that is started directly, type: path}
 author: celray
 """
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: celray_history
-short_description: Lock a deployment, write down what was done to it, keep what a rollback needs
+short_description: Lock a deployment, record its operations, and store versions for rollbacks
 description:
   - Called through the action plugin of the same name, which knows the control node.
-  - The directory holds C(lock.json), C(record.jsonl) and C(versions/N.json), each mode 0600. None
-    of them holds a secret.
+  - The directory holds C(lock.json), C(record.jsonl) and C(versions/N.json), with mode 0600 and
+    without secrets.
 options:
   do:
     description: The step.
@@ -17,17 +17,17 @@ options:
     required: true
   folder: {description: The directory, type: path, required: true}
   projects: {description: "finish, version: directory of the rendered projects", type: path}
-  models: {description: "take: where a deploy says that its Ray image has trained", type: path}
+  models: {description: "take: directory of the marker that a Ray image has trained", type: path}
   holder: {description: "take: who takes the lock", type: dict, default: {}}
   stale: {description: "take: name of a lock whose process has ended", type: str, default: ""}
   looked_at:
-    description: "take: when this host was looked at; what was done since refuses this run"
+    description: "take: time of this host's preflight; a later operation of others is an error"
     type: float
   name: {description: "finish, unlock: the lock's name", type: str, default: ""}
-  line: {description: "finish: what to write down", type: dict, default: {}}
+  line: {description: "finish: the line for the record", type: dict, default: {}}
   first: {description: "finish: whether this host holds lock and record", type: bool, default: true}
   store: {description: "finish: the version to store", type: int}
-  meta: {description: "finish: what to keep beside the version's projects", type: dict, default: {}}
+  meta: {description: "finish: further keys of the stored version", type: dict, default: {}}
   to: {description: "version: its number; empty: the one before", type: str, default: ""}
 author: celray
 """
@@ -37,7 +37,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-holder: {description: who holds the lock, returned: when it is held, type: dict}
+holder: {description: the lock's holder, returned: when it is held, type: dict}
 lines: {description: "read: the record, oldest first", returned: when read, type: list}
 """
 

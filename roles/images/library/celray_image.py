@@ -20,9 +20,9 @@ options:
     type: list
     elements: str
     default: []
-  cache: {description: "wheels, bootstrap, save: directory for what is made", type: path}
+  cache: {description: "wheels, bootstrap, save: directory for the results", type: path}
   lock: {description: "wheels: the lock's text", type: str}
-  name: {description: "wheels, build: which of our images", type: str}
+  name: {description: "wheels, build: the name of one of our images", type: str}
   python: {description: "wheels: the image's Python, as in 3.11", type: str}
   context: {description: "build: path to text of the files in the context", type: dict, default: {}}
   binaries:
@@ -32,16 +32,16 @@ options:
   wheels: {description: "build: directory of wheels that goes into the context", type: path}
   wheels_archive: {description: "build: a tar file of such a directory", type: path}
   build_args: {description: "build: build arguments", type: dict, default: {}}
-  pull: {description: "build: an image that must be there first", type: str, default: ""}
-  network: {description: "build: what its steps may use", choices: [none, host], default: none}
+  pull: {description: "build: an image to pull first if it is missing", type: str, default: ""}
+  network: {description: "build: the network of its steps", choices: [none, host], default: none}
   stored: {description: "tidy: versions whose images stay", type: list, elements: int, default: []}
-  history: {description: "tidy: the directory that the versions are in (roles/history)", type: path}
+  history: {description: "tidy: the directory of the versions (roles/history)", type: path}
   target: {description: "save, load: the tar file", type: path}
 author: celray
 """
 
 EXAMPLES = r"""
-- name: See which images are there
+- name: List the images
   celray_image: {do: list, docker: docker}
 """
 

@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: celray_destroy
 short_description: Remove containers, images and directories of a deployment
 description:
-  - Only what carries the project's label or name goes. Queued work is in the Redis directory and
-    stays unless that directory is named.
+  - Removes only what has the project's label or name. Queued tasks are in the Redis directory, and
+    stay unless that directory is named.
 options:
   docker:
     description: The engine's client; empty on a host without an engine.
@@ -17,8 +17,8 @@ options:
   folders: {description: Directories to remove, type: list, elements: path, required: true}
   parents:
     description:
-      - Directories to remove when they are empty then. A clone of this repository in the operator's
-        home is ~/celray too, and must survive.
+      - Directories to remove afterwards if they are empty. A clone of this repository in the
+        operator's home may also be ~/celray, and must survive.
     type: list
     elements: path
     default: []
@@ -32,7 +32,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-lines: {description: what was removed, returned: always, type: list}
+lines: {description: what was removed, one item a line, returned: always, type: list}
 """
 
 import contextlib

@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: celray_secrets
 short_description: Read a host's secrets, generate what is missing
 description:
-  - The host is asked first, so that a second operator's machine gets the same secrets. An override
-    (from vault) replaces the stored value. Call it with no_log.
+  - Reads the host's file first, so that every operator gets the same secrets. An override (from
+    vault) replaces the stored value. Call it with no_log.
 options:
   path: {description: JSON file on the host, type: path, required: true}
   wanted:
@@ -18,8 +18,8 @@ options:
   overrides: {description: Values to keep instead of generated ones, type: raw, default: {}}
   channels:
     description: >-
-      Notification channels, from name to address, which holds a secret. Kept like the others: when
-      none are given, those of the host stay.
+      Notification channels, from name to address, which holds a secret. If none are given, the
+      stored ones stay.
     type: raw
 author: celray
 """
@@ -34,7 +34,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 secret: {description: every wanted secret; the channels as JSON, returned: always, type: dict}
-made: {description: names that were generated now, returned: always, type: list}
+made: {description: names of the secrets that were generated now, returned: always, type: list}
 """
 
 import json
