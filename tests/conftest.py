@@ -1,4 +1,4 @@
-"""How the tests run; what they share lies in support/."""
+"""Settings of the test runs; shared helpers are in support/."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-# No deadline, for examples or for making them: a shared machine can take a second for anything.
+# No deadlines for hypothesis: on a shared machine any example may take a second.
 settings.register_profile(
     "celray",
     deadline=None,
@@ -17,7 +17,7 @@ settings.register_profile(
 )
 settings.load_profile("celray")
 
-# make runs these tests, and they run make, which must not take itself for a part of the other.
+# make runs these tests, and they run make: the inner one must not count as part of the outer one.
 for variable in ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"):
     os.environ.pop(variable, None)
 
@@ -25,7 +25,7 @@ _LEFT_OUT = pytest.StashKey[int]()
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
-    """Count what `-m "not engine"` leaves out."""
+    """Count the tests that `-m "not engine"` leaves out."""
     for item in items:
         if item.get_closest_marker("engine"):
             item.config.stash[_LEFT_OUT] = item.config.stash.get(_LEFT_OUT, 0) + 1
@@ -34,7 +34,7 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say it, and how to run them."""
+    """Print their number, and how to run them."""
     if config.option.markexpr and (count := config.stash.get(_LEFT_OUT, 0)):
         terminalreporter.write_line(
             f"{count} tests that need a container engine were not run; "

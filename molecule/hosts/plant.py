@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Plant known secrets: what an operator keeps in a vault, made anew for one run.
+"""Make known secrets for one run, as an operator would keep them in a vault.
 
     plant.py DIR
 
-Writes DIR/canaries.json (in clear, for the promises that look for them),
+Writes DIR/canaries.json (in clear text, for the promises that search for them),
 DIR/vault-password and DIR/operator, an inventory whose group_vars hold the same
-secrets encrypted. Only the standard library and ansible-vault are used.
+secrets encrypted. Uses only the standard library and ansible-vault.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import sys
 from pathlib import Path
 
 ALPHABET = string.ascii_letters + string.digits
-#: Name and length of what is overridden; celray_secrets, roles/celray/defaults/main/secrets.yml.
+#: Names and lengths of the overridden secrets (celray_secrets in roles/celray/defaults/main).
 PLANTED = {
     "redis_password": 32,
     "redis_operator_password": 32,
     "flower_password": 32,
     "ray_auth_token": 64,
 }
-#: A notification channel, whose address holds a token of this length.
-CHANNEL_TOKEN = 32
+#: The length of the token in the address of a notification channel.
+CHANNEL_TOKEN_CHARS = 32
 
 
 def write(path: Path, text: str) -> Path:
-    """Write a file that nobody else can read."""
+    """Write a file that only its owner can read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.write_text(text)
@@ -40,7 +40,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def encrypt(content: str, password: Path, target: Path) -> None:
-    """Encrypt text with ansible-vault, through standard input: no clear text on disk."""
+    """Return text encrypted by ansible-vault; passed by standard input, never written to disk."""
     target.parent.mkdir(parents=True, exist_ok=True)
     command = ["ansible-vault", "encrypt", "--output", str(target), "-"]
     environment = {**os.environ, "ANSIBLE_VAULT_PASSWORD_FILE": str(password)}
@@ -50,18 +50,18 @@ def encrypt(content: str, password: Path, target: Path) -> None:
 
 
 def invent(length: int) -> str:
-    """A secret without characters that anything would quote or escape."""
+    """Return a secret of letters and digits, which need no quotes or escapes."""
     return "".join(secrets.choice(ALPHABET) for _ in range(length))
 
 
 def plant(state: Path) -> None:
-    """Make and store the secrets of one run; what an earlier one has left is gone."""
+    """Make and store the secrets of one run; remove those of an earlier one."""
     shutil.rmtree(state / "operator", ignore_errors=True)
-    # Emptied, not removed: this very run writes to it.
+    # The log is emptied, not removed: this run already writes to it.
     for log in state.glob("*.log"):
         log.write_text("")
     chosen = {name: invent(length) for name, length in PLANTED.items()}
-    token = invent(CHANNEL_TOKEN)
+    token = invent(CHANNEL_TOKEN_CHARS)
     write(state / "canaries.json", json.dumps({**chosen, "channel_token": token}))
     password = write(state / "vault-password", secrets.token_urlsafe(24) + "\n")
     write(state / "operator" / "hosts.yml", "all: {}\n")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Container hosts for tests: real SSH, a real engine of their own, no registry.
+"""Manage container hosts for tests, with real SSH and their own engine, without a registry.
 
 A test host is a container that behaves like a small server: Debian from the
 machine's own package mirror, sshd, a non-root user with password-less sudo,
 and its own container engine. Deployments reach it by IP address, like any other
-server. The new ones (debian12-new, debian13-new) have neither sshd nor an
-engine: what the README asks of a machine, and nothing else.
+server. New machines (debian12-new, debian13-new) have neither sshd nor an
+engine: only what the README requires of a machine.
 
     testhosts.py build DISTRIBUTION...       make the images that are missing
     testhosts.py up --state DIR --scenario NAME HOST=DISTRIBUTION...
@@ -37,10 +37,10 @@ REPOSITORY = "celray-testhost"
 LABEL = "celray.testhost"
 USER = "operator"
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
-#: Names an apt mirror where the machine's own apt has none of Debian's.
+#: The variable with a Debian mirror, for machines whose apt has none.
 MIRROR_VARIABLE = "CELRAY_DEBIAN_MIRROR"
 
-#: What a minimal Debian server has besides its engine.
+#: The packages of a minimal Debian server, without the engine.
 SERVER_PACKAGES = (
     "ca-certificates",
     "iproute2",
@@ -50,11 +50,11 @@ SERVER_PACKAGES = (
     "python3",
     "sudo",
 )
-#: What the README asks of a new machine, and nothing else. The certificates are this network's, and
-#: sudo is how a user of it is no root.
+#: The packages that the README requires of a new machine; ca-certificates for this network's
+#: certificates, and sudo for users other than root.
 NEW_PACKAGES = ("ca-certificates", "git", "make", "python3", "python3-venv", "sudo")
-#: Every capability that engine 20.10 knows, less SYS_RESOURCE: some virtual
-#: machines withhold that one, and with it `--privileged`.
+#: Every capability that engine 20.10 knows, except SYS_RESOURCE: some virtual
+#: machines do not have it, and so refuse `--privileged`.
 CAPABILITIES = (
     "AUDIT_CONTROL",
     "AUDIT_READ",
@@ -97,17 +97,17 @@ CAPABILITIES = (
 
 
 class HostError(Exception):
-    """Something the person at the keyboard can put right; the text says how."""
+    """An error that a person can correct; the text says how."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Distribution:
-    """What a test host is made of.
+    """The definition of a test host.
 
     Parameters:
         suite: Debian release name.
-        packages: installed on top of the minimal system.
-        in_docker_group: whether the user may talk to the engine without sudo.
+        packages: packages in addition to the minimal system.
+        in_docker_group: whether the user may use the engine without sudo.
     """
 
     suite: str
@@ -115,15 +115,15 @@ class Distribution:
     in_docker_group: bool = False
 
     def digest(self) -> str:
-        """Twelve hex digits that change with anything the image is made from."""
+        """Return twelve hex digits that depend on everything the image is made from."""
         content = json.dumps(
             [dataclasses.asdict(self), build_hooks(self), ENTRYPOINT.read_text()], sort_keys=True
         )
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-#: Both generations of compose, and both ways to reach an engine: as a member of
-#: the docker group (Debian 12) and through sudo only (Debian 13).
+#: Both generations of compose, and both kinds of access to the engine: as a member of
+#: the docker group (Debian 12), and through sudo only (Debian 13).
 DISTRIBUTIONS = {
     "debian12": Distribution(
         "bookworm", (*SERVER_PACKAGES, "docker-compose", "docker.io"), in_docker_group=True
@@ -137,22 +137,22 @@ DISTRIBUTIONS = {
 
 
 def build_hooks(distribution: Distribution) -> list[str]:
-    """Shell commands that finish the system; mmdebstrap runs each with $1 = its root."""
+    """Return shell commands that finish the system; mmdebstrap runs each with $1 = its root."""
     groups = "sudo,docker" if distribution.in_docker_group else "sudo"
     return [
-        # Debian has a group of this name already.
+        # Debian already has a group of this name.
         f'chroot "$1" useradd -m -s /bin/bash -g {USER} -G {groups} {USER}',
         f"echo '{USER} ALL=(ALL) NOPASSWD: ALL' > \"$1/etc/sudoers.d/{USER}\"",
         f'chmod 0440 "$1/etc/sudoers.d/{USER}"',
         f'install -d -m 0700 "$1/home/{USER}/.ssh"',
-        # Keys are made when a host starts: two hosts never share one.
+        # Keys are made when a host starts, so that no two hosts share one.
         'rm -f "$1"/etc/ssh/ssh_host_*',
         'rm -rf "$1"/usr/share/doc/* "$1"/usr/share/man/* "$1"/usr/share/locale/*',
     ]
 
 
 def fail(message: str) -> NoReturn:
-    """Raise a HostError (an expression that type checkers know never returns)."""
+    """Raise a HostError; type checkers know that this call never returns."""
     raise HostError(message)
 
 
@@ -160,7 +160,7 @@ def run(*command: str, stdin: str | None = None) -> str:
     """Run a command and return its output.
 
     Raises:
-        HostError: with the command and what it said, when it fails.
+        HostError: the command failed; the text has the command and its output.
     """
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -175,7 +175,7 @@ def docker(*arguments: str, stdin: str | None = None) -> str:
 
 
 def need(program: str, package: str) -> None:
-    """Make sure that a program is there: install its package as root, else name it."""
+    """Require a program; as root install its package, otherwise name it in an error."""
     if shutil.which(program):
         return
     if os.geteuid() != 0:
@@ -188,10 +188,10 @@ def need(program: str, package: str) -> None:
 
 
 def mirror() -> str:
-    """The Debian mirror that this machine's apt is configured with.
+    """Return the Debian mirror that this machine's apt is configured with.
 
     Raises:
-        HostError: where apt has none and CELRAY_DEBIAN_MIRROR is unset.
+        HostError: apt has none, and CELRAY_DEBIAN_MIRROR is not set.
     """
     if os.environ.get(MIRROR_VARIABLE):
         return os.environ[MIRROR_VARIABLE]
@@ -202,17 +202,17 @@ def mirror() -> str:
         )
         for line in lines.splitlines():
             address, _, release = line.partition(" ")
-            # -security and -updates live elsewhere, or hold only a part.
+            # -security and -updates are on other mirrors, or hold only some packages.
             if re.fullmatch(r"[a-z]+", release):
                 return address
     fail(
         "This machine's apt knows no Debian mirror to build test hosts from. "
-        f"Name one: {MIRROR_VARIABLE}=http://your.mirror/debian/"
+        f"Set one: {MIRROR_VARIABLE}=http://your.mirror/debian/"
     )
 
 
 def apt_options() -> list[str]:
-    """The proxy settings of this machine's apt, as mmdebstrap options."""
+    """Return the proxy settings of this machine's apt, as mmdebstrap options."""
     options = []
     for scheme in ("http", "https"):
         shell = run("apt-config", "shell", "PROXY", f"Acquire::{scheme}::Proxy").strip()
@@ -223,14 +223,14 @@ def apt_options() -> list[str]:
 
 
 def image_of(name: str) -> str:
-    """Image reference of a distribution: its tag is the digest of its definition."""
+    """Return the image reference of a distribution; its tag is the digest of its definition."""
     if name not in DISTRIBUTIONS:
         fail(f"Unknown distribution {name!r}. Known: {', '.join(sorted(DISTRIBUTIONS))}")
     return f"{REPOSITORY}:{name}-{DISTRIBUTIONS[name].digest()}"
 
 
 def build(name: str) -> str:
-    """Make the image of a distribution unless it is there; return its reference."""
+    """Make the image of a distribution unless it exists; return its reference."""
     image = image_of(name)
     if docker("image", "ls", "--quiet", image).strip():
         return image
@@ -250,8 +250,8 @@ def build(name: str) -> str:
     )
     settings = ('CMD ["/usr/local/sbin/entrypoint"]', f"LABEL {LABEL}=image")
     changes = [word for setting in settings for word in ("--change", setting)]
-    # Imported under a name of its own first: a bootstrap that dies half way
-    # must not leave a broken image under the final name.
+    # The image first gets a temporary name: a failed bootstrap must not leave a
+    # broken image under the final name.
     pending = f"{image}.pending"
     done = subprocess.run(
         ["docker", "import", *changes, "-", pending],
@@ -262,7 +262,7 @@ def build(name: str) -> str:
     )
     if bootstrap.wait() != 0 or done.returncode != 0:
         subprocess.run(["docker", "image", "rm", pending], capture_output=True, check=False)
-        fail(f"{name} could not be built (mmdebstrap's words are above). {done.stderr}")
+        fail(f"{name} could not be built (mmdebstrap's output is above). {done.stderr}")
     docker("tag", pending, image)
     docker("image", "rm", pending)
     remove_superseded(name)
@@ -270,7 +270,7 @@ def build(name: str) -> str:
 
 
 def remove_superseded(name: str) -> None:
-    """Remove earlier images of a distribution, except one that a host still runs from."""
+    """Remove earlier images of a distribution, except those that a host still uses."""
     tag = re.compile(rf"{re.escape(name)}-[0-9a-f]{{12}}")
     listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", REPOSITORY).split()
     for image in listed:
@@ -279,7 +279,7 @@ def remove_superseded(name: str) -> None:
 
 
 def uplink_mtu(sysfs: Path = Path("/sys/class/net")) -> int:
-    """Largest packet, in bytes, that leaves this machine whole; 1500 without an uplink."""
+    """Return the MTU of this machine's uplink, in bytes; 1500 without an uplink."""
     for line in run("ip", "-o", "route", "show", "default").splitlines():
         device = re.search(r"\bdev (\S+)", line)
         if device:
@@ -288,7 +288,7 @@ def uplink_mtu(sysfs: Path = Path("/sys/class/net")) -> int:
 
 
 def make_key(state: Path) -> Path:
-    """An SSH key of this run alone."""
+    """Make an SSH key for this run."""
     key = state / "id_ed25519"
     if not key.exists():
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", LABEL, "-f", str(key))
@@ -296,7 +296,7 @@ def make_key(state: Path) -> Path:
 
 
 def start(host: str, image: str, scenario: str, network: str, key: Path) -> str:
-    """Start one host, let the key in, wait for SSH and the engine; return its address."""
+    """Start one host, authorise the key, wait for SSH and the engine; return its address."""
     container = f"{network}-{host}"
     create(container, host, image, scenario, network)
     home = f"/home/{USER}/.ssh"
@@ -312,7 +312,7 @@ def start(host: str, image: str, scenario: str, network: str, key: Path) -> str:
 
 
 def create(container: str, host: str, image: str, scenario: str, network: str) -> None:
-    """Start a host's container, which may do what a machine may (see CAPABILITIES)."""
+    """Start a host's container with a machine's rights (see CAPABILITIES)."""
     capabilities = [f"--cap-add={name}" for name in CAPABILITIES]
     bundle = [f"--volume={CA_BUNDLE}:/run/machine-ca.crt:ro"] if CA_BUNDLE.exists() else []
     docker(
@@ -322,7 +322,7 @@ def create(container: str, host: str, image: str, scenario: str, network: str) -
         *(f"--security-opt={o}=unconfined" for o in ("seccomp", "apparmor", "systempaths")),
         "--cgroupns=private",
         "--device-cgroup-rule=a *:* rwm",
-        # A volume of its own: overlay2 does not stack, and `down` removes it.
+        # Its own volume, since overlay2 cannot be nested; `down` removes it.
         "--volume=/var/lib/docker",
         *bundle,
         image,
@@ -331,7 +331,7 @@ def create(container: str, host: str, image: str, scenario: str, network: str) -
 
 
 def make_network(scenario: str) -> str:
-    """A scenario's own network, with packets that leave this machine whole; its name."""
+    """Make a scenario's network with the MTU of this machine's uplink; return its name."""
     network = f"celray-{scenario}".replace("_", "-")
     docker(
         *("network", "create", "--label", f"{LABEL}={scenario}"),
@@ -341,7 +341,7 @@ def make_network(scenario: str) -> str:
 
 
 def up_new(name: str, scenario: str) -> str:
-    """Bring one new machine up, which is reached by `docker exec` alone; its container."""
+    """Start one new machine, which is reached only by `docker exec`; return its container."""
     image = build(name)
     down(scenario)
     network = make_network(scenario)
@@ -355,7 +355,7 @@ def wait_for(container: str, what: str, test: str, seconds: float = 60) -> None:
     """Wait until a shell test succeeds inside a host.
 
     Raises:
-        HostError: after `seconds`, with the end of the host's own logs.
+        HostError: it did not succeed within `seconds`; the text has the end of the host's logs.
     """
     deadline = time.monotonic() + seconds
     command = ["docker", "exec", container, "sh", "-c", test]
@@ -370,9 +370,9 @@ def wait_for(container: str, what: str, test: str, seconds: float = 60) -> None:
 
 
 def up(state: Path, scenario: str, wanted: dict[str, str]) -> None:
-    """Bring a scenario's hosts up and write down how to reach them.
+    """Start a scenario's hosts and write the files for their access.
 
-    Writes into `state`: id_ed25519, known_hosts, ssh_config (for people and
+    These are, in `state`: id_ed25519, known_hosts, ssh_config (for people and
     testinfra) and instance_config.yml (for molecule).
     """
     images = {host: build(distribution) for host, distribution in wanted.items()}
@@ -408,7 +408,7 @@ def up(state: Path, scenario: str, wanted: dict[str, str]) -> None:
 
 
 def down(scenario: str | None) -> None:
-    """Remove a scenario's hosts, their volumes and their network (None: of every scenario)."""
+    """Remove the hosts, volumes and network of a scenario (None: of every scenario)."""
     chosen = f"label={LABEL}={scenario}" if scenario else f"label={LABEL}"
     containers = docker("ps", "--all", "--quiet", "--filter", chosen).split()
     if containers:
@@ -445,7 +445,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command; exit code 1 with one readable error when it cannot be done."""
+    """Run one command; on failure print one readable error and return exit code 1."""
     options = parse(arguments)
     try:
         need("docker", "docker.io")

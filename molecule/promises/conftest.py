@@ -1,4 +1,4 @@
-"""Fixtures: the deployment that molecule has just made, and the ways in from outside."""
+"""Fixtures: the deployment that molecule has made, and clients that reach it from outside."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def deployment() -> Deployment:
 
 @pytest.fixture(scope="session")
 def host(deployment: Deployment) -> Host:
-    """Testinfra over SSH, as root through sudo."""
+    """Return testinfra's host over SSH, as root through sudo."""
     config = deployment.state / "ssh_config"
     return testinfra.get_host(f"ssh://{deployment.name}?ssh_config={config}&sudo=true")
 
 
 @pytest.fixture(scope="session")
 def broker_url(deployment: Deployment) -> str:
-    """All that a client of the old deployment ever knew: password, host, port."""
+    """Return what a client of the old deployment knows: password, host, port."""
     password = deployment.canaries["redis_password"]
     return f"redis://:{password}@{deployment.address}:6380"
 
@@ -41,7 +41,7 @@ def redis(broker_url: str) -> Iterator[Redis]:
 
 @pytest.fixture(scope="session")
 def operator_url(deployment: Deployment) -> str:
-    """What an operator has: the same, by a user of his own."""
+    """Return an operator's access to Redis, with a user of his own."""
     password = deployment.canaries["redis_operator_password"]
     return f"redis://operator:{password}@{deployment.address}:6380"
 
@@ -54,13 +54,13 @@ def operators_redis(operator_url: str) -> Iterator[Redis]:
 
 @pytest.fixture(scope="session")
 def operator(operator_url: str) -> Iterator[Celery]:
-    """A stock Celery client with an operator's credentials."""
+    """Yield a stock Celery client with an operator's credentials."""
     with Celery("desk", broker=f"{operator_url}/0", backend=f"{operator_url}/1") as app:
         yield app
 
 
 @pytest.fixture(scope="session")
 def client(broker_url: str) -> Iterator[Celery]:
-    """A stock Celery client without any configuration of ours."""
+    """Yield a stock Celery client without any of our settings."""
     with Celery("somebody", broker=f"{broker_url}/0", backend=f"{broker_url}/1") as app:
         yield app

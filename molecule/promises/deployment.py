@@ -1,4 +1,4 @@
-"""One deployment on one test host, looked at and changed as an operator would."""
+"""One deployment on one test host, inspected and changed as an operator would."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ import yaml
 
 REPO = Path(__file__).resolve().parents[2]
 USER = "operator"
-#: What a deploy or a check says of one container: symbol, name, verb, reason.
+#: A line of a deploy or a check about one container: symbol, name, verb, reason.
 ACTION = re.compile(r"^\s*[+~^-] (\S+) +(create|recreate|start|remove)\b", re.MULTILINE)
 RECAP = re.compile(
     r"^(\S+) +: ok=\d+ +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", re.MULTILINE
 )
 
-#: Runs on the host as root: everything that a check must leave as it was. Data directories are left
-#: out (their services write to them); what is deployed is all here.
+#: A program for root on the host: it prints everything that a check must not change. Data
+#: directories are left out, since services write to them.
 LOOK = r"""
 import hashlib, json, os, subprocess, sys
 
@@ -54,32 +54,32 @@ print(json.dumps({
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What one command of the operator's said."""
+    """The exit code and the output of one command of the operator."""
 
     code: int
     output: str
 
     @property
     def actions(self) -> dict[str, str]:
-        """Container -> what is (or would be) done to it."""
+        """Return the verb (what is or would be done) by container."""
         return dict(ACTION.findall(self.output))
 
     @property
     def changed(self) -> int:
-        """Tasks that changed something, over all hosts."""
+        """Return the number of tasks that changed something, over all hosts."""
         return sum(int(changed) for _, changed, _, _ in RECAP.findall(self.output))
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """A host at one moment."""
+    """The state of a host at one moment."""
 
     containers: dict[str, dict[str, Any]]
     files: dict[str, list[Any]]
     images: list[str]
 
     def running(self) -> dict[str, tuple[str, str]]:
-        """Container -> its id and start time: equal means untouched."""
+        """Return id and start time by container; they change if it is replaced or restarted."""
         return {
             name: (box["Id"], box["State"]["StartedAt"]) for name, box in self.containers.items()
         }
@@ -89,7 +89,7 @@ class Deployment:
     """The host of this scenario and the commands that reach it.
 
     Parameters:
-        state: molecule's ephemeral directory, where create has written how to reach the host.
+        state: molecule's ephemeral directory, with the files for the host's access.
     """
 
     def __init__(self, state: Path) -> None:
@@ -119,16 +119,16 @@ class Deployment:
         return self.ssh("sudo", "docker", *arguments)
 
     def python(self, program: str, *arguments: str) -> Any:
-        """Run a program on the host as root; it comes by standard input and answers in JSON."""
+        """Run a Python program on the host as root; return the JSON that it prints."""
         return json.loads(self.ssh("sudo", "python3", "-", *arguments, stdin=program))
 
     def look(self) -> Look:
-        """See containers, deployed files and images as they are now."""
+        """Return the current containers, deployed files and images."""
         return Look(**self.python(LOOK, self.home))
 
     @functools.cached_property
     def secrets(self) -> dict[str, str]:
-        """Every secret of this deployment by name: the planted and the generated ones."""
+        """Return every secret of this deployment by name, the given and the generated ones."""
         stored = json.loads(self.ssh("sudo", "cat", f"{self.home}/secrets/secrets.json"))
         return {**stored, **self.canaries}
 
@@ -142,13 +142,13 @@ class Deployment:
         logged: bool = True,
         repo: Path = REPO,
     ) -> Run:
-        """Run a command in the repository; what it says is also kept in operator.log.
+        """Run a command in the repository; its output also goes to operator.log.
 
         Parameters:
             repo: the repository, or a changed copy of it.
-            environment: on top of this process's own.
-            code: the exit code that is expected; None takes any.
-            logged: whether to keep what it says.
+            environment: variables in addition to this process's own.
+            code: the expected exit code; None: any.
+            logged: whether the output goes to operator.log.
         """
         done = subprocess.run(
             argv,
@@ -185,11 +185,11 @@ class Deployment:
         )
 
     def deploy(self, *arguments: str) -> Run:
-        """What `make deploy` runs."""
+        """Run the playbook of `make deploy`."""
         return self.play("site.yml", *arguments)
 
     def check(self) -> Run:
-        """What `make check` runs."""
+        """Run the playbook of `make check`."""
         return self.play("site.yml", "--check", "--diff")
 
     def configure(self, name: str, **variables: Any) -> None:
@@ -198,7 +198,7 @@ class Deployment:
         path.write_text(yaml.safe_dump(variables))
 
     def made(self, target: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-        """Return the command and the variables of somebody who has nothing but the address."""
+        """Return a make command and its environment; it needs no inventory, only the address."""
         ssh = f"-o UserKnownHostsFile={self.state / 'known_hosts'} -o IdentitiesOnly=yes"
         environment = {
             "ANSIBLE_SSH_COMMON_ARGS": ssh,
@@ -215,11 +215,11 @@ class Deployment:
         logged: bool = True,
         code: int | None = 0,
     ) -> Run:
-        """Run a make target against the host as somebody who has nothing but its address.
+        """Run a make target against the host; it needs no inventory, only the address.
 
         Parameters:
-            logged: what is meant to print secrets is not: the logs are searched for them.
-            code: the exit code that is expected; None takes any.
+            logged: false for targets that print secrets, since the logs are searched for them.
+            code: the expected exit code; None: any.
         """
         argv, environment = self.made(target, *arguments)
         if not logged:
@@ -227,9 +227,9 @@ class Deployment:
         return self.command(*argv, environment=environment, logged=logged, code=code)
 
     def followed(self, target: str, word: str, *arguments: str) -> str:
-        """Return what a make target that goes on by itself says, up to the line that has a word."""
+        """Return the output of a make target that does not end, up to the line with a word."""
         argv, environment = self.made(target, *arguments)
-        # `timeout` gives it a process group of its own, which ends whole.
+        # `timeout` starts it in a process group of its own, which can be ended as a whole.
         with subprocess.Popen(
             ["timeout", "--signal=INT", "120", *argv],
             cwd=REPO,
@@ -252,14 +252,14 @@ def in_default_alone(reason: str) -> pytest.MarkDecorator:
     """Return the mark of a promise that does not depend on compose's generation or the engine.
 
     Parameters:
-        reason: why one scenario says it for all.
+        reason: why one scenario is enough.
     """
     elsewhere = os.environ.get("MOLECULE_SCENARIO_NAME") != "default"
     return pytest.mark.skipif(elsewhere, reason=reason)
 
 
 def eventually(test: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait until something is true; it must become so within `seconds`."""
+    """Wait until something is true; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not test():
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
@@ -268,7 +268,7 @@ def eventually(test: Callable[[], bool], seconds: float, what: str) -> None:
 
 @functools.cache
 def defaults() -> dict[str, Any]:
-    """The project's shared facts as it ships them; templated ones are strings with braces."""
+    """Return the project's default variables; templated values are strings with braces."""
     shipped: dict[str, Any] = {}
     for file in sorted((REPO / "roles/celray/defaults/main").glob("*.yml")):
         shipped |= yaml.safe_load(file.read_text())

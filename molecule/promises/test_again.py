@@ -19,7 +19,7 @@ def test_second_deploy_changes_nothing_and_restarts_nothing(deployment: Deployme
 def test_second_operator_with_nothing_but_the_address_changes_nothing(
     deployment: Deployment,
 ) -> None:
-    """Another inventory, another name for the host, no vault: the host is asked first."""
+    """With another inventory, another host name and no vault, the host's secrets are used."""
     before = deployment.look()
     again = deployment.make("deploy")
     after = deployment.look()

@@ -1,4 +1,4 @@
-"""A change touches what it concerns and nothing else, and check says so beforehand."""
+"""A change affects only the containers that it concerns, and check predicts them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis import Redis
 
 
 def check_then_deploy(deployment: Deployment, expected: dict[str, str]) -> Run:
-    """Check touches nothing and names exactly what the deploy then does, and no more happens."""
+    """Check changes nothing and names exactly what the deploy then does."""
     before = deployment.look()
     announced = deployment.check()
     unchanged = deployment.look()
@@ -34,14 +34,14 @@ def check_then_deploy(deployment: Deployment, expected: dict[str, str]) -> Run:
 def test_changes_touch_what_they_concern_and_nothing_else(
     deployment: Deployment, operators_redis: Redis, operator: Celery, client: Celery
 ) -> None:
-    """One of each kind in one deploy; each container's reason says which change it was for."""
+    """One deploy with one change of each kind; each container's reason names its change."""
     workers = copy.deepcopy(defaults()["celery_workers"])
     next(worker for worker in workers if worker["name"] == "data")["concurrency"] = 3
     deployment.configure("workers", celery_workers=workers)
-    # The broker's own file: queued work is there afterwards, and running workers come back.
+    # Redis' own file: queued tasks survive, and running workers reconnect.
     deployment.configure("redis", redis_maxmemory="1gb")
     operator.send_task("somebody.elses", queue="parked")
-    # What somebody stopped is started, not replaced; what somebody removed is made again.
+    # A stopped container is started, not replaced; a removed one is created again.
     deployment.docker("stop", "celery-beat")
     deployment.docker("rm", "--force", "flower")
     before = deployment.look().running()

@@ -1,4 +1,4 @@
-"""Two operators, and the way back: the lock, the record, a version before, a look inside."""
+"""Two operators and the rollback: lock, record, earlier versions, and shells in containers."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ HOLDER = {
 
 
 def concurrency(deployment: Deployment, number: int) -> None:
-    """Edit the worker data in the operator's inventory."""
+    """Change the entry of worker data in the operator's inventory."""
     workers = copy.deepcopy(defaults()["celery_workers"])
     next(worker for worker in workers if worker["name"] == "data")["concurrency"] = number
     deployment.configure("workers", celery_workers=workers)
 
 
 def runs(deployment: Deployment) -> str:
-    """The number of processes that the worker data was started with."""
+    """Return the number of processes with which the worker data was started."""
     command = deployment.look().containers["celery-worker-data"]["Config"]["Cmd"]
     return str(command[command.index("-c") + 1])
 
 
 def record(deployment: Deployment) -> list[dict[str, object]]:
-    """The record as it lies on the host."""
+    """Return the record from the host."""
     text = deployment.ssh("sudo", "cat", f"{deployment.home}/history/record.jsonl")
     return [json.loads(line) for line in text.splitlines()]
 
@@ -71,7 +71,7 @@ def test_a_rollback_brings_the_version_before_and_a_second_one_comes_back(
     assert number > 1
 
     before = deployment.look()
-    # By somebody who has nothing but the address: nothing of a checkout or an inventory is used.
+    # With the address only: a rollback uses nothing of a checkout or an inventory.
     told = deployment.make("diff", f"TO={number - 1}")
     assert told.actions == {"celery-worker-data": "recreate"}
     assert deployment.look().running() == before.running()
@@ -127,7 +127,7 @@ def test_a_log_goes_on_and_a_shell_opens(deployment: Deployment) -> None:
 
 
 def terminal(deployment: Deployment, target: str, typed: str, *arguments: str) -> str:
-    """What a make target says in a terminal of its own (script, from bsdutils)."""
+    """Return the output of a make target in a terminal (script, from bsdutils)."""
     command, environment = deployment.made(target, *arguments)
     done = subprocess.run(
         ["script", "-qec", " ".join(command), "/dev/null"],

@@ -1,4 +1,4 @@
-"""A task package of one's own: made from the template, deployed, called like any other task."""
+"""A new task package: made from the template, deployed, and called like any other task."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from test_changes import check_then_deploy
 
 pytestmark = in_default_alone("a layer of the images, which compose has no part in")
 
-#: What has the layer of code, which the package becomes a part of.
+#: The containers with the code layer, to which the package is added.
 CODE = ("celery-worker-ml", "celery-worker-data", "celery-worker-default", "celery-beat", "flower")
 
 
@@ -16,14 +16,14 @@ def test_a_package_from_the_template_is_deployed_and_called(
     deployment: Deployment, client: Celery
 ) -> None:
     place = deployment.state / "sky-maps"
-    # What `make new-tasks` runs, from the environment that this test has.
+    # The command of `make new-tasks`, from this test's environment.
     options = ["--quiet", "--defaults", "--data", "name=sky-maps", "--data", f"celray={REPO}"]
     deployment.command("copier", "copy", *options, str(REPO / "tasks_pkg/template"), str(place))
     package = {"name": "sky-maps", "source": "path", "location": str(place), "queues": "default"}
     deployment.configure("packages", celery_packages=[package])
     check_then_deploy(deployment, dict.fromkeys(CODE, "recreate"))
 
-    # The client knows no route of ours: the queue is the one that the inventory names.
+    # The client does not know our routes, so it names the queue of the inventory.
     greeted = client.send_task("sky_maps.tasks.greet", kwargs={"name": "Ada"}, queue="default")
     assert greeted.get(timeout=60) == {"status": "success", "greeting": "Hello, Ada!"}
     squared = client.send_task(

@@ -1,4 +1,4 @@
-"""After a package was added, which built images: the versions before it can still come back."""
+"""After a package was added, which built new images, a rollback to earlier versions still works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""make update: no queue is without a worker, no task is lost, and what does not work stays out."""
+"""make update: no queue is without a worker, no task is lost, and a broken worker is not used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PING = "tasks.simple_tasks.ping"
 
 @contextmanager
 def load(client: Celery, queue: str) -> Iterator[list[str]]:
-    """Pings into a queue, one after the other; gives who answered. A lost one is an error."""
+    """Send pings to a queue, one after the other; return who answered. A lost one is an error."""
     answered: list[str] = []
     failed: list[Exception] = []
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""What every container must be, seen from the host that runs it."""
+"""Properties of every container, seen from its host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONTAINERS = (
     "redis-celery",
 )
 OUR_CODE = [name for name in CONTAINERS if name.startswith("celery-") or name == "flower"]
-#: Runs on the host: kernel's view of every process of every container.
+#: A program for the host: it prints /proc/PID/status of every process of every container.
 PROCESSES = r"""
 import json, subprocess, sys
 
@@ -122,7 +122,7 @@ def test_data_lies_in_the_deploying_users_home_and_is_his(host: Host) -> None:
 
 
 def test_no_folder_on_the_host_is_open_to_others(deployment: Deployment) -> None:
-    """Whoever may log in there reads no data, no result and no log of a job."""
+    """Other users of the host cannot read data, results or logs of jobs."""
     folders = ("-mindepth", "1", "-maxdepth", "1", "-type", "d", "-printf", r"'%m %f\n'")
     said = deployment.ssh("sudo", "find", deployment.home, *folders)
     modes = {name: mode for mode, name in (line.split() for line in said.splitlines())}

@@ -1,4 +1,4 @@
-"""An operator's mistakes: one readable error each, all in one run, and nothing has changed."""
+"""An operator's mistakes: one readable error each, all in one run, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ pytestmark = in_default_alone("what is wrong before compose is called")
 MISTAKES = {
     "celery_workers": [
         {"name": "ml", "queue": ["ml"], "concurrency": 2, "memory": "1g"},
-        # (a name that no other promise has scaled: what make scale set would hold)
+        # A name that no other promise has scaled: the value of make scale would override it.
         {"name": "idle", "queues": ["data"], "concurrency": 0, "memory": "1g"},
     ],
     "celray_home": "/proc/celray",
@@ -28,7 +28,7 @@ SAID = (
 
 
 def test_mistakes_stop_before_anything_changes(deployment: Deployment) -> None:
-    """Every kind of mistake is tried in tests/test_preflight_*.py; here the service runs on."""
+    """The service keeps running; tests/test_preflight_*.py tries every kind of mistake."""
     before = deployment.look()
     run = deployment.play("site.yml", "--extra-vars", json.dumps(MISTAKES), code=2)
     after = deployment.look()

@@ -1,7 +1,7 @@
-"""Planted and generated secrets are where they belong and nowhere else.
+"""Given and generated secrets are in their files and nowhere else.
 
-The name sorts this file after the others on purpose: every log that the run has produced, at -vvv
-with --diff from the very first deploy, is searched.
+This file's name sorts after most others on purpose: it searches every log of the run, which is at
+-vvv with --diff from the first deploy on.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import subprocess
 import pytest
 from deployment import REPO, Deployment
 
-#: Runs on the host as root. The secrets come by standard input, so that the search does not find
-#: itself. Prints where each needle was seen.
+#: A program for root on the host, which prints where it found each secret. The secrets come by
+#: standard input, so that the search does not find itself.
 SEARCH = r"""
 import glob, json, os, subprocess
 
@@ -55,7 +55,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def needles(deployment: Deployment) -> dict[str, str]:
-    """Every secret, and the unkeyed hashes from which one could be guessed offline."""
+    """Return every secret, and its unkeyed hashes, from which it could be guessed offline."""
     secrets = deployment.secrets
     hashed = {f"sha256 of {n}": hashlib.sha256(v.encode()).hexdigest() for n, v in secrets.items()}
     return {**secrets, **hashed}
@@ -73,7 +73,7 @@ def test_no_log_of_the_operators_has_a_secret(
 ) -> None:
     for path in deployment.state.glob("*.log"):
         log = path.read_text()
-        assert "TASK [" in log, f"{path.name} holds no run: this test would prove nothing"
+        assert "TASK [" in log, f"{path.name} holds no run, so this test would prove nothing"
         seen = [secret for secret, value in needles.items() if value in log]
         assert not seen, f"{path.name} shows {', '.join(seen)}"
 

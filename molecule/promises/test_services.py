@@ -1,4 +1,4 @@
-"""What clients and people reach over the network, from the control node."""
+"""The services that clients and people reach over the network, from the control node."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from testinfra.host import Host
 
 
 def get(url: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """GET a URL past any proxy: status and body."""
+    """Request a URL without a proxy; return status and body."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 - http, ours
     try:
@@ -40,7 +40,7 @@ def basic(user: str, password: str) -> dict[str, str]:
 
 
 def test_client_with_nothing_but_the_url_gets_a_result(client: Celery) -> None:
-    """It names no queue and lands on Celery's own default one (P3)."""
+    """A client that names no queue uses Celery's own default queue (P3)."""
     result = client.send_task("tasks.simple_tasks.ping").get(timeout=60)
     assert result["status"] == "pong"
     assert result["worker"]
@@ -75,7 +75,7 @@ def test_every_queue_is_served_by_its_own_worker(client: Celery, queue: str) -> 
     ],
 )
 def test_default_user_may_not_do_what_is_dangerous(redis: Redis, command: str) -> None:
-    # Redis 8 refuses DEBUG to everybody, before it asks who it is.
+    # Redis 8 refuses DEBUG to everybody, before it checks the user's rights.
     with pytest.raises(ResponseError, match=r"has no permissions|^DEBUG command not allowed"):
         redis.execute_command(*command.split())  # type: ignore[no-untyped-call]
 
@@ -133,12 +133,12 @@ def test_services_listen_on_the_promised_addresses_only(deployment: Deployment, 
         assert addresses, f"nothing listens for {name}"
         assert addresses <= promised, f"{name} listens on {addresses}"
 
-    # sshd is the host's own; 127.0.0.11 is the name server of the test host's network.
+    # sshd belongs to the host; 127.0.0.11 is the name server of the test host's network.
     elsewhere = {port for port, where in listening.items() if where - promised - {"127.0.0.11"}}
-    # Ray binds its own ports to every address as soon as its node has one that is not loopback.
+    # Ray binds its ports to every address if its node has one that is not loopback.
     pinned = {port for name, port in defaults().items() if name.startswith("celray_port_ray_")}
     for name in ("ray_gcs", "ray_metrics", "ray_autoscaler_metrics", "ray_dashboard_metrics"):
-        assert listening[defaults()[f"celray_port_{name}"]], f"{name} is not where it was put"
+        assert listening[defaults()[f"celray_port_{name}"]], f"{name} is not on its port"
     unpinned = elsewhere - pinned - {22}
     workers = range(
         defaults()["celray_port_ray_workers_first"], defaults()["celray_port_ray_workers_last"] + 1
@@ -169,7 +169,7 @@ def test_what_redis_took_is_there_after_its_container_was_killed(
         pipe.execute()
     later = client.send_task("tasks.simple_tasks.ping", queue="default", countdown=10)
     eventually(lambda: operators_redis.hlen("celray:held") > 0, 20, "a worker holds the task")
-    # everysec: a write waits up to 2 s for the sync before it, and is gone with the process.
+    # everysec: a write waits up to 2 s for the previous sync, and is lost if the process ends.
     time.sleep(3)
     pid = deployment.look().containers["redis-celery"]["State"]["Pid"]
     deployment.ssh("sudo", "kill", "-KILL", str(pid))
@@ -196,7 +196,7 @@ def test_worker_that_does_not_consume_is_unhealthy(
     eventually(lambda: health() == "healthy", 60, "the worker is healthy at first")
     operator.control.cancel_consumer("ml", reply=True, timeout=5)
     eventually(lambda: health() == "unhealthy", 120, "a worker without its queue is unhealthy")
-    # This worker alone: without a destination every worker would consume ml from then on.
+    # For this worker only: without a destination every worker would consume ml from then on.
     node = f"ml@{deployment.ssh('hostname').strip()}"
     operator.control.add_consumer("ml", destination=[node], reply=True, timeout=5)
     eventually(lambda: health() == "healthy", 60, "with its queue it is healthy again")

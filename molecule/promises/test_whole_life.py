@@ -1,6 +1,6 @@
-"""A service that nobody here knows: a role, a template, a line of an inventory, and nothing else.
+"""A new service needs only a role, a template and a line in the inventory.
 
-From preflight to destroy; the last of the promises, because it ends the deployment.
+It is followed from preflight to destroy; the last of the promises, because it ends the deployment.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ Play = Callable[..., Run]
 
 @pytest.fixture(scope="module")
 def play(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Play:
-    """Run a playbook of a copy of the project that has one role more."""
+    """Return a function that runs a playbook of a copy of the project with one more role."""
     copy = tmp_path_factory.mktemp("copy")
     tracked = subprocess.check_output(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=REPO

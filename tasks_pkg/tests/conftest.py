@@ -12,14 +12,14 @@ from hypothesis import settings as examples
 
 from tasks.settings import Settings, get_settings, load_settings
 
-# No deadline, for examples or for making them: a shared machine can take a second for anything.
+# No deadlines for hypothesis: on a shared machine any example may take a second.
 examples.register_profile("celray", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 examples.load_profile("celray")
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis of this run's own, on a free port."""
+    """Yield a Redis server for this test run, on a free port."""
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     server.start()
     yield server
@@ -28,14 +28,14 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture
 def redis(redis_server: RedisServer) -> RedisServer:
-    """The run's Redis, emptied."""
+    """Return the run's Redis, emptied."""
     redis_server.client(0).flushall()
     return redis_server
 
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis that a test may stop."""
+    """Yield a Redis that a test may stop."""
     (tmp_path / "redis").mkdir()
     server = RedisServer(tmp_path / "redis")
     server.start()
@@ -45,13 +45,13 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def env(redis: RedisServer, tmp_path: Path) -> dict[str, str]:
-    """The variables of one Celery process."""
+    """Return the environment variables of one Celery process."""
     return environment(redis, tmp_path)
 
 
 @pytest.fixture(autouse=True)
 def no_new_tasks() -> Iterator[None]:
-    """Fail the test that leaves a task in our app: another in this process would see it."""
+    """Fail a test that leaves a task in our app: later tests in this process would see it."""
     yield
     loaded = sys.modules.get("tasks.app")
     # To ask for the app makes it, of settings that most tests do not have.
@@ -62,7 +62,7 @@ def no_new_tasks() -> Iterator[None]:
 
 @pytest.fixture
 def in_process(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """The same variables, for code that runs in the tests' own process."""
+    """Set the variables of ``env`` for code that runs in the tests' own process."""
     for name, value in env.items():
         if name.startswith(("CELRAY_", "RAY_")):
             monkeypatch.setenv(name, value)
@@ -76,7 +76,7 @@ def configure(
     in_process: dict[str, str],  # noqa: ARG001 - sets the environment
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Settings]:
-    """Change settings by field name; gives those that then hold."""
+    """Return a function that changes settings by field name, and returns all settings."""
 
     def change(**values: object) -> Settings:
         for name, value in values.items():
@@ -90,13 +90,13 @@ def configure(
 
 @pytest.fixture
 def settings(in_process: dict[str, str]) -> Settings:  # noqa: ARG001 - sets the environment
-    """The settings that hold in the tests' own process."""
+    """Return the settings of the tests' own process."""
     return load_settings()
 
 
 @pytest.fixture
 def app(in_process: dict[str, str]) -> Celery:  # noqa: ARG001 - sets the environment
-    """Our app, in the tests' own process, on this test's Redis."""
+    """Return our app in the tests' own process, on this test's Redis."""
     from tasks.app import app as ours  # noqa: PLC0415 - needs the environment
 
     return ours
@@ -104,7 +104,7 @@ def app(in_process: dict[str, str]) -> Celery:  # noqa: ARG001 - sets the enviro
 
 @pytest.fixture
 def start_worker(env: dict[str, str], tmp_path: Path) -> Iterator[StartWorker]:
-    """Start workers that end with the test, whatever happens."""
+    """Yield a function that starts workers; they end with the test in any case."""
     with ExitStack() as stack:
 
         def start(
@@ -119,7 +119,7 @@ def start_worker(env: dict[str, str], tmp_path: Path) -> Iterator[StartWorker]:
 
 @pytest.fixture
 def client(redis: RedisServer) -> Iterator[Celery]:
-    """A client with nothing but two URLs, as callers outside have it."""
+    """Yield a client that knows only two URLs, like callers outside."""
     stock = Celery("outside", broker=redis.url(0), backend=redis.url(1), set_as_current=False)
     yield stock
     stock.close()
@@ -131,7 +131,7 @@ def alone(
     monkeypatch: pytest.MonkeyPatch,
     start_worker: StartWorker,
 ) -> Process:
-    """One worker that consumes everything."""
+    """Return one worker that consumes all queues."""
     catalogue = json.dumps(ALONE)
     monkeypatch.setenv("CELRAY_WORKERS", catalogue)
     get_settings.cache_clear()

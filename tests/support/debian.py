@@ -1,4 +1,4 @@
-"""Programs that tests need from Debian, without installing them: fetched by apt, which verifies."""
+"""Fetch programs that tests need from Debian with apt, which verifies them; install nothing."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import pytest
 #: The suite that has Compose v2 (2.26.1) and everything else that is fetched here.
 SUITE = "trixie"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "celray/tests" / SUITE
-#: Names an apt mirror where the machine's own apt has none of Debian's.
+#: The variable with a Debian mirror, for machines whose apt has none.
 MIRROR_VARIABLE = "CELRAY_DEBIAN_MIRROR"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 def run(*argv: str, cwd: Path | None = None) -> str:
-    """A command's output; its last words when it fails."""
+    """Return a command's output; fail the test with the end of its errors if it fails."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=cwd)
     if done.returncode:
         pytest.fail(f"{' '.join(argv)}: exit {done.returncode}\n{done.stderr[-2000:]}")
@@ -30,14 +30,14 @@ def run(*argv: str, cwd: Path | None = None) -> str:
 
 
 def mirror() -> str:
-    """The Debian mirror that this machine's apt uses."""
+    """Return the Debian mirror that this machine's apt uses."""
     if named := os.environ.get(MIRROR_VARIABLE):
         return named
     if shutil.which("apt-get"):
         form = ("--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages", "Origin: Debian")
         for line in run("apt-get", "indextargets", *form).splitlines():
             address, _, release = line.partition(" ")
-            # -security and -updates live elsewhere, or hold only a part.
+            # -security and -updates are on other mirrors, or hold only some packages.
             if release.isalpha():
                 return address
     pytest.fail(f"this machine's apt knows no Debian mirror: set {MIRROR_VARIABLE}=http://...")
@@ -45,7 +45,7 @@ def mirror() -> str:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Let the tests' other processes wait: two would fetch and install the same."""
+    """Hold a lock against the tests' other processes, which may fetch the same package."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -53,7 +53,7 @@ def alone() -> Iterator[None]:
 
 
 def unpacked(package: str) -> Path:
-    """A directory that holds the files of a Debian package."""
+    """Return a directory with the files of a Debian package."""
     target = CACHE / package
     with alone():
         if not target.is_dir():
@@ -62,7 +62,7 @@ def unpacked(package: str) -> Path:
 
 
 def fetch(package: str, target: Path) -> None:
-    """Fetch a Debian package and put its files where they are wanted."""
+    """Fetch a Debian package and unpack its files to a directory."""
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
         work = Path(folder)
         for name in ("lists/partial", "cache/archives/partial", "files"):
@@ -75,7 +75,7 @@ def fetch(package: str, target: Path) -> None:
             "Dir::State::lists": work / "lists",
             "Dir::Cache": work / "cache",
             "Acquire::Languages": "none",
-            # The temporary directory is ours alone; apt's own user may not look into it.
+            # apt's own user may not read this private temporary directory.
             "APT::Sandbox::User": "root",
         }
         options = [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]

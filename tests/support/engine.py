@@ -1,4 +1,4 @@
-"""Projects on the real engine, converged by our own module; every name starts with t-tests-."""
+"""Compose projects on the real engine, converged by our module; names start with t-tests-."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ IMAGE = f"{PREFIX}:1"
 
 
 def docker(*argv: str) -> str:
-    """The engine's client."""
+    """Run the engine's client and return its output."""
     return debian.run("docker", *argv)
 
 
 def make_image(work: Path) -> None:
-    """An image of one static program, made without a registry."""
+    """Make an image of one static program, without a registry."""
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         pytest.fail("no container engine answers here: .ci/engine installs and starts one")
     busybox = next(debian.unpacked("busybox-static").glob("**/bin/busybox"))
@@ -40,7 +40,7 @@ def make_image(work: Path) -> None:
 
 
 def service(name: str, script: str = "", **settings: Any) -> dict[str, Any]:
-    """A service that runs until it is told to stop."""
+    """Return a service that runs until it is stopped."""
     script = script or "trap 'exit 0' TERM; while :; do busybox sleep 0.1; done"
     return {
         "container_name": f"{PREFIX}-{name}",
@@ -64,7 +64,7 @@ class Project:
     wait_seconds: int = 30
 
     def prepare(self, services: dict[str, Any]) -> tuple[str, dict[str, Any], list[str]]:
-        """What the action plugin makes of these services."""
+        """Return what the action plugin passes to the module for these services."""
         prepared: tuple[str, dict[str, Any], list[str]] = load(ACTION).prepare(
             yaml.safe_dump({"services": services}),
             str(self.folder),
@@ -74,7 +74,7 @@ class Project:
         return prepared
 
     def converge(self, *, check: bool = False, canary: str = "") -> dict[str, Any]:
-        """The module's result for what is wanted now; with a canary, behind stand-ins."""
+        """Run the module on the current services, with a canary behind stand-ins; its result."""
         text, services, folders = self.prepare(self.services)
         stand_in = None
         if canary:
@@ -106,11 +106,11 @@ class Project:
         return run_module(MODULE, args, check=check)
 
     def mount(self, name: str) -> str:
-        """A volume for a file of the project."""
+        """Return the volume entry for a file of the project."""
         return f"{self.folder}/files/{name}:/etc/{name}:ro"
 
     def running(self) -> dict[str, tuple[str, str]]:
-        """Id and start time of every running container, by service."""
+        """Return id and start time of every running container, by service."""
         label = f"label=com.docker.compose.project={PREFIX}-project"
         ids = docker("ps", "-q", "--no-trunc", "--filter", label).split()
         boxes = json.loads(docker("inspect", *ids)) if ids else []
@@ -120,7 +120,7 @@ class Project:
         }
 
     def remove(self) -> None:
-        """Whatever is left of it."""
+        """Remove all containers of the project."""
         for project in (f"{PREFIX}-project", f"{PREFIX}-project-stand-in"):
             label = f"label=com.docker.compose.project={project}"
             if ids := docker("ps", "-aq", "--filter", label).split():

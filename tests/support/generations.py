@@ -1,4 +1,4 @@
-"""Both compose generations as commands, wherever this machine has or can get them."""
+"""Both compose generations as commands; fetched or installed if this machine lacks them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import debian
 import pytest
 from parts import REPO
 
-#: Without it compose v1, which is Python, dies on a machine whose locale is not UTF-8.
+#: Compose v1 is written in Python and fails on a machine whose locale is not UTF-8.
 ENVIRONMENT = {**os.environ, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
 
 
@@ -28,7 +28,7 @@ def version(command: str) -> str:
 
 @cache
 def compose_v1() -> str:
-    """docker-compose 1.29.2, installed from the distribution where it is missing."""
+    """Return docker-compose 1.29.2; install it from the distribution if it is missing."""
     with debian.alone():
         return installed_v1()
 
@@ -50,7 +50,7 @@ def installed_v1() -> str:
 
 @cache
 def compose_v2() -> str:
-    """Compose v2 as Debian 13 packages it (2.26.1), from the distribution's archive."""
+    """Return Compose v2 as Debian 13 packages it (2.26.1), from the distribution's archive."""
     files = debian.unpacked("docker-compose")
     return str(files / "usr/libexec/docker/cli-plugins/docker-compose")
 

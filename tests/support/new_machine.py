@@ -1,7 +1,7 @@
-"""A machine with what the README asks for and nothing else: a container, reached by `docker exec`.
+"""A machine with only what the README asks for: a container, reached by `docker exec`.
 
-Handed in are the network's certificates and pip's settings, which a new machine in the same network
-has too.
+It also gets the certificates and pip settings of this machine, which any new machine in the same
+network would have.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 
 from parts import REPO, load
 
-#: People keep clones in folders with names.
+#: A path with blanks and parentheses, as people have them.
 CLONE = "my projects (2)/celray"
-#: What a network tells its machines; passed on as it is here.
+#: The network's settings for pip, copied unchanged.
 PIP_SETTINGS = Path("/etc/pip.conf")
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a command answered."""
+    """The result of a command."""
 
     code: int
     output: str
@@ -37,8 +37,8 @@ class Machine:
     """One new machine.
 
     Parameters:
-        container: its name.
-        user: who works on it: root, or the user with sudo.
+        container: the container's name.
+        user: root, or the user with sudo.
     """
 
     container: str
@@ -46,12 +46,12 @@ class Machine:
 
     @property
     def home(self) -> str:
-        """The user's home."""
+        """Return the user's home directory."""
         return "/root" if self.user == "root" else f"/home/{self.user}"
 
     @property
     def clone(self) -> str:
-        """Where the clone lies."""
+        """Return the path of the clone."""
         return f"{self.home}/{CLONE}"
 
     def run(self, command: str, *, user: str = "", seconds: int = 600) -> Said:
@@ -70,25 +70,25 @@ class Machine:
         return Said(done.returncode, done.stdout, done.stderr)
 
     def root(self, command: str) -> str:
-        """Run something as root that must work."""
+        """Run a command as root; it must succeed."""
         said = self.run(command, user="root")
         assert said.code == 0, said.errors
         return said.output
 
     def put(self, source: Path, target: str) -> None:
-        """Copy a file or a folder there, for this user."""
+        """Copy a file or a folder to the machine, owned by this user."""
         subprocess.run(["docker", "cp", str(source), f"{self.container}:{target}"], check=True)
         self.root(f"chown -R {self.user}: {shlex.quote(target)}")
 
     def put_program(self, source: str, target: str) -> None:
-        """Copy a program there, for everybody."""
+        """Copy a program to the machine, executable for everybody."""
         subprocess.run(["docker", "cp", "-L", source, f"{self.container}:{target}"], check=True)
         self.root(f"chmod 755 {target}")
 
 
 @contextmanager
 def new_machine(distribution: str, user: str) -> Iterator[Machine]:
-    """A machine with a clean clone of this repository in the user's home."""
+    """Yield a machine with a clean clone of this repository in the user's home."""
     hosts: Any = load("molecule/hosts/testhosts.py")
     scenario = f"new-{distribution}-{user}"
     container = hosts.up_new(f"{distribution}-new", scenario)
@@ -107,7 +107,7 @@ def new_machine(distribution: str, user: str) -> Iterator[Machine]:
 
 
 def clean_clone(clone: Path) -> None:
-    """A clone of this repository, with what is not committed yet laid over it."""
+    """Clone this repository, and copy the uncommitted changes over it."""
     command = ["git", "clone", "--quiet", "--no-local", "--depth=1", f"file://{REPO}", str(clone)]
     subprocess.run(command, check=True)
     git = ["git", "-C", str(REPO)]

@@ -1,4 +1,4 @@
-"""The Python inside roles/, which is no package: loaded by path, and run as Ansible runs it."""
+"""Load the Python code inside roles/ by path, since it is no package, and run it like Ansible."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ ROLES = sorted(path for path in (REPO / "roles").iterdir() if path.is_dir())
 
 @cache
 def load(path: str) -> ModuleType:
-    """The module at a path below the repository; a program of .ci/ has no suffix."""
+    """Return the module at a path in the repository; a program of .ci/ has no suffix."""
     name = path.removesuffix(".py").replace("/", "_")
     loader = SourceFileLoader(name, str(REPO / path))
     spec = importlib.util.spec_from_file_location(name, REPO / path, loader=loader)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     return module
 
 
 def service_files() -> list[str]:
-    """Return what -e takes for a playbook to know the services; else preflight reads them."""
+    """Return the arguments for -e by which a playbook knows the services without preflight."""
     return [f"@{file}" for file in sorted((REPO / "roles").glob("*/service.yml"))]
 
 
 def variables(role: str, folder: str) -> dict[str, Any]:
-    """Return what a role's `defaults` or `vars` say: main.yml, or every file of main/."""
+    """Return a role's `defaults` or `vars`, from main.yml or all files of main/."""
     place = REPO / "roles" / role / folder
     found: dict[str, Any] = {}
     for file in [place / "main.yml", *sorted(place.glob("main/*.yml"))]:
@@ -57,7 +57,7 @@ def variables(role: str, folder: str) -> dict[str, Any]:
 
 
 def run_module(path: str, args: dict[str, Any], *, check: bool = False) -> dict[str, Any]:
-    """Run an Ansible module in this process; its result, failed or not."""
+    """Run an Ansible module in this process; return its result, also of a failure."""
     printed = io.StringIO()
     with patch_module_args({**args, "_ansible_check_mode": check}), redirect_stdout(printed):
         try:
@@ -72,13 +72,13 @@ def run_module(path: str, args: dict[str, Any], *, check: bool = False) -> dict[
 
 @dataclass(frozen=True)
 class Played:
-    """What ansible-playbook answered."""
+    """The exit code and the output of ansible-playbook."""
 
     code: int
     output: str
 
     def require_failure(self, *words: str) -> None:
-        """Assert that it failed and named each mistake, without a stack trace."""
+        """Assert that the playbook failed and named each mistake, without a stack trace."""
         assert self.code != 0
         for each in words:
             assert each in self.output, self.output
@@ -86,7 +86,7 @@ class Played:
 
 
 def play(playbook: str, *arguments: str, **environment: str) -> Played:
-    """Run one of our playbooks as an operator does, whatever this shell has set."""
+    """Run one of our playbooks as an operator does, independent of this shell's variables."""
     clean = {name: value for name, value in os.environ.items() if name not in ("HOST", "SSH_USER")}
     done = subprocess.run(
         [str(Path(sys.executable).with_name("ansible-playbook")), playbook, *arguments],
@@ -95,7 +95,7 @@ def play(playbook: str, *arguments: str, **environment: str) -> Played:
             **clean,
             "ANSIBLE_CONFIG": str(REPO / "ansible.cfg"),
             "ANSIBLE_NOCOLOR": "1",
-            # Where a playbook runs here it needs no other Python than this one.
+            # A playbook that runs on this machine uses this Python.
             "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
             "LC_ALL": "C.UTF-8",
             **environment,

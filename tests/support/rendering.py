@@ -1,6 +1,6 @@
-"""Compose projects rendered by the deployment itself: its playbook, roles, lookups and module.
+"""Render compose projects as a deployment does: with its playbook, roles, lookups and module.
 
-The one thing that is not real is the engine: a program that has no container, then healthy ones.
+Only the engine is not real: it is a program that lists no container and reports healthy ones.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ INVENTORIES = sorted(path.parent.name for path in REPO.glob("inventory/*/hosts.y
 
 @dataclass(frozen=True)
 class Rendered:
-    """What a deployment wrote below celray_home."""
+    """The files that a deployment wrote below celray_home."""
 
     home: Path
     secret: dict[str, str]
@@ -47,16 +47,13 @@ class Rendered:
 
     @property
     def projects(self) -> list[Path]:
-        """The directories of the compose projects, on every host.
-
-        Without those that have no service: compose is never run on them.
-        """
+        """Return the directories of all hosts' compose projects that have a service."""
         found = sorted(self.home.glob("*/projects/*"))
         return [path for path in found if "services: {}" not in (path / "compose.yml").read_text()]
 
     @property
     def services(self) -> dict[str, dict[str, Any]]:
-        """Every service of every project, by container name."""
+        """Return every service of every project, by container name."""
         found = (yaml.safe_load((path / "compose.yml").read_text()) for path in self.projects)
         return {
             service["container_name"]: service
@@ -66,7 +63,7 @@ class Rendered:
 
 
 def facts(home: Path, address: str) -> dict[str, Any]:
-    """What the plays before the services would have found and made."""
+    """Return the facts that earlier plays of a deployment would have set."""
     engine = home / "docker"
     engine.write_text(ENGINE)
     engine.chmod(0o755)
@@ -96,7 +93,7 @@ def facts(home: Path, address: str) -> dict[str, Any]:
 
 
 def render(home: Path, inventory: str, address: str, settings: dict[str, Any]) -> Rendered:
-    """Converge every project of an inventory into a directory."""
+    """Render every project of an inventory into a directory."""
     variables = facts(home, address) | settings
     (home / "facts.json").write_text(json.dumps(variables))
     played = play(

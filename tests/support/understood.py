@@ -1,4 +1,4 @@
-"""What a compose generation makes of a project, in a form in which two generations can be equal."""
+"""A project as a compose generation understands it, in a form that is equal for all generations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNITS = {"b": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 @cache
 def understood(compose: str, project: Path) -> dict[str, dict[str, Any]]:
-    """Services as `compose config` prints them, sizes in bytes and mounts in the short form."""
+    """Return services as `compose config` prints them, with sizes in bytes and short mounts."""
     done = subprocess.run(
         [compose, "-p", f"celray-{project.name}", "-f", str(project / "compose.yml"), "config"],
         capture_output=True,
@@ -32,7 +32,7 @@ def understood(compose: str, project: Path) -> dict[str, dict[str, Any]]:
 
 
 def normal(service: dict[str, Any]) -> dict[str, Any]:
-    """One service without what the generations merely write differently."""
+    """Return a service in a form without the generations' differences in notation."""
     plain = dict(service)
     for key in ("mem_limit", "shm_size"):
         if key in plain:
@@ -55,7 +55,7 @@ def size(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """As in 45s or 1m0s."""
+    """Return the seconds of a duration such as 45s or 1m0s."""
     factors = {"h": 3600, "m": 60, "s": 1}
     return sum(float(n) * factors[unit] for n, unit in re.findall(r"([\d.]+)([hms])", text))
 

@@ -1,4 +1,4 @@
-"""A Redis with the users of a deployment: the rights of compose/users.acl.j2, passwords of ours."""
+"""A Redis with the users and rights of a deployment (compose/users.acl.j2), and a test password."""
 
 import importlib.util
 import re
@@ -12,19 +12,19 @@ from redis import Redis
 
 TEMPLATE = PACKAGE.parent / "compose" / "users.acl.j2"
 FILTERS = PACKAGE.parent / "roles" / "celray" / "filter_plugins" / "celray_catalogue.py"
-#: One for all users.
+#: The password of all users.
 PASSWORD = "secret"  # noqa: S105 - a test's
 
 
 def rights(name: str) -> list[str]:
-    """Return the rules that the template calls ``name``."""
+    """Return the ACL rules that the template sets as ``name``."""
     found = re.search(rf"set {name} = '([^']+)'", TEMPLATE.read_text())
     assert found, f"{TEMPLATE} no longer names the rights {name!r}"
     return found.group(1).split()
 
 
 def keys() -> list[str]:
-    """Return the rules about the keys of who sends tasks, as the role makes them."""
+    """Return the ACL rules for a submitter's keys, as the role computes them."""
     spec = importlib.util.spec_from_file_location("celray_catalogue", FILTERS)
     assert spec
     assert spec.loader
@@ -34,7 +34,7 @@ def keys() -> list[str]:
 
 
 class Guarded(RedisServer):
-    """A Redis that nobody enters without a password, but for the tests themselves."""
+    """A Redis with users that need a password; the tests themselves need none."""
 
     def as_user(self, name: str, db: int) -> str:
         """Return the URL of a user."""
@@ -45,19 +45,19 @@ class Guarded(RedisServer):
         return Redis.from_url(self.as_user(name, db), decode_responses=True)
 
     def denied(self) -> list[tuple[str, str]]:
-        """Return what was refused, by user: the command or key."""
+        """Return the refused commands and keys, each with its user."""
         with self.client(0) as admin:
             return [(entry["username"], entry["object"]) for entry in admin.acl_log(100)]
 
     def forget_denied(self) -> None:
-        """Begin the record of refusals anew."""
+        """Clear the list of refusals."""
         with self.client(0) as admin:
             admin.acl_log_reset()
 
 
 @contextmanager
 def guarded(folder: Path) -> Iterator[Guarded]:
-    """Start it, with the users submitter (deployed as ``default``), operator and celray."""
+    """Yield such a Redis with the users submitter (deployed: ``default``), operator, celray."""
     (folder / "guarded").mkdir()
     server = Guarded(folder / "guarded")
     server.start()
@@ -77,7 +77,7 @@ def guarded(folder: Path) -> Iterator[Guarded]:
 
 @dataclass
 class Service:
-    """Redis with its users, and a worker that consumes the queues of the catalogue's default."""
+    """Redis with its users, and the catalogue's worker ``default``."""
 
     redis: Guarded
     env: dict[str, str]
@@ -85,7 +85,7 @@ class Service:
 
 @contextmanager
 def served(folder: Path) -> Iterator[Service]:
-    """Start such a Redis, and the worker as the user that a deployment gives it."""
+    """Yield such a Redis, and the worker, which connects as a deployment's worker does."""
     with guarded(folder) as redis:
         env = environment(
             redis,

@@ -1,4 +1,4 @@
-"""A worker and Flower in which every secret is a canary: a word that no reply may hold."""
+"""A worker and Flower whose secrets are canaries: words that no reply may contain."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from celray_testing import (
     worker,
 )
 
-#: What a deployment keeps secret, each with a value that occurs nowhere else.
+#: The secrets of a deployment, each with a value that occurs nowhere else.
 CANARIES = {
     "broker": "canary-broker-7Qx",
     "results": "canary-results-9Zk",
@@ -30,13 +30,13 @@ CANARIES = {
 
 
 def found_in(text: str) -> list[str]:
-    """Return the secrets that a text holds."""
+    """Return the names of the secrets that a text contains."""
     return [name for name, word in CANARIES.items() if word in text]
 
 
 @dataclass
 class Watched:
-    """What runs, and how to reach it."""
+    """The running processes and the addresses to reach them."""
 
     redis: RedisServer
     env: dict[str, str]
@@ -46,14 +46,14 @@ class Watched:
     url: str
 
     def ask(self, method: str, path: str, **options: Any) -> requests.Response:  # noqa: ANN401
-        """Ask Flower, as somebody who is logged in; ``options`` are those of requests."""
+        """Send a request to Flower with a login; ``options`` are those of requests."""
         login = ("admin", CANARIES["flower"])
         return requests.request(method, self.url + path, auth=login, timeout=30, **options)
 
 
 @contextmanager
 def watched(folder: Path) -> Iterator[Watched]:
-    """Start Redis with a user for each use, one worker that consumes everything, and Flower."""
+    """Start Redis with a user per purpose, one worker that consumes all queues, and Flower."""
     with ExitStack() as stack:
         (folder / "redis").mkdir()
         (folder / "secrets").mkdir()

@@ -1,8 +1,8 @@
-"""Cron expressions of the whole kind, right ones and wrong ones, for both readers' tests."""
+"""Generators of valid and invalid cron expressions, for the tests of both readers."""
 
 from hypothesis import strategies as st
 
-#: Least and most of each field, and words for some of its numbers.
+#: The least and the greatest number of each field, and its words.
 FIELDS = (
     (0, 59, ()),
     (0, 23, ()),
@@ -11,7 +11,7 @@ FIELDS = (
     (0, 7, ("sun", "MON", "fri", "saturday")),
 )
 
-#: Each passed preflight, and ended Beat with every other entry.
+#: Expressions from bug reports: each of these passed preflight and stopped Beat.
 REPORTED_WRONG = ("61 * * * *", "0 0 31 2 *", "* * * *", "@nightly", "0 3 L,5W * *", "*/0 * * * *")
 REPORTED_RIGHT = ("0 3 * * 7", "@daily", "0 3 L * *", "5/15 * * * *", "0 3 * * sun", "0 22-2 * * *")
 
@@ -24,7 +24,7 @@ def _number(least: int, most: int) -> st.SearchStrategy[str]:
 
 @st.composite
 def item(draw: st.DrawFn, place: int, *, wrong: bool) -> str:
-    """One item of a field: `*`, `n`, `n-m`, each with or without a step, a name, or nonsense."""
+    """Return an item of a field: `*`, `n`, `n-m` or a name, with or without a step; or nonsense."""
     least, most, words = FIELDS[place]
     number = _number(least, most) if wrong else st.integers(least, most).map(str)
     one = st.one_of(number, st.sampled_from(words)) if words else number
@@ -38,7 +38,7 @@ def item(draw: st.DrawFn, place: int, *, wrong: bool) -> str:
 
 @st.composite
 def field(draw: st.DrawFn, place: int, *, wrong: bool) -> str:
-    """A field of one to three items; mostly a plain one, as people write them."""
+    """Return a field: `*` in a third of the cases, otherwise one to three items."""
     if draw(st.integers(0, 2)) == 0:
         return "*"
     return ",".join(draw(st.lists(item(place, wrong=wrong), min_size=1, max_size=3)))
@@ -46,7 +46,7 @@ def field(draw: st.DrawFn, place: int, *, wrong: bool) -> str:
 
 @st.composite
 def expressions(draw: st.DrawFn, *, wrong: bool = False) -> str:
-    """Five fields; with ``wrong``, also what means nothing."""
+    """Return five fields; with ``wrong``, possibly invalid ones."""
     fields = [draw(field(place, wrong=wrong)) for place in range(len(FIELDS))]
     if wrong and draw(st.integers(0, 9)) == 0:
         fields = draw(st.permutations(fields))[: draw(st.integers(0, 5))]
@@ -54,9 +54,9 @@ def expressions(draw: st.DrawFn, *, wrong: bool = False) -> str:
 
 
 def without_wrapping(text: str) -> str:
-    """Return the expression with the words and the ranges that the reference does not know.
+    """Return the expression in words and ranges that the reference implementation knows.
 
-    Only names in full and ranges over the end of their field are rewritten, into what they mean.
+    Full names and ranges that wrap around the end of their field are rewritten.
     """
     fields = []
     for place, given in enumerate(text.split()):
@@ -65,7 +65,7 @@ def without_wrapping(text: str) -> str:
         for one in given.lower().replace("march", "mar").replace("saturday", "sat").split(","):
             range_, _, step = one.partition("/")
             first, dash, last = range_.partition("-")
-            if dash and first == last:  # the reference takes 3-3/2 for 3/2
+            if dash and first == last:  # the reference reads 3-3/2 as 3/2
                 items.append(first)
             elif dash and int(first) > int(last):
                 over = most - 1 if place == 4 else most

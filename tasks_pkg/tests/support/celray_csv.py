@@ -1,4 +1,4 @@
-"""How each task reads a CSV file, called in this process, and what Python's csv module sees."""
+"""Read a CSV file in this process as each task does, and as Python's csv module does."""
 
 import csv
 import datetime as dt
@@ -28,23 +28,23 @@ from tasks.ray_jobs.protocol import InputProblemError
 from tasks.ray_jobs.tables import reading
 from tasks.schemas.data import transformations_from
 
-#: Longer than any field of a test.
-_FIELD = 1 << 30
+#: The limit for csv's fields: longer than any field of a test.
+_FIELD_BYTES = 1 << 30
 
 
 def table(path: Path, **said: object) -> pl.DataFrame:
-    """As training, search, predictions from files and retraining do."""
+    """Read a file as training, search, predictions from files and retraining do."""
     return reading.read(Source((path,), "csv"), (), None, csv_plan.said(CsvOptions.of(said)))
 
 
 def summary(path: Path, **said: object) -> aggregation_job.Summary:
-    """As ``aggregate_data`` does, of all columns."""
+    """Summarise all columns of a file as ``aggregate_data`` does."""
     wanted = aggregation_job.Wanted((), None, csv_plan.said(CsvOptions.of(said)))
     return aggregation_job.summarise(wanted, aggregation_job.Item(path.name, path))
 
 
 def summary_of_ranges(path: Path, length: int, **said: object) -> aggregation_job.Summary:
-    """As it does with a large file, in ranges of about so many bytes."""
+    """Summarise a file as ``aggregate_data`` does with a large one, in ranges of some bytes."""
     wanted = aggregation_job.Wanted((), None, csv_plan.said(CsvOptions.of(said)))
     item = aggregation_job.Item(path.name, path)
     file, form = aggregation_job.form_of(item, wanted)
@@ -65,13 +65,13 @@ def summary_of_ranges(path: Path, length: int, **said: object) -> aggregation_jo
 
 
 def converted(path: Path, count: int, block: int = 1 << 20, **said: object) -> pl.DataFrame:
-    """As ``process_large_csv`` and ``process_new_data`` do.
+    """Convert a file as ``process_large_csv`` and ``process_new_data`` do.
 
     Args:
         path: the file.
-        count: ranges, of one that can be read from its middle.
-        block: bytes of a piece, of one that cannot.
-        said: how it is written.
+        count: the number of ranges, for a file with random access.
+        block: the bytes of a piece, for a file without.
+        said: how the file is written.
     """
     given = {"num_chunks": count, "bad_rows": "fail", **said}
     asked = transformations_from(given).request(str(path), "out.parquet")
@@ -127,13 +127,13 @@ def records(
     **dialect: Any,  # noqa: ANN401 - csv.reader's own
 ) -> list[list[str]]:
     """Return a text's rows as Python's csv module sees them, without the header."""
-    csv.field_size_limit(_FIELD)
+    csv.field_size_limit(_FIELD_BYTES)
     lines = io.StringIO("\n".join(text.split("\n")[skip_rows:]), newline="")
     return [record for record in csv.reader(lines, delimiter=separator, **dialect) if record][1:]
 
 
 def is_kept(text: str, value: object, missing: set[str], said: dict[str, Any]) -> bool:
-    """Return whether a value is what was written, or written so that it could be written back."""
+    """Return whether a value that was read keeps what its text means."""
     plain = text.strip()
     if value is None:
         return plain in missing or text in missing
@@ -145,7 +145,7 @@ def is_kept(text: str, value: object, missing: set[str], said: dict[str, Any]) -
         number = plain
         if said.get("thousands"):
             number = number.replace(said["thousands"], "")
-        if said.get("decimal") or said["separator"] != ",":  # said, or detected
+        if said.get("decimal") or said["separator"] != ",":  # given, or detected
             number = number.replace(",", ".")
         code = re.match(r"\+|-?0[0-9]|-?[0-9]+[eE][0-9]+$", number)
         return (not code or bool(re.match(WRITTEN_POWER, number))) and float(number) == value

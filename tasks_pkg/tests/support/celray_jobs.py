@@ -1,4 +1,4 @@
-"""Every task that runs a job, called on one file: in this process, or wherever a runner says."""
+"""Call every task that runs a job on one file: in this process, or with a given runner."""
 
 import gzip
 import importlib
@@ -36,7 +36,7 @@ GOOD = HEADER + "\n".join(ROWS) + "\n"
 
 
 class Task:
-    """Names of tasks that tests say often."""
+    """Names of tasks that many tests use."""
 
     PREDICT = "batch_predictions"
     CSV = "process_large_csv"
@@ -45,7 +45,7 @@ class Task:
     INBOX = "process_new_data"
 
 
-#: The tasks that read a whole table, those that are given a path, and all that run a job.
+#: The tasks that read a whole table, the tasks that take a path, and all that run a job.
 TABLES = ("distributed_training", "hyperparameter_search", Task.PREDICT, Task.RETRAIN)
 PATHS = (*TABLES, Task.CSV, Task.AGGREGATE)
 ALL = (*PATHS, Task.INBOX)
@@ -65,19 +65,19 @@ def request_in(folders: Path, name: str, parameters: dict[str, Any]) -> JobReque
 
 
 def request_beside(root: Path, name: str, parameters: dict[str, Any]) -> JobRequest:
-    """Return the request of a job on the datasets folder ``root``, beside which all else lies."""
+    """Return the request of a job on the datasets folder ``root``; other folders are beside it."""
     request = request_in(root.parent, name, parameters)
     return replace(request, datasets_dir=str(root), runs_dir=str(root.parent / "runs"))
 
 
 def run_job_in(root: Path, main: Main, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Call a job's main function on the datasets folder ``root``, beside which its models lie."""
+    """Call a job's main function on the datasets folder ``root``; the models are beside it."""
     request = request_beside(root, "t", parameters)
     return main(request, Reporter(root.parent / "runs"))
 
 
 def write_compressed(path: Path, text: str) -> None:
-    """Write a text as the ending of the file's name says."""
+    """Write a text to a file, compressed according to its suffix."""
     if path.suffix == ".zst":
         with pa.CompressedOutputStream(str(path), "zstd") as out:
             out.write(text.encode())
@@ -86,7 +86,7 @@ def write_compressed(path: Path, text: str) -> None:
 
 
 class _Telling(Reporter):
-    """Passes progress on, which a job's process would write for whoever follows it."""
+    """Passes progress to a function, which a job's process would print for its submitter."""
 
     def __init__(self, run_dir: Path, on_progress: Callable[[Progress], None]) -> None:
         super().__init__(run_dir)
@@ -104,27 +104,27 @@ def run_here(
     request: Callable[[str], JobRequest],
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Run a job in this process as ``LocalJobs("plain")`` does in one that takes seconds to start.
+    """Run a job in this process; ``LocalJobs("plain")`` starts a process, which takes seconds.
 
     Raises:
-        InvalidArgumentsError: the job found fault with what was asked for.
+        InvalidArgumentsError: the job refused the request.
     """
     name = submission_id(task_id)
     main = importlib.import_module(f"tasks.ray_jobs.jobs.{entrypoint}").main
     try:
         given = {ENGINE_VARIABLE: "plain", REQUEST_VARIABLE: request(name).encode()}
-        # One thread: two that wait for each other take ten times as long where others work too.
+        # One thread: on a busy machine, two that wait for each other take ten times as long.
         with patch.dict(os.environ, given), patch.object(cluster, "cpus", lambda: 1):
             asked = JobRequest.from_environment()
             result = main(asked, _Telling(Path(asked.runs_dir) / name, on_progress))
     except InputProblemError as error:
         raise InvalidArgumentsError(str(error)) from None
-    # As it travels.
+    # A result travels as JSON.
     return json.loads(json.dumps(result))  # type: ignore[no-any-return]
 
 
 class Here:
-    """Runs a job's main function in this process, and remembers what it was asked."""
+    """Runs a job's main function in this process, and remembers the request."""
 
     def __init__(self) -> None:
         self.started = False
@@ -148,11 +148,11 @@ class Here:
         return JobResult(name, attached=False, result=result, startup_seconds=0, engine_seconds=0)
 
     def again(self, attempt: str = "") -> dict[str, Any]:
-        """Run the last job, as when Ray has lost it with its head."""
+        """Run the last job again, as after Ray's head has lost it."""
         assert self.asked is not None
         entrypoint, request = self.asked
         name = f"{request.submission_id}{attempt}"
-        # As it arrives: a job may change what it was given.
+        # A fresh copy: a job may change its request.
         asked = replace(request, submission_id=name, parameters={**request.parameters})
         main = importlib.import_module(f"tasks.ray_jobs.jobs.{entrypoint}").main
         result: dict[str, Any] = main(asked, Reporter(Path(asked.runs_dir) / name))
@@ -164,7 +164,7 @@ class Here:
 
 @dataclass
 class Place:
-    """Folders, a model that was trained there, and the tasks."""
+    """Folders, a model that was trained in them, and the tasks."""
 
     root: Path
     local: Local
@@ -176,18 +176,18 @@ class Place:
         return self.root / "datasets"
 
     def files(self) -> set[str]:
-        """Every file but those of runs, locks, ledgers and reports, which failures have too."""
+        """Return all files except those of a failed task too: runs, locks, ledgers, reports."""
         kept = (".runs", "retraining", ".retraining", ".ledger", ".claims", "failed", ".lock")
         found = (path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
         return {str(path) for path in found if not set(path.parts) & set(kept)}
 
     def arguments(self, task: str, path: str, **csv: object) -> dict[str, Any]:
-        """Return what a task is called with to work on a file, and put it where that needs it.
+        """Return a task's arguments for a file; if needed, copy the file or register the model.
 
         Args:
             task: the task.
             path: the file.
-            csv: how it is written, by argument.
+            csv: the CSV options, by argument.
         """
         config = {"n_estimators": 2, **csv}
         if task == Task.RETRAIN:
@@ -223,20 +223,20 @@ class Place:
         return given[task]
 
     def call(self, task: str, path: str, **csv: object) -> dict[str, Any]:
-        """Call a task on a file, written so; give its result."""
+        """Call a task on a file with CSV options; return its result."""
         self.here.started = False
         return self.local.run(task, **self.arguments(task, path, **csv))  # type: ignore[no-any-return]
 
 
 def _toml(text: str) -> str:
-    """Write any text as TOML has it."""
+    """Return a text as a TOML string."""
     return '"' + "".join(f"\\U{ord(sign):08x}" for sign in text) + '"'
 
 
 def _toml_of(value: object) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_toml(k)} = {_toml_of(v)}" for k, v in value.items()) + "}"
-    value = "" if value is None else value  # which TOML does not have
+    value = "" if value is None else value  # TOML has no null
     return _toml(value) if isinstance(value, str) else json.dumps(value)
 
 

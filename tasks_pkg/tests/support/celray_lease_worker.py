@@ -1,4 +1,4 @@
-"""A consumer that asks Redis for a message and ends before it reads the answer."""
+"""A consumer that asks Redis for a message and exits before it reads the answer."""
 
 import os
 import signal

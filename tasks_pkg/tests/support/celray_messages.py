@@ -1,6 +1,6 @@
-"""Messages that nobody would send: well-formed ones of both protocols, with something wrong.
+"""Malformed messages: messages of both protocols with random changes.
 
-One generator for every test of "no message stops a worker": it takes a message as a client of
+Every test of "no message stops a worker" uses this generator. It takes a message as a client of
 either protocol writes it and changes any part of it, at any depth, to any kind of value.
 """
 
@@ -43,7 +43,7 @@ def message(body: object, headers: dict[str, Any] | None, **properties: object) 
 
 
 def signature(task: str = PING) -> dict[str, Any]:
-    """Return a signature as it stands in a message."""
+    """Return a signature in the form that messages have."""
     options = {"task_id": str(uuid.uuid4()), "queue": "default"}
     return {"task": task, "args": [], "kwargs": {}, "options": options, "subtask_type": None}
 
@@ -98,7 +98,7 @@ def protocol_1(task: str = PING, **more: object) -> dict[str, Any]:
     return message(body, {}, correlation_id=task_id)
 
 
-#: Stand for lists in lists, so many levels: Python's own writer cannot write the deepest.
+#: Placeholders for nested lists of so many levels: json.dumps cannot write the deepest.
 _DEEP: Final = ("<150 deep>", "<500 deep>", "<10000 deep>")
 
 
@@ -132,7 +132,7 @@ def _paths(value: object, path: tuple[object, ...] = ()) -> list[tuple[object, .
 
 
 def _change(rng: random.Random, whole: Any) -> None:  # noqa: ANN401 - any JSON
-    """Replace one part of ``whole``, at any depth, or take it away."""
+    """Replace or remove one part of ``whole``, at any depth."""
     paths = _paths(whole)
     if not paths:
         return
@@ -148,7 +148,7 @@ def _change(rng: random.Random, whole: Any) -> None:  # noqa: ANN401 - any JSON
 
 
 def _dumped(value: object) -> bytes:
-    """Write JSON, however deep it is."""
+    """Return JSON of any depth."""
     return re.sub('"<([0-9]+) deep>"', _brackets, json.dumps(value)).encode()
 
 
@@ -164,7 +164,7 @@ _CHARSETS: Final = (None, "binary", "utf-16", "no-such", 5, "")
 
 
 def mutated(rng: random.Random) -> bytes:
-    """Return one message with something wrong, as the bytes that stand in a queue."""
+    """Return one malformed message, as the bytes in a queue."""
     what = rng.choice(["junk", *(["body"] * 4), *(["all"] * 4), "bytes"])
     if what == "junk":
         return rng.choice([*_JUNK, rng.randbytes(10), rng.randbytes(1000)])
@@ -187,7 +187,7 @@ def mutated(rng: random.Random) -> bytes:
 
 
 def _pack(rng: random.Random, made: dict[str, Any], data: bytes) -> None:
-    """Put a body into a message, well or not."""
+    """Put a body into a message, sometimes wrongly encoded."""
     headers = made.get("headers")
     if isinstance(headers, dict) and rng.random() < 0.2:
         headers["compression"] = name = rng.choice(_COMPRESSIONS)

@@ -1,8 +1,8 @@
 """Python programs (``python -m MODULE``) as real processes that start in a tenth of the time.
 
 A helper process (:mod:`multiprocessing.forkserver`) imports the libraries once, and forks for each
-program. It imports none of our own code: what ours reads when it is imported, each program reads.
-Nor does it import Ray, which reads how it authenticates when it is imported.
+program. It does not import our own code or Ray: both read the environment when they are imported,
+and each program has its own.
 """
 
 import multiprocessing
@@ -32,17 +32,17 @@ _FORKS.set_forkserver_preload(
         "apprise",
         "requests",
         "rich.console",
-        "pytest",  # multiprocessing runs the file of the parent's main module again
+        "pytest",  # multiprocessing executes the parent's main module again
     ]
 )
-#: Read when Celery is imported, and set wherever our workers are deployed.
+#: Variables that Celery reads when it is imported; deployed workers have them.
 _READ_BY_CELERY = {"REMAP_SIGTERM": "SIGQUIT"}
 
 
 def _become(
     module: str, arguments: Sequence[str], env: Mapping[str, str], files: tuple[Path, Path, Path]
 ) -> None:
-    """Run a module as ``python -m`` does, with nothing of the tests' own process."""
+    """Run a module as ``python -m`` does, with no state of the tests' own process."""
     os.setsid()
     os.environ.clear()
     os.environ.update(env)
@@ -62,14 +62,14 @@ def _become(
 
 
 class Program:
-    """A running ``python -m MODULE``, in a session of its own; a :class:`subprocess.Popen`.
+    """A running ``python -m MODULE`` in its own session, with methods of :class:`subprocess.Popen`.
 
     Args:
-        module: what runs.
+        module: the module to run.
         arguments: its command line.
-        env: all of its environment.
+        env: its whole environment.
         out: the file to which its standard output is appended.
-        err: the same for its standard error; the same file where none is named.
+        err: the file to which its standard error is appended; ``out`` by default.
         stdin: the file that is its standard input.
     """
 
@@ -85,23 +85,23 @@ class Program:
         self._process: ForkServerProcess = _FORKS.Process(
             target=_become, args=(module, list(arguments), dict(env), (stdin, out, err or out))
         )
-        with patch.dict(os.environ, _READ_BY_CELERY):  # the first start starts the helper
+        with patch.dict(os.environ, _READ_BY_CELERY):  # the first start also starts the helper
             self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
 
     def poll(self) -> int | None:
-        """Return its exit status, negative for a signal, or None while it runs."""
+        """Return the exit status, negative for a signal; None while the program runs."""
         return self._process.exitcode
 
-    #: The same, as :class:`subprocess.Popen` has it.
+    #: The same under the name that :class:`subprocess.Popen` has.
     returncode = property(poll)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Return its exit status when it has ended.
+        """Wait for the program's end and return its exit status.
 
         Raises:
-            subprocess.TimeoutExpired: it runs on.
+            subprocess.TimeoutExpired: it still runs.
         """
         self._process.join(timeout)
         status = self.poll()
@@ -110,26 +110,26 @@ class Program:
         return status
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send the program a signal."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it."""
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 
 def run(
     module: str, *arguments: str, env: Mapping[str, str], stdin: str = "", timeout: float = 60.0
 ) -> "subprocess.CompletedProcess[str]":
-    """Run ``python -m MODULE`` to its end, as :func:`subprocess.run` does with its output.
+    """Run ``python -m MODULE`` to its end and capture its output, like :func:`subprocess.run`.
 
     Raises:
-        subprocess.TimeoutExpired: it did not end in time; it is ended.
+        subprocess.TimeoutExpired: it did not end in time, and was killed.
     """
     with tempfile.TemporaryDirectory() as folder:
         given, out, err = (Path(folder, name) for name in ("in", "out", "err"))
@@ -139,6 +139,6 @@ def run(
             status = program.wait(timeout)
         finally:
             program.kill()
-        # An empty one is not there where the program never came so far as to open it.
+        # The files do not exist if the program ended before it opened them.
         said = [path.read_text() if path.exists() else "" for path in (out, err)]
         return subprocess.CompletedProcess([module, *arguments], status, *said)

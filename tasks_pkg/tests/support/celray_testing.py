@@ -1,4 +1,4 @@
-"""What the tests share: a Redis of their own, workers as real processes, waiting."""
+"""Helpers that the tests share: a Redis server, workers as real processes, waiting."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from redis.exceptions import OutOfMemoryError
 
 T = TypeVar("T")
 
-#: The list (in the broker's database 5) in which `extra_tasks` leaves its traces.
+#: The list in Redis (database 5 of the broker) to which tasks of `extra_tasks` write their traces.
 TRACES = "traces"
 
 PACKAGE = Path(__file__).parents[2]
@@ -32,9 +32,9 @@ CATALOGUE = [
     {"name": "data", "queues": ["data"]},
     {"name": "default", "queues": ["default", "celery"]},
 ]
-#: One worker that consumes everything that is routed.
 #: Beat as it is deployed (compose/beat.yml.j2).
 BEAT = ("-A", "tasks", "beat", "-S", "tasks.beat.scheduler:Scheduler", "--pidfile=", "-l", "INFO")
+#: A catalogue with one worker that consumes all queues.
 ALONE = [{"name": "all", "queues": ["ml", "data", "default", "celery"]}]
 
 
@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 def wait_for(question: Callable[[], T], seconds: float = 60.0) -> T:
-    """Ask until the answer is true; fails after ``seconds``."""
+    """Repeat a question until the answer is true, and return it; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not (answer := question()):
         assert time.monotonic() < deadline, f"not within {seconds} s"
@@ -56,7 +56,7 @@ def wait_for(question: Callable[[], T], seconds: float = 60.0) -> T:
 
 @dataclass
 class RedisServer:
-    """A redis-server process on a port of its own, which can be stopped and started again."""
+    """A redis-server process on its own port, which can be stopped and started again."""
 
     folder: Path
     port: int = field(default_factory=free_port)
@@ -96,7 +96,7 @@ class RedisServer:
 
 @contextmanager
 def full(redis: RedisServer, share: float = 0.98) -> Iterator[Redis]:
-    """Keep Redis' memory limit at so much of what it uses; gives a client."""
+    """Set Redis' memory limit to a share of the memory that it uses; yield a client."""
     with redis.client(0) as broker:
         broker.setrange("ballast", 20_000_000, "x")
         used = int(broker.info("memory")["used_memory"])
@@ -111,7 +111,7 @@ def full(redis: RedisServer, share: float = 0.98) -> Iterator[Redis]:
 
 
 def environment(redis: RedisServer, folder: Path, **extra: str) -> dict[str, str]:
-    """The variables of one Celery process of ours, and nothing that the caller's shell has set."""
+    """Return the environment of one of our Celery processes, without the caller's variables."""
     for name in ("datasets", "models/.runs", "outcomes"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     return {
@@ -140,7 +140,7 @@ def environment(redis: RedisServer, folder: Path, **extra: str) -> dict[str, str
 
 @dataclass
 class Process:
-    """One of our Celery processes, with its log; it and all its children end with the test."""
+    """One of our Celery processes, with its log."""
 
     arguments: list[str]
     env: dict[str, str]
@@ -160,7 +160,7 @@ class Process:
         assert words in self.text, self.text
 
     def terminate(self) -> float:
-        """Send SIGTERM and wait for the end; returns the seconds that it took."""
+        """Send SIGTERM and wait for the end; return the seconds that it took."""
         clock = time.monotonic()
         self.popen.terminate()
         self.popen.wait(timeout=60)
@@ -168,7 +168,7 @@ class Process:
 
     def kill(self) -> None:
         if self.popen.poll() is None:
-            with suppress(ProcessLookupError):  # it has no group yet, or is gone
+            with suppress(ProcessLookupError):  # it has no group yet, or has ended
                 os.killpg(self.popen.pid, signal.SIGKILL)
             self.popen.kill()
         self.popen.wait(timeout=60)
@@ -203,7 +203,7 @@ def worker(
         wait_for(
             lambda: process.popen.poll() is not None or process.text.count(" ready.") > before, 60
         )
-        # One that dies of what it takes may be gone before anybody looks.
+        # A worker that a message kills may have ended already.
         assert process.popen.poll() is None or " ready." in process.text, process.text
     except BaseException:
         process.kill()
@@ -213,7 +213,7 @@ def worker(
 
 @dataclass
 class Answer:
-    """What a :func:`http_service` gives for a path."""
+    """The answer of a :func:`http_service` for a path."""
 
     status: int = 200
     body: object = None
@@ -221,7 +221,7 @@ class Answer:
 
 @dataclass
 class HttpService:
-    """A small HTTP server that keeps what it was asked."""
+    """A small HTTP server that records its requests."""
 
     url: str
     answers: dict[str, Answer]
@@ -263,7 +263,7 @@ def http_service(answers: dict[str, Answer]) -> Iterator[HttpService]:
 
 
 def ray_answers(cpus: float = 4.0, used: float = 1.0, jobs: object = ()) -> dict[str, Answer]:
-    """The documents of a Ray 2.60 dashboard, as recorded from a real head, cut to what matters."""
+    """Return the answers of a Ray 2.60 dashboard, recorded from a real head and shortened."""
     node = {"node_id": "b2", "state": "ALIVE", "resources_total": {"CPU": cpus, "memory": 1e10}}
     dead = {"node_id": "b3", "state": "DEAD", "resources_total": {"CPU": 64.0}}
     report = {"usage": {"CPU": [used, cpus], "memory": [0.0, 1e10]}, "resourceDemand": []}

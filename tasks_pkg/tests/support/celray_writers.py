@@ -1,4 +1,4 @@
-"""A table that ``ray/writers/make.py`` has other programs write, and what is in it."""
+"""The content of the table that other programs write (``tests/ray_jobs/writers/make.py``)."""
 
 import datetime as dt
 from typing import Any

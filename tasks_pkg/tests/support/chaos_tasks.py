@@ -1,7 +1,7 @@
-"""What the chaos suite runs: each task writes its start and its effect into a file, the ledger.
+"""The tasks of the chaos suite: each writes its start and its effect into a file, the ledger.
 
-Under celray's app as ``-A chaos_tasks:ours``, under stock Celery as ``-A chaos_tasks:stock``; on a
-deployed stack as a module of a task package (``chaos.package``).
+They run in celray's app as ``-A chaos_tasks:ours``, in stock Celery as ``-A chaos_tasks:stock``,
+and in a deployment as a module of a task package (``chaos.package``).
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Any
 
 from celery import Celery, shared_task
 
-#: Where the ledger lies in a deployed stack, whose containers get no variables of ours.
+#: The ledger in a deployment, whose containers get no variables from the tests.
 DEPLOYED_LEDGER = "/datasets/chaos/ledger"
 
 
@@ -28,7 +28,7 @@ def _write(what: str, key: str, when: float | None = None) -> None:
 
 @shared_task(name="chaos.work")  # type: ignore[untyped-decorator]  # celery has no types
 def work(key: str, seconds: float) -> str:
-    """Begin, take ``seconds``, have one effect."""
+    """Start, take ``seconds``, and have one effect."""
     _write("start", key)
     time.sleep(seconds)
     _write("effect", key)
@@ -45,7 +45,7 @@ def join(keys: list[str], key: str) -> str:
 
 @shared_task(name="chaos.tick", bind=True)  # type: ignore[untyped-decorator]
 def tick(self: Any) -> None:  # noqa: ANN401 - a Celery task
-    """Write down when Beat has sent this; Beat's schedule calls it."""
+    """Record the time at which Beat sent this task, by its schedule."""
     _write("tick", str(self.request.id), self.request.get("celray_published_at"))
 
 

@@ -1,4 +1,4 @@
-"""The app with tasks for the tests alone: ``celery -A extra_tasks``."""
+"""The app with further tasks that only tests use: ``celery -A extra_tasks``."""
 
 import os
 import signal
@@ -35,14 +35,14 @@ def nap(number: int, seconds: float) -> int:
 
 @app.task(name="extra.until_told")  # type: ignore[untyped-decorator]
 def until_told(number: int) -> int:
-    """Work until somebody sets ``go`` in the database of the traces."""
+    """Run until the key ``go`` exists in the database of the traces."""
     _trace(f"start {number}")
     port = urlsplit(get_settings().broker_url.get_secret_value()).port or 0
     with Redis(port=port, db=5) as client:
         told = False
         while not told:
             time.sleep(0.05)
-            with suppress(RedisConnectionError):  # a test may take Redis away meanwhile
+            with suppress(RedisConnectionError):  # a test may stop Redis meanwhile
                 told = bool(client.exists("go"))
     _trace(f"end {number}")
     return number
@@ -70,7 +70,7 @@ def sends_large(size: int) -> None:
 
 @app.task(name="extra.counting", bind=True)  # type: ignore[untyped-decorator]
 def counting(self: Any) -> None:  # noqa: ANN401 - a Celery task
-    """Tell of progress as Celery's own documentation does, until it is cancelled."""
+    """Report progress as in Celery's documentation, until the task is cancelled."""
     self.update_state(state="PROGRESS", meta={"current": 3, "total": 9})
     _trace("counting")
     time.sleep(60)
@@ -78,7 +78,7 @@ def counting(self: Any) -> None:  # noqa: ANN401 - a Celery task
 
 @app.task(name="extra.write")  # type: ignore[untyped-decorator]
 def write(path: str, seconds: float, text: str = "x") -> str:
-    """Have an effect that is not in Redis, after ``seconds``."""
+    """Have an effect outside Redis after ``seconds``: a line in a file."""
     time.sleep(seconds)
     with Path(path).open("a", encoding="utf-8") as file:
         file.write(f"{text}\n")
@@ -87,7 +87,7 @@ def write(path: str, seconds: float, text: str = "x") -> str:
 
 @app.task(name="extra.again", bind=True)  # type: ignore[untyped-decorator]
 def again(self: Any, path: str) -> str:  # noqa: ANN401 - a Celery task
-    """Retry itself at once, and have an effect the second time."""
+    """Retry at once, and have an effect in the second run."""
     if not self.request.retries:
         raise self.retry(countdown=0)
     return str(write.run(path, 0, "again"))
@@ -95,7 +95,7 @@ def again(self: Any, path: str) -> str:  # noqa: ANN401 - a Celery task
 
 @app.task(name="extra.replaced", bind=True)  # type: ignore[untyped-decorator]
 def replaced(self: Any, path: str, way: str) -> str:  # noqa: ANN401 - a Celery task
-    """Have an effect, and put itself in its own place until there are four."""
+    """Have an effect, and replace the task by itself until there are four effects."""
     write.run(path, 0, way)
     if len(Path(path).read_text().split()) < 4:
         again = self.si(path, way)
@@ -105,7 +105,7 @@ def replaced(self: Any, path: str, way: str) -> str:  # noqa: ANN401 - a Celery 
 
 @app.task(name="extra.poison", default_retry_delay=1)  # type: ignore[untyped-decorator]
 def poison(whom: str = "process") -> None:
-    """Kill the process that runs it, or with it its whole worker."""
+    """Kill the process that runs the task, or its whole worker."""
     _trace("start poison")
     if whom == "group":
         os.killpg(os.getpgid(0), signal.SIGKILL)
@@ -114,7 +114,7 @@ def poison(whom: str = "process") -> None:
 
 @app.task(name="extra.told")  # type: ignore[untyped-decorator]
 def told(request: Any, *_: Any, how: str = "") -> None:  # noqa: ANN401 - Celery's
-    """Be an errback of three arguments, which Celery calls where the failure is recorded."""
+    """Act as an errback of three arguments, which Celery calls in the process of the failure."""
     _trace(f"told {request.id}")
     while how == "endless":
         time.sleep(1)
