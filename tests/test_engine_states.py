@@ -285,7 +285,7 @@ def words_for(state: str, clients: str, engine: dict[str, Any], *, sudo: bool, s
         WRONG.get(state, ""): state in WRONG,
         "apt-get remove podman-docker": podman,
         "has no privilege to change that": not running and not sudo,
-        "alpine is not one where it": not running and foreign,
+        "celray cannot install it on alpine": not running and foreign,
         "no docker command fits it": running and not engine["path"] and system != "debian 13",
         "compose is missing and op@": running and not engine["path"] and not sudo,
     }

@@ -134,7 +134,7 @@ TROUBLE: dict[str, tuple[Callable[[dict[str, Any]], None], tuple[str, ...]]] = {
     "a container with our name": (somebody_elses_redis, ("redis-celery", "not celray's")),
     "a path that cannot be written": (
         put("paths", 0, writable=False),
-        ("/home/op/celray cannot be made: op may not write /home/op", "celray_home", "chown op"),
+        ("/home/op/celray cannot be created: op may not write /home/op", "celray_home", "chown op"),
     ),
     "a read-only file system": (
         put("paths", 0, read_only_mount=True, writable=False),

@@ -38,8 +38,8 @@ def test_mistakes_are_named_all_at_once_and_nothing_changes(tmp_path: Path) -> N
         f"port {port} is taken by",
         f"(pid {os.getpid()})",
         f"{readme} is not a directory",
-        "variable celray_projects_dri means nothing (did you mean celray_projects_dir?)",
-        "variable celray_redis_url follows from others and cannot be set",
+        "variable celray_projects_dri does not exist (did you mean celray_projects_dir?)",
+        "variable celray_redis_url is computed from others and cannot be set",
         "nothing has been changed",
     )
     assert "changed=0" in played.output
@@ -62,5 +62,5 @@ def test_a_host_without_a_service_is_named(tmp_path: Path) -> None:
     assert played.code != 0
     assert "host idle-host has no service" in played.output
     assert "put it into one of redis, ray_head" in played.output
-    assert "variable celray_docker follows from others" in played.output
+    assert "variable celray_docker is computed from others" in played.output
     assert "preflight found 2 problems" in played.output

@@ -103,7 +103,7 @@ def check_worker(worker: Any, position: int) -> list[Problem]:
         (
             worker.get("replicas", 1) >= 1,
             f"replicas is {worker.get('replicas')}",
-            "give it at least 1; a worker that is not wanted leaves the catalogue",
+            "give it at least 1, or remove the worker from the catalogue",
         ),
         (
             bounds(worker.get("autoscale", [1, 1])),
@@ -118,7 +118,7 @@ def check_worker(worker: Any, position: int) -> list[Problem]:
         (
             re.fullmatch(r"[\w./:-]+[:@][\w.:-]+", worker.get("image", "a:1"))
             and not worker.get("image", "").endswith(":latest"),
-            f"image {worker.get('image')!r} has no tag that stays what it is",
+            f"image {worker.get('image')!r} has no tag of a fixed version",
             "name a tag other than latest, or a digest",
         ),
         (

@@ -84,8 +84,8 @@ def wrong_machine(host: Mapping[str, Any]) -> list[Problem]:
 def podman_problem(host: Mapping[str, Any], where: str, source: str) -> Problem:
     return Problem(
         (
-            f"docker on {host['hostname']} is podman ({where}), which runs neither these "
-            "images' restart policy nor compose as Docker does"
+            f"docker on {host['hostname']} is podman ({where}), which handles neither restart "
+            "policies nor compose as Docker does"
         ),
         source,
         (
@@ -192,7 +192,7 @@ def installable(host: Mapping[str, Any]) -> bool:
 
 def missing(what: str, host: Mapping[str, Any]) -> tuple[str, str]:
     system = host["os"]["id"] or "this system"
-    return f"{what} is missing and {system} is not one where it can be installed here", "the host"
+    return f"{what} is missing, and celray cannot install it on {system}", "the host"
 
 
 def no_client(host: Mapping[str, Any]) -> list[Problem]:

@@ -63,6 +63,6 @@ def identity_problem(host: Mapping[str, Any], kind: str, asked: Any) -> list[Pro
             f"{host['hostname']}: each could read the other's files",
             source,
             f"set celray_uid and celray_gid to {free}, which is free, and chown -R {free}:{free} "
-            "what lies below celray_home; an account made for this service is named celray",
+            "everything below celray_home; an account made for this service is named celray",
         )
     ]

@@ -150,7 +150,7 @@ def check_queues(package: Mapping[str, Any], queues: set[str], ours: set[str]) -
             fix = f"use one of {known}, or add {queue} to a worker's queues in celery_workers"
             yield wrong(what + nearest(queue, queues), fix)
         if rules.is_reserved(task, ours):
-            what = f"{label} declares {task!r}: 'tasks.' and 'celery.' are celray's and Celery's"
+            what = f"{label} declares {task!r}: names of celray and Celery are reserved"
             yield wrong(what, "name its tasks after the package")
 
 

@@ -63,8 +63,8 @@ def check_answer(
 ) -> list[Problem]:
     """Return why the cluster cannot be used: no answer, a refused token, other versions."""
     if answer["error"]:
-        what = f"Ray at {address} gives {host} no answer: {answer['error']}"
-        return [refused(what, "ray_address", f"correct it, or open the way there from {host}")]
+        what = f"Ray at {address} does not answer {host}: {answer['error']}"
+        return [refused(what, "ray_address", f"correct it, or allow connections to it from {host}")]
     if answer["status"] in AUTHENTICATION_STATUSES:
         if mode == "disabled":
             fix = "set ray_auth_mode: token and give its token"

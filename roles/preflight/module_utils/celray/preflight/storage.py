@@ -26,7 +26,7 @@ def check_paths(
             fix = f"chown {host['user']} {look['parent']}, or name a directory of {host['user']}'s"
         else:
             continue
-        problems.append(Problem(f"{look['path']} cannot be made: {why}", name, fix))
+        problems.append(Problem(f"{look['path']} cannot be created: {why}", name, fix))
     places = {**found, "the engine's data": host["docker_root"]}
     for name, need in needed_mb.items():
         look = places[name]

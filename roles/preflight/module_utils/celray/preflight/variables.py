@@ -53,7 +53,7 @@ def check_variables(
     """A variable with one of our prefixes that no role knows is a typo."""
     return [
         Problem(
-            f"variable {name} means nothing{nearest(name, known)}",
+            f"variable {name} does not exist{nearest(name, known)}",
             "your inventory or -e",
             "correct the name or remove it",
         )
@@ -70,9 +70,9 @@ def check_derived(given: Iterable[str], derived: set[str]) -> list[Problem]:
     """
     return [
         Problem(
-            f"variable {name} follows from others and cannot be set",
+            f"variable {name} is computed from others and cannot be set",
             "your inventory or -e",
-            "remove it and set what it follows from, which roles/celray/vars/main.yml shows",
+            "remove it and set the variables that it is computed from (roles/celray/vars/main.yml)",
         )
         for name in sorted(set(given) & derived)
     ]
