@@ -15,7 +15,7 @@ from . import wide as csv_wide
 from .dialect import Written
 from .files import CsvFile
 
-_SHOWN = 60
+_SHOWN_CHARS = 60
 #: The number of rows that show whether a column seems to hold numbers or dates.
 _FEW_ROWS = 64
 #: A column seems to hold numbers (or dates) if this share of those rows does.
@@ -112,7 +112,9 @@ class Note:
         """Return the note as a warning of a result."""
         return _SAID[self.kind].format(
             column=repr(self.column),
-            value=repr(self.value if len(self.value) <= _SHOWN else f"{self.value[:_SHOWN]}..."),
+            value=repr(
+                self.value if len(self.value) <= _SHOWN_CHARS else f"{self.value[:_SHOWN_CHARS]}..."
+            ),
             whole=self.value,
             place=f"{self.file}, row {self.row + 1}",
             file=self.file,

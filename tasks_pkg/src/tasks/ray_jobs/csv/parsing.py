@@ -51,7 +51,7 @@ _WORDS = {
 }
 #: The part of the sample that the types are guessed from first.
 FEW_BYTES = 32 << 10
-_SHOWN = 60
+_SHOWN_CHARS = 60
 #: Python's csv module quotes a value that holds a CR only if the line end holds one too.
 _LINE_END = "\r\n"
 
@@ -510,7 +510,7 @@ def _at(notes: Iterable[Note], numbers: Sequence[int]) -> list[Note]:
 
 
 def _short(value: str) -> str:
-    return repr(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}...")
+    return repr(value if len(value) <= _SHOWN_CHARS else f"{value[:_SHOWN_CHARS]}...")
 
 
 def _sound(

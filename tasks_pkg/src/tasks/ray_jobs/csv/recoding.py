@@ -18,7 +18,7 @@ from .dialect import SEPARATORS, Written, is_utf8
 BLOCK_BYTES = 1 << 20
 #: The limit of a field's length; a longer one is probably a quote that is never closed.
 FIELD_LIMIT_BYTES = 32 << 20
-_SHOWN = 60
+_SHOWN_CHARS = 60
 #: The line that marks the end of the input. Decoded text cannot contain it.
 _LAST = "\udfff\udfffcelray"
 
@@ -114,7 +114,7 @@ def _lines(path: Path, blocks: Iterable[bytes], *, whole: bool) -> Iterator[byte
         if not others:
             rest += first  # a line as long as several blocks is rare
             if len(rest) > FIELD_LIMIT_BYTES:
-                shown = rest[:_SHOWN].decode(errors="replace")
+                shown = rest[:_SHOWN_CHARS].decode(errors="replace")
                 raise InputProblemError(
                     "record_too_long",
                     f"{path}: a line that begins {shown!r} is longer than"

@@ -34,7 +34,7 @@ NAMES = f"{CSV_NAMES}, or {PARQUET_SUFFIX}"
 
 #: The longest column name, in characters: a longer one is data in place of the header.
 NAME_LIMIT_CHARS = 1000
-_SHOWN = 60
+_SHOWN_CHARS = 60
 #: The first and last bytes of a Parquet file.
 _PARQUET = b"PAR1"
 #: The value of a Hive partition for a missing value.
@@ -348,15 +348,15 @@ def require_distinct(file: Path, columns: Sequence[str]) -> None:
         if len(name) > NAME_LIMIT_CHARS:
             raise InputProblemError(
                 "column_name_too_long",
-                f"{file}: column {number} has a name of {len(name)} characters, {name[:_SHOWN]!r}"
-                " and so on.",
+                f"{file}: column {number} has a name of {len(name)} characters,"
+                f" {name[:_SHOWN_CHARS]!r} and so on.",
                 "The first line of a CSV file names the columns.",
             )
         if is_pattern(name):
             raise InputProblemError(
                 "column_name_pattern",
-                f"{file}: column {number} is called {name[:_SHOWN]!r}, which to polars is a pattern"
-                " for the names of others.",
+                f"{file}: column {number} is called {name[:_SHOWN_CHARS]!r}, which polars"
+                " reads as a pattern for the names of others.",
                 "Give it another name: not '*', and not from '^' to '$'.",
             )
     repeated = [(name, count) for name, count in Counter(columns).items() if count > 1]
@@ -383,7 +383,7 @@ def require_column(column: str, columns: Sequence[str], origin: str, where: str)
     near = difflib.get_close_matches(column, columns, n=1, cutoff=0.6) or [
         name for name in columns if name.strip().lower() == column.strip().lower()
     ]
-    shown = ", ".join(name[:_SHOWN] for name in columns[:30])
+    shown = ", ".join(name[:_SHOWN_CHARS] for name in columns[:30])
     shown += ", ..." if len(columns) > 30 else ""  # noqa: PLR2004
     raise InputProblemError(
         "column_missing",

@@ -8,7 +8,7 @@ import polars as pl
 SHARE = 0.9
 #: The number of values that are checked first.
 _FEW_VALUES = 100
-_SHOWN = 40
+_SHOWN_CHARS = 40
 _PLAIN = r"[0-9]+(?:\.[0-9]+)?"
 _SIGN = r"(?:\p{Sc}|USD|EUR|GBP|CHF|JPY|CNY)"
 _SIGNED = rf"{_SIGN}|%|‰"
@@ -79,4 +79,4 @@ def _fits(values: pl.Series, pattern: str, *, signed: bool = True) -> pl.Series:
 
 
 def _shown(value: str) -> str:
-    return repr(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}...")
+    return repr(value if len(value) <= _SHOWN_CHARS else f"{value[:_SHOWN_CHARS]}...")

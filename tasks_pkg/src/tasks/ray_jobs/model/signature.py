@@ -26,7 +26,7 @@ MODEL_TASKS = frozenset({"tasks.ml_tasks.distributed_training"})
 SCALED = 2
 
 #: The size limit of a manifest, which is normally a page of JSON.
-_LIMIT_BYTES = 64 << 20
+_MANIFEST_LIMIT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def find(model_path: str, models_dir: str) -> Model:
     folder = path.parent if path.name == MANIFEST else path
     paths.require_inside(folder / MANIFEST, shown, [models_dir])
     try:
-        if (folder / MANIFEST).stat().st_size > _LIMIT_BYTES:
+        if (folder / MANIFEST).stat().st_size > _MANIFEST_LIMIT_BYTES:
             raise ValueError
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         task = manifest["task"]

@@ -38,7 +38,7 @@ PREDICTIONS = "predictions.parquet"
 #: The rows that one actor predicts at a time; fewer are not worth an actor.
 PIECE_ROWS = 50_000
 #: The predictions in the result; all of them are in the file.
-SHOWN = 100
+SHOWN_ROWS = 100
 #: The column that carries a piece's number through Ray Data.
 PIECE = "celray piece"
 #: How many characters of a value a warning shows.
@@ -90,7 +90,7 @@ def main(request: JobRequest, reporter: Reporter) -> dict[str, Any]:
     reporter.progress("predicting", 0, table.height, "rows")
     answers, actors = _predict(model, table, reporter)
     predictions = pl.concat([ids.to_frame(), answers], how="horizontal")
-    first = predictions.head(SHOWN)
+    first = predictions.head(SHOWN_ROWS)
     result = {
         "status": "success",
         "total_predictions": predictions.height,

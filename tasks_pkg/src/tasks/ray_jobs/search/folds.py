@@ -12,7 +12,7 @@ from ..protocol import InputProblemError
 OF_BOTH = ("f1", "roc_auc")
 #: One part for training and one for validation; of each class, one row in both.
 LEAST = 2
-_SHOWN = 10
+_SHOWN_LABELS = 10
 
 
 def folds(
@@ -47,7 +47,7 @@ def folds(
     least = used or LEAST
     rare = [f"{label!r} ({n})" for label, n in zip(labels, counts, strict=False) if n < least]
     if rare:
-        shown = ", ".join(rare[:_SHOWN]) + (", ..." if len(rare) > _SHOWN else "")
+        shown = ", ".join(rare[:_SHOWN_LABELS]) + (", ..." if len(rare) > _SHOWN_LABELS else "")
         warnings.append(
             f"classes with fewer than {least} training rows are learnt from, and not validated on:"
             f" {shown}"

@@ -36,7 +36,7 @@ MISSING = list(csv_files.MISSING)
 BLOCK_BYTES = 8 << 20
 #: The most passes over a file: a type can only widen, from empty over integer and float to text.
 MAX_PASSES = 5
-_SHOWN = 80
+_SHOWN_CHARS = 80
 _TIME = r"^[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?$"
 
 
@@ -400,7 +400,7 @@ class _Pass:
 
 def _shown(record: Sequence[str | None]) -> str:
     text = ",".join(value or "" for value in record)
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+    return repr(text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}...")
 
 
 def _times(frame: pl.DataFrame) -> Iterator[pl.Series]:

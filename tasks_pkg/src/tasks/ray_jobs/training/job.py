@@ -436,7 +436,7 @@ def _score_warnings(data: Prepared, metric: str, score: float | None) -> list[st
         answer = f"the mean {learnt.mean():.6g}"
     verdict = "no better" if score == floor else "worse"
     said = (
-        f"the model is {verdict} than to answer {answer} for every row: {metric} is {score:g} on"
-        f" the held-out rows, against {floor:g}; do not rely on it"
+        f"the model is {verdict} than to answer {answer} for every row: {metric} {score:g} on the"
+        f" held-out rows, against {floor:g}; do not rely on it"
     )
     return [said]
