@@ -71,9 +71,10 @@ destroy:     ## remove containers and images; data stays unless PURGE=yes; asks 
 .PHONY: lint test test-fast test-long chaos bench
 lint: $(DEV)/stamp $(RAY)/stamp ## ansible-lint, yamllint, ruff, mypy, typos, hadolint, shellcheck, luacheck
 	@.ci/lint
-test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(OLD:=/stamp) ## unit tests: templates, modules, tasks (real Redis, real Ray), no container
-	@.ci/test-fast
-test: $(VENV)/stamp test-fast ## test-fast, then whole deployments in container hosts (molecule)
+test-fast: $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(OLD:=/stamp) ## templates, modules, tasks on a real Redis; without what needs a Ray, a container or patience
+	@.ci/test-code fast
+test: $(VENV)/stamp $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(OLD:=/stamp) ## all of it: on a real Ray too, then whole deployments in container hosts (molecule)
+	@.ci/test-code all
 	@.ci/test-hosts
 test-long: $(VENV)/stamp $(DEV)/stamp $(TASKS)/stamp $(RAY)/stamp $(MLFLOW)/stamp $(FILES)/stamp ## tests that take too long for each change: MLflow's own server, each new machine, data sets, hours of fuzzing
 	@.ci/test-long

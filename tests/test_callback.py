@@ -29,6 +29,7 @@ def run(book: Path, *arguments: str, **environment: str) -> Played:
     return play(str(book), "-i", "localhost,", "-c", "local", *arguments, **environment)
 
 
+@pytest.mark.slow
 def test_one_line_per_thing_that_happened_and_an_error_once(book: Path) -> None:
     played = run(book)
     assert played.code != 0
@@ -57,6 +58,7 @@ def test_raw_output_is_the_messages_alone(book: Path) -> None:
     assert "RECAP" not in played.output
 
 
+@pytest.mark.slow
 def test_with_v_it_is_ansibles_own_output(book: Path) -> None:
     played = run(book, "-v")
     assert "TASK [Something to do]" in played.output

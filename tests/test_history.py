@@ -364,6 +364,7 @@ NOTHING: dict[str, Any] = {"command": "true", "changed_when": False}
 STOP: dict[str, Any] = {"fail": {"msg": "the disk is full\nmore"}}
 
 
+@pytest.mark.slow
 def test_a_run_that_changes_something_is_one_line_and_one_that_does_not_is_none(
     place: _Place,
 ) -> None:
@@ -384,6 +385,7 @@ def test_a_run_that_changes_something_is_one_line_and_one_that_does_not_is_none(
     assert not place.locked
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_recorded_and_gives_its_lock_back(place: _Place) -> None:
     place.hook("failed")
     failed = place.run(CHANGE, STOP)
@@ -399,6 +401,7 @@ def test_a_run_that_fails_is_recorded_and_gives_its_lock_back(place: _Place) -> 
     assert not [name for name in told if name.startswith("CELRAY_RUN")], "it may call make itself"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", [[], ["one", "two"]])
 def test_the_reason_is_what_the_program_said(place: _Place, loop: list[str]) -> None:
     task = {"shell": "echo the cause >&2; exit 3", **({"loop": loop} if loop else {})}
@@ -407,6 +410,7 @@ def test_the_reason_is_what_the_program_said(place: _Place, loop: list[str]) -> 
     assert line["result"] == "failed: here: Work: non-zero return code: the cause"
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_recorded_and_gives_its_lock_back(place: _Place) -> None:
     book = place.book(CHANGE, {"wait_for": {"timeout": 60}})
     argv = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(place.inventory)]
@@ -432,6 +436,7 @@ def test_an_interrupted_run_is_recorded_and_gives_its_lock_back(place: _Place) -
     assert not place.locked
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_leaves_a_lock_that_the_next_one_takes_over(place: _Place) -> None:
     place.history.mkdir()
     gone = subprocess.Popen(["true"])
@@ -443,6 +448,7 @@ def test_a_run_that_was_killed_leaves_a_lock_that_the_next_one_takes_over(place:
     assert [line["operation"] for line in place.lines()] == ["update", "deploy"]
 
 
+@pytest.mark.slow
 def test_a_run_under_settings_of_somebody_elses_is_recorded_all_the_same(place: _Place) -> None:
     """The journal's plugin comes with the role, whatever ansible.cfg says."""
     empty = str(place.folder)
@@ -454,6 +460,7 @@ def test_a_run_under_settings_of_somebody_elses_is_recorded_all_the_same(place: 
     assert not place.locked
 
 
+@pytest.mark.slow
 def test_another_ones_lock_stops_a_run_before_it_changes_anything(place: _Place) -> None:
     place.history.mkdir()
     holder = {"name": "aaa", "operation": "update", **WHO, "since": "2026-11-29T10:00:00Z"}
@@ -468,6 +475,7 @@ def test_another_ones_lock_stops_a_run_before_it_changes_anything(place: _Place)
     assert place.lines() == []
 
 
+@pytest.mark.slow
 def test_the_hooks_are_told_the_records_fields(place: _Place) -> None:
     place.hook("before-deploy", "echo before says hello")
     place.hook("after-deploy")
@@ -492,6 +500,7 @@ def test_the_hooks_are_told_the_records_fields(place: _Place) -> None:
     assert not (place.folder / "failed.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_failing_before_deploy_stops_everything_before_it_changes(place: _Place) -> None:
     place.hook("before-deploy", "echo the change window is closed; exit 3")
     place.hook("failed")
@@ -508,6 +517,7 @@ def test_a_failing_before_deploy_stops_everything_before_it_changes(place: _Plac
     assert "before-deploy" in place.told("failed")["CELRAY_RESULT"]
 
 
+@pytest.mark.slow
 def test_a_failing_after_deploy_is_said_and_undoes_nothing(place: _Place) -> None:
     place.hook("after-deploy", "exit 4")
     done = place.run(CHANGE)

@@ -223,6 +223,7 @@ NAMES = st.text(
 UMASKS = st.sampled_from([0o000, 0o002, 0o022, 0o027, 0o077, 0o177, 0o777]) | st.integers(0, 0o777)
 
 
+@pytest.mark.slow
 @given(umask=UMASKS, names=st.lists(NAMES, min_size=1, max_size=3), home=NAMES)
 @settings(max_examples=30)
 def test_an_image_can_be_read_by_its_user_under_every_umask_and_path(

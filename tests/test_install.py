@@ -72,6 +72,7 @@ def installed(
     return Installed(env / "bin/python", env / "bin/celray")
 
 
+@pytest.mark.slow
 def test_uv_is_installed_while_an_environment_of_its_own_lock_is_made(tmp_path: Path) -> None:
     # In a new clone `make .venv-dev/stamp` comes first, holds this file, and asks for uv.
     with (REPO / "requirements-dev.txt").open() as lock:
@@ -116,6 +117,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         server.wait()
 
 
+@pytest.mark.slow
 def test_a_ping_is_sent_from_an_empty_environment(
     installed: Installed, redis: dict[str, str]
 ) -> None:
@@ -135,6 +137,7 @@ def test_a_client_needs_no_extra() -> None:
     assert METADATA["optional-dependencies"]["client"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("installed", ["worker"], indirect=True)
 def test_a_worker_answers_from_an_empty_environment(
     installed: Installed, redis: dict[str, str], tmp_path: Path
@@ -174,6 +177,7 @@ def test_a_worker_answers_from_an_empty_environment(
         worker.wait(timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("installed", ["local"], indirect=True)
 def test_a_model_is_trained_without_a_service(installed: Installed, tmp_path: Path) -> None:
     trained = run(

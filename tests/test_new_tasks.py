@@ -16,6 +16,7 @@ import pytest
 import yaml
 from celray import task_packages as packages
 from celray.preflight import packages as checks
+from copier import run_copy
 from new_machine import clean_clone
 from parts import REPO
 
@@ -48,6 +49,7 @@ def package(place: Path) -> dict[str, Any]:
     return {"name": "sky-maps", "source": "path", "location": str(place), "queues": "default"}
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(generated: Path) -> None:
     done = subprocess.run(
         [str(REPO / ".venv-tasks/bin/python"), "-m", "pytest", "-q", "-p", "no:cacheprovider"],
@@ -70,6 +72,7 @@ def test_preflight_takes_it_as_it_is(generated: Path) -> None:
     assert found == []
 
 
+@pytest.mark.slow
 def test_it_is_a_few_kilobytes_of_the_layer_of_code(generated: Path, tmp_path: Path) -> None:
     plan = packages.plan([package(generated)], generated, "3.11")
     assert (set(plan.code), plan.worker, plan.ray) == ({"sky-maps"}, [], [])
@@ -84,10 +87,16 @@ TAKEN = ("tasks", "ray-jobs", "ray", "packaging", "json", "inspect", "py-compile
 
 @pytest.mark.parametrize("name", [*ODD, *TAKEN])
 def test_a_name_that_is_no_packages_is_refused(name: str, tmp_path: Path) -> None:
-    done = copier(name, tmp_path / "new")
-    assert done.returncode != 0
-    assert f"{name} is no name for a package" in done.stderr.replace("\n", " ")
+    template, data = str(REPO / "tasks_pkg/template"), {"name": name, "celray": str(REPO)}
+    with pytest.raises(ValueError, match=f"{name} is no name for a package"):
+        run_copy(template, tmp_path / "new", data=data, defaults=True, quiet=True)
     assert not (tmp_path / "new/pyproject.toml").exists()
+
+
+def test_a_refused_name_is_said_by_the_program(tmp_path: Path) -> None:
+    done = copier("Sky", tmp_path / "new")
+    assert done.returncode != 0
+    assert "Sky is no name for a package" in done.stderr.replace("\n", " ")
 
 
 def test_no_keyword_and_no_module_of_this_python_is_left_out() -> None:
@@ -100,6 +109,7 @@ def test_no_keyword_and_no_module_of_this_python_is_left_out() -> None:
 PLACES = ("my projects (2)", "[brackets] {braces} prójekty 研究 it's $HOME #1 & co")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_make_new_tasks_works_in_every_folder(place: str, tmp_path: Path) -> None:
     """From a clone in such a folder into another one; then the package's own tests."""

@@ -289,6 +289,7 @@ def test_destroy_without_a_terminal_wants_the_word(clone: Clone) -> None:
     assert not clone.record.exists()
 
 
+@pytest.mark.slow
 def test_a_real_playbook_is_played(clone: Clone) -> None:
     """Ansible itself takes what .ci/operate makes; it only lists the hosts."""
     real = clone.path / ".venv/bin/ansible-playbook"

@@ -69,6 +69,7 @@ def test_an_address_that_others_reach_or_nobody_needs_is_fine(
     assert check_reach(host, address, SINGLE, groups, set(groups)) == []
 
 
+@pytest.mark.slow
 def test_site_names_each_of_them_once(tmp_path: Path) -> None:
     """Two hosts that are this machine: each finds its own mistakes, the first those of all."""
     home = {"celray_home": str(tmp_path / "celray"), "ansible_connection": "local"}

@@ -115,6 +115,7 @@ def test_a_mistake_in_the_settings_is_named(given: tuple[Any, Any, Any], words: 
     assert words in str(finding)
 
 
+@pytest.mark.slow
 def test_site_stops_at_a_cluster_of_another_version(dashboard: str, tmp_path: Path) -> None:
     variables = {
         "ray_address": dashboard,

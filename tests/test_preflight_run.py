@@ -7,9 +7,11 @@ import os
 import socket
 from pathlib import Path
 
+import pytest
 from parts import play
 
 
+@pytest.mark.slow
 def test_mistakes_are_named_all_at_once_and_nothing_changes(tmp_path: Path) -> None:
     readme = tmp_path / "a-file"
     readme.touch()
@@ -46,6 +48,7 @@ def test_mistakes_are_named_all_at_once_and_nothing_changes(tmp_path: Path) -> N
     assert sorted(tmp_path.iterdir()) == [readme, mistakes]
 
 
+@pytest.mark.slow
 def test_a_host_that_does_not_answer_is_one_readable_problem() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -55,6 +58,7 @@ def test_a_host_that_does_not_answer_is_one_readable_problem() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_host_without_a_service_is_named(tmp_path: Path) -> None:
     hosts = tmp_path / "hosts"
     hosts.write_text("idle-host ansible_connection=local celray_docker=/opt/docker\n")

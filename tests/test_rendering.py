@@ -62,6 +62,8 @@ CASES = [
     ("single", "ipv6"),
     ("single", "ipv6 loopback"),
 ]
+#: What make test-fast renders: a deployment of one host, and one of several.
+FAST = {("single", "local"), ("cluster", "remote")}
 #: Keys that one of the generations refuses, wherever they stand (shared design), and published
 #: ports, which host networking has no use for.
 REFUSED = {
@@ -76,7 +78,13 @@ REFUSED = {
 }
 
 
-@pytest.fixture(scope="session", params=CASES, ids=" ".join)
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(case, marks=[] if case in FAST else pytest.mark.slow, id=" ".join(case))
+        for case in CASES
+    ],
+)
 def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Rendered:
     inventory, variant = request.param
     address, settings = VARIANTS[variant]

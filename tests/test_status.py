@@ -80,6 +80,7 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_whole_deployment_is_status_zero(host: Host) -> None:
     played = host.operate("status")
     assert played.code == 0, played.output
@@ -87,6 +88,7 @@ def test_a_whole_deployment_is_status_zero(host: Host) -> None:
     assert "NOT THERE" not in played.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [WANTED[0], *WANTED[-3:]])
 def test_what_was_removed_by_hand_is_a_row_and_a_failure(name: str, host: Host) -> None:
     del host.states[name]
@@ -97,6 +99,7 @@ def test_what_was_removed_by_hand_is_a_row_and_a_failure(name: str, host: Host) 
     assert "asked celery-worker-" in played.output, "the others were asked all the same"
 
 
+@pytest.mark.slow
 def test_what_stopped_and_what_is_unwell_are_failures_too(host: Host) -> None:
     host.states["celery-worker-default"] = "exited"
     host.status["celery-worker-default"] = "Exited (137) 3 minutes ago"
@@ -117,6 +120,7 @@ def test_without_any_worker_the_rest_is_told(host: Host) -> None:
     assert "asked" not in played.output
 
 
+@pytest.mark.slow
 def test_an_answer_that_something_is_wrong_is_a_failure(host: Host) -> None:
     host.code = 1
     played = host.operate("status")
@@ -124,6 +128,7 @@ def test_an_answer_that_something_is_wrong_is_a_failure(host: Host) -> None:
     assert "asked celery-worker-default" in played.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["flower", "worker-ml"])
 def test_restarting_what_is_gone_names_the_command_that_repairs_it(what: str, host: Host) -> None:
     name = {"flower": "flower", "worker-ml": "celery-worker-ml"}[what]
@@ -136,6 +141,7 @@ def test_restarting_what_is_gone_names_the_command_that_repairs_it(what: str, ho
     assert not (host.folder / "did").exists()
 
 
+@pytest.mark.slow
 def test_restarting_what_is_there_restarts_it(host: Host) -> None:
     played = host.operate("known", "restart", what="flower")
     assert played.code == 0, played.output

@@ -234,6 +234,7 @@ def git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_git_repository_gives_the_tagged_version_not_the_newest(
     source: Path, tmp_path: Path
 ) -> None:
@@ -257,6 +258,7 @@ def test_a_git_repository_gives_the_tagged_version_not_the_newest(
         packages.collect([given], tmp_path, tmp_path / "cache", "3.11")
 
 
+@pytest.mark.slow
 def test_an_index_gives_the_named_version(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

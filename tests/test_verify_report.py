@@ -18,6 +18,7 @@ PLAYBOOK = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [0, 1])
 def test_a_report_is_kept_and_shown_whatever_it_says(tmp_path: Path, code: int) -> None:
     engine = tmp_path / "docker"

@@ -63,6 +63,7 @@ def preflight() -> Iterator[Any]:
         sys.path.remove(str(PREFLIGHT))
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(workers=st.one_of(st.just([]), WORKERS), given_packages=PACKAGES)
 def test_what_preflight_passes_starts(

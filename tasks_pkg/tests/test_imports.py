@@ -56,6 +56,7 @@ def worker_modules() -> list[str]:
     )
 
 
+@pytest.mark.slow
 def test_what_workers_load_of_the_jobs_is_the_standard_library_alone() -> None:
     """A worker has no polars, and what both sides must agree on exists once."""
     shared = {name for name in loaded(*worker_modules()) if name.startswith("tasks.ray_jobs")}

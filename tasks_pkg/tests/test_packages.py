@@ -105,6 +105,7 @@ def test_a_declared_package_is_called_where_it_was_routed(
     assert result.get(timeout=60) == 4
 
 
+@pytest.mark.slow
 def test_a_task_that_is_named_beside_a_pattern_is_told_and_sent_to_its_own_queue(
     env: dict[str, str], install: Install, start_worker: StartWorker
 ) -> None:
@@ -153,6 +154,7 @@ def test_the_answer_of_a_task_that_is_run_here_is_one_json_document(
         assert "and a program of mine" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_task_may_have_a_parameter_that_local_has_too(
     env: dict[str, str], install: Install
 ) -> None:
@@ -270,6 +272,7 @@ def test_the_schedule_may_name_a_packages_task(configure: Configure) -> None:
     assert schedule.entries[0].task in WORDS[0]["queues"]
 
 
+@pytest.mark.slow
 def test_a_scheduled_task_that_no_package_registers_is_told_apart(
     env: dict[str, str], install: Install
 ) -> None:
@@ -292,6 +295,7 @@ def test_a_scheduled_task_that_no_package_registers_is_told_apart(
     assert "'ping'" not in done.stdout
 
 
+@pytest.mark.slow
 def test_verify_sends_a_packages_safe_sample(
     env: dict[str, str], install: Install, start_worker: StartWorker
 ) -> None:

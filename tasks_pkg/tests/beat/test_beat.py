@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from celery import Celery
 from celery.schedules import crontab, schedule
 from celray_testing import BEAT, Process, RedisServer, full, wait_for
@@ -35,6 +36,7 @@ def start_beat(env: dict[str, str], log: Path, schedule: Sequence[object] | None
     return Process([*BEAT], env, log)
 
 
+@pytest.mark.slow
 def test_beat_ticks_and_stops(
     env: dict[str, str], redis: RedisServer, tmp_path: Path, app: Celery, settings: Settings
 ) -> None:
@@ -250,6 +252,7 @@ def test_beat_on_time_has_missed_nothing(
         process.kill()
 
 
+@pytest.mark.slow
 def test_beat_waits_while_redis_is_full_and_goes_on(
     env: dict[str, str], redis: RedisServer, tmp_path: Path
 ) -> None:
@@ -277,6 +280,7 @@ def sent_at(redis: RedisServer) -> list[float]:
     return sorted(message["headers"]["celray_published_at"] for message in messages)
 
 
+@pytest.mark.slow
 def test_of_two_beats_one_ticks_and_the_other_replaces_it_when_it_dies(
     env: dict[str, str], redis: RedisServer, tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ def test_what_is_accepted_is_due_when_the_reference_says(text: str, moment: date
         due = found
 
 
+@pytest.mark.slow
 @given(expressions(wrong=True))
 def test_what_the_reference_cannot_read_is_refused(text: str) -> None:
     """The other way round less is accepted: a step that is longer than its field."""
@@ -89,6 +90,7 @@ def test_the_days_of_cron_and_not_of_celery() -> None:
     assert both.next_after(friday) == datetime(2026, 5, 11, tzinfo=UTC)
 
 
+@pytest.mark.slow
 @given(expressions(), MOMENTS, st.integers(0, 10**8))
 def test_beat_is_due_exactly_when_the_reference_says(text: str, last: datetime, ago: int) -> None:
     now = last + timedelta(seconds=ago)
@@ -103,6 +105,7 @@ def test_beat_is_due_exactly_when_the_reference_says(text: str, last: datetime, 
         assert told.next == (due - now).total_seconds()
 
 
+@pytest.mark.slow
 @given(expressions(wrong=True))
 def test_beat_takes_what_the_rules_accept_and_names_the_rest(text: str) -> None:
     """One wrong entry never takes another with it."""

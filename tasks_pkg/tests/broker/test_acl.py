@@ -152,6 +152,7 @@ def _may(admin: Any, command: list[str]) -> bool:  # noqa: ANN401
     return pytest.fail(f"{command} was not understood")
 
 
+@pytest.mark.slow
 def test_an_operator_cancels_inspects_and_sends_chords(service: Service) -> None:
     url = service.redis.as_user("operator", 0), service.redis.as_user("operator", 1)
     service.redis.forget_denied()

@@ -62,6 +62,7 @@ def _is_busy(server: RedisServer) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_redis_py_still_looks_where_the_error_is_registered(own_redis: RedisServer) -> None:
     with busy(own_redis), own_redis.client(0) as client:
         with pytest.raises(BusyScriptError, match="make restart WHAT=redis") as told:
@@ -71,6 +72,7 @@ def test_redis_py_still_looks_where_the_error_is_registered(own_redis: RedisServ
             client.pipeline(transaction=True).get("x").get("y").execute()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [ENDLESS, ENDLESS_AFTER_A_WRITE], ids=["reads", "has written"])
 def test_a_worker_outlives_an_endless_script(
     own_redis: RedisServer, tmp_path: Path, script: str
@@ -96,6 +98,7 @@ def test_a_worker_outlives_an_endless_script(
             process.kill()
 
 
+@pytest.mark.slow
 def test_beat_outlives_it_too(own_redis: RedisServer, tmp_path: Path) -> None:
     env = environment(own_redis, tmp_path, CELRAY_BEAT_MAX_INTERVAL_SECONDS="4")
     beat = Process([*BEAT], env, tmp_path / "beat.log")
@@ -113,6 +116,7 @@ def test_beat_outlives_it_too(own_redis: RedisServer, tmp_path: Path) -> None:
         beat.kill()
 
 
+@pytest.mark.slow
 def test_health_and_status_name_it(
     own_redis: RedisServer, app: Celery, configure: Callable[..., Settings]
 ) -> None:

@@ -127,6 +127,7 @@ def test_workers_answer_and_cancel_in_a_full_redis(
         assert ours.task(runs.id).cancel().state == "REVOKED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", SHARES)
 def test_an_operators_status_says_that_it_is_full(
     room: str, env: dict[str, str], redis: RedisServer, start_worker: StartWorker

@@ -64,6 +64,7 @@ def stack(own_redis: RedisServer, tmp_path: Path) -> Iterator[Stack]:
     made.client.close()
 
 
+@pytest.mark.slow
 def test_a_pool_grows_and_shrinks_within_its_bounds_and_runs_everything_once(
     start_worker: StartWorker, client: Celery, redis: RedisServer
 ) -> None:
@@ -85,6 +86,7 @@ def test_a_pool_grows_and_shrinks_within_its_bounds_and_runs_everything_once(
     assert "Traceback" not in process.text
 
 
+@pytest.mark.slow
 def test_a_task_of_four_leases_and_an_eta_run_once_under_every_pool(
     start_worker: StartWorker, client: Celery, redis: RedisServer
 ) -> None:
@@ -103,6 +105,7 @@ def test_a_task_of_four_leases_and_an_eta_run_once_under_every_pool(
     assert held(redis) == 0
 
 
+@pytest.mark.slow
 def test_a_message_whose_fetcher_vanished_before_reading_it_is_delivered(
     start_worker: StartWorker, client: Celery, redis: RedisServer, env: dict[str, str]
 ) -> None:
@@ -118,6 +121,7 @@ def test_a_message_whose_fetcher_vanished_before_reading_it_is_delivered(
     assert result.get(timeout=LEASE + 15)["status"] == "pong"
 
 
+@pytest.mark.slow
 def test_a_message_published_to_a_stopped_worker_is_not_lost_with_it(
     start_worker: StartWorker, client: Celery, redis: RedisServer
 ) -> None:
@@ -132,6 +136,7 @@ def test_a_message_published_to_a_stopped_worker_is_not_lost_with_it(
     wait_for(lambda: held(redis) == 0)
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_reach_redis_ends_before_its_lease_does(stack: Stack) -> None:
     # Longer than in the other tests: a busy machine may hold the worker up for a second or two.
     lease = 3 * LEASE
@@ -155,6 +160,7 @@ def test_a_worker_that_cannot_reach_redis_ends_before_its_lease_does(stack: Stac
     assert traces(stack.redis) == {"start 1": 2, "end 1": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fate", ["is gone", "is silent"])
 def test_a_stop_does_not_wait_for_a_redis_that(fate: str, stack: Stack) -> None:
     first = stack.worker(CELRAY_SOFT_SHUTDOWN_SECONDS="1")
@@ -193,6 +199,7 @@ def test_a_worker_whose_lease_another_took_ends_and_gives_back_the_rest(stack: S
     assert len(results) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("away", [0, 3])
 def test_what_had_not_begun_when_redis_went_away_is_done_when_it_is_back(
     away: int, stack: Stack

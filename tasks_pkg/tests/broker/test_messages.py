@@ -196,6 +196,7 @@ def test_the_readers_refuse_or_return_whatever_they_are_given() -> None:
     assert min(verdicts.values()) > 100, verdicts
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(FUZZ_SECONDS + 120)
 def test_no_message_stops_a_worker(
     start_worker: StartWorker, client: Celery, redis: RedisServer
@@ -646,6 +647,7 @@ def test_no_errback_that_cannot_be_sent_stops_a_worker(
     assert "Connection to" not in worker.text.partition(" ready.")[2]
 
 
+@pytest.mark.slow
 def test_a_reason_that_quotes_the_message_fits_into_redis(
     start_worker: StartWorker, client: Celery, bounded: Redis, redis: RedisServer
 ) -> None:
@@ -676,6 +678,7 @@ def test_tools_look_past_a_key_that_is_no_list(kind: str, redis: RedisServer) ->
         assert not broker.exists("ml\x06\x163")
 
 
+@pytest.mark.slow
 def test_a_poison_task_is_kept_whatever_our_own_headers_say(
     start_worker: StartWorker, redis: RedisServer
 ) -> None:

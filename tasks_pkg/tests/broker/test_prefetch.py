@@ -68,6 +68,7 @@ def test_a_message_whose_worker_died_does_not_wait_beside_others(at: At) -> None
     assert not made.overdue()
 
 
+@pytest.mark.slow
 def test_what_waits_behind_a_long_task_goes_back_and_is_done_by_another(
     start_worker: StartWorker, client: Celery, redis: RedisServer
 ) -> None:

@@ -45,6 +45,7 @@ CANCELS: dict[str, Cancel] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", CANCELS)
 def test_a_task_that_waits_for_its_time_stays_cancelled_when_its_worker_ends(
     how: str,
@@ -70,6 +71,7 @@ def test_a_task_that_waits_for_its_time_stays_cancelled_when_its_worker_ends(
     assert waiting[0].state == "REVOKED"
 
 
+@pytest.mark.slow
 def test_a_task_that_lost_its_worker_is_not_run_again_once_it_is_cancelled(
     start_worker: StartWorker, client: Celery, ours: Client, redis: RedisServer
 ) -> None:
@@ -150,6 +152,7 @@ def test_a_task_of_the_first_protocol_is_found_and_cancelled(
     assert ours.task(task_id).status().state == "REVOKED"
 
 
+@pytest.mark.slow
 def test_a_pool_keeps_a_process_whatever_it_is_told(
     start_worker: StartWorker, client: Celery
 ) -> None:

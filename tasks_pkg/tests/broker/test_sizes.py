@@ -63,6 +63,7 @@ def test_the_bound_of_messages_is_below_the_door() -> None:
     assert MOST_BYTES < 16 * 2**20
 
 
+@pytest.mark.slow
 def test_the_largest_that_celray_sends_passes_the_door(service: Service) -> None:
     text = FITS * "x"
     assert in_message(len(text)) <= MOST_BYTES

@@ -82,6 +82,7 @@ def test_submit_and_watch_prints_the_result_and_nothing_else_on_standard_output(
     assert "sent tasks.simple_tasks.ping as" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_id_leads_to_status_result_and_trace(celray: Celray, start_worker: StartWorker) -> None:
     start_worker()
     words = ["message=hello", "channel=7"]
@@ -100,6 +101,7 @@ def test_an_id_leads_to_status_result_and_trace(celray: Celray, start_worker: St
     assert "default@" in celray("trace", task_id).stdout
 
 
+@pytest.mark.slow
 def test_a_task_waits_with_its_place_in_the_queue_and_is_taken_out_of_it(
     celray: Celray, client: Celery, redis: RedisServer
 ) -> None:
@@ -440,6 +442,7 @@ def test_a_description_says_what_a_task_takes_and_gives(celray: Celray) -> None:
     assert {task["name"]: task["queue"] for task in found}["tasks.simple_tasks.ping"] == "default"
 
 
+@pytest.mark.slow
 def test_dead_letters_are_listed_shown_replayed_and_dropped(
     celray: Celray, start_worker: StartWorker, client: Celery
 ) -> None:
@@ -503,6 +506,7 @@ def test_every_dead_letter_has_its_answer_when_one_of_them_is_unknown(
     assert document(celray("dead", "list", "--json")) == []
 
 
+@pytest.mark.slow
 def test_every_task_is_cancelled_when_one_of_them_is_unknown(celray: Celray) -> None:
     ids = [celray("submit", "ping").stdout.strip() for _ in range(4)]
     done = celray("cancel", ids[0], "unknown", ids[1], status=3)
@@ -528,6 +532,7 @@ def test_a_task_that_a_worker_holds_is_seen_as_delivered(
     assert document(celray("queues", "--json"))["default"]["taken"] == 4
 
 
+@pytest.mark.slow
 def test_a_worker_older_than_the_deployed_code_is_flagged(  # noqa: PLR0913, PLR0917
     celray: Celray,
     start_worker: StartWorker,

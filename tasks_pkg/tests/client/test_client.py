@@ -199,6 +199,7 @@ def test_so_it_is_from_another_client(ours: Client, start_worker: StartWorker) -
         sent.get(timeout=60)
 
 
+@pytest.mark.slow
 def test_watching_a_task_that_keeps_no_result_ends(
     ours: Client, client: Celery, start_worker: StartWorker, redis: RedisServer
 ) -> None:
@@ -358,6 +359,7 @@ def test_every_task_is_documented_for_those_who_send_it() -> None:
         assert not undocumented, f"{info.name}: {undocumented}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["submit_and_wait", "many_at_once", "plain_celery"])
 def test_an_example_runs(name: str, start_worker: StartWorker, redis: RedisServer) -> None:
     start_worker()

@@ -27,6 +27,7 @@ def python_of(version: str) -> Path:
     return python
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [*VERSIONS, "ours"])
 def test_a_client_of_any_version_sends_waits_and_revokes(
     version: str, start_worker: StartWorker, redis: RedisServer, tmp_path: Path

@@ -27,6 +27,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("npm") is None, reason="needs node and npm")
 def test_the_node_client_sends_and_reads(service: Service, tmp_path: Path) -> None:
     shutil.copytree(NODE_CLIENT, tmp_path, dirs_exist_ok=True)

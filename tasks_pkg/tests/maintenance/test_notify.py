@@ -35,6 +35,7 @@ def send(app: Celery, configure: Configure, hook: HttpService) -> Callable[..., 
     return run
 
 
+@pytest.mark.slow
 def test_a_message_is_sent(send: Callable[..., EagerResult], hook: HttpService) -> None:
     result = send(message="disk is full", channel="ops").get()
     assert (result["status"], result["channel"], result["message"]) == (

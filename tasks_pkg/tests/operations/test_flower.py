@@ -50,6 +50,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         yield found
 
 
+@pytest.mark.slow
 def test_no_reply_to_any_control_command_holds_a_secret(stack: Watched) -> None:
     with Celery(broker=stack.redis.url(0), set_as_current=False) as app:
         # The worker has ours beside Celery's: it says which there are, by refusing what is not.
@@ -184,6 +185,7 @@ def known_task(stack: Watched) -> str:
         return wait_for(known)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium: .ci/apt chromium")
 def test_every_page_works_in_a_real_browser(stack: Watched, tmp_path: Path) -> None:
     """What the pages' scripts put there, and nothing that they complain of."""
@@ -228,6 +230,7 @@ def test_nobody_else_is_told_anything(stack: Watched) -> None:
         assert answer.status_code == 401 or pattern == "/logout", f"{pattern} {answer}"
 
 
+@pytest.mark.slow
 def test_every_page_and_call_works_and_tells_no_secret(tmp_path: Path) -> None:
     with watched(tmp_path) as stack:  # of its own: the last call ends the worker
         task_id = known_task(stack)

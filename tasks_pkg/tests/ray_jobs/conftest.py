@@ -28,6 +28,18 @@ TOKEN = secrets.token_hex(32)
 SAMPLE = Path(__file__).parents[2] / "samples" / "winequality.csv"
 
 
+#: Each starts a Ray, which takes ten seconds of a processor before the first job.
+RAY_FIXTURES = {"ray_cluster", "mortal_ray", "start_ray", "two_nodes"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test on a Ray cluster as slow, before ``-m`` chooses."""
+    for item in items:
+        if RAY_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_collection_finish() -> None:
     """Refuse a test module that imports Ray: how it authenticates, Ray reads then, and once."""
     if "ray" in sys.modules:

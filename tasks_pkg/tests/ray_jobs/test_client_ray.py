@@ -51,6 +51,7 @@ def run(connection: dict[str, str], *words: str) -> "subprocess.CompletedProcess
     )
 
 
+@pytest.mark.slow
 def test_a_training_is_watched_with_its_log_and_traced(
     connection: dict[str, str], ours: Client, start_worker: StartWorker
 ) -> None:
@@ -110,6 +111,7 @@ def test_without_a_worker_the_client_ends_the_job_itself(
     wait_for(lambda: str(jobs._status(submission_id(task.id))) == "STOPPED", 120)
 
 
+@pytest.mark.slow
 def test_the_example_follows_a_training(
     connection: dict[str, str], start_worker: StartWorker
 ) -> None:

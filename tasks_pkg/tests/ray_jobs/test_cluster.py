@@ -30,6 +30,7 @@ except ZeroDivisionError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ray", "plain"])
 def test_calls_give_their_results_by_index_and_their_own_errors(
     engine: str, tmp_path: Path
@@ -67,6 +68,7 @@ def test_a_worker_that_the_kernel_ended_is_said_to_have_wanted_memory() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["ray", "plain"])
 def test_a_local_job_says_what_is_wrong_with_its_input(
     engine: str, request_for: Callable[..., Callable[[str], JobRequest]]

@@ -57,6 +57,7 @@ def table(folders: Path) -> pl.DataFrame:
     return frame
 
 
+@pytest.mark.slow
 def test_a_large_file_comes_out_right(
     job: Job, table: pl.DataFrame, datasets: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -103,6 +104,7 @@ def test_delivered_files_are_processed(job: Job, datasets: Path) -> None:
     assert not list((datasets / "new").glob("*.csv"))
 
 
+@pytest.mark.slow
 def test_the_samples_are_right(job: Job, datasets: Path) -> None:
     sample = SAMPLES["tasks.data_tasks.process_large_csv"].kwargs
     change = transformations_from(sample["transformations"])

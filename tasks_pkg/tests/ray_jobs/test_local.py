@@ -24,6 +24,7 @@ WINE = "examples/winequality.csv"
 CONFIG: dict[str, Any] = {"target": "quality", "n_estimators": 20, "max_depth": 4}
 
 
+@pytest.mark.slow
 def test_both_engines_learn_the_same_and_leave_the_manifest_of_a_service(
     datasets: Path, tmp_path: Path
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_library_that_is_missing_is_named_with_the_way_out(
         local.run("distributed_training", dataset_path=WINE, model_config=CONFIG)
 
 
+@pytest.mark.slow
 def test_light_tasks_need_no_service_either(datasets: Path, tmp_path: Path) -> None:
     local = Local(datasets, tmp_path / "models", ray=False)
     assert local.run("ping")["status"] == "pong"
@@ -109,6 +111,7 @@ def _children(pid: int) -> list[int]:
     return [int(child) for child in text.split()]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_no_process(datasets: Path, tmp_path: Path) -> None:
     arguments = ["run", "distributed_training", f"dataset_path={WINE}", "--no-ray"]
     arguments += ["--datasets", str(datasets), "--models", str(tmp_path / "models")]
@@ -133,6 +136,7 @@ def test_an_interrupted_run_leaves_no_process(datasets: Path, tmp_path: Path) ->
     assert not list((tmp_path / "models").glob("distributed_training/*"))
 
 
+@pytest.mark.slow
 def test_the_example_runs(datasets: Path, tmp_path: Path) -> None:
     example = PACKAGE / "examples" / "without_a_service.py"
     done = subprocess.run(

@@ -154,6 +154,7 @@ def test_logs_of_jobs_that_ended_go_and_ray_goes_on(ray: Guarded) -> None:
     assert "still here" in ray.jobs("GET", f"{name}/logs").json()["logs"]
 
 
+@pytest.mark.slow
 def test_the_key_is_kept_and_nobody_else_reads_it(tmp_path: Path) -> None:
     folder = tmp_path / "tls"
     make_key(folder)

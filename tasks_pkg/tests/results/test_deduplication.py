@@ -52,6 +52,7 @@ def test_a_second_copy_is_run_neither_beside_the_first_nor_after_it(
         wait_for(lambda: not broker.exists(HELD, LEASES))
 
 
+@pytest.mark.slow
 def test_what_a_caller_publishes_again_because_nobody_answered_runs_once(
     process: Process, redis: RedisServer, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def started(result: AsyncResult) -> bool:
     return bool(result.state == "STARTED")
 
 
+@pytest.mark.slow
 def test_what_had_its_effect_while_redis_was_silent_is_not_run_again(stack: Stack) -> None:
     process = stack.start()
     header = [stack.write(2, "one"), stack.write(2, "two")]
@@ -96,6 +97,7 @@ def test_what_had_its_effect_while_redis_was_silent_is_not_run_again(stack: Stac
     assert list(stack.outcomes.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_container_that_is_killed_meanwhile_has_kept_its_outcome(stack: Stack) -> None:
     process = stack.start()
     result = stack.write(1, "one").apply_async()

@@ -19,6 +19,7 @@ def starts(redis: RedisServer) -> int:
         return int(str(client.llen(TRACES)))
 
 
+@pytest.mark.slow
 def test_a_task_that_takes_its_whole_worker_along_is_given_up_and_kept(
     start_worker: StartWorker, client: Celery, redis: RedisServer
 ) -> None:
@@ -51,6 +52,7 @@ def test_a_task_that_takes_its_whole_worker_along_is_given_up_and_kept(
     assert joined.state == "FAILURE"  # the chord's body is told, and waits for nobody
 
 
+@pytest.mark.slow
 def test_a_task_that_kills_its_process_is_kept_and_can_be_replayed_or_dropped(
     start_worker: StartWorker, client: Celery, redis: RedisServer
 ) -> None:

@@ -59,6 +59,7 @@ def still_works(client: Celery, worker: Process) -> None:
     assert worker.popen.poll() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["", "endless"])
 def test_an_errback_that_is_called_in_place_keeps_no_worker_from_working(
     how: str, start_worker: StartWorker, client: Celery, redis: RedisServer

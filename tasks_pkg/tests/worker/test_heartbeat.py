@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import pytest
 from celery import Celery
 from celray_testing import RedisServer, environment, wait_for, worker
 
@@ -14,6 +15,7 @@ def age(file: Path) -> float:
     return time.time() - file.stat().st_mtime if file.exists() else float("inf")
 
 
+@pytest.mark.slow
 def test_it_grows_old_without_consumption_and_without_a_broker(
     own_redis: RedisServer, tmp_path: Path
 ) -> None:

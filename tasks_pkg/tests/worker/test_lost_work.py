@@ -26,6 +26,7 @@ def traces(redis: RedisServer) -> Counter[str]:
         return Counter(client.lrange(TRACES, 0, -1))
 
 
+@pytest.mark.slow
 def test_a_task_that_kills_its_process_ends_after_three_runs(
     start_worker: StartWorker,
     client: Celery,
@@ -40,6 +41,7 @@ def test_a_task_that_kills_its_process_ends_after_three_runs(
     assert client.send_task("tasks.simple_tasks.ping").get(timeout=60)["status"] == "pong"
 
 
+@pytest.mark.slow
 def test_a_stopping_worker_finishes_what_it_can_and_leaves_the_rest(
     start_worker: StartWorker,
     client: Celery,
@@ -62,6 +64,7 @@ def test_a_stopping_worker_finishes_what_it_can_and_leaves_the_rest(
     assert set(traces(redis).values()) == {1}  # each started once and ended once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGQUIT])
 def test_what_cannot_finish_in_time_goes_back_to_its_queue(
     start_worker: StartWorker,
@@ -89,6 +92,7 @@ def test_an_idle_worker_stops_at_once(start_worker: StartWorker) -> None:
     assert "Traceback" not in process.text
 
 
+@pytest.mark.slow
 def test_a_stop_gives_back_however_many_wait_for_their_time(
     start_worker: StartWorker, redis: RedisServer
 ) -> None:
@@ -159,6 +163,7 @@ def test_a_delivery_that_never_began_is_not_counted_against_its_task(
         assert not broker.exists("default")
 
 
+@pytest.mark.slow
 def test_a_task_that_had_its_time_and_kills_each_worker_is_given_up(
     app: Celery, start_worker: StartWorker, redis: RedisServer
 ) -> None:

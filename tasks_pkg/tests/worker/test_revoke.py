@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from celery import Celery
 from celray_testing import TRACES, Process, RedisServer, StartWorker, wait_for
 
@@ -11,6 +12,7 @@ def children(worker: Process) -> set[str]:
     return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
+@pytest.mark.slow
 def test_a_running_task_that_is_revoked_ends_and_the_worker_goes_on(
     start_worker: StartWorker, client: Celery, redis: RedisServer
 ) -> None:

@@ -144,6 +144,7 @@ def test_a_chord_with_a_task_that_no_worker_knows_waits_for_nobody(redis: RedisS
     assert "never registered" in told["error"]
 
 
+@pytest.mark.slow
 def test_old_code_leaves_tasks_that_it_does_not_know_to_newer(
     start_worker: StartWorker, client: Celery, redis: RedisServer, default_worker: Process
 ) -> None:

@@ -164,6 +164,7 @@ def require_sums(sheet: Sheet, found: aggregation_job.Summary) -> None:
             assert columns["v"]["sum"] == pytest.approx(sum(v / 10**d for v, d in known))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60 + EXAMPLES)
 @given(sheet=sheets(), count=st.integers(1, 7), length=st.integers(1, 90))
 @ANY

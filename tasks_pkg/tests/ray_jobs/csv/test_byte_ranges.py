@@ -56,6 +56,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("ranges") / "any.csv"
 
 
+@pytest.mark.slow
 @given(data=written() | ANYTHING, count=st.integers(1, 70), window=st.integers(1, 40))
 @example(data=b'a,"b\n"c\n"d\ne",f\n', count=9, window=3)
 @example(data=b'"\n\n\n\n"\n""\n', count=4, window=2)
@@ -73,6 +74,7 @@ def test_any_file_in_any_split_gives_the_records_of_a_straight_read(
     assert all(piece.closed or piece.end == len(data) for piece in pieces)
 
 
+@pytest.mark.slow
 @given(data=written() | ANYTHING, length=st.integers(1, 70))
 @settings(max_examples=1000, deadline=None)
 def test_a_stream_in_blocks_of_any_length_gives_the_records_of_a_straight_read(

@@ -51,6 +51,7 @@ def read(columns: list[list[str]], missing: list[str] | None) -> tuple[csv_parsi
     return form, csv_parsing.parse(piece, form)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(columns=TABLES, missing=st.sampled_from([None, [], ["", "7", "word"]]))
 @example(columns=[["true", "false"], ["inf", "1"], ["nan", "NaN"]], missing=[])
@@ -71,6 +72,7 @@ def test_columns_are_read_alike_at_once_and_one_by_one(
     assert (block.needed, block.notes) == (expected.needed, expected.notes)
 
 
+@pytest.mark.slow
 def test_columns_below_each_other_come_back_as_they_were() -> None:
     columns = [pl.Series("a", ["x", None]), pl.Series("b", ["", "y"])]
     found = csv_wide.each(lambda text: text.str.to_uppercase(), columns)

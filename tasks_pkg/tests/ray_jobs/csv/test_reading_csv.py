@@ -97,6 +97,7 @@ BITS = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.integers(1, 3), st.lists(BITS, min_size=1, max_size=40).map(b"".join))
 @example(2, b'1,"a " b"\n2,c\n3,"d " e"\n')
 @example(1, b'""\n\n""\n')

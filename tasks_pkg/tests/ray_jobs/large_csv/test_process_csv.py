@@ -529,6 +529,7 @@ def limited() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_BYTES, LIMIT_BYTES))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("form", [b'%d,%d.25,"text, ""%d"""\n', b'"%d","%d","""%d"""\n'])
 def test_a_file_four_times_the_memory_limit_goes_through(root: Path, form: bytes) -> None:

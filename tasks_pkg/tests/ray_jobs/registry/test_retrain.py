@@ -610,6 +610,7 @@ def mlflow(tmp_path: Path) -> Iterator[str]:
         server.wait()
 
 
+@pytest.mark.slow
 def test_an_mlflow_server_can_be_the_registry(
     settings: Settings, wine: pl.DataFrame, mlflow: str
 ) -> None:
@@ -656,6 +657,7 @@ class Cut(MlflowRegistry):
         return super()._ask(method, what, **values)
 
 
+@pytest.mark.slow
 def test_a_promotion_on_mlflow_is_whole_or_finished_wherever_the_job_was_killed(
     mlflow: str,
 ) -> None:

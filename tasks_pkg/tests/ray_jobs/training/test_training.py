@@ -55,6 +55,7 @@ def wine(datasets: Path) -> pl.DataFrame:
     return pl.read_csv(file, infer_schema_length=None)
 
 
+@pytest.mark.slow
 def test_wine_is_as_good_as_xgboost_alone_and_is_trained_once(
     train: Train, train_here: Callable[..., Any], datasets: Path, folders: Path
 ) -> None:
@@ -143,6 +144,7 @@ def test_parts_with_text_and_gaps_train_one_classifier(
     assert result["metrics"]["accuracy"] == pytest.approx(expected, abs=0.03)
 
 
+@pytest.mark.slow
 def test_more_partitions_than_cpus_are_capped_and_it_says_so(
     train: Train, wine: pl.DataFrame, datasets: Path
 ) -> None:
@@ -201,6 +203,7 @@ def test_data_that_cannot_be_learnt_from_is_one_line_and_leaves_nothing(
     assert written["kind"] == "target_one_class"
 
 
+@pytest.mark.slow
 def test_a_table_of_twice_the_memory_is_refused_by_name(
     train: Train, datasets: Path, folders: Path
 ) -> None:
