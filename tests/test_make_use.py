@@ -23,7 +23,7 @@ DOCUMENTATION = [
 
 
 def make(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Say what a target would run, and run nothing."""
+    """Return the commands that a target would run, without running them."""
     kept = {k: v for k, v in os.environ.items() if k not in operate.VARIABLES}
     return subprocess.run(
         ["make", "--dry-run", *words],

@@ -24,7 +24,7 @@ ALONE = frozenset({"csv", "groups", "wide", "training", "throughput", "overhead"
 
 
 def say(text: str) -> None:
-    """Tell the person who waits what is being measured."""
+    """Print what is being measured."""
     print(f"==> {text}", file=sys.stderr, flush=True)
 
 

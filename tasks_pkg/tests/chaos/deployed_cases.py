@@ -383,7 +383,7 @@ def _update(deployment: Deployment, expected: int) -> str:
 
 
 def _ticks(stack: Deployed, since: float) -> Figures:
-    """Say how Beat's ticks lie: none sent twice, none left out for longer than a Beat's start."""
+    """Return figures of Beat's ticks, with limits: none sent twice, no gap above a Beat's start."""
     ticks = [tick for tick in stack.ledger.ticks() if tick >= since]
     gaps = [later - earlier for earlier, later in itertools.pairwise(ticks)]
     twice = sum(1 for gap in gaps if gap < package.TICK_SECONDS / 2)

@@ -60,7 +60,7 @@ class Refused(Exception):  # noqa: N818 - a verdict on a message, not an error o
 
 
 def is_name(value: object) -> bool:
-    """Tell whether ``value`` can name something in Redis: text that is not empty and encodable."""
+    """Return whether ``value`` can be a name in Redis: a text, not empty, that can be encoded."""
     if not isinstance(value, str) or not 0 < len(value) <= 1024:  # noqa: PLR2004 - characters
         return False
     return _encodable(value)

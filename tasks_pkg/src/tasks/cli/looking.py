@@ -22,7 +22,7 @@ def _step(progress: dict[str, Any] | None) -> str | None:
 @common
 @click.pass_obj
 def status(session: Session, task_id: str, *, watch: bool, log: bool) -> int:
-    """Say how far a task is."""
+    """Show the state and progress of a task."""
     task = session.task(task_id)
     now = task.require_known()
     if watch or log:

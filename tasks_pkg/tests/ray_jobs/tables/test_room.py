@@ -42,7 +42,7 @@ Limit = Callable[[int], None]
 
 @pytest.fixture(params=["v2", "v1"])
 def limit(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Limit:
-    """Say what a container's limit is, of which 1 MB is taken, and the rest of it by page cache."""
+    """Return a function that sets a container's memory limit; 1 MB is used, besides page cache."""
     files = {
         "v2": ("memory.max", "memory.stat", "anon 900000\nfile 123456789\nshmem 100000\n"),
         "v1": (

@@ -89,16 +89,16 @@ class QoS(full.QoS):
         self.channel.deliver_prefetched()
 
     def restore_unacked_once(self, stderr: Untyped = None) -> None:
-        """Give back the prefetched and the delivered messages."""
+        """Requeue the prefetched and the delivered messages."""
         self.channel.prefetch.open = False
         self.channel.give_back_prefetched()
         super().restore_unacked_once(stderr)
 
     def restore_unacked(self) -> list[object]:
-        """Give back the messages that no child process works on; running tasks keep their leases.
+        """Requeue the messages that no child process works on; running tasks keep their leases.
 
         Called when the channel closes. That is at the worker's end, when nothing runs, or after a
-        lost connection, when kombu would give back also the messages of running tasks.
+        lost connection, when kombu would also requeue the messages of running tasks.
         """
         self._flush()
         tags = [tag for tag in self._delivered if tag not in self._leases.working]
@@ -388,7 +388,7 @@ class Channel(full.Channel):
                 client.register_script(PUBLISH)(keys=[key], args=[dumps(message)])
 
     def close(self) -> None:
-        """Give back what no child process works on; see :meth:`QoS.restore_unacked`."""
+        """Requeue the messages that no child process works on; see :meth:`QoS.restore_unacked`."""
         self.prefetch.open = False
         if self._waiting:
             self._waiting = False

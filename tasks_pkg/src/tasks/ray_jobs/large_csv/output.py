@@ -161,7 +161,7 @@ class Output:
             self._stream.close()
 
     def publish(self, task: str, result: dict[str, Any], inputs: list[Any]) -> dict[str, Any]:
-        """Give the files their names, and write the manifest.
+        """Rename the files to their final names, and write the manifest.
 
         Returns:
             ``result``.
