@@ -227,7 +227,10 @@ def _read(  # noqa: PLR0913, PLR0917 - the values that read() has determined
 
 
 def _read_to_newline(stream: BinaryIO, begin: int, end: int, separator: int) -> Piece | None:
-    """Read to the first newline behind ``end``, without a copy; None if it is inside quotes."""
+    """Read to the first newline behind ``end``, without a copy; None if a record may not end there.
+
+    That is the case if the newline is inside quotes, or beyond the window.
+    """
     stream.seek(end - 1)
     line = stream.readline(WINDOW_BYTES)
     if not line.endswith(b"\n"):

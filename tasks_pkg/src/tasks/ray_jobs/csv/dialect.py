@@ -132,7 +132,7 @@ def is_utf8(encoding: str | None) -> bool:
 
 
 def is_encoding(name: str) -> bool:
-    """Return whether there is a text encoding of that name that runs no escape sequences."""
+    """Return whether there is a text encoding of that name that decodes no escape sequences."""
     try:
         codec = codecs.lookup(name)
         # "rot13" maps text to text, "base64" bytes to bytes; unicode_escape decodes escapes.

@@ -224,7 +224,7 @@ class Form:
     def taken(self, frame: pl.DataFrame, data: bytes) -> list[Note]:
         """Return notes on the words in text columns that became missing values.
 
-        There are none if the caller said what is missing, who then expects it.
+        If the caller said what is missing, no notes are needed.
         """
         names = [c.name for c in frame if c.dtype == pl.String and c.null_count()]
         if not names or self.missing != MISSING:
