@@ -477,9 +477,14 @@ def test_progress_of_other_keys_is_shown_as_it_is(
         said = celray(command, sent.id).stdout
         assert '{"current": 3, "total": 9}' in said
     url = {"broker": redis.url(0), "backend": redis.url(1)}
-    with Client(**url) as ours, pytest.raises(NotFinishedError):
-        watch(Session(), ours.task(sent.id), log=False, timeout=0.1)
-    assert 'running {"current": 3, "total": 9}' in capsys.readouterr().err
+
+    def shown() -> bool:
+        with pytest.raises(NotFinishedError):
+            watch(Session(), ours.task(sent.id), log=False, timeout=0.1)
+        return 'running {"current": 3, "total": 9}' in capsys.readouterr().err
+
+    with Client(**url) as ours:
+        wait_for(shown)
 
 
 def letter(redis: RedisServer, letter_id: str) -> None:

@@ -89,7 +89,7 @@ def test_an_idle_worker_stops_at_once(start_worker: StartWorker) -> None:
     process = start_worker(CELRAY_SOFT_SHUTDOWN_SECONDS="600")
     process.terminate()  # which waits for a minute
     assert process.popen.returncode == 0
-    assert "Traceback" not in process.text
+    assert "Traceback" not in process.text, process.text
 
 
 @pytest.mark.slow
