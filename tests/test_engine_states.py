@@ -27,7 +27,7 @@ import pytest
 from celray.preflight import engine
 from parts import load
 
-celray_host: Any = load("roles/preflight/library/celray_host.py")
+celray_host: Any = load("roles/host_facts/library/celray_host.py")
 celray_engine: Any = celray_host.celray_engine
 starter: Any = load("roles/docker/library/celray_engine_start.py")
 

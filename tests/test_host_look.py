@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from parts import load, run_module
 
-MODULE = "roles/preflight/library/celray_host.py"
+MODULE = "roles/host_facts/library/celray_host.py"
 celray_host: Any = load(MODULE)
 
 
