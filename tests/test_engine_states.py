@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celray.compose import choose_compose
 from celray.preflight import engine
 from parts import load
 
@@ -458,7 +459,7 @@ def test_each_compose_works_or_is_one_problem(
     for name, version in COMPOSES[compose].items():
         made.program(f"usr/local/bin/{name}", f"echo {version}")
     look = made.look()
-    chosen = engine.choose_compose(look["compose"], "auto")
+    chosen = choose_compose(look["compose"], "auto")
     if plugin or compose == "standalone v2":
         assert chosen
         assert chosen["generation"] == "v2"

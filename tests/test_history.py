@@ -302,12 +302,11 @@ class _Place:
         (self.inventory / "hosts.yml").write_text(
             yaml.safe_dump({"redis": {"hosts": {"here": {"ansible_connection": "local"}}}})
         )
-        found = {"host": {"epoch": 9e9, "home": str(folder)}}
         self.variables = {
             "celray_history_dir": str(self.history),
             "celray_projects_dir": str(folder / "projects"),
             "celray_models_dir": str(folder / "models"),
-            "preflight_found": found,
+            "host_facts": {"epoch": 9e9, "home": str(folder)},
         }
 
     def hook(self, name: str, more: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What celray_host sees of the machine that it runs on."""
+"""What host_facts sees of the machine that it runs on: of the host, and of what is used there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import pytest
 from parts import load, run_module
 
 MODULE = "roles/host_facts/library/celray_host.py"
+RESOURCES = "roles/host_facts/library/celray_resources.py"
 celray_host: Any = load(MODULE)
+celray_resources: Any = load(RESOURCES)
+celray_look: Any = celray_host.celray_look
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
@@ -29,8 +32,7 @@ def listening(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 def test_a_listening_port_is_found_with_its_process(listening: int) -> None:
-    host = run_module(MODULE, {"ports": [listening]})["host"]
-    owner = host["ports"][str(listening)]
+    owner = run_module(RESOURCES, {"ports": [listening]})["ports"][str(listening)]
     assert owner["pid"] == os.getpid()
     assert owner["name"] == Path("/proc/self/comm").read_text().strip()
 
@@ -41,13 +43,13 @@ def test_a_port_of_an_outgoing_connection_is_not_taken() -> None:
         socket.create_connection(server.getsockname()) as client,
     ):
         port = client.getsockname()[1]
-        assert run_module(MODULE, {"ports": [port]})["host"]["ports"] == {}
+        assert run_module(RESOURCES, {"ports": [port]})["ports"] == {}
 
 
 def test_the_scan_is_a_program_of_its_own() -> None:
     """Under sudo it runs without Ansible and without this package."""
     scope: dict[str, Any] = {}
-    exec(celray_host.SCAN_SOURCE, scope)  # noqa: S102 - as the module does
+    exec(celray_resources.SCAN_SOURCE, scope)  # noqa: S102 - as the module does
     assert scope["listeners"](set()) == {}
 
 
@@ -61,14 +63,16 @@ def test_the_user_memory_and_processors_are_this_machines() -> None:
 
 
 def test_looking_is_the_same_in_check_mode() -> None:
-    looked = run_module(MODULE, {"ports": [1]}, check=True)
+    looked = run_module(MODULE, {}, check=True)
     assert looked["changed"] is False
     assert looked["host"]["user"]
+    looked = run_module(RESOURCES, {"ports": [1]}, check=True)
+    assert (looked["changed"], looked["ports"]) == (False, {})
 
 
 def test_the_distribution_is_read_without_its_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
     text = 'ID=ubuntu\nID_LIKE="debian rhel"\nVERSION_ID="24.04"\n# a comment\nNAME=x'
-    monkeypatch.setattr(celray_host, "read_first", lambda *_: text)
+    monkeypatch.setattr(celray_look, "read_first", lambda *_: text)
     assert celray_host.os_release() == {
         "id": "ubuntu",
         "id_like": "debian rhel",
@@ -78,8 +82,8 @@ def test_the_distribution_is_read_without_its_quotes(monkeypatch: pytest.MonkeyP
 
 
 def test_a_path_is_judged_by_its_nearest_directory(tmp_path: Path) -> None:
-    assert celray_host.nearest_parent(str(tmp_path / "a/b/c")) == str(tmp_path)
-    look = celray_host.look_at_path(str(tmp_path / "a/b"))
+    assert celray_look.nearest_parent(str(tmp_path / "a/b/c")) == str(tmp_path)
+    look = celray_look.look_at_path(str(tmp_path / "a/b"))
     assert look["parent"] == str(tmp_path)
     assert look["is_directory"]
     assert look["writable"]
@@ -89,7 +93,7 @@ def test_a_path_is_judged_by_its_nearest_directory(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_of_a_directory_is_seen(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert not celray_host.look_at_path(str(tmp_path / "file/a"))["is_directory"]
+    assert not celray_look.look_at_path(str(tmp_path / "file/a"))["is_directory"]
 
 
 def test_a_read_only_file_system_is_seen() -> None:
@@ -103,7 +107,7 @@ def test_a_read_only_file_system_is_seen() -> None:
     )
     if read_only is None:
         pytest.skip("this machine mounts nothing read-only")
-    assert celray_host.look_at_path(f"{read_only}/celray")["read_only_mount"]
+    assert celray_look.look_at_path(f"{read_only}/celray")["read_only_mount"]
 
 
 def test_the_uplinks_mtu_is_that_of_the_default_route(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +116,7 @@ def test_the_uplinks_mtu_is_that_of_the_default_route(monkeypatch: pytest.Monkey
         "/sys/class/net/eth0/mtu": "1450",
     }
     monkeypatch.setattr(
-        celray_host, "read_first", lambda path, default="": files.get(path, default)
+        celray_look, "read_first", lambda path, default="": files.get(path, default)
     )
     assert celray_host.uplink_mtu() == 1450
     files["/proc/net/route"] = ""
@@ -127,17 +131,17 @@ def accounts(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
     def find(number: int) -> Any:
         return SimpleNamespace(pw_name=there[number], gr_name=there[number])
 
-    monkeypatch.setattr(celray_host.pwd, "getpwuid", find)
-    monkeypatch.setattr(celray_host.grp, "getgrgid", find)
-    monkeypatch.setattr(celray_host, "read_first", lambda *_: "bob:10002:2\nno line\na:b:c")
+    monkeypatch.setattr(celray_resources.pwd, "getpwuid", find)
+    monkeypatch.setattr(celray_resources.grp, "getgrgid", find)
+    monkeypatch.setattr(celray_look, "read_first", lambda *_: "bob:10002:2\nno line\na:b:c")
     return there
 
 
 def test_the_services_number_is_the_first_that_is_nobodys(accounts: dict[int, str]) -> None:
-    assert celray_host.look_at_identity([], {})["service"] == {"uid": 10001, "gid": 10001}
+    assert celray_resources.look_at_identity([], {})["service"] == {"uid": 10001, "gid": 10001}
     accounts.update({10001: "bob", 10004: "eve"})
     # 10002 and 10003 are numbers that bob hands to containers.
-    found = celray_host.look_at_identity(["/nowhere"], {"uid": -1, "gid": -1})
+    found = celray_resources.look_at_identity(["/nowhere"], {"uid": None, "gid": "none of ours"})
     assert found["service"] == {"uid": 10005, "gid": 10005}
     assert found["owners"] == {"uid": "", "gid": ""}
 
@@ -150,9 +154,9 @@ def test_the_services_number_is_kept(accounts: dict[int, str], tmp_path: Path) -
         path.mkdir()
     os.chown(ours, 10001, 10009)
     kept = [str(roots), str(ours)]
-    assert celray_host.look_at_identity(kept, {})["service"] == {"uid": 10001, "gid": 10009}
+    assert celray_resources.look_at_identity(kept, {})["service"] == {"uid": 10001, "gid": 10009}
     accounts[10001] = "bob"
-    found = celray_host.look_at_identity(kept, {"uid": -1})
+    found = celray_resources.look_at_identity(kept, {"uid": None})
     assert found["service"] == {"uid": 10001, "gid": 10009}
     assert found["owners"] == {"uid": "bob", "gid": ""}
     assert found["free_id"] == 10004
@@ -160,4 +164,4 @@ def test_the_services_number_is_kept(accounts: dict[int, str], tmp_path: Path) -
 
 def test_an_account_that_the_inventory_asks_for_is_named(accounts: dict[int, str]) -> None:
     accounts[7000] = "celray"
-    assert celray_host.look_at_identity([], {"uid": 7000})["owners"]["uid"] == "celray"
+    assert celray_resources.look_at_identity([], {"uid": 7000})["owners"]["uid"] == "celray"

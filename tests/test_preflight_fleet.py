@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from celray.preflight.fleet import check_consumers, check_reach, check_single
+from celray.preflight.fleet import check_consumers, check_reach, check_seen, check_single
 from parts import play
 
 SINGLE = [{"name": "redis", "group": "redis"}, {"name": "ray", "group": "ray_head"}]
@@ -67,6 +67,13 @@ def test_an_address_that_others_reach_or_nobody_needs_is_fine(
 ) -> None:
     groups = {"redis": ["a"], "ray_head": [], "celery_worker": workers}
     assert check_reach(host, address, SINGLE, groups, set(groups)) == []
+
+
+def test_a_host_that_was_not_looked_at_stops_the_others() -> None:
+    assert check_seen(["a", "b"], ["a", "b"]) == []
+    (problem,) = check_seen(["a", "b", "c"], ["b"])
+    assert problem.what.startswith("a and c could not be looked at")
+    assert "take it out of the inventory" in problem.fix
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from celray.compose import choose_compose
 from celray.preflight import engine
 from celray.preflight.connection import connection_problem
 from celray.preflight.identity import check_identity
@@ -14,7 +15,7 @@ from celray.preflight.machine import check_names, check_size
 from celray.preflight.ports import check_port_range, check_ports
 from celray.preflight.storage import check_paths
 
-PATHS = {"celray_home": "/home/op/celray"}
+PATHS = ["celray_home"]
 PORTS = {"celray_port_redis": 6380, "celray_port_flower": 5555}
 PLACE = {
     "path": "/home/op/celray",
@@ -35,6 +36,7 @@ HOST: dict[str, Any] = {
     "sudo": True,
     "os": {"id": "debian", "id_like": "", "version_id": "12"},
     "memory_mb": 16_000,
+    "skew_seconds": 0.2,
     "engine": {
         "path": "/usr/bin/docker",
         "clients": [{"path": "/usr/bin/docker", "kind": "docker"}],
@@ -63,12 +65,12 @@ HOST: dict[str, Any] = {
 SPACE = {"celray_home": 2048, "the engine's data": 8192}
 
 
-def problems_of(host: dict[str, Any], wanted: str = "auto", skew: float = 0.2) -> list[str]:
+def problems_of(host: dict[str, Any], wanted: str = "auto") -> list[str]:
     found = engine.check(host, wanted)
     found += check_ports(host, PORTS, {})
     found += check_names(host, ["redis-celery", "ray-head"])
     found += check_paths(host, PATHS, SPACE)
-    found += check_size(host, 3500, skew)
+    found += check_size(host, 3500)
     assert all(problem.source and problem.fix for problem in found)
     return [str(problem) for problem in found]
 
@@ -175,9 +177,9 @@ def test_trouble_is_one_problem_that_names_it_and_the_way_out(trouble: str) -> N
 
 @pytest.mark.parametrize("skew", [95.0, -95.0])
 def test_a_clock_that_is_off_is_named_with_how_much(skew: float) -> None:
-    (problem,) = problems_of(HOST, skew=skew)
+    (problem,) = problems_of({**HOST, "skew_seconds": skew})
     assert f"the clock of gpu-7 is {skew:+.0f} s off" in problem
-    assert problems_of(HOST, skew=skew / 10) == []
+    assert problems_of({**HOST, "skew_seconds": skew / 10}) == []
 
 
 def test_asking_for_a_generation_that_is_not_there_is_named() -> None:
@@ -188,12 +190,12 @@ def test_asking_for_a_generation_that_is_not_there_is_named() -> None:
 
 def test_v2_is_taken_where_both_are_there_and_v1_where_it_is_asked_for() -> None:
     both = {**HOST["compose"], "v2": {"command": ["docker", "compose"], "version": "2.26.1"}}
-    newest, asked = engine.choose_compose(both, "auto"), engine.choose_compose(both, "v1")
+    newest, asked = choose_compose(both, "auto"), choose_compose(both, "v1")
     assert newest
     assert newest["generation"] == "v2"
     assert asked
     assert asked["command"] == ["docker-compose"]
-    assert engine.choose_compose({}, "auto") is None
+    assert choose_compose({}, "auto") is None
 
 
 def test_what_can_be_installed_here_is_no_problem() -> None:
@@ -273,18 +275,15 @@ def test_a_host_that_cannot_be_reached_is_named_with_the_reason(answer: str) -> 
         assert word in problem
 
 
-UNASKED = {"uid": -1, "gid": -1}
-
-
 @pytest.mark.parametrize("deployer", [0, 1000])
-@pytest.mark.parametrize("asked", [-1, 0, 1000, 10001, 10002, "x", True, None, "10002"])
+@pytest.mark.parametrize("asked", ["unasked", 0, 1000, 10001, 10002, -1, "x", True, None, "10002"])
 @pytest.mark.parametrize("owner", ["", "bob", "celray"])
 def test_the_containers_user_is_nobody_elses(deployer: int, asked: Any, owner: str) -> None:
     """Every deployer with every wish and every owner: it is fine, or one problem that names it."""
     host = {**HOST, "uid": deployer, "gid": deployer, "owners": {"uid": owner, "gid": ""}}
-    found = [str(p) for p in check_identity(host, {**UNASKED, "uid": asked})]
-    number = (deployer or 10001) if asked == -1 else asked
-    if isinstance(asked, bool) or asked in ("x", None):
+    found = [str(p) for p in check_identity(host, {} if asked == "unasked" else {"uid": asked})]
+    number = (deployer or 10001) if asked == "unasked" else asked
+    if isinstance(asked, bool) or asked in ("x", None, -1):
         assert "not a number" in found[0]
     elif number == 0:
         assert "would run as root" in found[0]
@@ -293,7 +292,7 @@ def test_the_containers_user_is_nobody_elses(deployer: int, asked: Any, owner: s
     else:
         assert f"uid {number}, as which the containers would run, is bob's on gpu-7" in found[0]
         assert "set celray_uid and celray_gid to 10003" in found[0]
-        assert ("kept from an earlier deploy" in found[0]) == (asked == -1)
+        assert ("kept from an earlier deploy" in found[0]) == (asked == "unasked")
     assert len(found) <= 1
 
 
@@ -302,5 +301,5 @@ def test_a_group_may_be_shared_on_purpose_and_is_never_roots() -> None:
     assert check_identity(host, {"uid": 10003, "gid": 50}) == []
     (problem,) = check_identity(host, {"uid": 10003, "gid": 0})
     assert "celray_gid is 0" in str(problem)
-    (problem,) = check_identity(host, UNASKED)
+    (problem,) = check_identity(host, {})
     assert "gid 10001, as which the containers would run, is staff's" in str(problem)

@@ -120,7 +120,7 @@ def test_site_stops_at_a_cluster_of_another_version(dashboard: str, tmp_path: Pa
     variables = {
         "ray_address": dashboard,
         "celray_secrets": {"ray_auth_token": "right"},
-        "preflight_port_variables": [],
+        "host_facts_port_variables": [],
     }
     file = tmp_path / "ray.json"
     file.write_text(json.dumps(variables))

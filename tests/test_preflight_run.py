@@ -24,7 +24,7 @@ def test_mistakes_are_named_all_at_once_and_nothing_changes(tmp_path: Path) -> N
                 {"nam": "x"},
             ],
             # A name of its own: a service that runs here already owns the usual ones.
-            "preflight_port_variables": ["celray_port_nobodys"],
+            "host_facts_port_variables": ["celray_port_nobodys"],
             "celray_port_nobodys": port,
             "celray_home": str(readme / "celray"),
             "celray_projects_dri": "/srv",
@@ -68,3 +68,22 @@ def test_a_host_without_a_service_is_named(tmp_path: Path) -> None:
     assert "put it into one of redis, ray_head" in played.output
     assert "variable celray_docker is computed from others" in played.output
     assert "preflight found 2 problems" in played.output
+
+
+def test_a_host_that_does_not_answer_keeps_no_other_from_being_judged(tmp_path: Path) -> None:
+    """One run names the mistakes of both, and changes neither."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    away = f"ansible_connection=ssh ansible_host=127.0.0.1 ansible_port={port}"
+    hosts = tmp_path / "hosts"
+    hosts.write_text(
+        f"[redis]\naway {away}\nhere ansible_connection=local celray_port_redis=70000\n"
+    )
+    played = play("site.yml", "-i", str(hosts), "--check")
+    played.require_failure(
+        "127.0.0.1 cannot be reached",
+        "away could not be looked at, and no host is deployed without it",
+        "celray_port_redis is 70000, not a port",
+    )
+    assert played.output.count("changed=0") == 2
+    assert "Lock" not in played.output

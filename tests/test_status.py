@@ -53,18 +53,14 @@ class Host:
             for name, state in self.states.items()
         ]
         found: dict[str, Any] = {
-            "host": {
-                "home": str(self.folder),
-                "uid": 1000,
-                "gid": 1000,
-                "address": "127.0.0.1",
-                "engine": {"path": str(engine), "access": "direct"},
-                "containers": boxes,
-            },
-            "compose": None,
-            "wanted": list(WANTED),
+            "home": str(self.folder),
+            "uid": 1000,
+            "gid": 1000,
+            "address": "127.0.0.1",
+            "engine": {"path": str(engine), "access": "direct"},
+            "containers": boxes,
         }
-        facts = {"preflight_found": found, "ansible_python_interpreter": sys.executable}
+        facts = {"host_facts": found, "ansible_python_interpreter": sys.executable}
         (self.folder / "facts.json").write_text(json.dumps({**facts, "what": what}))
         playbook = self.folder / "play.yml"
         roles = [f"    - {{role: operate, operate_do: {step}}}\n" for step in steps]

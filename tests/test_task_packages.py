@@ -171,7 +171,7 @@ def test_site_names_a_packages_mistakes_and_changes_nothing(tmp_path: Path) -> N
     entry = {"name": "a", "task": "word_count.two", "every_second": 1}
     given = package(location=str(tmp_path / "nowhere"), queues="imaging", schedule=[entry])
     file = tmp_path / "packages.json"
-    file.write_text(json.dumps({"celery_packages": [given], "preflight_port_variables": []}))
+    file.write_text(json.dumps({"celery_packages": [given], "host_facts_port_variables": []}))
     played = play("site.yml", "-e", f"@{file}", "--check")
     played.require_failure(
         "nowhere does not exist on this machine",

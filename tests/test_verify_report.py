@@ -28,7 +28,7 @@ def test_a_report_is_kept_and_shown_whatever_it_says(tmp_path: Path, code: int) 
     host: dict[str, Any] = {"home": str(tmp_path), "hostname": "here", "address": "127.0.0.1"}
     host |= {"uid": 1000, "gid": 1000, "containers": []}
     facts = {
-        "preflight_found": {"host": {**host, "engine": {"path": str(engine), "access": "direct"}}},
+        "host_facts": {**host, "engine": {"path": str(engine), "access": "direct"}},
         "operate_reports_dir": str(reports),
         "operate_worker": "celery-worker-default",
         "operate_verified": {"stdout": '{"ok": false}', "rc": code},

@@ -43,7 +43,7 @@ def load(path: str) -> ModuleType:
 
 
 def service_files() -> list[str]:
-    """Return the arguments for -e by which a playbook knows the services without preflight."""
+    """Return the arguments for -e by which a playbook knows the services without host_facts."""
     return [f"@{file}" for file in sorted((REPO / "roles").glob("*/service.yml"))]
 
 

@@ -78,9 +78,10 @@ def facts(home: Path, address: str) -> dict[str, Any]:
         "cpus": 8,
         "memory_mb": 16000,
         "engine": {"path": str(engine), "access": "direct"},
+        "compose": {"v2": {"command": ["true"], "version": "2.26.1"}},
     }
     return {
-        "preflight_found": {"host": host, "compose": {"command": ["true"]}},
+        "host_facts": host,
         "images_found": {
             "images": {name: f"celray/{name}:1" for name in names},
             "code_version": "0123456789ab",

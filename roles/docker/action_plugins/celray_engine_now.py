@@ -15,6 +15,7 @@ from ansible.plugins.action import ActionBase
 REPO = Path(__file__).resolve().parents[3]
 # Ansible finds the Python of a role for modules alone, not for what runs on this machine.
 sys.path[:0] = [str(REPO / "roles/preflight/module_utils"), str(REPO / "tasks_pkg/src")]
+from celray.compose import choose_compose
 from celray.preflight import engine
 from celray.preflight.problem import Problem
 
@@ -29,7 +30,7 @@ class ActionModule(ActionBase):
             return {**result, **seen}
         host, wanted = seen["host"], self._task.args["compose"]
         found = engine.check(host, wanted)
-        compose = engine.choose_compose(host["compose"], wanted)
+        compose = choose_compose(host["compose"], wanted)
         if not found and (host["engine"]["access"] not in ("direct", "sudo") or not compose):
             lacking = "compose" if host["engine"]["access"] in ("direct", "sudo") else "the engine"
             found = [

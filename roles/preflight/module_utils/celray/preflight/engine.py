@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from celray.compose import choose_compose
+
 from .problem import Problem
 
 # docker-compose 1.29.2 never asks for a newer API than this.
@@ -21,14 +23,6 @@ COMPOSE_V2_SINCE = {"debian": (13,), "ubuntu": (99,)}
 
 def version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text)[:2])
-
-
-def choose_compose(compose: Mapping[str, Any], wanted: str) -> dict[str, Any] | None:
-    order = ("v2", "v1") if wanted == "auto" else (wanted,)
-    for generation in order:
-        if generation in compose:
-            return {"generation": generation, **compose[generation]}
-    return None
 
 
 def check(host: Mapping[str, Any], wanted: str) -> list[Problem]:

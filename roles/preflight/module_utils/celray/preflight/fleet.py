@@ -12,6 +12,25 @@ from .problem import Problem
 Groups = Mapping[str, Sequence[str]]
 
 
+def check_seen(hosts: Sequence[str], seen: Sequence[str]) -> list[Problem]:
+    """Return a problem if a host of this run could not be looked at: no other is deployed alone.
+
+    Parameters:
+        hosts: all hosts of this run.
+        seen: those that were looked at.
+    """
+    missing = [host for host in hosts if host not in seen]
+    if not missing:
+        return []
+    return [
+        Problem(
+            f"{' and '.join(missing)} could not be looked at, and no host is deployed without it",
+            "its own error, above",
+            "solve that first, or take it out of the inventory",
+        )
+    ]
+
+
 def check_single(services: Iterable[Mapping[str, str]], groups: Groups) -> list[Problem]:
     """Return a service that several hosts would run, while all others ask the first one alone.
 

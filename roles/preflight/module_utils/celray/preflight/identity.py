@@ -8,41 +8,33 @@ from typing import Any
 
 from .problem import Problem
 
-#: Stands for a uid or gid that the inventory leaves to the host.
-UNASKED = -1
-
-
-def numbers(wanted: Mapping[str, Any]) -> dict[str, int]:
-    """Return the wanted uid and gid that are numbers."""
-    return {kind: int(value) for kind, value in wanted.items() if is_number(value)}
-
 
 def is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and re.fullmatch(r"-1|\d{1,9}", str(value)) is not None
+    return not isinstance(value, bool) and re.fullmatch(r"\d{1,9}", str(value)) is not None
 
 
-def check_identity(host: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[Problem]:
+def check_identity(host: Mapping[str, Any], asked: Mapping[str, Any]) -> list[Problem]:
     """A number for the containers' user that is somebody else's, root's, or none.
 
     Parameters:
-        wanted: `uid` and `gid` of the inventory, UNASKED where it leaves them to the host.
+        asked: `uid` and `gid` of the inventory, without one that it leaves to the host.
     """
-    found = [*identity_problem(host, "uid", wanted["uid"])]
+    found = [*identity_problem(host, "uid", asked)]
     # A group may be shared on purpose, for access to its files.
-    if wanted["gid"] == UNASKED or not is_number(wanted["gid"]) or int(wanted["gid"]) == 0:
-        found += identity_problem(host, "gid", wanted["gid"])
+    if "gid" not in asked or not is_number(asked["gid"]) or int(asked["gid"]) == 0:
+        found += identity_problem(host, "gid", asked)
     return found[:1]
 
 
-def identity_problem(host: Mapping[str, Any], kind: str, asked: Any) -> list[Problem]:
+def identity_problem(host: Mapping[str, Any], kind: str, asked: Mapping[str, Any]) -> list[Problem]:
     free = host["free_id"]
     source = f"celray_{kind} (your inventory)"
-    if not is_number(asked):
+    value = asked.get(kind, host[kind] or host["service"][kind])
+    if not is_number(value):
         return [
-            Problem(f"celray_{kind} is {asked!r}, not a number", source, f"use a number, as {free}")
+            Problem(f"celray_{kind} is {value!r}, not a number", source, f"use a number, as {free}")
         ]
-    unasked = int(asked) == UNASKED
-    number = (host[kind] or host["service"][kind]) if unasked else int(asked)
+    number = int(value)
     if number == 0:
         return [
             Problem(
@@ -55,7 +47,7 @@ def identity_problem(host: Mapping[str, Any], kind: str, asked: Any) -> list[Pro
     # The deploying user's own is no stranger's, nor is an account that was made for this service.
     if number == host[kind] or owner in ("", "celray"):
         return []
-    if unasked:
+    if kind not in asked:
         source = f"celray_{kind} (kept from an earlier deploy: its files have that number)"
     return [
         Problem(

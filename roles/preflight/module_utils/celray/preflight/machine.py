@@ -26,8 +26,8 @@ def check_names(host: Mapping[str, Any], wanted: Iterable[str]) -> list[Problem]
     ]
 
 
-def check_size(host: Mapping[str, Any], min_memory_mb: int, skew: float) -> list[Problem]:
-    problems = []
+def check_size(host: Mapping[str, Any], min_memory_mb: int) -> list[Problem]:
+    problems, skew = [], host["skew_seconds"]
     if host["memory_mb"] < min_memory_mb:
         problems.append(
             Problem(
@@ -48,12 +48,7 @@ def check_size(host: Mapping[str, Any], min_memory_mb: int, skew: float) -> list
     return problems
 
 
-def check_host(
-    args: Mapping[str, Any],
-    host: Mapping[str, Any],
-    ports: Mapping[str, Any],
-    paths: Mapping[str, str],
-) -> list[Problem]:
+def check_host(args: Mapping[str, Any], host: Mapping[str, Any]) -> list[Problem]:
     """Return the host's problems; disk space is checked before the first deploy only."""
     running = {
         box["id"]: box["name"].split("-")[0]
@@ -61,8 +56,8 @@ def check_host(
         if box["project"] == "celray" and box["state"] == "running"
     }
     problems = engine.check(host, args["compose"])
-    problems += check_ports(host, ports, running)
+    problems += check_ports(host, args["ports"], running)
     problems += check_names(host, args["containers"])
     needed = {"celray_home": "home", "the engine's data": "engine"} if not running else {}
     space = {place: args["min_free_mb"][key] for place, key in needed.items()}
-    return problems + check_paths(host, paths, space)
+    return problems + check_paths(host, args["path_variables"], space)

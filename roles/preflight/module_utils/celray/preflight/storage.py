@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .problem import Problem
 
 
 def check_paths(
-    host: Mapping[str, Any], names: Mapping[str, str], needed_mb: Mapping[str, int]
+    host: Mapping[str, Any], names: Iterable[str], needed_mb: Mapping[str, int]
 ) -> list[Problem]:
     problems = []
     found = dict(zip(names, host["paths"], strict=True))

@@ -12,7 +12,8 @@ from .problem import Problem, nearest
 def known_variables(roles: Path) -> set[str]:
     """Every variable that a role has a default for, and the results that roles register."""
     known = {
-        "preflight_found",
+        "host_facts",
+        "host_facts_resources",
         "images_found",
         "secrets_store",
         "history_taken",
