@@ -154,12 +154,23 @@ def test_more_than_the_prefetch_count_is_never_held(connection: Connection, clie
     with connection.Consumer(
         queue, callbacks=[lambda _, message: seen.append(message)], prefetch_count=3
     ):
-        for _ in range(5):
-            try:
-                connection.drain_events(timeout=0.2)
-            except TimeoutError:
-                break
+        while len(seen) < 3:
+            connection.drain_events(timeout=5)
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0.2)
         assert len(seen) == 3
+
+
+@pytest.mark.parametrize("timer", ["maybe_refresh_binding_expiry", "look_again"])
+def test_channels_come_while_a_timer_goes_through_them(
+    connection: Connection, timer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that was stopped said "Set changed size during iteration" now and then."""
+    poller = connection.transport.cycle
+    assert connection.default_channel in poller._channels
+    monkeypatch.setattr(Channel, timer, lambda _: connection.channel())
+    getattr(poller, timer)()
+    assert len(poller._channels) == 2
 
 
 def test_what_kombus_poller_and_channel_call_is_what_we_replace() -> None:

@@ -10,6 +10,7 @@ If a notice is lost, the next fetch follows within a second.
 """
 
 import logging
+from collections.abc import Iterator
 from queue import Empty
 from time import monotonic
 from typing import Any
@@ -108,10 +109,25 @@ class QoS(full.QoS):
         return []
 
 
+class _Channels(set[Untyped]):
+    """A set whose members may come and go while it is gone through.
+
+    Kombu's timers go through the channels in the event loop, and other threads open and close some:
+    "Set changed size during iteration".
+    """
+
+    def __iter__(self) -> Iterator[Untyped]:
+        return iter(list(super().__iter__()))
+
+
 class Poller(kombu_redis.MultiChannelPoller):  # type: ignore[misc]
     """Polls for answers and for notices."""
 
     loop: Untyped = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._channels = _Channels()
 
     def on_poll_start(self) -> None:
         """Enable prefetch for the channels that consume."""
