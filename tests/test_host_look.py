@@ -91,6 +91,10 @@ def test_a_path_is_judged_by_its_nearest_directory(tmp_path: Path) -> None:
     assert look["free_mb"] > 0
 
 
+def test_a_path_that_is_not_absolute_is_looked_at_too() -> None:
+    assert celray_host.look_at_path("relative/path")["parent"] == "/"
+
+
 def test_a_file_in_the_way_of_a_directory_is_seen(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert not celray_look.look_at_path(str(tmp_path / "file/a"))["is_directory"]

@@ -138,6 +138,10 @@ TROUBLE: dict[str, tuple[Callable[[dict[str, Any]], None], tuple[str, ...]]] = {
         put("paths", 0, writable=False),
         ("/home/op/celray cannot be created: op may not write /home/op", "celray_home", "chown op"),
     ),
+    "a path that is not absolute": (
+        put("paths", 0, path="data/celray"),
+        ("data/celray cannot be made: it does not begin with /", "celray_home", "whole path"),
+    ),
     "a read-only file system": (
         put("paths", 0, read_only_mount=True, writable=False),
         ("/home/op is on a read-only file system", "celray_home", "elsewhere"),

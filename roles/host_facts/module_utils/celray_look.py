@@ -26,7 +26,7 @@ def read_first(path: str, default: str = "") -> str:
 
 def nearest_parent(path: str) -> str:
     while not os.path.exists(path):
-        path = os.path.dirname(path)
+        path = os.path.dirname(path) or "/"
     return path
 
 

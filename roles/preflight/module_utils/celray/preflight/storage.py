@@ -14,7 +14,9 @@ def check_paths(
     problems = []
     found = dict(zip(names, host["paths"], strict=True))
     for name, look in found.items():
-        if look["read_only_mount"]:
+        if not look["path"].startswith("/"):
+            why, fix = "it does not begin with /", "write the whole path, as in /srv/celray"
+        elif look["read_only_mount"]:
             why, fix = (
                 f"{look['parent']} is on a read-only file system",
                 "name a directory elsewhere",
