@@ -92,7 +92,7 @@ def test_a_path_is_judged_by_its_nearest_directory(tmp_path: Path) -> None:
 
 
 def test_a_path_that_is_not_absolute_is_looked_at_too() -> None:
-    assert celray_host.look_at_path("relative/path")["parent"] == "/"
+    assert celray_look.look_at_path("relative/path")["parent"] == "/"
 
 
 def test_a_file_in_the_way_of_a_directory_is_seen(tmp_path: Path) -> None:

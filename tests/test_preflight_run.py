@@ -28,6 +28,7 @@ def test_mistakes_are_named_all_at_once_and_nothing_changes(tmp_path: Path) -> N
             "celray_port_nobodys": port,
             "celray_home": str(readme / "celray"),
             "celray_projects_dri": "/srv",
+            "celray_task_settings": {"result_expire_seconds": 60},
             "celray_redis_url": "redis://10.0.0.1:6379",
         }
         mistakes = tmp_path / "mistakes.json"
@@ -40,6 +41,7 @@ def test_mistakes_are_named_all_at_once_and_nothing_changes(tmp_path: Path) -> N
         f"port {port} is taken by",
         f"(pid {os.getpid()})",
         f"{readme} is not a directory",
+        "the tasks have no setting 'result_expire_seconds'",
         "variable celray_projects_dri does not exist (did you mean celray_projects_dir?)",
         "variable celray_redis_url is computed from others and cannot be set",
         "nothing has been changed",
@@ -56,6 +58,14 @@ def test_a_host_that_does_not_answer_is_one_readable_problem() -> None:
     played.require_failure(
         "127.0.0.1 cannot be reached", "HOST / ansible_host", "Connection refused"
     )
+
+
+def test_an_inventory_that_cannot_be_read_is_a_failure(tmp_path: Path) -> None:
+    """A deploy to no host looked like one that went well."""
+    hosts = tmp_path / "hosts.yml"
+    hosts.write_text("all:\n  hosts:\n\tserver:\n")
+    played = play("site.yml", "-i", str(hosts), "--check")
+    played.require_failure("Tabs are usually invalid in YAML", "No inventory was parsed")
 
 
 @pytest.mark.slow
