@@ -17,10 +17,12 @@ from celray.preflight.problem import report
 from celray.preflight.schedule import check_schedule
 from celray.preflight.variables import (
     check_derived,
+    check_task_settings,
     check_variables,
     derived_variables,
     known_variables,
     prefixes_of,
+    read_fields,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -267,6 +269,17 @@ def test_a_variable_that_nothing_reads_is_a_typo() -> None:
     known = known_variables(REPO / "roles")
     problems = check_variables(["celray_port_flowr", "my_own", "celray_home"], known, PREFIXES)
     the_one(problems, "celray_port_flowr", "did you mean celray_port_flower?", "inventory")
+
+
+def test_a_setting_that_no_task_reads_is_a_typo() -> None:
+    """A worker's environment may hold anything: there it would be ignored."""
+    fields = read_fields(REPO / "tasks_pkg/src/tasks/settings.py")
+    given = {"result_expire_seconds": 60, "max_deliveries": 5, "mlflow_tracking_uri": "http://m"}
+    problems = check_task_settings(given, fields)
+    the_one(problems, "'result_expire_seconds'", "did you mean result_expires_seconds?", "settings")
+    the_one(check_task_settings("none", fields), "'none', not a mapping", "{name: value}")
+    with pytest.raises(ValueError, match="no class Settings"):
+        read_fields(REPO / "tasks_pkg/src/tasks/routes.py")
 
 
 def test_a_group_of_the_inventory_is_no_typo() -> None:

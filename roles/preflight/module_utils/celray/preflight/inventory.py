@@ -21,12 +21,14 @@ def check_services(args: Mapping[str, Any], placed: Callable[[], Any]) -> list[P
         placed: returns the workers that this host is to run; not asked of a wrong catalogue.
     """
     workers = args["workers"]
+    fields = variables.read_fields(REPO / "tasks_pkg/src/tasks/settings.py")
+    settings = variables.check_task_settings(args["task_settings"], fields)
     wrong = catalogue.check_catalogue(workers)
     if wrong:
-        return wrong
+        return settings + wrong
     routes = catalogue.read_routes(REPO / "tasks_pkg/src/tasks/routes.py")
     queues = {queue for worker in workers for queue in worker["queues"]}
-    problems = catalogue.check_routes(workers, routes)
+    problems = settings + catalogue.check_routes(workers, routes)
     problems += catalogue.check_nodes(workers)
     problems += catalogue.check_overrides(args["overrides"], workers)
     found, schedule = packages.check(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from .problem import Problem, nearest
+
+TASK_SETTINGS = "celray_task_settings (your inventory)"
 
 
 def known_variables(roles: Path) -> set[str]:
@@ -76,4 +80,36 @@ def check_derived(given: Iterable[str], derived: set[str]) -> list[Problem]:
             "remove it and set the variables that it is computed from (roles/celray/vars/main.yml)",
         )
         for name in sorted(set(given) & derived)
+    ]
+
+
+def read_fields(path: Path) -> set[str]:
+    """Return the fields of the package's class Settings without importing it.
+
+    Raises:
+        ValueError: the file has no such class.
+    """
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef) and node.name == "Settings":
+            return {
+                line.target.id
+                for line in node.body
+                if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+            }
+    raise ValueError(f"{path} has no class Settings")
+
+
+def check_task_settings(given: Any, fields: Iterable[str]) -> list[Problem]:
+    """Return the settings of the tasks that no worker reads: they would be ignored there."""
+    if not isinstance(given, Mapping):
+        what = f"the tasks' settings are {given!r}, not a mapping"
+        return [Problem(what, TASK_SETTINGS, "write {name: value}")]
+    return [
+        Problem(
+            f"the tasks have no setting {name!r}{nearest(name, fields)}",
+            TASK_SETTINGS,
+            "use a field's name of tasks_pkg/src/tasks/settings.py",
+        )
+        for name in given
+        if name not in fields
     ]
