@@ -3,10 +3,14 @@
 import socket
 import sys
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 from celery import Celery, Task, signals
+from celery.app.amqp import AMQP
+from kombu import compression
+from kombu.entity import DELIVERY_MODES
 
 from tasks import plugins
 from tasks.beat.schedule_store import keep_schedule
@@ -52,10 +56,48 @@ class CelrayTask(Task):  # type: ignore[misc]  # celery has no types
         deduplication.refuse(self.request)
 
 
+class CelrayAMQP(AMQP):  # type: ignore[misc]  # celery has no types
+    """What sends messages: it refuses options that Celery would take for a lost connection.
+
+    A callback's options come from whoever sent the task. kombu raises KeyError for an unknown name,
+    which its Redis transport counts as a lost connection: Celery would publish again for a minute,
+    and the process would run nothing else meanwhile.
+    """
+
+    def _create_task_sender(self) -> Untyped:
+        send = super()._create_task_sender()
+
+        def send_task_message(*args: Untyped, **options: Untyped) -> Untyped:
+            _require_known("compression", options.get("compression"), compression.get_encoder)
+            _require_known("delivery_mode", options.get("delivery_mode"), _delivery_mode)
+            return send(*args, **options)
+
+        return send_task_message
+
+
+def _delivery_mode(value: Untyped) -> Untyped:
+    return value if isinstance(value, int) else DELIVERY_MODES[value]
+
+
+def _require_known(name: str, value: Untyped, find: Callable[[Untyped], Untyped]) -> None:
+    """Refuse an option of a message that kombu knows nothing of.
+
+    Raises:
+        ValueError: names the option and its value.
+    """
+    if value is None:
+        return
+    try:
+        find(value)
+    except (KeyError, TypeError):
+        message = f"the message was not sent: its {name} is {repr(value)[:100]}; leave it out"
+        raise ValueError(message) from None
+
+
 def create_app(settings: Settings) -> Celery:
     """Build the app for ``settings``; add the worker's own consumer steps."""
     busy.count_busy_as_away()
-    celery = Celery("tasks", task_cls=CelrayTask)
+    celery = Celery("tasks", amqp=CelrayAMQP, task_cls=CelrayTask)
     celery.conf.update({**configuration(settings), **beat_configuration(settings)})
     keep_schedule(celery, settings)
     celery.loader.override_backends = dict.fromkeys(

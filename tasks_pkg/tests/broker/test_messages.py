@@ -647,6 +647,35 @@ def test_no_errback_that_cannot_be_sent_stops_a_worker(
     assert "Connection to" not in worker.text.partition(" ready.")[2]
 
 
+#: Options of a callback that kombu does not know; Celery took its KeyError for a lost connection.
+UNKNOWN: dict[str, dict[str, Any]] = {
+    "compression": {"compression": "no-such"},
+    "compression of another kind": {"compression": {"a": 1}},
+    "delivery mode": {"delivery_mode": "no-such"},
+}
+
+
+@pytest.mark.parametrize("grouped", [False, True], ids=["alone", "in a group"])
+@pytest.mark.parametrize("option", UNKNOWN)
+def test_a_callback_that_can_never_be_sent_is_not_tried_again(
+    option: str, grouped: bool, start_worker: StartWorker, client: Celery, redis: RedisServer
+) -> None:
+    """Each would keep a process for a minute: a dozen of them, the whole worker."""
+    worker = start_worker()
+    callback = sent()
+    callback["options"] |= UNKNOWN[option]
+    if grouped:
+        callback = {**sent("celery.group"), "kwargs": {"tasks": [callback]}}
+        callback["subtask_type"] = "group"
+    made = protocol_2()["headers"]
+    with redis.client(0) as broker:
+        broker.lpush("default", json.dumps(message([[], {}, {"callbacks": [callback]}], made)))
+    with pytest.raises(ValueError, match=r"not sent: its .* is .*(no-such|'a')"):
+        client.AsyncResult(made["id"]).get(timeout=60)
+    still_works(client, worker)
+    assert "Retrying refused callback publish" not in worker.text
+
+
 @pytest.mark.slow
 def test_a_reason_that_quotes_the_message_fits_into_redis(
     start_worker: StartWorker, client: Celery, bounded: Redis, redis: RedisServer
