@@ -51,7 +51,8 @@ def test_beat_ticks_and_stops(
         assert state.last_tick_seconds_ago is not None
         assert state.last_tick_seconds_ago < 60
         assert set(state.last_runs) == {"often", "nightly", "elsewhere"}
-        assert state.last_runs["often"] is not None
+        assert state.said_of("often") == state.last_runs["often"]
+        assert state.said_of("nightly") == "never", "its first run is due at its first time"
 
         process.terminate()
         assert not beat_state(app, settings, 1.0).lock_held

@@ -83,8 +83,8 @@ def status(*, as_json: bool) -> int:
         ago = beat.last_tick_seconds_ago
         lines.append(f"beat     last tick {'never' if ago is None else f'{ago} s ago'}")
         lines += [
-            f"         {name:<28} last ran {when or 'never'}{_missed(beat.missed.get(name))}"
-            for name, when in beat.last_runs.items()
+            f"         {name:<28} last ran {beat.said_of(name)}{_missed(beat.missed.get(name))}"
+            for name in beat.last_runs
         ]
     _say("\n".join(lines))
     return int(verdict.status == "unhealthy")

@@ -152,6 +152,7 @@ def ray_state(settings: Settings, timeout: float) -> RayState:
 class BeatState(BaseModel):
     """Beat's last tick, whether it holds its lock, and when each entry last ran (ISO, UTC).
 
+    An entry that has never run counts from the moment when it was made: ``never_ran`` names it.
     ``missed`` tells for each entry how the last run that an outage prevented was handled.
     ``refused`` tells for each entry that cannot run what is wrong with it.
     """
@@ -159,8 +160,13 @@ class BeatState(BaseModel):
     last_tick_seconds_ago: float | None
     lock_held: bool
     last_runs: dict[str, str | None]
+    never_ran: list[str] = []
     missed: dict[str, dict[str, Any]] = {}
     refused: dict[str, str] = {}
+
+    def said_of(self, name: str) -> str:
+        """Return when an entry last ran, in words."""
+        return "never" if name in self.never_ran else self.last_runs[name] or "never"
 
 
 def refused_entries(settings: Settings, timeout: float) -> dict[str, str]:
@@ -184,17 +190,22 @@ def beat_state(app: Celery, settings: Settings, timeout: float) -> BeatState:
         tick = cast("str | None", client.get(LAST_TICK_KEY))
         locked = bool(client.exists(conf.lock_key))
         runs: dict[str, str | None] = {}
+        never: list[str] = []
         for key in cast("list[str]", client.zrange(conf.schedule_key, 0, -1)):
             raw = cast("str | None", client.hget(key, "meta"))
             meta = json.loads(raw, cls=RedBeatJSONDecoder) if raw else {}
             last = meta.get("last_run_at")
-            runs[key.removeprefix(conf.key_prefix)] = last.isoformat() if last else None
+            name = key.removeprefix(conf.key_prefix)
+            runs[name] = last.isoformat() if last else None
+            if not meta.get("total_run_count"):
+                never.append(name)
         missed = cast("dict[str, str]", client.hgetall(MISSED_KEY))
         refused = cast("dict[str, str]", client.hgetall(REFUSED_KEY))
     return BeatState(
         last_tick_seconds_ago=round(time.time() - float(tick), 1) if tick else None,
         lock_held=locked,
         last_runs=runs,
+        never_ran=never,
         missed={name: json.loads(text) for name, text in missed.items() if name in runs},
         refused=refused,
     )

@@ -345,9 +345,7 @@ class Verification:
         _need(not broken, f"entries that do not run: {broken}")
         late = sorted(self._overdue(state.last_runs))
         _need(not late, f"overdue: {', '.join(late)}")
-        runs = ", ".join(
-            f"{name} last ran {when or 'never'}" for name, when in state.last_runs.items()
-        )
+        runs = ", ".join(f"{name} last ran {state.said_of(name)}" for name in state.last_runs)
         return f"ticked {ago} s ago; " + (runs or "nothing is scheduled")
 
     def _overdue(self, names: Iterable[str]) -> Iterable[str]:
