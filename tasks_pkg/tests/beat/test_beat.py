@@ -253,6 +253,22 @@ def test_beat_on_time_has_missed_nothing(
         process.kill()
 
 
+def test_beat_that_starts_while_redis_is_full_waits_for_room(
+    env: dict[str, str], redis: RedisServer, tmp_path: Path
+) -> None:
+    """It ended, and began again for as long as Redis was full."""
+    run_until_it_ticks(env, tmp_path, SCHEDULE)
+    (tmp_path / "heartbeat").unlink()
+    with full(redis):
+        process = start_beat(env, tmp_path / "beat.log")
+        wait_for(lambda: process.text.count("Beat starts when it is not") >= 2)
+    try:
+        wait_for((tmp_path / "heartbeat").exists)
+        assert "Traceback" not in process.text
+    finally:
+        process.terminate()
+
+
 @pytest.mark.slow
 def test_beat_waits_while_redis_is_full_and_goes_on(
     env: dict[str, str], redis: RedisServer, tmp_path: Path

@@ -114,6 +114,10 @@ class Entry(RedBeatSchedulerEntry):  # type: ignore[misc]  # redbeat has no type
         return self
 
 
+def _is_full(error: ResponseError) -> bool:
+    return isinstance(error, OutOfMemoryError) or disk_full(error)
+
+
 class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
     """RedBeat with a heartbeat; it survives a Redis that is unavailable or full for a while.
 
@@ -138,6 +142,17 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
             self._announced = True
 
     def setup_schedule(self) -> None:
+        """Load the schedule as soon as Redis has room for it."""
+        while True:
+            try:
+                return self._load_schedule()
+            except ResponseError as error:
+                if not _is_full(error):
+                    raise
+                logger.warning("beat: Redis is full (%s); Beat starts when it is not", error)
+                time.sleep(self.max_interval or 1)
+
+    def _load_schedule(self) -> None:
         """Load the schedule without the entries that cannot run, and report those."""
         settings = get_settings()
         unknown = plugins.unregistered(self.app, settings)
@@ -229,9 +244,7 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc]  # redbeat has no types
             pause: float = super().tick(*args, **kwargs)
             get_redis(self.app).set(LAST_TICK_KEY, f"{time.time():.3f}")
         except (RedisConnectionError, RedisTimeoutError, ResponseError) as error:
-            if isinstance(error, ResponseError) and not (
-                isinstance(error, OutOfMemoryError) or disk_full(error)
-            ):
+            if isinstance(error, ResponseError) and not _is_full(error):
                 raise
             logger.warning("beat: Redis is away or full (%s); nothing is sent", error)
             return float(self.max_interval)
