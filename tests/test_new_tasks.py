@@ -140,3 +140,7 @@ def test_make_new_tasks_works_in_every_folder(place: str, tmp_path: Path) -> Non
     again = subprocess.run(make, capture_output=True, text=True, check=False)
     assert again.returncode != 0
     assert "is there already; name a directory that is not" in again.stderr
+    make[-1] = "DEST=/dev/null/sky-maps"
+    nowhere = subprocess.run(make, capture_output=True, text=True, check=False)
+    assert nowhere.returncode != 0
+    assert "name a directory of yours, as in make new-tasks NAME=sky-maps DEST=" in nowhere.stderr
