@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from celray.preflight.fleet import check_consumers, check_reach, check_seen, check_single
+from celray.preflight.fleet import (
+    check_consumers,
+    check_group_names,
+    check_reach,
+    check_seen,
+    check_single,
+)
 from parts import play
 
 SINGLE = [{"name": "redis", "group": "redis"}, {"name": "ray", "group": "ray_head"}]
@@ -27,6 +33,15 @@ def test_a_second_head_is_refused() -> None:
     (problem,) = check_single(SINGLE, {"redis": ["a"], "ray_head": ["b", "c"]})
     assert "b and c would each run ray, and all hosts would ask b alone" in problem.what
     assert "group ray_head" in problem.source
+
+
+def test_a_misspelt_group_is_named_and_an_operators_own_is_not() -> None:
+    """A deploy left the service out, and said nothing."""
+    known = ["redis", "celery_beat", "flower"]
+    groups = {"all": ["a"], "redis": ["a"], "flwer": ["a"], "celery": ["a"], "flowr": []}
+    (problem,) = check_group_names(groups, known)
+    assert "group flwer places no service (did you mean flower?)" in problem.what
+    assert check_group_names({**groups, "flower": ["a"]}, known) == []
 
 
 @pytest.mark.parametrize(

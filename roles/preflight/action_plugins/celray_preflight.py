@@ -17,7 +17,13 @@ REPO = Path(__file__).resolve().parents[3]
 # Ansible finds the Python of a role for modules alone, not for what runs on this machine.
 sys.path[:0] = [str(REPO / "roles/preflight/module_utils"), str(REPO / "tasks_pkg/src")]
 from celray.preflight import ray
-from celray.preflight.fleet import check_consumers, check_reach, check_seen, check_single
+from celray.preflight.fleet import (
+    check_consumers,
+    check_group_names,
+    check_reach,
+    check_seen,
+    check_single,
+)
 from celray.preflight.identity import check_identity
 from celray.preflight.inventory import check_groups, check_names, check_services
 from celray.preflight.machine import check_host, check_size
@@ -76,7 +82,8 @@ class ActionModule(ActionBase):
             every = [worker["name"] for worker in args["workers"]]
             there = "celray_worker_names" in own
             placed[host] = self.worker_names({**task_vars, **own}) if there else every
-        return check_single(args["single"], groups) + check_consumers(args["workers"], placed)
+        found = check_single(args["single"], groups) + check_consumers(args["workers"], placed)
+        return found + check_group_names(groups, args["known_groups"])
 
     def worker_names(self, variables: dict[str, Any]) -> Any:
         """Which workers a host runs; of a wrong catalogue this may have no value."""

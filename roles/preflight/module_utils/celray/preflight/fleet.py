@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .problem import Problem
 
+#: How alike, from 0 to 1, a group's name is to one that it is a typo of.
+ALIKE = 0.8
 #: Host names by group, as in Ansible.
 Groups = Mapping[str, Sequence[str]]
 
@@ -46,6 +49,25 @@ def check_single(services: Iterable[Mapping[str, str]], groups: Groups) -> list[
         )
         for service in services
         if len(hosts := groups.get(service["group"], [])) > 1
+    ]
+
+
+def check_group_names(groups: Groups, known: Iterable[str]) -> list[Problem]:
+    """Return the groups that are a service's group misspelt: it would be left out.
+
+    A group of the operator's own is none, however it is called, where the service has hosts.
+    """
+    empty = [name for name in known if not groups.get(name)]
+    return [
+        Problem(
+            f"group {name} places no service (did you mean {near[0]}?)",
+            "the inventory's groups",
+            "correct the name, or give the group one that is like no service's",
+        )
+        for name, hosts in groups.items()
+        if hosts
+        and name not in known
+        and (near := difflib.get_close_matches(name, empty, 1, ALIKE))
     ]
 
 
