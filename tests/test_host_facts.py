@@ -143,7 +143,7 @@ def test_preflight_judges_from_the_facts_alone(tmp_path: Path) -> None:
     played.require_failure(
         "op@gpu-7 may not talk to the container engine: permission denied",
         "port 6380 is taken by nginx (pid 42)",
-        "/home/op/celray cannot be made: op may not write /home/op",
+        "/home/op/celray cannot be created: op may not write /home/op",
         "gpu-7 has 1024 MB of memory",
         "the clock of gpu-7 is +95 s off",
         "preflight found 5 problems",
