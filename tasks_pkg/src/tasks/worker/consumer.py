@@ -1,6 +1,7 @@
 """Celery's consumer, with batched events and with work that outlives a lost connection."""
 
 import time
+from collections import ChainMap
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,8 @@ from tasks.broker.task_message import check, is_naive, request_of
 from tasks.contracts import Untyped
 from tasks.message_headers import PASSED_ON
 from tasks.settings import get_settings
+from tasks.worker.lease_keeper import is_due_later
+from tasks.worker.waiting import WaitingTasks
 
 logger = get_logger(__name__)
 
@@ -57,6 +60,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
     def __init__(self, *args: Untyped, **kwargs: Untyped) -> None:
         self._flush_at = 0.0
         self._began_at = time.time()
+        self._waiting = WaitingTasks()
         super().__init__(*args, **kwargs)
 
     def ensure_connected(self, conn: Untyped) -> Untyped:
@@ -88,9 +92,12 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
                 payload = _payload(message)
                 check(message.headers, payload)
                 _warn_of_local_times(message.headers, payload)
+                self._require_room(message)
                 handle(message)
             except Refused as refused:
-                refused.task_id = refused.task_id or _known(message)[0]
+                task_id, context = _known(message)
+                refused.task_id = refused.task_id or task_id
+                refused.context = refused.context or context
                 self._refuse(message, refused)
             except Exception as error:
                 if isinstance(error, (RedisError, *self.connection_errors)) and not isinstance(
@@ -107,6 +114,12 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
                 self._refuse(message, Refused(reason, *_known(message)))
 
         return on_task_received
+
+    def _require_room(self, message: Untyped) -> None:
+        """Refuse a message with an ETA that would not fit beside those that already wait."""
+        if is_due_later(message._raw):
+            held = [leases.held for leases in all_leases()]
+            self._waiting.add(message.delivery_tag, len(dumps(message._raw)), ChainMap(*held))
 
     def _refuse(self, message: Untyped, refused: Refused) -> None:
         """Put a message aside; Redis forgets it once its dead letter is stored."""
