@@ -24,6 +24,8 @@ LOCKS := tasks_pkg/requirements
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 # Ansible refuses to start in a locale that is not UTF-8; a bare machine often has none.
 export LC_ALL := C.UTF-8
+# Images of containers often set it. Each start of a program then compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 # --- wrong use stops here with one line, before anything is built or run (.ci/operate)
 # Variables of make's command line are not yet in the environment, so they are passed by name.
