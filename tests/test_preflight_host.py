@@ -140,7 +140,7 @@ TROUBLE: dict[str, tuple[Callable[[dict[str, Any]], None], tuple[str, ...]]] = {
     ),
     "a path that is not absolute": (
         put("paths", 0, path="data/celray"),
-        ("data/celray cannot be made: it does not begin with /", "celray_home", "whole path"),
+        ("data/celray cannot be created: it does not begin with /", "celray_home", "whole path"),
     ),
     "a read-only file system": (
         put("paths", 0, read_only_mount=True, writable=False),
