@@ -65,7 +65,7 @@ CATALOGUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "a misspelt extra": ([worker(package=["a"])], ("'package'", "did you mean packages?")),
     "a worker that is no mapping": (["ml"], ("worker number 1 is 'ml'",)),
     "an empty catalogue": ([], ("the catalogue is []",)),
-    "a catalogue of the wrong kind": (5, ("the catalogue is 5",)),
+    "a catalogue of the wrong kind": (5, ("the catalogue is 5", "a list of workers")),
 }
 
 

@@ -83,6 +83,7 @@ FOUND: dict[str, Callable[[], dict[str, Any]]] = {
     "no body": lambda: {k: v for k, v in protocol_2().items() if k != "body"},
     "null content-type": lambda: _with(protocol_2(), **{"content-type": None}),
     "task is a list": lambda: protocol_2(task=["x"]),  # type: ignore[arg-type]
+    "a long name": lambda: protocol_2(task=1_000_000 * "x"),
     "no id": _no_id,
     "pickle": lambda: _with(
         protocol_2(),
@@ -127,7 +128,8 @@ def test_each_is_put_aside_once_and_answered_where_an_id_can_be_read(
         result = client.AsyncResult(task_id)
         wait_for(lambda result=result: result.state == "FAILURE")  # type: ignore[misc]
         assert "its message was refused" in str(result.result), name
-    assert "pickle" in str(client.AsyncResult(made["pickle"]["headers"]["id"]).result)
+    for name, words in (("pickle", "pickle"), ("a long name", "not text of 1 to 1024 characters")):
+        assert words in str(client.AsyncResult(made[name]["headers"]["id"]).result), name
     assert "yaml" in str(client.AsyncResult(made["yaml"]["headers"]["id"]).result)
     still_works(client, worker)
     assert "Traceback" not in worker.text

@@ -59,9 +59,15 @@ class Refused(Exception):  # noqa: N818 - a verdict on a message, not an error o
         self.context = context or {}
 
 
+#: The longest name of a task, group or queue, in characters.
+MOST_NAME_CHARACTERS: Final = 1024
+#: What :func:`is_name` takes, for messages to the sender.
+NAME_IN_WORDS: Final = f"text of 1 to {MOST_NAME_CHARACTERS} characters"
+
+
 def is_name(value: object) -> bool:
     """Return whether ``value`` can be a name in Redis: a text, not empty, that can be encoded."""
-    if not isinstance(value, str) or not 0 < len(value) <= 1024:  # noqa: PLR2004 - characters
+    if not isinstance(value, str) or not 0 < len(value) <= MOST_NAME_CHARACTERS:
         return False
     return _encodable(value)
 

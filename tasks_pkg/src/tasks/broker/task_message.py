@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from celery.utils.time import maybe_iso8601
 
-from tasks.broker.envelope import Refused, is_name, payload_of
+from tasks.broker.envelope import NAME_IN_WORDS, Refused, is_name, payload_of
 from tasks.message_headers import LAPSES, UNBEGUN
 
 #: The longest time limit, in seconds; larger values overflow clocks.
@@ -77,7 +77,7 @@ def _is_signatures(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_signature, value))
 
 
-_NAME: Final[_Rule] = is_name, "text"
+_NAME: Final[_Rule] = is_name, NAME_IN_WORDS
 _DATE: Final[_Rule] = _is_date, "a date in ISO 8601"
 
 #: Fields of either protocol that decide how the task runs; null counts as absent.
@@ -149,11 +149,13 @@ def _check(headers: dict[str, Any], payload: object, fields: dict[str, Any]) -> 
 
 def _check_names(both: list[dict[str, Any]], fields: dict[str, Any]) -> None:
     if not is_name(fields.get("task")):
-        reason = f"its task's name is {repr(fields.get('task'))[:100]}, not text"
+        reason = f"its task's name is {repr(fields.get('task'))[:100]}, not {NAME_IN_WORDS}"
         raise Refused(reason)
     ids = [one["id"] for one in both if "id" in one]
     if not ids or not all(map(is_name, ids)):
-        reason = "it has no id" if not any(ids) else f"its id is {repr(ids[0])[:100]}, not text"
+        reason = (
+            f"its id is {repr(ids[0])[:100]}, not {NAME_IN_WORDS}" if any(ids) else "it has no id"
+        )
         raise Refused(reason)
 
 

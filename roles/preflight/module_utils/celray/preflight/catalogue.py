@@ -170,7 +170,7 @@ def check_nodes(workers: list[dict[str, Any]]) -> list[Problem]:
 def check_catalogue(workers: Any) -> list[Problem]:
     """Shape of the catalogue: keys, types, ranges, duplicates."""
     if not isinstance(workers, list) or not workers:
-        return [Problem(f"the catalogue is {workers!r}", CATALOGUE, "list at least one worker")]
+        return [Problem(f"the catalogue is {workers!r}", CATALOGUE, "write a list of workers")]
     problems = [found for n, worker in enumerate(workers, 1) for found in check_worker(worker, n)]
     names = [str(worker.get("name")) for worker in workers if isinstance(worker, Mapping)]
     problems += [
