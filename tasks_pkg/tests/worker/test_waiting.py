@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from celery import Celery
+from celery import Celery, chord
 from celray_testing import RedisServer, StartWorker, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +59,13 @@ def test_a_worker_lives_on_however_much_shall_wait(
     with pytest.raises(Exception, match="wait for theirs"):
         client.AsyncResult(sent[-1]).get(timeout=110)
     assert client.send_task(PING, queue="default").get(timeout=60)["status"] == "pong"
+    # Whoever waits for one that is refused is told too.
+    part = client.signature(PING, kwargs={"x": fits}, queue="default", eta=YEARS)
+    body = chord([part, client.signature(PING, queue="default")], app=client)(
+        client.signature(PING, queue="default")
+    )
+    with pytest.raises(Exception, match="wait for theirs"):
+        body.get(timeout=60)
     # Of a small one there is room.
     small = client.send_task(PING, queue="default", eta=YEARS).id
     assert worker.popen.poll() is None

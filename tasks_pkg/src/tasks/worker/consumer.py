@@ -21,7 +21,7 @@ from tasks.broker.task_message import check, is_naive, request_of
 from tasks.contracts import Untyped
 from tasks.message_headers import PASSED_ON
 from tasks.settings import get_settings
-from tasks.worker.lease_keeper import is_due_later
+from tasks.worker.lease_keeper import is_to_come
 from tasks.worker.waiting import WaitingTasks
 
 logger = get_logger(__name__)
@@ -92,12 +92,10 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
                 payload = _payload(message)
                 check(message.headers, payload)
                 _warn_of_local_times(message.headers, payload)
-                self._require_room(message)
+                self._require_room(message, payload)
                 handle(message)
             except Refused as refused:
-                task_id, context = _known(message)
-                refused.task_id = refused.task_id or task_id
-                refused.context = refused.context or context
+                refused.task_id = refused.task_id or _known(message)[0]
                 self._refuse(message, refused)
             except Exception as error:
                 if isinstance(error, (RedisError, *self.connection_errors)) and not isinstance(
@@ -115,11 +113,19 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types
 
         return on_task_received
 
-    def _require_room(self, message: Untyped) -> None:
+    def _require_room(self, message: Untyped, payload: Untyped) -> None:
         """Refuse a message with an ETA that would not fit beside those that already wait."""
-        if is_due_later(message._raw):
-            held = [leases.held for leases in all_leases()]
-            self._waiting.add(message.delivery_tag, len(dumps(message._raw)), ChainMap(*held))
+        fields = message.headers if "task" in message.headers else payload  # protocol 2, or 1
+        eta = fields.get("eta")
+        if eta is None or not is_to_come(eta):
+            return
+        held = ChainMap(*(leases.held for leases in all_leases()))
+        try:
+            self._waiting.add(message.delivery_tag, len(dumps(message._raw)), held)
+        except Refused as refused:
+            refused.context = request_of(message._raw)  # its chord and its errbacks are told too
+            refused.task_id = refused.context.get("id")
+            raise
 
     def _refuse(self, message: Untyped, refused: Refused) -> None:
         """Put a message aside; Redis forgets it once its dead letter is stored."""

@@ -308,6 +308,11 @@ def is_due_later(message: dict[str, Any]) -> bool:
         except Refused:
             return False
         eta = payload.get("eta") if isinstance(payload, dict) else None
+    return eta is not None and is_to_come(eta)
+
+
+def is_to_come(eta: object) -> bool:
+    """Return whether an ETA is a date, and still to come."""
     try:
         moment = maybe_iso8601(eta)
         aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
