@@ -13,7 +13,8 @@ services: Any = load("roles/celray/filter_plugins/celray_services.py")
 FILES = sorted((REPO / "roles").glob("*/service.yml"))
 NEEDED = {"name", "role", "group", "order", "containers", "images"}
 OPTIONAL = {
-    *("wanted", "elsewhere", "single", "ports", "port_range", "folders", "secrets"),
+    *("wanted", "elsewhere", "single", "needs", "shared", "ports", "port_range"),
+    *("folders", "secrets"),
     *("credentials", "credentials_submitter", "summary", "verify"),
 }
 
@@ -74,3 +75,21 @@ def test_what_services_share_is_listed_once() -> None:
     known = [service("a", 1, images=["x", "y"]), service("b", 2), service("c", 3, images=["y"])]
     assert services.celray_all(known, "images") == ["x", "y"]
     assert services.celray_merged(known, "secrets") == {}
+
+
+def test_what_a_service_needs_is_a_service() -> None:
+    names = {said(file)["name"] for file in FILES}
+    for file in FILES:
+        assert set(said(file).get("needs", [])) <= names - {said(file)["name"]}
+
+
+def test_hosts_that_share_files_are_named_once_in_the_order_of_their_services() -> None:
+    known = [
+        service("workers", 3, shared=["x"]),
+        service("ray", 2, shared=["x", "y"]),
+        service("idle", 1, shared=["x"], wanted=False),
+        service("redis", 0),
+    ]
+    groups = {"redis": ["d"], "ray": ["b"], "workers": ["a", "b"], "idle": ["e"]}
+    assert services.celray_sharing(known, groups) == ["b", "a"]
+    assert services.celray_sharing(known, {"redis": ["d"]}) == []

@@ -45,6 +45,37 @@ def celray_single(services: Iterable[Service]) -> list[dict[str, str]]:
     ]
 
 
+def celray_needing(services: Iterable[Service]) -> list[dict[str, Any]]:
+    """Return name, group and needs of each service, and whether others run it for this inventory.
+
+    It goes to a plugin as a whole: what else services say may have no value in a wrong inventory.
+    """
+    return [
+        {
+            "name": str(one["name"]),
+            "group": str(one["group"]),
+            "needs": list(one.get("needs", [])),
+            "elsewhere": bool(one.get("elsewhere", False)),
+        }
+        for one in services
+    ]
+
+
+def celray_sharing(services: Iterable[Service], groups: Mapping[str, Any]) -> list[str]:
+    """Return the hosts that must see the same files, in the order of their services.
+
+    Parameters:
+        groups: Ansible's: group to host names.
+    """
+    sharing = [
+        host
+        for one in sorted(services, key=lambda one: int(one["order"]))
+        if one.get("shared") and one.get("wanted", True)
+        for host in groups.get(one["group"], [])
+    ]
+    return list(dict.fromkeys(sharing))
+
+
 class FilterModule:
     """Return the filters to Ansible."""
 
@@ -55,4 +86,6 @@ class FilterModule:
             "celray_all": celray_all,
             "celray_merged": celray_merged,
             "celray_single": celray_single,
+            "celray_needing": celray_needing,
+            "celray_sharing": celray_sharing,
         }
