@@ -128,10 +128,10 @@ class ActionModule(ActionBase):
         address, mode = args["ray_address"], args["ray_auth_mode"]
         found = ray.check_settings(address, mode, args["ray_runtime_env"])
         if address and not found:
-            token = {"token": args["ray_token"], "secrets_file": args["ray_secrets_file"]}
+            token = args["ray_token"] if mode == "token" else ""
             answer = self._execute_module(
                 module_name="celray_ray",
-                module_args={"address": address, **(token if mode == "token" else {})},
+                module_args={"address": address, "token": token},
                 task_vars=task_vars,
             )
             if answer.get("failed"):
