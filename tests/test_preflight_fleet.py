@@ -16,6 +16,7 @@ from celray.preflight.fleet import (
     check_reach,
     check_seen,
     check_single,
+    tell_behind,
 )
 from parts import play
 
@@ -133,11 +134,18 @@ def test_users_that_differ_where_files_are_shared_are_named(other: list[Any]) ->
     assert "celray_uid" in problem.source
 
 
-def test_a_host_that_was_not_looked_at_stops_the_others() -> None:
-    assert check_seen(["a", "b"], ["a", "b"]) == []
-    (problem,) = check_seen(["a", "b", "c"], ["b"])
-    assert problem.what.startswith("a and c could not be looked at")
-    assert "take it out of the inventory" in problem.fix
+def test_a_host_that_others_need_must_have_been_looked_at() -> None:
+    needed = {"a": "redis and ray"}
+    assert check_seen(["a", "b"], ["a", "b"], needed) == []
+    assert check_seen(["a", "b"], ["a"], needed) == [], "the others go on"
+    (problem,) = check_seen(["a", "b", "c"], ["b"], needed)
+    assert problem.what == "a could not be looked at, and runs redis and ray for all others"
+
+
+def test_a_host_that_is_left_out_is_named() -> None:
+    assert tell_behind(["a", "b"], ["a", "b"]) == []
+    (line,) = tell_behind(["a", "b", "c"], ["a", "c"])
+    assert line.startswith("b could not be looked at")
 
 
 @pytest.mark.slow

@@ -93,3 +93,17 @@ def test_hosts_that_share_files_are_named_once_in_the_order_of_their_services() 
     groups = {"redis": ["d"], "ray": ["b"], "workers": ["a", "b"], "idle": ["e"]}
     assert services.celray_sharing(known, groups) == ["b", "a"]
     assert services.celray_sharing(known, {"redis": ["d"]}) == []
+
+
+def test_a_host_without_which_no_other_is_deployed_is_named_with_what_it_runs() -> None:
+    known = [
+        service("redis", 0, single=True),
+        service("ray", 1, single=True),
+        service("workers", 2),
+    ]
+    groups = {"redis": ["a"], "ray": ["a"], "workers": ["b"]}
+    assert services.celray_needed(known, groups) == {"a": "redis and ray"}
+    assert services.celray_needed(known, {"redis": ["a"], "ray": ["b"]}) == {
+        "a": "redis",
+        "b": "ray",
+    }

@@ -160,7 +160,7 @@ def engine(*arguments: str) -> str:
 def test_a_worker_host_that_dies_loses_no_task(
     fleet: Fleet, client: Celery, broker: Deployment
 ) -> None:
-    """It loses power while it works, and returns."""
+    """It loses power while it works; the others are asked, changed and deployed to without it."""
     sent = [
         client.send_task("tasks.simple_tasks.ping", queue=queue)
         for _ in range(50)
@@ -168,16 +168,45 @@ def test_a_worker_host_that_dies_loses_no_task(
     ]
     engine("kill", container(fleet["worker-2"]))
     sent += [client.send_task("tasks.simple_tasks.ping", queue="data") for _ in range(50)]
-    said = broker.play("playbooks/status.yml", code=None, logged=False)
-    assert said.code != 0, "a host is away"
-    assert "worker-2" in said.output
+    status = broker.play("playbooks/status.yml", code=2, logged=False).output
+    assert "worker-2 (" in status
+    assert "celery-worker-ml" in status, "the others are shown"
+    assert client.send_task("tasks.simple_tasks.ping", queue="ml").get(timeout=60)["worker"]
+
+    broker.configure("size", celery_worker_loglevel="DEBUG")
+    said = broker.play("site.yml", code=2).output
+    assert "worker-2 could not be looked at: it is left as it is" in said
+    assert "Behind; make deploy brings them up" in said
+    assert "recreate" in said
+
     engine("start", container(fleet["worker-2"]))
     results = [one.get(timeout=400) for one in sent]
     assert {result["status"] for result in results} == {"pong"}
     assert len(results) == 150
 
 
-def test_the_fleet_is_whole_afterwards(fleet: Fleet, broker: Deployment) -> None:
+def test_the_next_deploy_brings_it_up(fleet: Fleet, broker: Deployment) -> None:
+    actions = broker.deploy().actions
+    assert set(actions) == PLACED["worker-2"]
+    history = operate(broker, "history")
+    assert "not everywhere: worker-2" in history
     for name, host in fleet.items():
         eventually(functools.partial(runs_all, host), 120, f"{name} runs what it should")
     operate(broker, "status")
+
+
+def test_nothing_is_changed_without_the_host_that_keeps_the_lock(
+    fleet: Fleet, broker: Deployment
+) -> None:
+    before = fleet["worker-1"].look().running()
+    engine("kill", container(broker))
+    try:
+        for playbook in ("site.yml", "playbooks/restart.yml"):
+            said = broker.play(playbook, "-e", "what=worker-ml", code=2, logged=False).output
+            assert "broker" in said
+            assert "nothing has been changed" in said
+        assert fleet["worker-1"].look().running() == before
+    finally:
+        engine("start", container(broker))
+    eventually(functools.partial(runs_all, broker), 120, "the broker's host is back")
+    eventually(lambda: broker.play("playbooks/status.yml", code=None).code == 0, 120, "all well")

@@ -45,6 +45,19 @@ def celray_single(services: Iterable[Service]) -> list[dict[str, str]]:
     ]
 
 
+def celray_needed(services: Iterable[Service], groups: Mapping[str, Any]) -> dict[str, str]:
+    """Return host -> what it runs, of the hosts without which no other can be deployed.
+
+    Parameters:
+        groups: Ansible's: group to host names.
+    """
+    found: dict[str, list[str]] = {}
+    for one in celray_single(services):
+        for host in groups.get(one["group"], [])[:1]:
+            found.setdefault(host, []).append(one["name"])
+    return {host: " and ".join(names) for host, names in found.items()}
+
+
 def celray_needing(services: Iterable[Service]) -> list[dict[str, Any]]:
     """Return name, group and needs of each service, and whether others run it for this inventory.
 
@@ -86,6 +99,7 @@ class FilterModule:
             "celray_all": celray_all,
             "celray_merged": celray_merged,
             "celray_single": celray_single,
+            "celray_needed": celray_needed,
             "celray_needing": celray_needing,
             "celray_sharing": celray_sharing,
         }

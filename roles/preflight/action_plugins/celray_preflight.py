@@ -26,6 +26,7 @@ from celray.preflight.fleet import (
     check_reach,
     check_seen,
     check_single,
+    tell_behind,
 )
 from celray.preflight.identity import check_identity
 from celray.preflight.inventory import check_groups, check_names, check_services
@@ -59,7 +60,10 @@ class ActionModule(ActionBase):
         problems += check_size(host, args["min_memory_mb"])
         if problems:
             return result | {"failed": True, "msg": report(problems)}
-        notes = "".join(f"  {note}\n" for note in args["notes"])
+        seen, told = task_vars["ansible_play_hosts"], list(args["notes"])
+        if name == seen[0]:
+            told += tell_behind(task_vars["ansible_play_hosts_all"], seen)
+        notes = "".join(f"  {note}\n" for note in told)
         return result | {"changed": False, "diff": {"prepared": notes} if notes else {}}
 
     def of_inventory(
@@ -72,7 +76,7 @@ class ActionModule(ActionBase):
         if name == seen[0]:
             # Of a right catalogue alone.
             problems += [] if problems else self.of_fleet(args, task_vars)
-            problems += check_seen(task_vars["ansible_play_hosts_all"], seen)
+            problems += check_seen(task_vars["ansible_play_hosts_all"], seen, args["needed"])
         problems += check_groups(name, args["groups"], args["known_groups"])
         return problems + check_names(task_vars, given)
 

@@ -15,22 +15,33 @@ ALIKE = 0.8
 Groups = Mapping[str, Sequence[str]]
 
 
-def check_seen(hosts: Sequence[str], seen: Sequence[str]) -> list[Problem]:
-    """Return a problem if a host of this run could not be looked at: no other is deployed alone.
+def check_seen(
+    hosts: Sequence[str], seen: Sequence[str], needed: Mapping[str, str]
+) -> list[Problem]:
+    """Return a problem if hosts that all others need could not be looked at, or every host.
 
     Parameters:
         hosts: all hosts of this run.
         seen: those that were looked at.
+        needed: what a host runs that the others need, by host.
     """
-    missing = [host for host in hosts if host not in seen]
-    if not missing:
-        return []
+    missing = [host for host in hosts if host not in seen and host in needed]
     return [
         Problem(
-            f"{' and '.join(missing)} could not be looked at, and no host is deployed without it",
+            f"{host} could not be looked at, and runs {needed[host]} for all others",
             "its own error, above",
-            "solve that first, or take it out of the inventory",
+            "solve that first",
         )
+        for host in missing
+    ]
+
+
+def tell_behind(hosts: Sequence[str], seen: Sequence[str]) -> list[str]:
+    """Return a line for each host that could not be looked at: the others go on without it."""
+    return [
+        f"{host} could not be looked at: it is left as it is, and the next deploy brings it up"
+        for host in hosts
+        if host not in seen
     ]
 
 
