@@ -13,7 +13,7 @@ services: Any = load("roles/celray/filter_plugins/celray_services.py")
 FILES = sorted((REPO / "roles").glob("*/service.yml"))
 NEEDED = {"name", "role", "group", "order", "containers", "images"}
 OPTIONAL = {
-    *("wanted", "elsewhere", "single", "needs", "shared", "ports", "port_range"),
+    *("wanted", "elsewhere", "single", "needs", "shared", "reached", "ports", "port_range"),
     *("folders", "secrets"),
     *("credentials", "credentials_submitter", "summary", "verify"),
 }
@@ -107,3 +107,29 @@ def test_a_host_without_which_no_other_is_deployed_is_named_with_what_it_runs() 
         "a": "redis",
         "b": "ray",
     }
+
+
+def test_who_must_reach_a_port_is_told_once_and_never_its_own_host() -> None:
+    known = [
+        service("workers", 3),
+        service("redis", 0, reached={"p": ["workers", "beat", "clients"], "q": ["beat"]}),
+        service("beat", 2),
+        service("ray", 1, reached={"r": ["workers"]}, wanted=False),
+    ]
+    groups = {"redis": ["a"], "workers": ["a", "b"], "beat": ["b"], "ray": ["c"]}
+    assert services.celray_reached(known, groups, {"p": 6380, "q": 1, "r": 2}) == [
+        " 6380 of a (redis): b, clients",
+        "    1 of a (redis): b",
+    ]
+    alone = {name: ["a"] for name in groups}
+    (line,) = services.celray_reached(known, alone, {"p": 6380, "q": 1, "r": 2})
+    assert line == " 6380 of a (redis): clients"
+
+
+def test_who_reaches_a_port_is_a_service_or_somebody_outside() -> None:
+    names = {said(file)["name"] for file in FILES} | {"clients", "operators"}
+    for file in FILES:
+        service = said(file)
+        for port, who in service.get("reached", {}).items():
+            assert port in service["ports"]
+            assert set(who) <= names

@@ -89,6 +89,29 @@ def celray_sharing(services: Iterable[Service], groups: Mapping[str, Any]) -> li
     return list(dict.fromkeys(sharing))
 
 
+def celray_reached(
+    services: Iterable[Service], groups: Mapping[str, Any], ports: Mapping[str, Any]
+) -> list[str]:
+    """Return a line for each port that others than its own host must reach: what a firewall opens.
+
+    Parameters:
+        groups: Ansible's: group to host names.
+        ports: number by variable, of the ports that services name.
+    """
+    placed = [one for one in services if one.get("wanted", True)]
+    of = {str(one["name"]): list(groups.get(one["group"], [])) for one in placed}
+    rows = []
+    for one in sorted(placed, key=lambda one: int(one["order"])):
+        for host in of[str(one["name"])]:
+            for port, who in one.get("reached", {}).items():
+                # A name that is no service is somebody outside of the inventory.
+                asking = [name for asker in who for name in of.get(asker, [asker])]
+                others = [name for name in dict.fromkeys(asking) if name != host]
+                if others:
+                    rows.append(f"{ports[port]:>5} of {host} ({one['name']}): {', '.join(others)}")
+    return rows
+
+
 class FilterModule:
     """Return the filters to Ansible."""
 
@@ -99,6 +122,7 @@ class FilterModule:
             "celray_all": celray_all,
             "celray_merged": celray_merged,
             "celray_single": celray_single,
+            "celray_reached": celray_reached,
             "celray_needed": celray_needed,
             "celray_needing": celray_needing,
             "celray_sharing": celray_sharing,
