@@ -171,10 +171,9 @@ class Verification:
     # -- workers and queues -------------------------------------------------------------------
 
     def _workers(self) -> str:
-        expected = {worker.name for worker in self.settings.workers}
         self.workers = ask_workers(self.app, self.settings.health_timeout_seconds)
-        missing = expected - {self.settings.worker_of(node) for node in self.workers}
-        _need(not missing, f"no answer from {', '.join(sorted(missing))}")
+        missing = self.settings.missing_of(self.workers)
+        _need(not missing, f"no answer from {', '.join(missing)}")
         parts = (f"{node} ({info['processes']} processes)" for node, info in self.workers.items())
         return ", ".join(parts)
 
@@ -196,6 +195,8 @@ class Verification:
 
     def _consumed(self) -> str:
         queues = {worker.name: set(worker.queues) for worker in self.settings.workers}
+        drained = sorted(node for node, info in self.workers.items() if info.get("drained"))
+        _need(not drained, f"drained: {', '.join(drained)}; make undrain lets them consume again")
         for node, info in self.workers.items():
             expected = queues.get(self.settings.worker_of(node), set())
             _need(
