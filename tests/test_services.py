@@ -14,6 +14,7 @@ FILES = sorted((REPO / "roles").glob("*/service.yml"))
 NEEDED = {"name", "role", "group", "order", "containers", "images"}
 OPTIONAL = {
     *("wanted", "elsewhere", "single", "ports", "port_range", "folders", "secrets"),
+    "containers_here",
     *("credentials", "credentials_submitter", "summary", "verify"),
 }
 

@@ -87,7 +87,7 @@ def test_a_purge_shows_first_and_removes_what_waits_in_one_queue(
         told = ops(env, "purge", "ml").stdout
         assert told.splitlines()[0] == "queue ml: 1201 waiting messages would be lost"
         assert f"tasks.simple_tasks.ping  {sent[0].id}" in told.splitlines()[1]
-        assert "CONFIRM=yes removes them" in told
+        assert told.splitlines()[-1] == "  …"
         assert broker.llen("ml") == 1200
 
         told = ops(env, "purge", "ml", "--confirmed").stdout

@@ -109,7 +109,6 @@ def purge(app: Celery, settings: Settings, queue: str, *, confirmed: bool) -> li
                     for task_id, name in next_ones
                 ),
                 *(["  …"] if waiting > len(next_ones) else []),
-                "nothing was removed; CONFIRM=yes removes them",
             ]
         lost: Counter[str] = Counter()
         for piece in broker_queues.remove(broker, queue, waiting):

@@ -250,7 +250,7 @@ class Verification:
             seen.setdefault(info["versions"]["code"], []).append(node)
         for box in self.request.containers:
             if box.code:
-                seen.setdefault(box.code, []).append(box.name)
+                seen.setdefault(box.code, []).append(box.place)
         seen.setdefault(self.settings.code_version, []).append("this container")
         text = "; ".join(f"{code}: {', '.join(who)}" for code, who in seen.items())
         _need(len(seen) == 1, f"different code runs: {text}")
@@ -393,7 +393,7 @@ class Verification:
 
     def _containers(self) -> str:
         bad = [
-            f"{box.name} is {box.state}" + (f" and {box.health}" if box.health else "")
+            f"{box.place} is {box.state}" + (f" and {box.health}" if box.health else "")
             for box in self.request.containers
             if box.state != "running" or box.health not in {"healthy", None}
         ]
