@@ -56,7 +56,9 @@ diff:        ## the same in short, one line per container, image and file; TO=7:
 ##@ Inspect
 status:      ## containers, health, queue lengths, workers, Ray nodes, versions
 verify:      ## run a real task through every part; report in reports/<date>-<host>.{md,json}
-logs:        ## the last log lines of one service: WHAT=worker-ml, TAIL=200; FOLLOW=1 follows the log
+queues:      ## what waits in each queue, since when, and who consumes it; PURGE=data CONFIRM=yes removes it
+inspect:     ## running, reserved and scheduled tasks of every worker, in one table
+logs:        ## the last log lines of one service: WHAT=worker-ml, TAIL=200; FOLLOW=1 follows it; LIMIT=host
 history:     ## past operations with user, machine and code version; stored versions; the lock's holder
 credentials: ## print only KEY=VALUE lines; FOR=submitter: only those for clients that send tasks
 
@@ -64,8 +66,12 @@ credentials: ## print only KEY=VALUE lines; FOR=submitter: only those for client
 client:      ## install the command line `celray` and save your credentials, mode 0600
 
 ##@ Act
-restart:     ## restart one service, gracefully: WHAT=worker-ml
-shell:       ## a shell in one service: WHAT=worker-ml; RUN=python: Python with the app
+restart:     ## restart one service, gracefully, one host after the other: WHAT=worker-ml; LIMIT=host
+drain:       ## workers of a host finish what runs and take no more: LIMIT=worker-1, WAIT=600, FORCE=yes
+undrain:     ## they consume their queues again: LIMIT=worker-1; a deploy does so too
+stop:        ## stop the containers in their order, gracefully: LIMIT=worker-1; nothing is removed
+start:       ## start what make stop has stopped: LIMIT=worker-1
+shell:       ## a shell in one service: WHAT=worker-ml; RUN=python: Python with the app; LIMIT=host
 unlock:      ## remove the lock that a killed run left behind: LOCK=name, as in the message
 destroy:     ## remove containers and images; data stays unless PURGE=yes; asks first
 
@@ -89,8 +95,8 @@ bench: $(VENV)/stamp $(DEV)/stamp $(TASKS)/stamp $(PEERS)/stamp ## measure deplo
 new-tasks:   ## create a task package of your own: NAME=word-count, DEST=../word-count
 
 # .ci/operate defines the command and the variables of each of these.
-operations := deploy update scale rollback check diff status verify logs history credentials client \
-  restart shell unlock destroy
+operations := deploy update scale rollback check diff status verify queues inspect logs history credentials \
+  client restart drain undrain stop start shell unlock destroy
 .PHONY: $(operations) new-tasks
 $(operations): $(VENV)/stamp
 	@$(VENV)/bin/python .ci/operate $@

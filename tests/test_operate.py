@@ -142,6 +142,48 @@ SINGLE = ["-i", "inventory/single"]
             [*SINGLE, "playbooks/credentials.yml", "-e", {"credentials_for": "submitter"}],
         ),
         ("restart WHAT=beat", [*SINGLE, "playbooks/restart.yml", "-e", {"what": "beat"}]),
+        (
+            "logs WHAT=redis LIMIT=broker",
+            [
+                *SINGLE,
+                "playbooks/logs.yml",
+                "-e",
+                {"what": "redis", "limit": "broker", "lines": "200"},
+            ],
+        ),
+        (
+            "shell WHAT=worker-data LIMIT=worker-2",
+            [
+                *SINGLE,
+                "playbooks/attach.yml",
+                "-e",
+                {"do": "shell", "what": "worker-data", "limit": "worker-2"},
+            ],
+        ),
+        ("queues", [*SINGLE, "playbooks/queues.yml"]),
+        ("queues PURGE=data", [*SINGLE, "playbooks/queues.yml", "-e", {"queue": "data"}]),
+        (
+            "queues PURGE=data CONFIRM=yes",
+            [*SINGLE, "playbooks/purge.yml", "-e", {"queue": "data"}],
+        ),
+        ("inspect", [*SINGLE, "playbooks/inspect.yml"]),
+        ("drain", [*SINGLE, "playbooks/drain.yml", "-e", {"wait": "600", "force": "no"}]),
+        (
+            "drain LIMIT=a,b WAIT=9 FORCE=yes",
+            [
+                *SINGLE,
+                "playbooks/drain.yml",
+                "-e",
+                {"limit": "a,b", "wait": "9", "force": "yes"},
+            ],
+        ),
+        (
+            "undrain ENV=cluster LIMIT=a",
+            ["-i", "inventory/cluster", "playbooks/undrain.yml", "-e", {"limit": "a"}],
+        ),
+        ("stop", [*SINGLE, "playbooks/stop.yml"]),
+        ("stop LIMIT=a", [*SINGLE, "playbooks/stop.yml", "-e", {"limit": "a"}]),
+        ("start LIMIT=a", [*SINGLE, "playbooks/start.yml", "-e", {"limit": "a"}]),
         ("unlock LOCK=3f2a1c", [*SINGLE, "playbooks/unlock.yml", "-e", {"lock": "3f2a1c"}]),
         (
             "destroy CONFIRM=yes",

@@ -14,7 +14,7 @@ FILES = sorted((REPO / "roles").glob("*/service.yml"))
 NEEDED = {"name", "role", "group", "order", "containers", "images"}
 OPTIONAL = {
     *("wanted", "elsewhere", "single", "needs", "shared", "reached", "ports", "port_range"),
-    *("folders", "secrets"),
+    *("folders", "secrets", "containers_here"),
     *("credentials", "credentials_submitter", "summary", "verify"),
 }
 

@@ -19,7 +19,7 @@ WANTED = ("redis-celery", "ray-head", *WORKERS, "celery-beat", "flower")
 ENGINE = """#!/bin/sh
 case $1 in
   ps) cat {folder}/ps ;;
-  exec) echo "asked $2"; exit {code} ;;
+  exec) echo "asked $5"; exit {code} ;;
   inspect) echo healthy ;;
   *) echo "$*" >>{folder}/did ;;
 esac
@@ -54,6 +54,7 @@ class Host:
         ]
         found: dict[str, Any] = {
             "home": str(self.folder),
+            "hostname": "server",
             "uid": 1000,
             "gid": 1000,
             "address": "127.0.0.1",
@@ -61,7 +62,8 @@ class Host:
             "containers": boxes,
         }
         facts = {"host_facts": found, "ansible_python_interpreter": sys.executable}
-        (self.folder / "facts.json").write_text(json.dumps({**facts, "what": what}))
+        lock = {"history_taken": {}}
+        (self.folder / "facts.json").write_text(json.dumps({**facts, "what": what, **lock}))
         playbook = self.folder / "play.yml"
         roles = [f"    - {{role: operate, operate_do: {step}}}\n" for step in steps]
         playbook.write_text(PLAYBOOK + "".join(roles))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 #: A worker has only one of them: setting one removes the other.
@@ -130,6 +130,52 @@ def celray_nodes(workers: Any) -> list[str]:
     ]
 
 
+def celray_worker_containers(workers: Any, names: Any = None) -> dict[str, str]:
+    """Return the workers' containers, by the names that make's WHAT has for them.
+
+    Parameters:
+        names: the workers of one host; by default all.
+    """
+    chosen = [
+        worker
+        for worker in (workers if isinstance(workers, list) else [])
+        if isinstance(worker, Mapping) and (names is None or worker.get("name") in names)
+    ]
+    return {f"worker-{node}": f"celery-worker-{node}" for node in celray_nodes(chosen)}
+
+
+def celray_expected_nodes(hosts: Iterable[Mapping[str, Any]], workers: Any) -> list[str]:
+    """Return the nodes that answer if all is well, such as data-2@host.
+
+    Parameters:
+        hosts: the variables of the hosts that run workers.
+        workers: the catalogue.
+    """
+    return [
+        f"{container.removeprefix('celery-worker-')}@{host['host_facts']['hostname']}"
+        for host in hosts
+        for container in celray_worker_containers(workers, host.get("celray_worker_names")).values()
+    ]
+
+
+def celray_asked(hosts: Iterable[Mapping[str, Any]], workers: Any) -> dict[str, str]:
+    """Return the host and the container in which a question to the whole fleet is asked.
+
+    It is the first host that has a worker running, and there the last of the catalogue. Without a
+    running worker the result is empty.
+    """
+    order = list(celray_worker_containers(workers).values())
+    for host in hosts:
+        running = {
+            box["name"]
+            for box in host["host_facts"].get("containers", [])
+            if box.get("project") == "celray" and box.get("state") == "running"
+        }
+        if found := [name for name in order if name in running]:
+            return {"host": str(host["inventory_hostname"]), "container": found[-1]}
+    return {}
+
+
 def replicas(worker: Mapping[str, Any]) -> int:
     """Return the number of containers; preflight reports a value that is no number."""
     count = worker.get("replicas", 1)
@@ -168,6 +214,9 @@ class FilterModule:
         return {
             "celray_overridden": celray_overridden,
             "celray_nodes": celray_nodes,
+            "celray_worker_containers": celray_worker_containers,
+            "celray_expected_nodes": celray_expected_nodes,
+            "celray_asked": celray_asked,
             "celray_scaled_from": celray_scaled_from,
             "celray_still_holding": celray_still_holding,
             "celray_which_hold": celray_which_hold,

@@ -36,6 +36,28 @@ def celray_merged(services: Iterable[Service], key: str) -> dict[str, Any]:
     return {name: value for one in services for name, value in one.get(key, {}).items()}
 
 
+def celray_own_containers(services: Iterable[Service]) -> list[str]:
+    """Return the containers that a host has of the services that it runs."""
+    return [
+        str(container)
+        for one in services
+        for container in one.get("containers_here", one["containers"]).values()
+    ]
+
+
+def celray_having(hosts: Mapping[str, Iterable[Mapping[str, Any]]], container: str) -> list[str]:
+    """Return the hosts that have a container of the deployment.
+
+    Parameters:
+        hosts: each host's containers.
+    """
+    return [
+        host
+        for host, boxes in hosts.items()
+        if any(box["name"] == container and box.get("project") == "celray" for box in boxes)
+    ]
+
+
 def celray_single(services: Iterable[Service]) -> list[dict[str, str]]:
     """Return name and group of the services that one host runs for all."""
     return [
@@ -121,6 +143,8 @@ class FilterModule:
             "celray_placed": celray_placed,
             "celray_all": celray_all,
             "celray_merged": celray_merged,
+            "celray_own_containers": celray_own_containers,
+            "celray_having": celray_having,
             "celray_single": celray_single,
             "celray_reached": celray_reached,
             "celray_needed": celray_needed,

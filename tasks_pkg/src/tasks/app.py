@@ -26,6 +26,7 @@ from tasks.routes import ROUTES
 from tasks.settings import Settings, get_settings
 from tasks.worker import fencing
 from tasks.worker import revocations as worker_revocations
+from tasks.worker.draining import DrainedStep
 from tasks.worker.heartbeat import ConsumerHeartbeat
 from tasks.worker.info import CodeVersion
 from tasks.worker.lease_keeper import LeaseKeeperStep
@@ -103,6 +104,7 @@ def create_app(settings: Settings) -> Celery:
     celery.loader.override_backends = dict.fromkeys(
         ("redis", "rediss"), "tasks.results.backend:ResultStore"
     )
+    celery.steps["consumer"].add(DrainedStep)
     celery.steps["consumer"].add(ConsumerHeartbeat)
     celery.steps["consumer"].add(CodeVersion)
     celery.steps["consumer"].add(LeaseKeeperStep)

@@ -7,7 +7,7 @@ directory (``/run/secrets``). A missing or wrong one stops the process at start 
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -165,6 +165,9 @@ class Settings(BaseSettings):
     worker_name: str | None = None
     # The node's name before the @ if it is not the worker's: that of a replica or a stand-in.
     node_name: Name | None = None
+    # The nodes that answer if all is well, such as data-2@host. `make status` and `make verify`
+    # take them from the inventory; without them each worker of the catalogue is expected once.
+    expected_nodes: tuple[str, ...] = ()
     packages: tuple[PackageSpec, ...] = ()
     # As given: `schedule` leaves out a wrong entry, so that it stops neither Beat nor other
     # entries.
@@ -289,6 +292,14 @@ class Settings(BaseSettings):
         names = {worker.name for worker in self.workers}
         replica = _REPLICA.fullmatch(name)
         return replica[1] if replica and name not in names and replica[1] in names else name
+
+    def missing_of(self, nodes: Iterable[str]) -> list[str]:
+        """Return who is expected and not among these: nodes, or workers of the catalogue."""
+        live = set(nodes)
+        if self.expected_nodes:
+            return [node for node in self.expected_nodes if node not in live]
+        names = {self.worker_of(node) for node in live}
+        return [worker.name for worker in self.workers if worker.name not in names]
 
     @property
     def own_queues(self) -> tuple[str, ...]:

@@ -189,8 +189,12 @@ class StartWorker(Protocol):
 def worker(
     env: dict[str, str], folder: Path, name: str, queues: str, app: str = "tasks"
 ) -> Process:
-    """Start a worker as the deployment does, and wait until it is ready."""
-    arguments = ["-A", app, "worker", "-n", f"{name}@%h", "-Q", queues, "-E"]
+    """Start a worker as the deployment does, and wait until it is ready.
+
+    The environment may say ``NODE_HOST``: the host that it says it is on.
+    """
+    node = f"{name}@{env.get('NODE_HOST', '%h')}"
+    arguments = ["-A", app, "worker", "-n", node, "-Q", queues, "-E"]
     arguments += [f"--autoscale={size}"] if (size := env.get("CELERY_AUTOSCALE")) else ["-c", "4"]
     arguments += ["--loglevel", "INFO", "--without-gossip", "--without-mingle"]
     if pool := env.get("CELERY_POOL"):

@@ -156,7 +156,7 @@ def workers(session: Session) -> int:
     rows = [
         (
             node,
-            info["queues"],
+            info["queues"] or ("drained" if info.get("drained") else info["queues"]),
             f"{info['running']} of {info['processes']}",
             info["done"],
             _duration(info["uptime_seconds"]),

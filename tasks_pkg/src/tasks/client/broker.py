@@ -3,14 +3,14 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 from redis import Redis
 
-from tasks.broker.envelope import Refused, payload_of, record_of
+from tasks.broker.envelope import Refused, payload_of
+from tasks.broker.redis import queues
 from tasks.broker.redis.connection import connect
 from tasks.broker.redis.priorities import PRIORITY_SUFFIXES, list_lengths
-from tasks.broker.redis.scripts import HELD
 from tasks.broker.task_message import identity
 from tasks.code_version import Deployed, read
 from tasks.routes import ROUTES
@@ -21,7 +21,6 @@ _CHUNK: Final = 500
 #: The most messages that may be taken between reading two pieces of a list without one being
 #: missed.
 _OVERLAP: Final = 50
-_BINDINGS = "_kombu.binding."
 
 
 @dataclass(frozen=True)
@@ -56,32 +55,19 @@ class Broker:
 
     def queues(self) -> list[str]:
         """Return every queue that has a route or was declared."""
-        found = {*ROUTES.values(), "celery"}
-        for key in self._client.scan_iter(match=f"{_BINDINGS}*", count=1000):
-            name = str(key).removeprefix(_BINDINGS)
-            if not name.endswith(".pidbox") and not name.startswith(("celeryev", "reply.")):
-                found.add(name)
-        return sorted(found)
+        return sorted({*ROUTES.values(), "celery", *queues.declared(self._client)})
 
-    def lengths(self, queues: list[str]) -> dict[str, int]:
+    def lengths(self, names: list[str]) -> dict[str, int]:
         """Count the waiting messages of each queue."""
-        pipe = self._client.pipeline(transaction=False)
-        for name in queues:
-            for suffix in PRIORITY_SUFFIXES:
-                pipe.llen(name + suffix)
-        counts = iter(list_lengths(pipe.execute(raise_on_error=False)))
-        return {name: sum(next(counts) for _ in PRIORITY_SUFFIXES) for name in queues}
+        return queues.lengths(self._client, names)
 
     def delivered(self) -> dict[str, int]:
         """Count, by queue, the messages that workers have taken and not yet acknowledged."""
-        counts: dict[str, int] = {}
-        for _, queue in self._unacked():
-            counts[queue] = counts.get(queue, 0) + 1
-        return counts
+        return queues.taken(self._client)
 
     def listeners(self) -> int:
         """Count the workers that subscribe to remote control; one that was killed still counts."""
-        return self._client.scard(f"{_BINDINGS}celery.pidbox")
+        return queues.listeners(self._client)
 
     def deployed(self) -> Deployed | None:
         """Return the deployed code version, as recorded by Beat."""
@@ -102,7 +88,7 @@ class Broker:
                     if (name := _name_of(raw, task_id)) is not None:
                         return Waiting(queue, ahead + place, name, key, raw)
                 ahead += self._piece(key, 0, 0)[0]
-        for raw, queue in self._unacked():
+        for raw, queue in queues.held(self._client):
             if (name := _name_of(raw, task_id)) is not None:
                 return Waiting(queue, None, name)
         return None
@@ -146,16 +132,6 @@ class Broker:
         pipe.lrange(key, first, last)
         length, found = pipe.execute(raise_on_error=False)
         return list_lengths([length])[0], found if isinstance(found, list) else []
-
-    def _unacked(self) -> Iterator[tuple[str, str]]:
-        """Yield the messages that workers hold, in celray's format or in kombu's."""
-        for key in (HELD, "unacked"):
-            held = cast("dict[str, str]", self._client.hgetall(key))
-            for tag, stored in held.items():
-                try:
-                    yield record_of(tag if key == HELD else "", stored)
-                except ValueError:  # any client may have written it
-                    continue
 
 
 def _is_alone(raw: str) -> bool:

@@ -7,16 +7,20 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from celery import Celery
+from kombu.exceptions import OperationalError
 from pydantic import ValidationError
+from redis.exceptions import RedisError
 
 from tasks import code_version
 from tasks.broker.redis import dead_letters
 from tasks.broker.redis.connection import connect
 from tasks.operations import canary as rollout
-from tasks.operations import health, probes
+from tasks.operations import drain as draining
+from tasks.operations import health, inspection, probes, queues
 from tasks.operations.report import Report, markdown
 from tasks.operations.verify import Request, Verification
 from tasks.samples import SAMPLES
@@ -60,7 +64,7 @@ def status(*, as_json: bool) -> int:
         f"queue    {name:<10} {length} waiting" for name, length in (verdict.queues or {}).items()
     ]
     lines += [
-        f"worker   {node:<28} queues {','.join(info['queues']):<16} processes {info['processes']}"
+        f"worker   {node:<28} queues {_consumed(info):<16} processes {info['processes']}"
         f"  running {info['running']}  done {info['done']}"
         f"  code {code_version.describe(info['versions']['code'], codes[node], wanted)}"
         for node, info in workers.items()
@@ -88,6 +92,11 @@ def status(*, as_json: bool) -> int:
         ]
     _say("\n".join(lines))
     return int(verdict.status == "unhealthy")
+
+
+def _consumed(info: WorkerInfo) -> str:
+    """Return the queues that a worker consumes; "drained" if it consumes none on purpose."""
+    return ",".join(info["queues"]) or ("drained" if info.get("drained") else "none")
 
 
 def _dead_letters(settings: Settings) -> tuple[int, int]:
@@ -200,6 +209,73 @@ def canary(seconds: float) -> int:
     return 0
 
 
+def show_queues(*, as_json: bool) -> int:
+    """Print every queue: what waits, who consumes it."""
+    found = queues.look(_load_app(), get_settings())
+    _say(
+        json.dumps(queues.document(found), indent=2) if as_json else "\n".join(queues.table(found))
+    )
+    return 0
+
+
+def purge(queue: str, *, confirmed: bool) -> int:
+    """Remove what waits in a queue, or say what would be lost."""
+    try:
+        lines = queues.purge(_load_app(), get_settings(), queue, confirmed=confirmed)
+    except queues.UnknownQueueError as error:
+        return _refuse(f"PURGE={queue}: {error}")
+    _say("\n".join(lines))
+    return 0
+
+
+def show_tasks(*, as_json: bool) -> int:
+    """Print what every worker has; return 1 if an expected worker does not answer."""
+    found = inspection.inspect(_load_app(), get_settings())
+    _say(found.model_dump_json(indent=2) if as_json else "\n".join(inspection.table(found)))
+    return int(bool(found.missing))
+
+
+def drain(options: argparse.Namespace) -> int:
+    """Drain this container's host, or say what that would do."""
+    app, settings, hosts = _load_app(), get_settings(), options.host
+    try:
+        if options.check:
+            lines = draining.plan(app, settings, hosts, force=options.force)
+        else:
+            lines = draining.drain(app, settings, hosts, wait=options.wait, force=options.force)
+    except draining.RefusedError as error:
+        return _refuse(str(error))
+    except draining.NotDrainedError as error:
+        sys.stderr.write(f"celray: {error}\n")
+        return 1
+    _say("\n".join(lines))
+    return 0
+
+
+def undrain() -> int:
+    """Let the workers of this container's host consume again."""
+    try:
+        lines = draining.undrain(_load_app(), get_settings())
+    except draining.RefusedError as error:
+        return _refuse(str(error))
+    _say("\n".join(lines))
+    return 0
+
+
+def _refuse(message: str) -> int:
+    sys.stderr.write(f"celray: {message}\n")
+    return 2
+
+
+def _answering(command: Callable[[], int]) -> int:
+    """Run a command; report a silent Redis in one line."""
+    try:
+        return command()
+    except (RedisError, OSError, OperationalError) as error:
+        sys.stderr.write(f"celray: Redis does not answer: {type(error).__name__}: {error}\n")
+        return 1
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tasks.operations", description=__doc__)
@@ -213,16 +289,33 @@ def main(arguments: list[str] | None = None) -> int:
     about_running.add_argument("--json", action="store_true", help="for programs")
     about_canary = commands.add_parser("canary", help="a ping through each queue to this worker")
     about_canary.add_argument("--seconds", type=float, default=60.0, help="to try, per queue")
+    about_queues = commands.add_parser("queues", help="what waits in each queue, who consumes it")
+    about_queues.add_argument("--json", action="store_true", help="for programs")
+    about_purge = commands.add_parser("purge", help="remove what waits in a queue")
+    about_purge.add_argument("queue")
+    about_purge.add_argument("--confirmed", action="store_true", help="else say what would be lost")
+    about_inspect = commands.add_parser("inspect", help="what every worker has at hand")
+    about_inspect.add_argument("--json", action="store_true", help="for programs")
+    about_drain = commands.add_parser("drain", help="this host's workers finish, and take no more")
+    about_drain.add_argument("--host", action="append", default=[], help="another that is drained")
+    about_drain.add_argument("--wait", type=float, default=600.0, help="for what runs, in seconds")
+    about_drain.add_argument("--force", action="store_true", help="leave queues without a consumer")
+    about_drain.add_argument("--check", action="store_true", help="only say what would be done")
+    commands.add_parser("undrain", help="this host's workers consume their queues again")
     options = parser.parse_args(arguments)
-    if options.command == "status":
-        return status(as_json=options.json)
-    if options.command == "verify":
-        return verify(as_markdown=options.markdown)
-    if options.command == "running":
-        return running(as_json=options.json)
-    if options.command == "canary":
-        return canary(options.seconds)
-    return train_sample()
+    run: dict[str, Callable[[], int]] = {
+        "status": lambda: status(as_json=options.json),
+        "verify": lambda: verify(as_markdown=options.markdown),
+        "train-sample": train_sample,
+        "running": lambda: running(as_json=options.json),
+        "canary": lambda: canary(options.seconds),
+        "queues": lambda: _answering(lambda: show_queues(as_json=options.json)),
+        "purge": lambda: _answering(lambda: purge(options.queue, confirmed=options.confirmed)),
+        "inspect": lambda: _answering(lambda: show_tasks(as_json=options.json)),
+        "drain": lambda: _answering(lambda: drain(options)),
+        "undrain": lambda: _answering(undrain),
+    }
+    return run[options.command]()
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class ClusterData(BaseModel):
 
 
 class WorkersData(BaseModel):
-    """The catalogue's workers compared with those that answer."""
+    """The expected workers compared with those that answer: nodes, or names of the catalogue."""
 
     expected: list[str]
     live: dict[str, list[str]]
@@ -116,9 +116,8 @@ def _judge_redis(found: _Findings, part: str, redis: RedisState, settings: Setti
 
 
 def _judge_workers(found: _Findings, live: dict[str, list[str]], settings: Settings) -> WorkersData:
-    names = {settings.worker_of(node) for node in live}
-    expected = [worker.name for worker in settings.workers]
-    missing = [name for name in expected if name not in names]
+    expected = [*settings.expected_nodes] or [worker.name for worker in settings.workers]
+    missing = settings.missing_of(live)
     for name in missing:
         found.add(f"worker {name}", "degraded", "does not answer")
     consumed = {queue for queues in live.values() for queue in queues}

@@ -12,8 +12,8 @@ from redbeat.decoder import RedBeatJSONDecoder
 from redbeat.schedulers import ensure_conf
 
 from tasks.beat.records import LAST_TICK_KEY, MISSED_KEY, REFUSED_KEY
+from tasks.broker.redis import queues
 from tasks.broker.redis.connection import connect
-from tasks.broker.redis.priorities import PRIORITY_SUFFIXES, list_lengths
 from tasks.settings import Settings
 
 
@@ -57,36 +57,35 @@ def redis_state(url: str, timeout: float) -> RedisState:
     )
 
 
-def queue_lengths(url: str, queues: Iterable[str], timeout: float) -> dict[str, int]:
+def queue_lengths(url: str, names: Iterable[str], timeout: float) -> dict[str, int]:
     """Count the messages that wait in each queue, over all priorities.
 
     Raises:
         redis.exceptions.RedisError: the broker does not answer.
     """
-    names = list(queues)
     with connect(url, timeout) as client:
-        pipe = client.pipeline(transaction=False)
-        for name in names:
-            for suffix in PRIORITY_SUFFIXES:
-                pipe.llen(name + suffix)
-        counts = list_lengths(pipe.execute(raise_on_error=False))
-    step = len(PRIORITY_SUFFIXES)
-    return {name: sum(counts[i * step : (i + 1) * step]) for i, name in enumerate(names)}
+        return queues.lengths(client, names)
 
 
 def live_workers(app: Celery, settings: Settings, timeout: float) -> dict[str, list[str]]:
     """Return the queues that each live worker consumes, by node name.
 
-    The first request ends after as many answers as the catalogue has workers. If one of them is
-    missing, a second request waits the whole time, in case a foreign worker answered first.
+    The first request ends after as many answers as there are workers that listen. One that was
+    killed is still counted; then the request waits the whole time. If an expected worker is
+    missing, so does a second request: a busy machine answers late.
+
+    Raises:
+        redis.exceptions.RedisError: the broker does not answer.
     """
-    expected = {worker.name for worker in settings.workers}
-    for limit in (len(expected), None):
+    with connect(settings.broker_url.get_secret_value(), timeout) as client:
+        listening = queues.listeners(client)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for limit in (listening, None) if listening else ():
         inspect = app.control.inspect(timeout=timeout, limit=limit)
-        answer: dict[str, list[dict[str, Any]]] = inspect.active_queues() or {}
-        if expected <= {node.partition("@")[0] for node in answer}:
+        found |= inspect.active_queues() or {}
+        if not settings.missing_of(found):
             break
-    return {node: [queue["name"] for queue in queues] for node, queues in sorted(answer.items())}
+    return {node: [queue["name"] for queue in known] for node, known in sorted(found.items())}
 
 
 class RayState(BaseModel):

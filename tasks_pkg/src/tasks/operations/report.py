@@ -21,11 +21,18 @@ class Container(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     name: str
+    host: str | None = None
+    """The inventory's name of its host, where there are several."""
     state: str
     health: str | None = None
     image: str = ""
     digest: str | None = None
     code: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Return its name, and its host where there are several."""
+        return f"{self.name} on {self.host}" if self.host else self.name
 
 
 class Report(BaseModel):
@@ -87,7 +94,7 @@ def markdown(report: Report) -> str:
     ]
     if report.containers:
         rows: list[list[object]] = [
-            [c.name, c.state, c.health, c.image, c.code] for c in report.containers
+            [c.place, c.state, c.health, c.image, c.code] for c in report.containers
         ]
         lines += [
             "## Containers",

@@ -171,10 +171,9 @@ class Verification:
     # -- workers and queues -------------------------------------------------------------------
 
     def _workers(self) -> str:
-        expected = {worker.name for worker in self.settings.workers}
         self.workers = ask_workers(self.app, self.settings.health_timeout_seconds)
-        missing = expected - {self.settings.worker_of(node) for node in self.workers}
-        _need(not missing, f"no answer from {', '.join(sorted(missing))}")
+        missing = self.settings.missing_of(self.workers)
+        _need(not missing, f"no answer from {', '.join(missing)}")
         parts = (f"{node} ({info['processes']} processes)" for node, info in self.workers.items())
         return ", ".join(parts)
 
@@ -196,6 +195,8 @@ class Verification:
 
     def _consumed(self) -> str:
         queues = {worker.name: set(worker.queues) for worker in self.settings.workers}
+        drained = sorted(node for node, info in self.workers.items() if info.get("drained"))
+        _need(not drained, f"drained: {', '.join(drained)}; make undrain lets them consume again")
         for node, info in self.workers.items():
             expected = queues.get(self.settings.worker_of(node), set())
             _need(
@@ -249,7 +250,7 @@ class Verification:
             seen.setdefault(info["versions"]["code"], []).append(node)
         for box in self.request.containers:
             if box.code:
-                seen.setdefault(box.code, []).append(box.name)
+                seen.setdefault(box.code, []).append(box.place)
         seen.setdefault(self.settings.code_version, []).append("this container")
         text = "; ".join(f"{code}: {', '.join(who)}" for code, who in seen.items())
         _need(len(seen) == 1, f"different code runs: {text}")
@@ -392,7 +393,7 @@ class Verification:
 
     def _containers(self) -> str:
         bad = [
-            f"{box.name} is {box.state}" + (f" and {box.health}" if box.health else "")
+            f"{box.place} is {box.state}" + (f" and {box.health}" if box.health else "")
             for box in self.request.containers
             if box.state != "running" or box.health not in {"healthy", None}
         ]

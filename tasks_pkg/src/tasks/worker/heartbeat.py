@@ -10,6 +10,7 @@ from celery.utils.log import get_logger
 from tasks.contracts import Untyped
 from tasks.heartbeat_file import touch
 from tasks.settings import get_settings
+from tasks.worker.draining import is_drained
 
 logger = get_logger(__name__)
 
@@ -33,7 +34,7 @@ class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celer
         settings = get_settings()
         self._file = settings.heartbeat_file
         self._every = settings.heartbeat_seconds
-        self._queues = settings.own_queues
+        self._settings = settings
         self._timer: Untyped = None
         self._missed = 0
         self._reason: str | None = None
@@ -67,8 +68,10 @@ class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celer
         task_consumer = consumer.task_consumer
         if task_consumer is None:
             return "no consumer"
-        gone = [queue for queue in self._queues if not task_consumer.consuming_from(queue)]
-        if gone:
+        own = self._settings.own_queues
+        gone = [queue for queue in own if not task_consumer.consuming_from(queue)]
+        drained = bool(gone) and is_drained(self._settings)  # on purpose: see worker/draining.py
+        if gone and not drained:
             return f"does not consume {', '.join(gone)}"
         if consumer.pool.num_processes < 1:
             return "its pool has no process"
@@ -79,7 +82,7 @@ class ConsumerHeartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celer
                 client.ping()
         except Exception as error:  # noqa: BLE001 - any error means that the broker does not answer
             return f"broker does not answer: {type(error).__name__}"
-        idle = channel.qos.can_consume() and not getattr(channel, "_in_poll", True)
+        idle = channel.qos.can_consume() and not getattr(channel, "_in_poll", True) and not drained
         self._missed = self._missed + 1 if idle else 0
         if self._missed >= _MISSED_POLLS:
             return "has room for a task but does not read the queue"

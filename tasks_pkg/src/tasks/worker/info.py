@@ -17,6 +17,7 @@ from tasks.catalogue_rules import queue_of
 from tasks.contracts import Untyped
 from tasks.settings import get_settings
 from tasks.versions import versions
+from tasks.worker.draining import is_drained
 
 logger = get_logger(__name__)
 
@@ -31,6 +32,11 @@ class WorkerInfo(TypedDict):
     """The queues of all workers in the catalogue."""
     processes: int
     running: int
+    reserved: int
+    """Tasks that it has taken and that are running or wait for a process, without those that wait
+    for their ETA."""
+    drained: bool
+    """Whether its host is drained: it consumes nothing, on purpose."""
     done: int
     uptime_seconds: int
     started_at: float
@@ -52,6 +58,8 @@ def celray_info(control: Untyped) -> WorkerInfo:
         "all_queues": list(get_settings().queues),
         "processes": consumer.pool.num_processes,
         "running": len(state.active_requests),
+        "reserved": len(state.reserved_requests),
+        "drained": is_drained(get_settings()),
         "done": sum(state.total_count.values()),
         "uptime_seconds": int(time.monotonic() - _STARTED),
         "started_at": time.time() - (time.monotonic() - _STARTED),
@@ -108,24 +116,40 @@ def ask_workers(app: Celery, timeout: float) -> dict[str, WorkerInfo]:
     Args:
         app: the app.
         timeout: how long to wait for answers, in seconds; the call always takes that long. If a
-            worker of the catalogue has not answered by then, the call asks once more and waits
-            three times as long: a busy machine answers late.
+            expected worker has not answered by then, the call asks once more and waits three times
+            as long: a busy machine answers late.
     """
     settings = get_settings()
-    expected = {worker.name for worker in settings.workers}
     found: dict[str, WorkerInfo] = {}
     for seconds in (timeout, 3 * timeout):
         found |= _ask(app, seconds)
-        if expected <= {settings.worker_of(node) for node in found}:
+        if not settings.missing_of(found):
             break
     return found
 
 
-def _ask(app: Celery, timeout: float) -> dict[str, WorkerInfo]:
-    replies = app.control.broadcast("celray_info", reply=True, timeout=timeout) or []
+def ask_nodes(app: Celery, timeout: float, nodes: list[str]) -> dict[str, WorkerInfo]:
+    """Return the descriptions of certain workers by node name.
+
+    Args:
+        app: the app.
+        timeout: how long to wait for answers, in seconds; the call ends earlier if all answer.
+        nodes: the workers.
+    """
+    return _ask(app, timeout, nodes) if nodes else {}
+
+
+def _ask(app: Celery, timeout: float, nodes: list[str] | None = None) -> dict[str, WorkerInfo]:
+    replies = app.control.broadcast(
+        "celray_info",
+        reply=True,
+        timeout=timeout,
+        destination=nodes,
+        limit=len(nodes) if nodes else None,
+    )
     return {
         node: cast("WorkerInfo", info)
-        for reply in replies
+        for reply in replies or []
         for node, info in sorted(reply.items())
         if "error" not in info
     }

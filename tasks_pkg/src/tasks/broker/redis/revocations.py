@@ -41,14 +41,35 @@ def write(app: Celery, task_ids: Iterable[str], running: Container[str] = frozen
     Raises:
         redis.exceptions.RedisError: the result store does not answer.
     """
-    ids = list(task_ids)
-    if not ids:
+    _store(app, KEY, MOST, [(one, "" if one in running else _record(app, one)) for one in task_ids])
+
+
+def record(app: Celery, task_ids: Iterable[str]) -> None:
+    """Store REVOKED for tasks whose messages are gone, unless a task has begun or ended.
+
+    Their ids are not kept: a purge may remove more tasks than the set may hold, and would drop the
+    ids of tasks that were cancelled.
+
+    Raises:
+        redis.exceptions.RedisError: the result store does not answer.
+    """
+    _store(app, f"{KEY}-purged", 0, [(one, _record(app, one)) for one in task_ids])
+
+
+def _store(app: Celery, key: str, most: int, said: list[tuple[str, str]]) -> None:
+    """Write ids to a set of at most ``most``, and each task's result where it has none."""
+    if not said:
         return
     backend, now = app.backend, time.time()
-    said = [item for one in ids for item in (one, "" if one in running else _record(app, one))]
     backend.client.register_script(CANCEL)(
-        keys=[KEY, *map(backend.get_key_for_task, ids)],
-        args=[round(now, 3), now - KEPT_SECONDS, MOST, int(backend.expires or 0), *said],
+        keys=[key, *(backend.get_key_for_task(task_id) for task_id, _ in said)],
+        args=[
+            round(now, 3),
+            now - KEPT_SECONDS,
+            most,
+            int(backend.expires or 0),
+            *(item for pair in said for item in pair),
+        ],
     )
 
 
