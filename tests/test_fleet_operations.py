@@ -17,8 +17,14 @@ from parts import Played, play, service_files
 
 ENGINE = """#!/bin/sh
 case $1 in
-  ps) cat {folder}/{host}.ps ;;
-  inspect) shift 3; for name; do echo healthy; done ;;
+  ps) case $2 in -aq) sed '1d; s/ .*//' {folder}/{host}.ps ;; *) cat {folder}/{host}.ps ;; esac ;;
+  inspect) format=$3; shift 3
+    for name; do
+      case $format in
+        *digest*) echo '{{"name": "'$name'", "state": "running", "health": "healthy"}}' ;;
+        *) echo healthy ;;
+      esac
+    done ;;
   logs) echo "log of $4 on {host}" ;;
   exec)
     echo "{host} $*" >>{folder}/did
@@ -26,6 +32,8 @@ case $1 in
       *running) echo "no worker works on anything" ;;
       *"drain --check"*) echo "plan of {host}" ;;
       *undrain*) echo "{host} is no longer drained" ;;
+      *--markdown) cat >/dev/null; echo "# celray: everything works" ;;
+      *verify) tee {folder}/asked.json ;;
       *" purge "*--confirmed) echo "queue data: 3 waiting messages removed" ;;
       *" purge "*) echo "queue data: 3 waiting messages would be lost" ;;
       *) echo "answer of {host}" ;;
@@ -82,7 +90,7 @@ class Fleet:
             "uid": 1000,
             "gid": 1000,
             "address": "127.0.0.1",
-            "engine": {"path": str(engine), "access": "direct"},
+            "engine": {"path": str(engine), "access": "direct", "version": "20.10.24"},
             "containers": boxes,
         }
         names = {"celray_worker_names": NAMES[host]} if host in NAMES else {}
@@ -95,7 +103,7 @@ class Fleet:
         }
 
     def operate(
-        self, *steps: str, options: tuple[str, ...] = (), locked: bool = True, **given: str
+        self, *steps: str, options: tuple[str, ...] = (), locked: bool = True, **given: Any
     ) -> Played:
         """Run an operation, in its steps, with the variables that make gives it."""
         lock = {"history_taken": {}} if locked else {}
@@ -311,3 +319,28 @@ def test_nothing_is_changed_without_the_lock(fleet: Fleet) -> None:
     assert played.code != 0
     assert "broker does not answer, and it holds the lock and the record" in said(played)
     assert fleet.did == []
+
+
+@pytest.mark.slow
+def test_verify_is_told_of_every_hosts_containers_and_of_no_service_that_is_not_there(
+    fleet: Fleet,
+) -> None:
+    """An inventory without Flower failed where its address was asked for."""
+    given = {"celray_compose_found": {"version": "2"}, "operate_reports_dir": str(fleet.folder)}
+    played = fleet.operate("verify", **given)
+    assert played.code == 0, played.output
+    asked = json.loads((fleet.folder / "asked.json").read_text())
+    assert "flower" not in asked
+    assert {(box["host"], box["name"]) for box in asked["containers"]} == {
+        (host, name) for host, names in HOSTS.items() for name in names
+    }
+    assert len(list(fleet.folder.glob("*-h-worker-1.md"))) == 1
+
+
+@pytest.mark.slow
+def test_credentials_without_flower_have_no_line_of_it(fleet: Fleet) -> None:
+    played = fleet.operate("credentials")
+    assert played.code == 0, played.output
+    assert "CELERY_BROKER_URL=redis://" in played.output
+    assert "RAY_ADDRESS=http://" in played.output
+    assert "FLOWER" not in played.output
