@@ -144,6 +144,15 @@ def celray_worker_containers(workers: Any, names: Any = None) -> dict[str, str]:
     return {f"worker-{node}": f"celery-worker-{node}" for node in celray_nodes(chosen)}
 
 
+def celray_looked_at(hosts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the hosts that host_facts has looked at; others did not answer."""
+    return [
+        str(host["inventory_hostname"])
+        for host in hosts
+        if "containers" in (host.get("host_facts") or {})
+    ]
+
+
 def celray_expected_nodes(hosts: Iterable[Mapping[str, Any]], workers: Any) -> list[str]:
     """Return the nodes that answer if all is well, such as data-2@host.
 
@@ -215,6 +224,7 @@ class FilterModule:
             "celray_overridden": celray_overridden,
             "celray_nodes": celray_nodes,
             "celray_worker_containers": celray_worker_containers,
+            "celray_looked_at": celray_looked_at,
             "celray_expected_nodes": celray_expected_nodes,
             "celray_asked": celray_asked,
             "celray_scaled_from": celray_scaled_from,
