@@ -10,6 +10,8 @@ import yaml
 from celray.preflight.fleet import (
     check_consumers,
     check_group_names,
+    check_node_reach,
+    check_ray_nodes,
     check_reach,
     check_seen,
     check_single,
@@ -84,6 +86,47 @@ def test_an_address_that_others_reach_or_nobody_needs_is_fine(
     assert check_reach(host, address, SINGLE, groups, set(groups)) == []
 
 
+def test_nodes_beside_one_head_are_fine() -> None:
+    assert check_ray_nodes({"ray_head": ["a"], "ray_worker": ["b", "c"]}, "") == []
+    assert check_ray_nodes({"ray_head": ["a"], "ray_worker": []}, "http://ray.example") == []
+    assert check_ray_nodes({}, "http://ray.example") == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "address", "what", "fix"),
+    [
+        (
+            {"ray_head": ["a"], "ray_worker": ["a", "b"]},
+            "",
+            "a would run both Ray's head and a node of it, which take the same ports",
+            "take a out of ray_worker",
+        ),
+        ({"ray_worker": ["a", "b"]}, "", "the Ray nodes a and b have no head", "into ray_head"),
+        (
+            {"ray_head": ["a"], "ray_worker": ["b"]},
+            "http://ray.example:8265",
+            "b would run Ray nodes, and Ray is elsewhere: http://ray.example:8265",
+            "leave ray_worker empty, or ray_address",
+        ),
+    ],
+)
+def test_ray_nodes_in_a_wrong_place_are_named(
+    groups: dict[str, list[str]], address: str, what: str, fix: str
+) -> None:
+    (problem,) = check_ray_nodes(groups, address)
+    assert problem.what == what
+    assert "ray_worker" in problem.source
+    assert fix in problem.fix
+
+
+def test_a_ray_node_is_reached_by_the_others() -> None:
+    groups = {"ray_head": ["a"], "ray_worker": ["b", "c"]}
+    (problem,) = check_node_reach("b", "127.0.0.1", groups)
+    assert problem.what == "a, c cannot reach the Ray node of b at 127.0.0.1"
+    assert check_node_reach("b", "10.0.0.5", groups) == []
+    assert check_node_reach("a", "127.0.0.1", groups) == []
+
+
 def test_a_host_that_was_not_looked_at_stops_the_others() -> None:
     assert check_seen(["a", "b"], ["a", "b"]) == []
     (problem,) = check_seen(["a", "b", "c"], ["b"])
@@ -95,11 +138,12 @@ def test_a_host_that_was_not_looked_at_stops_the_others() -> None:
 def test_site_names_each_of_them_once(tmp_path: Path) -> None:
     """Two hosts that are this machine: each finds its own mistakes, the first those of all."""
     home = {"celray_home": str(tmp_path / "celray"), "ansible_connection": "local"}
-    one = {**home, "celray_worker_names": ["ml"]}
+    one = {**home, "celray_worker_names": ["ml"], "ray_labels": {"disk": 1}}
     last = "{{ celery_workers | map(attribute='name') | select('eq', 'default') | list }}"
     two = {**home, "celray_worker_names": last}
     both: dict[str, Any] = {"hosts": {"one": {}, "two": {}}}
     places = {"redis": {"hosts": {"one": {}}}, "ray_head": both, "celery_worker": both}
+    places["ray_worker"] = {"hosts": {"two": {}}}
     inventory = tmp_path / "hosts.yml"
     inventory.write_text(
         yaml.safe_dump({"all": {"hosts": {"one": one, "two": two}, "children": places}})
@@ -110,6 +154,9 @@ def test_site_names_each_of_them_once(tmp_path: Path) -> None:
         "one and two would each run ray, and all hosts would ask one alone",
         "no host consumes queue 'data'",
         "two cannot reach redis and ray of one at 127.0.0.1",
+        "one cannot reach the Ray node of two at 127.0.0.1",
+        "two would run both Ray's head and a node of it",
+        "ray_labels has 'disk': 1",
     ):
         assert played.output.count(words) == 1, played.output
     assert "Traceback" not in played.output
