@@ -130,6 +130,31 @@ def test_an_unhealthy_container_is_not_called_deployed(project: Project) -> None
     assert "I cannot reach the broker" in result["msg"]
 
 
+@pytest.mark.parametrize("may_restart", [True, False])
+def test_a_service_that_needs_another_host_may_restart_until_that_is_there(
+    may_restart: bool, project: Project
+) -> None:
+    """A Ray node whose head comes up later: `ray start` gives up, and is started again."""
+    tries = project.folder.parent / "tries"
+    tries.mkdir(parents=True)
+    words = "echo . >>/tries/all; [ $(wc -l </tries/all) -gt 5 ] && exec busybox sleep 60; exit 1"
+    project.services = {
+        "patient": service(
+            "patient",
+            words,
+            restart="unless-stopped",
+            healthcheck={"test": ["CMD", "busybox", "true"], "interval": "1s"},
+            init=True,
+            volumes=[f"{tries}:/tries"],
+        )
+    }
+    project.may_restart = may_restart
+    result = project.converge()
+    assert bool(result.get("failed")) != may_restart
+    if not may_restart:
+        assert "patient keeps failing (exit 1)" in result["msg"]
+
+
 # -- one by one, behind a stand-in ---------------------------------------------------------------
 
 #: Leaves a line for every container that is asked to prove itself, and for every one that ends.

@@ -12,7 +12,9 @@ from celray.preflight.fleet import (
     check_consumers,
     check_group_names,
     check_needs,
+    check_node_reach,
     check_owners,
+    check_ray_nodes,
     check_reach,
     check_seen,
     check_single,
@@ -148,11 +150,52 @@ def test_a_host_that_is_left_out_is_named() -> None:
     assert line.startswith("b could not be looked at")
 
 
+def test_nodes_beside_one_head_are_fine() -> None:
+    assert check_ray_nodes({"ray_head": ["a"], "ray_worker": ["b", "c"]}, "") == []
+    assert check_ray_nodes({"ray_head": ["a"], "ray_worker": []}, "http://ray.example") == []
+    assert check_ray_nodes({}, "http://ray.example") == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "address", "what", "fix"),
+    [
+        (
+            {"ray_head": ["a"], "ray_worker": ["a", "b"]},
+            "",
+            "a would run both Ray's head and a node of it, which take the same ports",
+            "take a out of ray_worker",
+        ),
+        ({"ray_worker": ["a", "b"]}, "", "the Ray nodes a and b have no head", "into ray_head"),
+        (
+            {"ray_head": ["a"], "ray_worker": ["b"]},
+            "http://ray.example:8265",
+            "b would run Ray nodes, and Ray is elsewhere: http://ray.example:8265",
+            "leave ray_worker empty, or ray_address",
+        ),
+    ],
+)
+def test_ray_nodes_in_a_wrong_place_are_named(
+    groups: dict[str, list[str]], address: str, what: str, fix: str
+) -> None:
+    (problem,) = check_ray_nodes(groups, address)
+    assert problem.what == what
+    assert "ray_worker" in problem.source
+    assert fix in problem.fix
+
+
+def test_a_ray_node_is_reached_by_the_others() -> None:
+    groups = {"ray_head": ["a"], "ray_worker": ["b", "c"]}
+    (problem,) = check_node_reach("b", "127.0.0.1", groups)
+    assert problem.what == "a, c cannot reach the Ray node of b at 127.0.0.1"
+    assert check_node_reach("b", "10.0.0.5", groups) == []
+    assert check_node_reach("a", "127.0.0.1", groups) == []
+
+
 @pytest.mark.slow
 def test_site_names_each_of_them_once(tmp_path: Path) -> None:
     """Two hosts that are this machine: each finds its own mistakes, the first those of all."""
     home = {"celray_home": str(tmp_path / "celray"), "ansible_connection": "local"}
-    one = {**home, "celray_worker_names": ["ml"]}
+    one = {**home, "celray_worker_names": ["ml"], "ray_labels": {"disk": 1}}
     last = "{{ celery_workers | map(attribute='name') | select('eq', 'default') | list }}"
     two = {
         **home,
@@ -162,6 +205,7 @@ def test_site_names_each_of_them_once(tmp_path: Path) -> None:
     }
     both: dict[str, Any] = {"hosts": {"one": {}, "two": {}}}
     places = {"redis": {"hosts": {"one": {}}}, "ray_head": both, "celery_worker": both}
+    places["ray_worker"] = {"hosts": {"two": {}}}
     inventory = tmp_path / "hosts.yml"
     inventory.write_text(
         yaml.safe_dump({"all": {"hosts": {"one": one, "two": two}, "children": places}})
@@ -174,6 +218,9 @@ def test_site_names_each_of_them_once(tmp_path: Path) -> None:
         "two cannot reach redis and ray of one at 127.0.0.1",
         "one and two are one machine (this machine)",
         "the containers would have different users",
+        "one cannot reach the Ray node of two at 127.0.0.1",
+        "two would run both Ray's head and a node of it",
+        "ray_labels has 'disk': 1",
     ):
         assert played.output.count(words) == 1, played.output
     assert "Traceback" not in played.output

@@ -50,6 +50,9 @@ REMOTE = {
         },
     ],
     "celray_worker_overrides": {"gpu-1": {"replicas": 2}},
+    "ray_gpus": 2,
+    "ray_resources": {"host_w1": 1, "big": 3},
+    "ray_labels": {"disk": "fast", "example.com/rack": "r-1"},
 }
 ELSEWHERE = {
     "ray_address": "https://ray.example:443",
@@ -272,12 +275,90 @@ def test_every_process_of_ours_is_told_of_the_packages_and_beat_of_their_schedul
 def test_with_a_ray_of_others_there_is_none_of_ours(rendered: Rendered) -> None:
     elsewhere = rendered.settings.get("ray_address")
     assert ("ray-head" in rendered.services) != bool(elsewhere)
+    assert not elsewhere or "ray-node" not in rendered.services
     environment = rendered.services["celery-beat"]["environment"]
     assert environment["RAY_AUTH_MODE"] == ("disabled" if elsewhere else "token")
     wanted = elsewhere or environment["CELRAY_RAY_ADDRESS"]
     assert environment["CELRAY_RAY_ADDRESS"] == wanted
     given = json.loads(environment.get("CELRAY_RAY_RUNTIME_ENV", "{}").replace("$$", "$"))
     assert given == rendered.settings.get("ray_runtime_env", {})
+
+
+def options_of(service: dict[str, Any]) -> dict[str, str]:
+    """Return what `ray start` is told, by option."""
+    words = (word.removeprefix("--").partition("=") for word in service["command"])
+    return {name: value for name, _, value in words if value}
+
+
+def rays(rendered: Rendered) -> dict[str, dict[str, Any]]:
+    """Return the containers of Ray."""
+    return {name: box for name, box in rendered.services.items() if name.startswith("ray-")}
+
+
+def test_a_ray_offers_what_its_host_has(rendered: Rendered) -> None:
+    for name, service in rays(rendered).items():
+        given, settings = options_of(service), rendered.settings
+        assert json.loads(given.get("resources", "{}")) == settings.get("ray_resources", {}), name
+        labels = dict(pair.split("=") for pair in given.get("labels", "").split(",") if pair)
+        # The example has one node with a label of its own.
+        assert {**settings.get("ray_labels", {}), **labels} == labels, name
+        devices = service.get("deploy", {}).get("resources", {}).get("reservations", {})
+        if "ray_gpus" in settings:
+            assert given["num-gpus"] == "2", name
+            wanted = {"driver": "nvidia", "count": 2, "capabilities": ["gpu"]}
+            assert devices == {"devices": [wanted]}, name
+        else:
+            assert "num-gpus" not in given, name
+            assert devices == {}, name
+
+
+def test_every_port_of_a_ray_node_is_one_that_is_known(rendered: Rendered) -> None:
+    """What stands open is what docs/where.md says: a firewall is made from that."""
+    for name, service in rays(rendered).items():
+        given = options_of(service)
+        ports = {int(value) for option, value in given.items() if option.endswith("port")}
+        known = {port for name, port in DEFAULTS.items() if name.startswith("celray_port_ray_")}
+        assert ports <= known, name
+        assert len(ports) == {"ray-head": 11, "ray-node": 8}[name]
+
+
+def test_nodes_ask_the_head_and_have_its_secrets(rendered: Rendered) -> None:
+    found = rays(rendered)
+    if "ray-node" not in found:
+        return
+    head, node = found["ray-head"], found["ray-node"]
+    address = options_of(head)["node-ip-address"]
+    assert options_of(node)["address"] == f"{address}:6379"
+    assert options_of(node)["node-name"] == "ray-2"
+    for file in ("ray_auth_token", "ray_tls_key"):
+        held = [path.read_text() for path in rendered.home.glob(f"*/projects/ray*/files/{file}")]
+        assert held == [rendered.secret[file]] * 2
+    assert {key: head["environment"].get(key) for key in node["environment"]} == {
+        **node["environment"],
+        "RAY_gcs_rpc_server_reconnect_timeout_s": None,
+    }
+    assert head["environment"]["RAY_health_check_failure_threshold"] == "10"
+    for mount in ("/datasets", "/models", "/ray"):
+        assert len([True for box in (head, node) if f":{mount}" in str(box["volumes"])]) == 2
+
+
+def test_a_head_alone_is_not_touched_by_what_nodes_need(rendered: Rendered) -> None:
+    """Otherwise an update of celray would replace it, and end every job, for nothing."""
+    found = rays(rendered)
+    if "ray-head" in found and "ray-node" not in found:
+        text = json.dumps(found["ray-head"])
+        for word in ("cluster-tls", "ray_tls_key", "health_check_failure_threshold", "deploy"):
+            assert (word in text) == (word == "deploy" and "ray_gpus" in rendered.settings), word
+
+
+def test_services_are_converged_in_their_order_over_all_hosts(rendered: Rendered) -> None:
+    """A Ray node waits for a head that is another host's, and workers for Redis."""
+    order = ["redis", "ray", "ray-node", "workers", "beat", "flower"]
+    written = [
+        (path.stat().st_mtime_ns, order.index(path.parent.name))
+        for path in rendered.home.glob("*/projects/*/compose.yml")
+    ]
+    assert [place for _, place in sorted(written)] == sorted(place for _, place in written)
 
 
 def test_a_task_setting_reaches_the_container_as_it_was_written(rendered: Rendered) -> None:
@@ -290,8 +371,10 @@ def test_a_task_setting_reaches_the_container_as_it_was_written(rendered: Render
             assert value == (wanted.replace("$", "$$") if wanted and ours else None), name
 
 
-@pytest.mark.parametrize("name", ["ray/ray_tls.py", "ray/ray_logs.py", "redis/redis_door.sh"])
+@pytest.mark.parametrize(
+    "name", ["ray_tls.py", "ray_logs.py", "ray_cluster_tls.py", "ray_node.py", "redis_door.sh"]
+)
 def test_programs_of_ours_are_written_as_they_are(rendered: Rendered, name: str) -> None:
-    role, file = name.split("/")
-    for path in rendered.home.glob(f"*/projects/{role}/files/{file}"):
-        assert path.read_text() == (REPO / "roles" / role / "files" / file).read_text()
+    (source,) = REPO.glob(f"roles/*/files/{name}")
+    for path in rendered.home.glob(f"*/projects/*/files/{name}"):
+        assert path.read_text() == source.read_text()

@@ -19,7 +19,7 @@ WANTED = ("redis-celery", "ray-head", *WORKERS, "celery-beat", "flower")
 ENGINE = """#!/bin/sh
 case $1 in
   ps) cat {folder}/ps ;;
-  exec) echo "asked $5"; exit {code} ;;
+  exec) echo "asked $5"; echo "$*" >{folder}/asked; exit {code} ;;
   inspect) echo healthy ;;
   *) echo "$*" >>{folder}/did ;;
 esac
@@ -41,7 +41,7 @@ class Host:
         self.status = dict.fromkeys(WANTED, "Up 2 hours (healthy)")
         self.code = 0
 
-    def operate(self, *steps: str, what: str = "") -> Played:
+    def operate(self, *steps: str, what: str = "", more: tuple[str, ...] = ()) -> Played:
         """Run an operation there, in its steps."""
         engine = self.folder / "docker"
         engine.write_text(ENGINE.format(folder=self.folder, code=self.code))
@@ -69,7 +69,7 @@ class Host:
         playbook.write_text(PLAYBOOK + "".join(roles))
         facts_and_services = [f"@{self.folder}/facts.json", *service_files()]
         given = [word for file in facts_and_services for word in ("-e", file)]
-        return play(str(playbook), "-i", "inventory/single", *given, HOST="")
+        return play(str(playbook), "-i", "inventory/single", *more, *given, HOST="")
 
 
 @pytest.fixture
@@ -107,6 +107,16 @@ def test_what_stopped_and_what_is_unwell_are_failures_too(host: Host) -> None:
     said = " ".join(played.output.split())
     assert "not running: celery-worker-default; unhealthy: redis-celery; make deploy" in said
     assert "asked celery-worker-data" in played.output
+
+
+@pytest.mark.slow
+def test_the_service_is_asked_for_the_ray_nodes_of_the_inventory(host: Host) -> None:
+    nodes = host.folder / "nodes.yml"
+    nodes.write_text("all: {children: {ray_worker: {hosts: {ray-2: {}, ray-3: {}}}}}\n")
+    played = host.operate("status", more=("-i", str(nodes), "--limit", "server"))
+    assert played.code == 0, played.output
+    asked = (host.folder / "asked").read_text()
+    assert asked.endswith(" tasks.ops status --ray-node=ray-2 --ray-node=ray-3\n")
 
 
 def test_without_any_worker_the_rest_is_told(host: Host) -> None:

@@ -62,6 +62,7 @@ class Project:
     files: dict[str, str] = field(default_factory=dict)
     secret_files: dict[str, str] = field(default_factory=dict)
     wait_seconds: int = 30
+    may_restart: bool = False
 
     def prepare(self, services: dict[str, Any]) -> tuple[str, dict[str, Any], list[str]]:
         """Return what the action plugin passes to the module for these services."""
@@ -101,6 +102,7 @@ class Project:
             "uid": os.getuid(),
             "gid": os.getgid(),
             "wait_seconds": self.wait_seconds,
+            "may_restart": self.may_restart,
             "stand_in": stand_in,
         }
         return run_module(MODULE, args, check=check)

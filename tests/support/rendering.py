@@ -70,6 +70,7 @@ def facts(home: Path, address: str) -> dict[str, Any]:
     names = ("base", "redis", "ray", "worker", "worker_deps")
     secret = {name: f"canary-{name}-0123456789" for name in SECRETS}
     secret |= {"ray_auth_token": "canary-ray" + 54 * "0", "digest_key": "canary-digest-key"}
+    secret["ray_tls_key"] = "canary-tls" + 54 * "0"
     host = {
         "home": str(home),
         "uid": 1000,

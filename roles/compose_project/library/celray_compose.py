@@ -32,6 +32,10 @@ options:
     description: How long a changed service may take to become healthy.
     type: int
     default: 180
+  may_restart:
+    description: Whether the services may restart within that time, as where they need another host.
+    type: bool
+    default: false
   deployed:
     description: The input of this definition, without secrets, for a rollback (roles/history).
     type: str
@@ -394,10 +398,10 @@ class Project:
             for box in self.inspect(list(pending)):
                 container, state = box["Name"].lstrip("/"), box["State"]
                 health = state.get("Health", {}).get("Status", "none")
-                if (
-                    state["Restarting"]
-                    or box["RestartCount"] > MOST_RESTARTS
-                    or state["Status"] in ("exited", "dead")
+                restarts = state["Restarting"] or box["RestartCount"] > MOST_RESTARTS
+                if (restarts and not self.params["may_restart"]) or state["Status"] in (
+                    "exited",
+                    "dead",
                 ):
                     raise EngineError(
                         self.last_words(container, f"keeps failing (exit {state['ExitCode']})")
@@ -485,6 +489,7 @@ def main() -> None:
             "uid": {"type": "int", "required": True},
             "gid": {"type": "int", "required": True},
             "wait_seconds": {"type": "int", "default": 180},
+            "may_restart": {"type": "bool", "default": False},
             "stand_in": {"type": "dict", "default": None},
             "deployed": {"type": "str", "default": ""},
         },

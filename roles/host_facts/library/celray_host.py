@@ -7,8 +7,9 @@ DOCUMENTATION = r"""
 module: celray_host
 short_description: Look at a host, whatever is to be deployed there
 description:
-  - Reads the deploying user, the container engine, compose and containers, memory, the engine's
-    disk, the address and the clock. Depends on no setting of a deployment. Changes nothing.
+  - Reads the deploying user, the container engine, compose and containers, memory, NVIDIA's driver,
+    the engine's disk, the address and the clock. Depends on no setting of a deployment. Changes
+    nothing.
 author: celray
 """
 
@@ -108,6 +109,16 @@ def look_at_containers(module: AnsibleModule, engine: dict[str, Any]) -> list[di
     ]
 
 
+def look_at_gpus(environ: dict[str, str]) -> dict[str, Any]:
+    """Return NVIDIA's driver, how many GPUs it has, and what gives them to containers."""
+    gpus = "/proc/driver/nvidia/gpus"
+    return {
+        "driver": celray_look.read_first("/proc/driver/nvidia/version").partition("\n")[0],
+        "gpus": len(os.listdir(gpus)) if os.path.isdir(gpus) else 0,
+        "toolkit": "".join(celray_engine.programs("nvidia-container-runtime-hook", environ)[:1]),
+    }
+
+
 def look(module: AnsibleModule) -> dict[str, Any]:
     me = pwd.getpwuid(os.getuid())
     sudo = has_sudo(module)
@@ -146,6 +157,7 @@ def look(module: AnsibleModule) -> dict[str, Any]:
         # The plugin first: it is the client's own.
         "compose": {**standalone.result(), **plugin},
         "containers": look_at_containers(module, engine),
+        "nvidia": look_at_gpus(environ),
         "docker_root": celray_look.look_at_path(docker_root),
     }
 

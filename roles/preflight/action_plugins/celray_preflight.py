@@ -16,13 +16,15 @@ from ansible.template import trust_as_template
 REPO = Path(__file__).resolve().parents[3]
 # Ansible finds the Python of a role for modules alone, not for what runs on this machine.
 sys.path[:0] = [str(REPO / "roles/preflight/module_utils"), str(REPO / "tasks_pkg/src")]
-from celray.preflight import ray
+from celray.preflight import ray, ray_node
 from celray.preflight.fleet import (
     check_addresses,
     check_consumers,
     check_group_names,
     check_needs,
+    check_node_reach,
     check_owners,
+    check_ray_nodes,
     check_reach,
     check_seen,
     check_single,
@@ -54,6 +56,8 @@ class ActionModule(ActionBase):
         problems += check_reach(
             name, args["address"], args["single"], task_vars["groups"], set(args["known_groups"])
         )
+        problems += check_node_reach(name, args["address"], task_vars["groups"])
+        problems += ray_node.check(args["ray_node"], host)
         problems += self.of_ray(args, task_vars)
         asked = {kind: id_ for kind, id_ in args["identity"].items() if f"celray_{kind}" in given}
         problems += check_identity(host, asked)
@@ -90,6 +94,7 @@ class ActionModule(ActionBase):
             there = "celray_worker_names" in own
             placed[host] = self.worker_names({**task_vars, **own}) if there else every
         found = check_single(args["single"], groups) + check_consumers(args["workers"], placed)
+        found += check_ray_nodes(groups, args["ray_elsewhere"])
         found += check_group_names(groups, args["known_groups"])
         found += check_needs(args["services"], groups)
         seen = task_vars["ansible_play_hosts_all"]

@@ -37,6 +37,15 @@ def test_all_is_well_when_all_answer(
     assert verdict.queues == {"ml": 0, "data": 0, "default": 0, "celery": 0}
 
 
+def test_a_node_that_is_wanted_and_not_alive_is_named(
+    alone: Process, app: Celery, configure: Configure, ray: HttpService
+) -> None:
+    assert alone.popen.poll() is None
+    verdict = health.check(app, configure(ray_address=ray.url), ["b9"])
+    assert reasons(verdict) == {"ray node b9": "unhealthy: the head does not list it as alive"}
+    assert verdict.status == "unhealthy"
+
+
 def test_nobody_consumes(app: Celery, configure: Configure, ray: HttpService) -> None:
     verdict = health.check(app, configure(ray_address=ray.url))
     assert verdict.status == "unhealthy"

@@ -45,6 +45,34 @@ def test_status_for_programs(env: dict[str, str]) -> None:
     assert document["nodes"] == {}
 
 
+def test_status_names_the_ray_nodes_that_are_not_alive(
+    env: dict[str, str], ray: HttpService
+) -> None:
+    nodes = {"ray-2": "ALIVE", "ray-3": "DEAD"}
+    listing = [
+        {"node_id": name, "node_name": name, "state": state, "resources_total": {}}
+        for name, state in nodes.items()
+    ]
+    ray.answers["/api/v0/nodes"] = Answer(body={"data": {"result": {"result": listing}}})
+    asked = [f"--ray-node={name}" for name in (*nodes, "ray-4")]
+    done = ops({**env, "CELRAY_RAY_ADDRESS": ray.url}, "status", *asked)
+    assert done.returncode == 1
+    for name in ("ray-3", "ray-4"):
+        assert f"unhealthy: ray node {name}: the head does not list it as alive" in done.stdout
+    assert "ray node ray-2" not in done.stdout
+    assert "nodes 1 of 4" in done.stdout
+
+
+@pytest.mark.parametrize(("wanted", "detail"), [("b2", "1 nodes"), ("b3", "not alive: b3")])
+def test_verify_looks_for_the_ray_nodes_that_it_is_told(
+    wanted: str, detail: str, app: Celery, configure: Configure, ray: HttpService
+) -> None:
+    settings = configure(ray_address=ray.url)
+    asked = verify.Verification(app, settings, verify.Request(ray_nodes=[wanted]))
+    assert asked.check("ray", asked._ray) == (wanted == "b2")
+    assert detail in asked.checks[0].detail
+
+
 def test_verify_refuses_what_it_does_not_know(env: dict[str, str]) -> None:
     done = ops(env, "verify", stdin='{"flowr": {}}')
     assert done.returncode == 2

@@ -1,6 +1,5 @@
-"""A Ray as compose/ray.yml.j2 has it: nobody without its key ends it, or reads ids from it."""
+"""A Ray as compose/_ray.j2 has it: nobody without its key ends it, or reads ids from it."""
 
-import re
 import socket
 import stat
 import subprocess
@@ -10,27 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import celray_deployed_ray as deployed
 import grpc  # type: ignore[import-untyped]
 import pytest
 import requests
-from celray_testing import PACKAGE, wait_for
+from celray_testing import wait_for
 
-TEMPLATE = PACKAGE.parent / "compose" / "ray.yml.j2"
-MAKES_KEY = PACKAGE.parent / "roles" / "ray" / "files" / "ray_tls.py"
 ID = "celray-0d5b7a52-6f0e-4e0e-9b0e-4b5f4f0f8a11"
-
-
-def deployed_environment(folder: Path) -> dict[str, str]:
-    """Return the template's variables about Ray's behaviour, with a key as its head makes one."""
-    make_key(folder / "tls")
-    lines = TEMPLATE.read_text().split("environment:\n")[1].split("shm_size")[0].splitlines()
-    found = (re.fullmatch(r' +(RAY_\w+): "?([^"{]+?)"?', line) for line in lines)
-    values = {
-        match[1]: match[2].replace("/ray/tls", str(folder / "tls")) for match in found if match
-    }
-    assert "RAY_USE_TLS" in values, values
-    del values["RAY_AUTH_TOKEN_PATH"]
-    return values
 
 
 class Guarded:
@@ -56,11 +41,7 @@ class Guarded:
 
 @pytest.fixture(scope="module")
 def ray(start_ray: Callable[..., Any]) -> Guarded:
-    return Guarded(start_ray(deployed_environment))
-
-
-def make_key(folder: Path) -> None:
-    subprocess.run([sys.executable, str(MAKES_KEY), str(folder)], check=True)
+    return Guarded(start_ray(deployed.environment))
 
 
 def calls(port: int) -> list[tuple[str, str]]:
@@ -116,7 +97,7 @@ def test_ray_client_works_with_the_key_and_token(ray: Guarded) -> None:
         "HOME": str(ray.folder),
         "PATH": "/usr/bin:/bin",
         "RAY_AUTH_TOKEN_PATH": str(ray.cluster.token_file),
-        **deployed_environment(ray.folder),
+        **deployed.environment(ray.folder),
     }
     # Ray gives its client's server 30 s to start, and fails in other words where it dies meanwhile:
     # on a busy machine either happens, with a right key too.
@@ -139,7 +120,7 @@ def test_ray_client_works_with_the_key_and_token(ray: Guarded) -> None:
 def test_logs_of_jobs_that_ended_go_and_ray_goes_on(ray: Guarded) -> None:
     logs = ray.folder / "r" / "session_latest" / "logs"
     wait_for(lambda: list(logs.glob("job-driver-*")), 30)
-    program = MAKES_KEY.with_name("ray_logs.py")
+    program = deployed.PROGRAMS / "ray_logs.py"
     command = [sys.executable, str(program), str(ray.folder / "r"), "0", "0", "once"]
 
     def gone() -> bool:
@@ -157,12 +138,12 @@ def test_logs_of_jobs_that_ended_go_and_ray_goes_on(ray: Guarded) -> None:
 @pytest.mark.slow
 def test_the_key_is_kept_and_nobody_else_reads_it(tmp_path: Path) -> None:
     folder = tmp_path / "tls"
-    make_key(folder)
+    deployed.make_key(tmp_path)
     key, cert = (folder / "key.pem").read_bytes(), (folder / "cert.pem").read_bytes()
     assert stat.S_IMODE((folder / "key.pem").stat().st_mode) == 0o600
-    make_key(folder)
+    deployed.make_key(tmp_path)
     assert (folder / "cert.pem").read_bytes() == cert
     (folder / "cert.pem").write_bytes(b"half a certif")
-    make_key(folder)
+    deployed.make_key(tmp_path)
     assert (folder / "key.pem").read_bytes() == key, "copies of the key stay good"
     assert (folder / "cert.pem").read_bytes() != cert

@@ -268,8 +268,9 @@ def http_service(answers: dict[str, Answer]) -> Iterator[HttpService]:
 
 def ray_answers(cpus: float = 4.0, used: float = 1.0, jobs: object = ()) -> dict[str, Answer]:
     """Return the answers of a Ray 2.60 dashboard, recorded from a real head and shortened."""
-    node = {"node_id": "b2", "state": "ALIVE", "resources_total": {"CPU": cpus, "memory": 1e10}}
-    dead = {"node_id": "b3", "state": "DEAD", "resources_total": {"CPU": 64.0}}
+    total = {"CPU": cpus, "memory": 1e10}
+    node = {"node_id": "b2", "node_name": "b2", "state": "ALIVE", "resources_total": total}
+    dead = {"node_id": "b3", "node_name": "b3", "state": "DEAD", "resources_total": {"CPU": 64.0}}
     report = {"usage": {"CPU": [used, cpus], "memory": [0.0, 1e10]}, "resourceDemand": []}
     return {
         "/api/version": Answer(body={"version": "4", "ray_version": "2.60.0"}),

@@ -40,11 +40,16 @@ def _load_app() -> Celery:
     return app
 
 
-def status(*, as_json: bool) -> int:
-    """Print queues, workers, Ray and Beat; return 1 if a part is missing."""
+def status(*, as_json: bool, ray_nodes: list[str]) -> int:
+    """Print queues, workers, Ray and Beat; return 1 if a part is missing.
+
+    Args:
+        as_json: for programs.
+        ray_nodes: the nodes, by name, that Ray has to have beside its head.
+    """
     app, settings = _load_app(), get_settings()
     timeout = settings.health_timeout_seconds
-    verdict = health.check(app, settings)
+    verdict = health.check(app, settings, ray_nodes)
     workers = ask_workers(app, timeout) if verdict.redis else {}
     codes, wanted = _codes(workers, settings) if verdict.redis else ({}, None)
     beat = probes.beat_state(app, settings, timeout) if verdict.redis else None
@@ -79,8 +84,9 @@ def status(*, as_json: bool) -> int:
         )
     if verdict.ray:
         ray = verdict.ray
+        wanted_nodes = f" of {len(ray_nodes) + 1}" if ray_nodes else ""
         lines.append(
-            f"ray      {ray.version}  nodes {ray.nodes}"
+            f"ray      {ray.version}  nodes {ray.nodes}{wanted_nodes}"
             f"  CPUs free {ray.available_cpus:g} of {ray.total_cpus:g}"
         )
     if beat:
@@ -282,6 +288,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     about_status = commands.add_parser("status", help="queues, workers, Ray, Beat")
     about_status.add_argument("--json", action="store_true", help="for programs")
+    words = "a node that Ray has to have; once for each"
+    about_status.add_argument("--ray-node", action="append", default=[], metavar="NAME", help=words)
     about_verify = commands.add_parser("verify", help="use every part; JSON in, JSON out")
     about_verify.add_argument("--markdown", action="store_true", help="render a report instead")
     commands.add_parser("train-sample", help="one training job on the sample data")
@@ -304,7 +312,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("undrain", help="this host's workers consume their queues again")
     options = parser.parse_args(arguments)
     run: dict[str, Callable[[], int]] = {
-        "status": lambda: status(as_json=options.json),
+        "status": lambda: status(as_json=options.json, ray_nodes=options.ray_node),
         "verify": lambda: verify(as_markdown=options.markdown),
         "train-sample": train_sample,
         "running": lambda: running(as_json=options.json),

@@ -1,6 +1,6 @@
 """A single verdict over all parts. A part that is down is named in it and raises nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
 
@@ -140,8 +140,21 @@ def _judge_ray(found: _Findings, ray: RayState, settings: Settings) -> None:
         )
 
 
-def check(app: Celery, settings: Settings) -> Verdict:
-    """Query every part at once and judge the answers by the thresholds in ``settings``."""
+def _judge_nodes(found: _Findings, settings: Settings, wanted: Sequence[str]) -> None:
+    timeout = settings.health_timeout_seconds
+    missing = found.ask("ray", lambda: probes.missing_ray_nodes(settings, wanted, timeout))
+    for name in missing or ():
+        found.add(f"ray node {name}", "unhealthy", "the head does not list it as alive")
+
+
+def check(app: Celery, settings: Settings, ray_nodes: Sequence[str] = ()) -> Verdict:
+    """Query every part at once and judge the answers by the thresholds in ``settings``.
+
+    Args:
+        app: ours.
+        settings: the thresholds, and where the parts are.
+        ray_nodes: the nodes, by name, that Ray has to have beside its head.
+    """
     found = _Findings()
     timeout = settings.health_timeout_seconds
     broker = settings.broker_url.get_secret_value()
@@ -174,6 +187,8 @@ def check(app: Celery, settings: Settings) -> Verdict:
     workers = _judge_workers(found, asked_workers.result() or {}, settings)
     if ray is not None:
         _judge_ray(found, ray, settings)
+        if ray_nodes:
+            _judge_nodes(found, settings, ray_nodes)
     cluster = (
         ClusterData()
         if ray is None

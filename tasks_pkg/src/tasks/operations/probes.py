@@ -148,6 +148,18 @@ def ray_state(settings: Settings, timeout: float) -> RayState:
     )
 
 
+def missing_ray_nodes(settings: Settings, wanted: Iterable[str], timeout: float) -> list[str]:
+    """Return those of the wanted nodes, by name, that the head does not list as alive.
+
+    Raises:
+        requests.RequestException: Ray does not answer, or not with 200.
+        ConfigurationError: the token cannot be read.
+    """
+    listing = ray_get(settings, "/api/v0/nodes?limit=10000", timeout)["data"]["result"]["result"]
+    alive = {node["node_name"] for node in listing if node["state"] == "ALIVE"}
+    return [name for name in wanted if name not in alive]
+
+
 class BeatState(BaseModel):
     """Beat's last tick, whether it holds its lock, and when each entry last ran (ISO, UTC).
 

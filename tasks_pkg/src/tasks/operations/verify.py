@@ -61,6 +61,7 @@ class Request(BaseModel):
 
     flower: Flower | None = None
     containers: list[Container] = []
+    ray_nodes: list[str] = []
     host: dict[str, Any] = {}
 
 
@@ -319,6 +320,9 @@ class Verification:
         client = self._client_version()
         _need(ray.version == client, f"the head runs Ray {ray.version}, workers have {client}")
         _need(ray.nodes >= 1, "no node is alive")
+        wanted, limit = self.request.ray_nodes, self.settings.health_timeout_seconds
+        gone = probes.missing_ray_nodes(self.settings, wanted, limit) if wanted else []
+        _need(not gone, f"nodes that are not alive: {', '.join(gone)}")
         refused = requests.get(
             self.settings.ray_address + "/api/version",
             timeout=self.settings.health_timeout_seconds,

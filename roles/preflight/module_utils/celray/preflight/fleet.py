@@ -200,13 +200,59 @@ def check_reach(
     asking = sorted({name for group in others for name in groups.get(group, [])} - {host})
     if not here or not asking or not is_loopback(address):
         return []
+    return [out_of_reach(", ".join(asking), " and ".join(here), host, address)]
+
+
+def out_of_reach(asking: str, what: str, host: str, address: str) -> Problem:
+    """Return the problem that hosts cannot reach a service of another host."""
+    return Problem(
+        f"{asking} cannot reach {what} of {host} at {address}",
+        f"celray_address of {host} (the address that SSH came in on, loopback without SSH)",
+        f"set celray_address of {host} to an address that they reach, or deploy to it over SSH",
+    )
+
+
+def check_ray_nodes(groups: Groups, address: str) -> list[Problem]:
+    """Return what is wrong with where the nodes of celray's Ray cluster are.
+
+    Parameters:
+        address: of a Ray cluster of others; empty where celray has its own.
+    """
+    nodes, heads = list(groups.get("ray_worker", [])), list(groups.get("ray_head", []))
+    source = "the inventory's groups ray_worker and ray_head"
+    if nodes and address:
+        return [
+            Problem(
+                f"{' and '.join(nodes)} would run Ray nodes, and Ray is elsewhere: {address}",
+                "the inventory's group ray_worker; ray_address",
+                "leave ray_worker empty, or ray_address, where these are to be celray's own Ray",
+            )
+        ]
+    if nodes and not heads:
+        return [
+            Problem(
+                f"the Ray nodes {' and '.join(nodes)} have no head",
+                source,
+                "put one other host into ray_head, or leave ray_worker empty",
+            )
+        ]
     return [
         Problem(
-            f"{', '.join(asking)} cannot reach {' and '.join(here)} of {host} at {address}",
-            f"celray_address of {host} (the address that SSH came in on, loopback without SSH)",
-            f"set celray_address of {host} to an address that they reach, or deploy to it over SSH",
+            f"{host} would run both Ray's head and a node of it, which take the same ports",
+            source,
+            f"take {host} out of ray_worker: the head runs jobs as well (ray_cpus of {host})",
         )
+        for host in nodes
+        if host in heads
     ]
+
+
+def check_node_reach(host: str, address: str, groups: Groups) -> list[Problem]:
+    """Return a Ray node at an address that only it reaches: nodes ask each other and the head."""
+    if host not in groups.get("ray_worker", []) or not is_loopback(address):
+        return []
+    others = sorted({*groups["ray_worker"], *groups.get("ray_head", [])} - {host})
+    return [out_of_reach(", ".join(others), "the Ray node", host, address)] if others else []
 
 
 def is_loopback(address: str) -> bool:
