@@ -180,7 +180,7 @@ def test_a_registry_that_does_not_answer_is_one_line() -> None:
     args = {"docker": "docker", "registry": "127.0.0.1:1/celray", "images": [ONE]}
     asked = run_module(IMAGE, {"do": "absent", **args})
     assert asked["failed"]
-    assert asked["msg"].startswith("images_registry: 127.0.0.1:1/celray does not answer on ")
+    assert asked["msg"].startswith("images_registry: 127.0.0.1:1/celray does not answer ")
     assert "connection refused" in asked["msg"]
     assert "remove images_registry" in asked["msg"]
     assert "\n" not in asked["msg"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from celray import task_packages as packages
 from celray_layer_cache import LayerCache
 from hypothesis import given
 from hypothesis import strategies as st
-from parts import REPO, load, play
+from parts import REPO, Played, load, play
 
 images: Any = load("roles/images/action_plugins/celray_images.py")
 run: Any = load("roles/images/action_plugins/celray_images_run.py")
@@ -209,85 +208,137 @@ def test_whatever_hosts_lack_is_cached_or_made_and_kept(
 
 CLIENT = """#!/bin/sh
 echo "$0 $@" >> {asked}
-case $1 in images) cat "$0.images";; version) exit {engine};; context) echo unix:///engine;; esac
+case $1 in
+  images) test "$2" = -aq || cat "$0.images";;
+  info) echo {kind};;
+  context) echo unix:///engine;;
+  load) cat > "$0.loaded"
+    if test -e "$0.full"; then echo no space left on device >&2; exit 1; fi
+    echo "{redis} sha256:1" >> "$0.images";;
+esac
+"""
+CONNECTION = """
+from ansible.plugins.connection.local import Connection as Local
+DOCUMENTATION = "name: celray_no_machine\\nshort_description: a host without a machine behind it"
+class Connection(Local):
+    transport = "celray_no_machine"
 """
 
 
-def fleet(folder: Path, here: int, **has: str) -> tuple[str, ...]:
-    """Return arguments for a check of the images of hosts that have these tags.
+class Fleet:
+    """Hosts whose engines are programs, reached by a connection that is not `local`.
 
     Parameters:
-        here: what `docker version` of this machine exits with.
+        folder: the hosts' and this machine's.
+        kind: the kind of machine that the engine here runs images of; empty: no engine.
+        has: what `docker images` prints, by host.
     """
-    tools = folder / "tools"
-    tools.mkdir()
-    (tools / "docker").write_text(CLIENT.format(asked=folder / "asked", engine=here))
-    (tools / "docker").chmod(0o755)
-    hosts = {}
-    for name, tags in has.items():
-        client = folder / name
-        client.write_text(CLIENT.format(asked=folder / "asked", engine=0))
-        client.chmod(0o755)
-        (folder / f"{name}.images").write_text(tags)
-        engine = {"path": str(client), "access": "direct"}
-        hosts[name] = {
-            # Not `local`, and without a machine behind it: check mode sends nothing.
-            "ansible_connection": "local" if name == "here" else "celray_no_machine",
-            "host_facts": {"home": str(folder), "uid": 0, "engine": engine},
+
+    def __init__(self, folder: Path, kind: str, **has: str) -> None:
+        self.folder, self.cache = folder, LayerCache(str(folder / "cache"))
+        (folder / "tools").mkdir()
+        self.client(folder / "tools/docker", kind)
+        hosts = {}
+        for name, tags in has.items():
+            self.client(folder / name, "")
+            (folder / f"{name}.images").write_text(tags)
+            engine = {"path": str(folder / name), "access": "direct"}
+            facts = {"home": str(folder), "uid": 0, "machine": "x86_64", "engine": engine}
+            hosts[name] = {"ansible_connection": "celray_no_machine", "host_facts": facts}
+        (folder / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+        (folder / "connection_plugins").mkdir()
+        (folder / "connection_plugins/celray_no_machine.py").write_text(CONNECTION)
+
+    def client(self, path: Path, kind: str) -> None:
+        """Write an engine's client."""
+        text = CLIENT.format(asked=self.folder / "asked", kind=kind, redis=TAGS["redis"])
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def keep(self, *names: str) -> None:
+        """Put images into this machine's cache."""
+        with self.cache.alone():
+            self.cache.put({TAGS[name]: {"config": "{}", "layers": []} for name in names})
+
+    def asked(self) -> list[str]:
+        """What engines were asked, by whom."""
+        return (self.folder / "asked").read_text().splitlines()
+
+    def play(self, needed: list[str], *arguments: str, **settings: Any) -> Played:
+        """Get the hosts the images that they need, and go on."""
+        variables = {
+            "images_source": "distro",
+            "images_needed": needed,
+            "images_cache_dir": str(self.cache.folder.parent),
+            **settings,
         }
-    inventory = {"all": {"hosts": hosts}}
-    (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
-    book = [
-        {
+        go_on = {
+            "name": "Go on",
+            "ansible.builtin.debug": {"msg": "{{ inventory_hostname }} goes on"},
+        }
+        book = {
             "hosts": "all",
             "gather_facts": False,
             "roles": [{"role": "images"}],
-            "vars": {
-                "images_source": "distro",
-                "images_needed": ["redis", "worker_deps", "worker"],
-                "images_cache_dir": str(folder / "cache"),
-            },
+            "vars": variables,
+            "tasks": [go_on],
         }
-    ]
-    (folder / "book.yml").write_text(yaml.safe_dump(book))
-    return (str(folder / "book.yml"), "--check", "-i", str(folder / "hosts.yml"))
+        (self.folder / "book.yml").write_text(yaml.safe_dump([book]))
+        return play(
+            str(self.folder / "book.yml"),
+            *("-i", str(self.folder / "hosts.yml"), *arguments),
+            ANSIBLE_CONNECTION_PLUGINS=str(self.folder / "connection_plugins"),
+            PATH=f"{self.folder}/tools:/usr/bin:/bin",
+        )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("here", "cached", "words"),
+    ("kind", "cached", "words"),
     [
-        (0, [], "Images: distro, built on this machine."),
-        (1, [], "Images: distro, built on second."),
-        (1, ["redis", "worker_deps"], "Images: distro, from this machine's cache."),
+        ("x86_64", [], "Images: distro, built on this machine."),
+        ("aarch64", [], "Images: distro, built on second."),
+        ("", ["redis", "worker_deps"], "Images: distro, from this machine's cache."),
     ],
 )
 def test_a_check_says_once_for_all_hosts_who_would_build(
-    here: int, cached: list[str], words: str, tmp_path: Path
+    kind: str, cached: list[str], words: str, tmp_path: Path
 ) -> None:
     has = f"{TAGS['worker_deps']} sha256:1\n"
-    arguments = fleet(tmp_path, here, first="", second=has, third="")
-    cache = LayerCache(str(tmp_path / "cache"))
-    if cached:
-        with cache.alone():
-            record = {"config": "{}", "layers": []}
-            cache.put({TAGS[name]: record for name in cached})
-    connections = tmp_path / "connection_plugins"
-    connections.mkdir()
-    (connections / "celray_no_machine.py").write_text(
-        "from ansible.plugins.connection.local import Connection as Local\n"
-        "DOCUMENTATION = 'name: celray_no_machine\\nshort_description: no machine\\n'\n"
-        "class Connection(Local):\n"
-        "    transport = 'celray_no_machine'\n"
-    )
-    played = play(
-        *arguments,
-        ANSIBLE_CONNECTION_PLUGINS=str(connections),
-        PATH=f"{tmp_path}/tools:/usr/bin:/bin",
-    )
+    fleet = Fleet(tmp_path, kind, first="", second=has, third="")
+    fleet.keep(*cached)
+    played = fleet.play(["redis", "worker_deps", "worker"], "--check")
     assert played.code == 0, played.output
     assert played.output.count("Images: ") == 1
     assert words in played.output
     assert played.output.count(f"+ {TAGS['redis']:<37} build") == 3
-    asked = json.dumps((tmp_path / "asked").read_text())
-    assert not any(word in asked for word in (" save", " load", " build", " pull", " push"))
+    assert {line.split()[1] for line in fleet.asked()} <= {"images", "info", "context"}
+
+
+@pytest.mark.slow
+def test_a_host_that_cannot_be_sent_its_images_keeps_no_other_from_going_on(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, "", first="", second="", third=f"{TAGS['redis']} sha256:1\n")
+    fleet.keep("redis")
+    (tmp_path / "first.full").touch()
+    played = fleet.play(["redis"])
+    assert played.code != 0
+    assert f"docker load of {TAGS['redis']}: no space left on device" in played.output
+    assert "second was sent 0 layers" in played.output
+    going_on = [line.split()[0] for line in played.output.splitlines() if "goes on" in line]
+    assert sorted(going_on) == ["second", "third"]
+    # A second run sends nothing to those that have all.
+    (tmp_path / "first.full").unlink()
+    again = fleet.play(["redis"])
+    assert again.code == 0, again.output
+    assert again.output.count("was sent") == 1
+    assert "first was sent" in again.output
+
+
+@pytest.mark.slow
+def test_what_keeps_the_builder_from_building_is_said_once_and_ends_the_run(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, "x86_64", first="", second="", third="")
+    played = fleet.play(["redis"], images_registry="127.0.0.1:1/celray")
+    assert played.code != 0
+    assert played.output.count("FAILED") == 1
+    assert "images_registry: 127.0.0.1:1/celray does not answer" in played.output
+    assert "goes on" not in played.output

@@ -10,6 +10,7 @@ import yaml
 from celray.preflight.fleet import (
     check_consumers,
     check_group_names,
+    check_machines,
     check_reach,
     check_seen,
     check_single,
@@ -42,6 +43,13 @@ def test_a_misspelt_group_is_named_and_an_operators_own_is_not() -> None:
     (problem,) = check_group_names(groups, known)
     assert "group flwer places no service (did you mean flower?)" in problem.what
     assert check_group_names({**groups, "flower": ["a"]}, known) == []
+
+
+def test_hosts_of_several_kinds_are_named_and_of_one_kind_are_fine() -> None:
+    assert check_machines({}) == []
+    assert check_machines({"a": "x86_64", "b": "x86_64"}) == []
+    (problem,) = check_machines({"a": "x86_64", "b": "aarch64", "c": "x86_64"})
+    assert "x86_64 (a and c), aarch64 (b)" in problem.what
 
 
 @pytest.mark.parametrize(

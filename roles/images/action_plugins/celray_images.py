@@ -254,6 +254,7 @@ class ActionModule(ActionBase):
             # For the choice of the machine that builds for all hosts (celray_images_run).
             "has": sorted(shipped_of(candidates) & set(there)),
             "engine": bool(args["docker"]),
+            "machine": args["machine"],
             "local": self._connection.transport == "local",
             "diff": {"prepared": self.announce(images, missing, planned.code)}
             if missing and self._task.check_mode

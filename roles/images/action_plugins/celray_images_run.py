@@ -21,8 +21,12 @@ Found = Mapping[str, Mapping[str, Any]]
 Recipes = dict[str, dict[str, Any]]
 
 
-def engine_here() -> bool:
-    """Return whether `docker` talks to an engine of this machine, not of another one."""
+def engine_here(machine: str) -> bool:
+    """Return whether `docker` talks to an engine of this machine that runs the hosts' images.
+
+    Parameters:
+        machine: the hosts' kind, as `uname -m` says it there.
+    """
     docker = shutil.which("docker")
     if not docker:
         return False
@@ -30,7 +34,9 @@ def engine_here() -> bool:
     asked = subprocess.run(endpoint, capture_output=True, text=True, check=False)
     if asked.returncode == 0 and not asked.stdout.startswith("unix://"):
         return False
-    return subprocess.run([docker, "version"], capture_output=True, check=False).returncode == 0
+    kind = (docker, "info", "--format", "{{.Architecture}}")
+    told = subprocess.run(kind, capture_output=True, text=True, check=False)
+    return told.returncode == 0 and told.stdout.strip() == machine
 
 
 def lacking(found: Mapping[str, Any]) -> set[str]:
@@ -185,7 +191,8 @@ class ActionModule(ActionBase):
         found = {host: seen["images_found"] for host, seen in known if "images_found" in seen}
         registry = args["registry"]
         cached = set() if registry else celray_layer_cache.LayerCache(args["cache"]).tags()
-        chosen = choose(found, cached, engine=engine_here())
+        machine = next(iter(found.values()))["machine"]
+        chosen = choose(found, cached, engine=engine_here(machine))
         return result | {
             "changed": False,
             **chosen,

@@ -53,7 +53,7 @@ class ActionModule(ActionBase):
         if self._task.check_mode:
             return result | {"changed": True}
         cache = LayerCache(self._task.args["cache"])
-        self.variables = task_vars
+        self.variables = task_vars or {}
         try:
             return result | (
                 self.keep(cache) if self._task.args["do"] == "keep" else self.ship(cache)
@@ -124,5 +124,6 @@ class ActionModule(ActionBase):
                 str(path), self._connection._shell.join_path(folder, path.name)
             )
         self.step(do="load", images=images, sent=layers, folder=folder)
-        line = f"  sent {len(layers)} layers, {size / 1e6:.1f} MB, of {', '.join(wanted)}\n"
+        what = f"{len(layers)} layer{'' if len(layers) == 1 else 's'}, {size / 1e6:.1f} MB"
+        line = f"  {self.variables['inventory_hostname']} was sent {what} of {', '.join(wanted)}\n"
         return {"changed": True, "sent": layers, "bytes": size, "diff": {"prepared": line}}

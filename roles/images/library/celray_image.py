@@ -156,7 +156,7 @@ def absent(params: dict[str, Any]) -> dict[str, Any]:
             lacking.append(tag)
         elif status != http.HTTPStatus.OK:
             raise StepError(
-                f"images_registry: {registry} does not answer on {platform.node()}: {why}; correct "
+                f"images_registry: {registry} does not answer {platform.node()}: {why}; correct "
                 "it, `docker login` there, or remove images_registry: images are then sent over SSH"
             )
     return {"changed": False, "absent": lacking}

@@ -79,7 +79,7 @@ def check_derived(given: Iterable[str], derived: set[str]) -> list[Problem]:
         Problem(
             f"variable {name} is computed from others and cannot be set",
             "your inventory or -e",
-            "remove it and set the variables that it is computed from (roles/celray/vars/main.yml)",
+            "remove it and set the variables that it is computed from (vars/main.yml of its role)",
         )
         for name in sorted(set(given) & derived)
     ]
