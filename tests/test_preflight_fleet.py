@@ -11,6 +11,7 @@ from celray.preflight.fleet import (
     check_addresses,
     check_consumers,
     check_group_names,
+    check_machines,
     check_needs,
     check_node_reach,
     check_owners,
@@ -48,6 +49,13 @@ def test_a_misspelt_group_is_named_and_an_operators_own_is_not() -> None:
     (problem,) = check_group_names(groups, known)
     assert "group flwer places no service (did you mean flower?)" in problem.what
     assert check_group_names({**groups, "flower": ["a"]}, known) == []
+
+
+def test_hosts_of_several_kinds_are_named_and_of_one_kind_are_fine() -> None:
+    assert check_machines({}) == []
+    assert check_machines({"a": "x86_64", "b": "x86_64"}) == []
+    (problem,) = check_machines({"a": "x86_64", "b": "aarch64", "c": "x86_64"})
+    assert "x86_64 (a and c), aarch64 (b)" in problem.what
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Pass the controller's files and image archive to the module of the same name."""
+"""Pass the controller's files to the module of the same name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def context_from(sources: dict[str, str]) -> dict[str, str]:
 
 
 class ActionModule(ActionBase):
-    """Arguments: the module's, and of this machine: `context_from`, `archive`, `wheelhouse`."""
+    """Arguments: the module's, and of this machine: `context_from`, `wheelhouse`."""
 
     _requires_connection = True
 
@@ -38,11 +38,6 @@ class ActionModule(ActionBase):
             args["context"] = context_from(sources)
         if (wheelhouse := args.pop("wheelhouse", None)) and not self._task.check_mode:
             args["wheels_archive"] = self.put(Path(wheelhouse))
-        archive = args.pop("archive", None)
-        if archive and not self._task.check_mode:
-            folder = self._make_tmp_path()
-            args["target"] = self._connection._shell.join_path(folder, "images.tar")
-            self._connection.put_file(archive, args["target"])
         done: dict[str, Any] = self._execute_module(
             module_name="celray_image", module_args=args, task_vars=task_vars
         )

@@ -7,8 +7,6 @@ right", nothing is ever rebuilt or shipped twice, and check mode knows what a de
 from __future__ import annotations
 
 import hashlib
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -156,6 +154,16 @@ def laid_on_the_host(images: Mapping[str, str]) -> set[str]:
     return above | ({"ray"} if "ray_deps" in images else set())
 
 
+def shipped_of(candidates: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """Return the tags of all images, of each source, that no host builds for itself alone."""
+    return {
+        tag
+        for images in candidates.values()
+        for name, tag in images.items()
+        if name not in laid_on_the_host(images)
+    }
+
+
 def layers(images: Mapping[str, str], missing: Iterable[str]) -> dict[str, list[dict[str, str]]]:
     """Return the layers to build on the host: those with wheels, then those with code."""
     found: dict[str, list[dict[str, str]]] = {"extra": [], "code": []}
@@ -198,20 +206,8 @@ def choose(
     return ""
 
 
-def engine_here() -> bool:
-    """Return whether `docker` talks to an engine of this machine, not of another one."""
-    docker = shutil.which("docker")
-    if not docker:
-        return False
-    endpoint = (docker, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
-    asked = subprocess.run(endpoint, capture_output=True, text=True, check=False)
-    if asked.returncode == 0 and not asked.stdout.startswith("unix://"):
-        return False
-    return subprocess.run([docker, "version"], capture_output=True, check=False).returncode == 0
-
-
 class ActionModule(ActionBase):
-    """Arguments: see roles/images/tasks/main.yml. Result: source, images, missing, build_host."""
+    """Arguments: see roles/images/tasks/plan.yml. Result: source, images, missing and more."""
 
     _requires_connection = True
 
@@ -255,7 +251,11 @@ class ActionModule(ActionBase):
             "layers": layers(images, missing),
             "shipped": [name for name in missing if name not in laid_on_the_host(images)],
             "code_version": with_packages(code_version(), planned.code),
-            "build_host": self.build_host(task_vars),
+            # For the choice of the machine that builds for all hosts (celray_images_run).
+            "has": sorted(shipped_of(candidates) & set(there)),
+            "engine": bool(args["docker"]),
+            "machine": args["machine"],
+            "local": self._connection.transport == "local",
             "diff": {"prepared": self.announce(images, missing, planned.code)}
             if missing and self._task.check_mode
             else {},
@@ -267,9 +267,3 @@ class ActionModule(ActionBase):
         if "worker" in missing:
             lines += [f"      package {name} {content}\n" for name, content in code.items()]
         return "images\n" + "".join(lines)
-
-    def build_host(self, task_vars: dict[str, Any]) -> str:
-        """Return this machine if it has an engine (built once, shipped to all), else the host."""
-        if self._connection.transport == "local":
-            return str(task_vars["inventory_hostname"])
-        return "localhost" if engine_here() else str(task_vars["inventory_hostname"])

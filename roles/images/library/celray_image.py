@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""One step of making an image on this host: list, probe, bootstrap, wheels, build, save, load."""
+"""One step of making an image on this host: list, probe, bootstrap, wheels, build, tidy."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ short_description: Make container images without a registry and without a networ
 options:
   do:
     description: The step.
-    choices: [list, probe, bootstrap, wheels, build, save, load, tidy]
+    choices: [list, probe, absent, bootstrap, wheels, build, push, pull, tidy]
     required: true
   docker: {description: The engine's client, type: str, required: true}
   image: {description: "probe, build: the image's tag", type: str}
-  images: {description: "bootstrap: tag to packages; save, tidy: tags", type: raw}
+  images: {description: "bootstrap: tag to packages; absent, push, pull, tidy: tags", type: raw}
+  registry: {description: "absent, push, pull: the registry and its folder", type: str}
   suite: {description: "bootstrap: the distribution's release", type: str}
   options:
     description: "bootstrap: further mmdebstrap options"
     type: list
     elements: str
     default: []
-  cache: {description: "wheels, bootstrap, save: directory for the results", type: path}
+  cache: {description: "wheels, bootstrap: directory for the results", type: path}
   lock: {description: "wheels: the lock's text", type: str}
   name: {description: "wheels, build: the name of one of our images", type: str}
   python: {description: "wheels: the image's Python, as in 3.11", type: str}
@@ -36,7 +37,6 @@ options:
   network: {description: "build: the network of its steps", choices: [none, host], default: none}
   stored: {description: "tidy: versions whose images stay", type: list, elements: int, default: []}
   history: {description: "tidy: the directory of the versions (roles/history)", type: path}
-  target: {description: "save, load: the tar file", type: path}
 author: celray
 """
 
@@ -47,6 +47,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 images: {description: "list: tag to id", returned: when listed, type: dict}
+absent: {description: "absent: those that the registry lacks", returned: when asked, type: list}
 """
 
 import base64
@@ -66,6 +67,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
+from ansible.module_utils import celray_client  # type: ignore[attr-defined]  # our own
 from ansible.module_utils.basic import AnsibleModule
 
 PROBE_SECONDS = 20
@@ -74,17 +76,8 @@ ENGINE_SOCKET = "/var/run/docker.sock"
 GLIBC = (36, 35, 34, 31, 28, 27, 26, 24, 17, 12, 5)
 
 
-class StepError(Exception):
-    """A step that failed; the message is for the operator."""
-
-
-def call(*argv: str, **options: Any) -> str:
-    """Run a program; if it fails, its last lines are the error."""
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, **options)
-    if done.returncode:
-        words = "\n".join((done.stderr + done.stdout).strip().splitlines()[-15:])
-        raise StepError(f"{' '.join(argv[:3])} … exit {done.returncode}:\n{words}")
-    return str(done.stdout)
+StepError, call = celray_client.StepError, celray_client.call
+list_images = celray_client.list_images
 
 
 @contextlib.contextmanager
@@ -107,29 +100,90 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(ENGINE_SOCKET)
 
 
-def probe(image: str) -> dict[str, Any]:
-    """Ask the registry for an image's digest through the engine. Pulls nothing."""
+def ask(image: str) -> tuple[int, str]:
+    """Ask an image's registry through the engine; return the HTTP status, 0 if none, and why."""
     connection = UnixConnection("localhost", timeout=PROBE_SECONDS)
+    path = f"/v1.30/distribution/{quote(image, safe='')}/json"
     try:
-        connection.request("GET", f"/v1.30/distribution/{quote(image, safe='')}/json")
+        connection.request("GET", path, headers=login(image.partition("/")[0]))
         answer = connection.getresponse()
         body = answer.read().decode(errors="replace")
     except TimeoutError:
-        return {"reachable": False, "why": f"no answer within {PROBE_SECONDS} s"}
+        return 0, f"no answer within {PROBE_SECONDS} s"
     except (OSError, http.client.HTTPException) as error:
-        return {"reachable": False, "why": f"the engine gave no answer ({error})"}
-    if answer.status == http.HTTPStatus.OK:
-        return {"reachable": True, "why": ""}
+        return 0, f"the engine gave no answer ({error})"
     with contextlib.suppress(ValueError, KeyError, TypeError):
         body = str(json.loads(body)["message"])
-    return {"reachable": False, "why": body.strip()}
+    return answer.status, body.strip()
 
 
-def list_images(docker: str) -> dict[str, str]:
-    rows = call(
-        docker, "images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"
-    ).splitlines()
-    return dict(row.split(" ", 1) for row in rows)
+def probe(image: str) -> dict[str, Any]:
+    """Ask the registry for an image's digest through the engine. Pulls nothing."""
+    status, why = ask(image)
+    reachable = status == http.HTTPStatus.OK
+    return {"reachable": reachable, "why": "" if reachable else why}
+
+
+# --- a registry of the operator's -----------------------------------------------------------------
+
+
+def login(registry: str) -> dict[str, str]:
+    """Return the header with what `docker login` has stored for a registry; none: no header."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        with open(os.path.expanduser("~/.docker/config.json")) as handle:
+            stored = json.load(handle)["auths"][registry]["auth"]
+        user, _, password = base64.b64decode(stored).decode().partition(":")
+        said = {"username": user, "password": password, "serveraddress": registry}
+        return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(said).encode()).decode()}
+    return {}
+
+
+def reference(registry: str, tag: str) -> str:
+    """Return an image's name in the operator's registry."""
+    return f"{registry}/{tag.removeprefix('celray/')}"
+
+
+def absent(params: dict[str, Any]) -> dict[str, Any]:
+    """Return the images that the operator's registry lacks.
+
+    Raises:
+        StepError: it does not answer, or refuses.
+    """
+    registry, lacking = params["registry"], []
+    for tag in params["images"]:
+        status, why = ask(reference(registry, tag))
+        if status == http.HTTPStatus.NOT_FOUND:
+            lacking.append(tag)
+        elif status != http.HTTPStatus.OK:
+            raise StepError(
+                f"images_registry: {registry} does not answer {platform.node()}: {why}; correct "
+                "it, `docker login` there, or remove images_registry: images are then sent over SSH"
+            )
+    return {"changed": False, "absent": lacking}
+
+
+def push(params: dict[str, Any]) -> dict[str, Any]:
+    docker = params["docker"]
+    for tag in params["images"]:
+        there = reference(params["registry"], tag)
+        call(docker, "tag", tag, there)
+        try:
+            call(docker, "push", "--quiet", there)
+        finally:
+            call(docker, "rmi", there)
+    return {"changed": bool(params["images"])}
+
+
+def pull(params: dict[str, Any]) -> dict[str, Any]:
+    docker = params["docker"]
+    lacking = sorted(set(params["images"]) - set(list_images(docker)))
+    for tag in lacking:
+        there = reference(params["registry"], tag)
+        call(docker, "pull", "--quiet", there)
+        call(docker, "tag", there, tag)
+        # The tag that celray removes when nothing uses it any more is the only one.
+        call(docker, "rmi", there)
+    return {"changed": bool(lacking), "pulled": lacking}
 
 
 # --- bootstrap from the distribution --------------------------------------------------------------
@@ -248,7 +302,7 @@ def wheels(params: dict[str, Any]) -> dict[str, Any]:
     return {"changed": True}
 
 
-# --- build, save, load ----------------------------------------------------------------------------
+# --- build ----------------------------------------------------------------------------------------
 
 
 def link_tree(source: str, target: str) -> None:
@@ -308,20 +362,6 @@ def build(params: dict[str, Any]) -> dict[str, Any]:
     return {"changed": True}
 
 
-def save(params: dict[str, Any]) -> dict[str, Any]:
-    if not os.path.exists(params["target"]):
-        partial = params["target"] + ".partial"
-        call(params["docker"], "save", "-o", partial, *params["images"])
-        os.rename(partial, params["target"])
-        return {"changed": True}
-    return {"changed": False}
-
-
-def load(params: dict[str, Any]) -> dict[str, Any]:
-    call(params["docker"], "load", "--quiet", "--input", params["target"])
-    return {"changed": True}
-
-
 def images_of(history: str, versions: list[int]) -> set[str]:
     """Return the images of stored versions (roles/history)."""
     found: set[str] = set()
@@ -357,11 +397,12 @@ def main() -> None:
                 "choices": [
                     "list",
                     "probe",
+                    "absent",
                     "bootstrap",
                     "wheels",
                     "build",
-                    "save",
-                    "load",
+                    "push",
+                    "pull",
                     "tidy",
                 ],
                 "required": True,
@@ -382,7 +423,7 @@ def main() -> None:
             "build_args": {"type": "dict", "default": {}},
             "pull": {"type": "str", "default": ""},
             "network": {"choices": ["none", "host"], "default": "none"},
-            "target": {"type": "path"},
+            "registry": {"type": "str"},
             "stored": {"type": "list", "elements": "int", "default": []},
             "history": {"type": "path"},
         },
@@ -391,17 +432,18 @@ def main() -> None:
     steps = {
         "list": lambda params: {"changed": False, "images": list_images(params["docker"])},
         "probe": lambda params: {"changed": False, **probe(params["image"])},
+        "absent": absent,
         "bootstrap": bootstrap_all,
         "wheels": wheels,
         "build": build,
-        "save": save,
-        "load": load,
+        "push": push,
+        "pull": pull,
         "tidy": tidy,
     }
     # Other users must read the results: images, and a cache without secrets.
     os.umask(0o022)
     do = module.params["do"]
-    if module.check_mode and do not in ("list", "probe"):
+    if module.check_mode and do not in ("list", "probe", "absent"):
         module.exit_json(changed=True)
     cache = module.params["cache"]
     if cache:

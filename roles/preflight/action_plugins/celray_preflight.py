@@ -21,6 +21,7 @@ from celray.preflight.fleet import (
     check_addresses,
     check_consumers,
     check_group_names,
+    check_machines,
     check_needs,
     check_node_reach,
     check_owners,
@@ -31,6 +32,7 @@ from celray.preflight.fleet import (
     tell_behind,
 )
 from celray.preflight.identity import check_identity
+from celray.preflight.images import check_registry
 from celray.preflight.inventory import check_groups, check_names, check_services
 from celray.preflight.machine import check_host, check_size
 from celray.preflight.ports import check_port_range
@@ -81,7 +83,10 @@ class ActionModule(ActionBase):
             # Of a right catalogue alone.
             problems += [] if problems else self.of_fleet(args, task_vars)
             problems += check_seen(task_vars["ansible_play_hosts_all"], seen, args["needed"])
+            facts = {host: task_vars["hostvars"][host]["host_facts"] for host in seen}
+            problems += check_machines({host: each["machine"] for host, each in facts.items()})
         problems += check_groups(name, args["groups"], args["known_groups"])
+        problems += check_registry(args["images_registry"])
         return problems + check_names(task_vars, given)
 
     def of_fleet(self, args: dict[str, Any], task_vars: dict[str, Any]) -> list[Problem]:

@@ -187,6 +187,27 @@ def check_consumers(
     ]
 
 
+def check_machines(machines: Mapping[str, str]) -> list[Problem]:
+    """Return a problem if no image can run on all hosts, which one of them builds for the others.
+
+    Parameters:
+        machines: the kind of machine, as `uname -m` says it, by host.
+    """
+    kinds: dict[str, list[str]] = {}
+    for host, machine in machines.items():
+        kinds.setdefault(machine, []).append(host)
+    if len(kinds) < 2:  # noqa: PLR2004 - one kind, or none
+        return []
+    said = ", ".join(f"{machine} ({' and '.join(hosts)})" for machine, hosts in kinds.items())
+    return [
+        Problem(
+            f"the hosts are machines of several kinds: {said}; an image runs on one kind",
+            "uname -m of each host",
+            "deploy the hosts of each kind by themselves (ARGS=--limit=HOST,HOST)",
+        )
+    ]
+
+
 def check_reach(
     host: str, address: str, services: Iterable[Mapping[str, str]], groups: Groups, others: set[str]
 ) -> list[Problem]:

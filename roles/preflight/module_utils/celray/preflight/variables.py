@@ -16,7 +16,7 @@ TASK_SETTINGS = "celray_task_settings (your inventory)"
 def known_variables(roles: Path) -> set[str]:
     """Every variable that a role has a default for, and the results that roles register."""
     # Names of groups, and what a task is given by the task that includes it.
-    known = {"celery_worker", "celery_beat", "images_plan_source"}
+    known = {"celery_worker", "celery_beat", "images_plan_source", "images_steps"}
     for file in roles.glob("*/tasks/*.yml"):
         known |= set(re.findall(r"^ +register: (\w+)", file.read_text(), flags=re.MULTILINE))
     for files in ("*/defaults/main.yml", "*/defaults/main/*.yml", "*/service.yml"):
@@ -65,7 +65,7 @@ def check_derived(given: Iterable[str], derived: set[str]) -> list[Problem]:
         Problem(
             f"variable {name} is computed from others and cannot be set",
             "your inventory or -e",
-            "remove it and set the variables that it is computed from (roles/celray/vars/main.yml)",
+            "remove it and set the variables that it is computed from (vars/main.yml of its role)",
         )
         for name in sorted(set(given) & derived)
     ]
