@@ -6,7 +6,7 @@ import functools
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -22,7 +22,9 @@ def running(host: Deployment) -> set[str]:
 
 
 def runs_all(host: Deployment) -> bool:
-    return running(host) == PLACED[host.name]
+    with suppress(AssertionError):  # it does not answer yet
+        return running(host) == PLACED[host.name]
+    return False
 
 
 def operate(host: Deployment, playbook: str, *arguments: str, code: int = 0) -> str:
@@ -93,9 +95,9 @@ def test_a_check_of_the_fleet_promises_nothing(broker: Deployment) -> None:
 
 def test_verify_uses_every_part_wherever_it_is(broker: Deployment) -> None:
     """Flower was asked at the worker's own address."""
-    said = operate(broker, "verify")
-    assert "Flower" in said
-    assert "flower" in said
+    said = operate(broker, "verify").lower()
+    for part in ("flower", "ray", "redis", "data@worker-2"):
+        assert part in said
 
 
 def test_status_names_every_host_container_and_worker(broker: Deployment) -> None:
@@ -252,7 +254,7 @@ def test_a_worker_host_that_dies_loses_no_task(
     engine("kill", container(fleet["worker-2"]))
     sent += [client.send_task("tasks.simple_tasks.ping", queue="data") for _ in range(50)]
     status = broker.play("playbooks/status.yml", code=2, logged=False).output
-    assert "worker-2 (" in status
+    assert "FAILED   worker-2" in status
     assert "celery-worker-ml" in status, "the others are shown"
     assert client.send_task("tasks.simple_tasks.ping", queue="ml").get(timeout=60)["worker"]
 

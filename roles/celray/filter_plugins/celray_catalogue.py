@@ -120,6 +120,15 @@ def overridden(worker: Mapping[str, Any], changes: Any) -> dict[str, Any]:
     return {key: value for key, value in worker.items() if key not in dropped} | dict(changes)
 
 
+def celray_names(workers: Any) -> list[str]:
+    """Return the names of the workers; preflight reports a worker without one."""
+    return [
+        str(worker["name"])
+        for worker in (workers if isinstance(workers, list) else [])
+        if isinstance(worker, Mapping) and "name" in worker
+    ]
+
+
 def celray_nodes(workers: Any) -> list[str]:
     """Return the node names of the workers, one per replica: data, data-2, ..."""
     return [
@@ -222,6 +231,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
             "celray_overridden": celray_overridden,
+            "celray_names": celray_names,
             "celray_nodes": celray_nodes,
             "celray_worker_containers": celray_worker_containers,
             "celray_looked_at": celray_looked_at,

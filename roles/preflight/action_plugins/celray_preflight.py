@@ -102,9 +102,9 @@ class ActionModule(ActionBase):
         found += check_ray_nodes(groups, args["ray_elsewhere"])
         found += check_group_names(groups, args["known_groups"])
         found += check_needs(args["services"], groups)
-        seen = task_vars["ansible_play_hosts_all"]
-        found += check_addresses({host: self.address(task_vars, host) for host in seen})
-        sharing = [host for host in args["sharing"] if "host_facts" in hostvars.raw_get(host)]
+        every, seen = task_vars["ansible_play_hosts_all"], task_vars["ansible_play_hosts"]
+        found += check_addresses({host: self.address(task_vars, host) for host in every})
+        sharing = [host for host in args["sharing"] if host in seen]
         return found + check_owners({host: self.owner(task_vars, host) for host in sharing})
 
     def value(self, task_vars: dict[str, Any], host: str, name: str) -> Any:

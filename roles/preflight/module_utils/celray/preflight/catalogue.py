@@ -179,7 +179,8 @@ def check_cpus(
         )
         for worker in workers
         if worker["name"] in placed
-        and max(map(int, re.findall(r"\d+", worker.get("cpuset", "0")))) >= host["cpus"]
+        and "cpuset" in worker
+        and max(map(int, re.findall(r"\d+", worker["cpuset"]))) >= host["cpus"]
     ]
 
 
