@@ -91,6 +91,9 @@ class LayerCache:
                 layers |= {self.layer(layer) for layer in record["layers"]}
             else:
                 path.unlink(missing_ok=True)
+        # Of a transfer that was killed.
+        for partial in self.folder.glob("*.partial"):
+            partial.unlink()
         removed = sorted({*self.folder.glob("*.gz")} - layers)
         for path in removed:
             path.unlink(missing_ok=True)
