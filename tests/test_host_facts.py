@@ -104,6 +104,7 @@ def test_preflight_judges_from_the_facts_alone(tmp_path: Path) -> None:
         "hostname": "gpu-7",
         "address": "192.0.2.1",
         "sudo": True,
+        "machine": "x86_64",
         "memory_mb": 1024,
         "skew_seconds": 95.0,
         "os": {"id": "debian", "id_like": "", "version_id": "12"},

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import tarfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from hypothesis import strategies as st
 from parts import REPO, Played, load, play
 
 images: Any = load("roles/images/action_plugins/celray_images.py")
+layers: Any = load("roles/images/library/celray_layers.py")
 run: Any = load("roles/images/action_plugins/celray_images_run.py")
 DEFAULTS = yaml.safe_load((REPO / "roles/images/defaults/main.yml").read_text())
 SETTINGS: dict[str, Any] = {
@@ -212,6 +217,7 @@ case $1 in
   images) test "$2" = -aq || cat "$0.images";;
   info) echo {kind};;
   context) echo unix:///engine;;
+  save) cp "$0.saved" "$3";;
   load) cat > "$0.loaded"
     if test -e "$0.full"; then echo no space left on device >&2; exit 1; fi
     echo "{redis} sha256:1" >> "$0.images";;
@@ -259,6 +265,19 @@ class Fleet:
         """Put images into this machine's cache."""
         with self.cache.alone():
             self.cache.put({TAGS[name]: {"config": "{}", "layers": []} for name in names})
+
+    def can_save(self, host: str) -> str:
+        """Give a host's engine an image of one layer to save; return the layer."""
+        folder = self.folder / "made"
+        folder.mkdir()
+        with (folder / "layer").open("wb") as file:
+            layer = layers.compress(BytesIO(b"files"), file)
+        (folder / "layer").rename(layers.layer_file(str(folder), layer))
+        config = json.dumps({"rootfs": {"type": "layers", "diff_ids": [layer]}})
+        image = {"tag": TAGS["redis"], "config": config, "layers": [layer]}
+        with (self.folder / f"{host}.saved").open("wb") as file:
+            layers.write_archive(file, [image], [layer], str(folder))
+        return str(layer)
 
     def asked(self) -> list[str]:
         """What engines were asked, by whom."""
@@ -319,6 +338,8 @@ def test_a_check_says_once_for_all_hosts_who_would_build(
 def test_a_host_that_cannot_be_sent_its_images_keeps_no_other_from_going_on(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, "", first="", second="", third=f"{TAGS['redis']} sha256:1\n")
     fleet.keep("redis")
+    record = fleet.cache.record(TAGS["redis"])
+    os.utime(record, (0, 0))
     (tmp_path / "first.full").touch()
     played = fleet.play(["redis"])
     assert played.code != 0
@@ -326,12 +347,38 @@ def test_a_host_that_cannot_be_sent_its_images_keeps_no_other_from_going_on(tmp_
     assert "second was sent 0 layers" in played.output
     going_on = [line.split()[0] for line in played.output.splitlines() if "goes on" in line]
     assert sorted(going_on) == ["second", "third"]
+    assert record.stat().st_mtime > 0, "it is kept longer, because this run used it"
     # A second run sends nothing to those that have all.
     (tmp_path / "first.full").unlink()
     again = fleet.play(["redis"])
     assert again.code == 0, again.output
     assert again.output.count("was sent") == 1
     assert "first was sent" in again.output
+
+
+@pytest.mark.slow
+def test_a_hosts_images_reach_the_others_by_this_machine_and_leave_nothing_there(
+    tmp_path: Path,
+) -> None:
+    fleet = Fleet(tmp_path, "", first="", second=f"{TAGS['redis']} sha256:1\n", third="")
+    layer = fleet.can_save("second")
+    played = fleet.play(["redis"])
+    assert played.code == 0, played.output
+    assert "Images: distro, built on second." in played.output
+    assert fleet.cache.layers() == {layer}
+    assert fleet.cache.tags() == {TAGS["redis"]}
+    for host in ("first", "third"):
+        assert f"{host} was sent 1 layer, 0.0 MB of {TAGS['redis']}" in played.output
+        with tarfile.open(tmp_path / f"{host}.loaded") as archive:
+            assert f"{layer[7:]}.tar.gz" in archive.getnames()
+    saved = [line for line in fleet.asked() if " save " in line]
+    assert [line.split()[0] for line in saved] == [str(tmp_path / "second")]
+    assert not (tmp_path / ".cache/celray/layers").exists()
+    # What is kept here needs no builder.
+    (tmp_path / "third.images").write_text("")
+    again = fleet.play(["redis"])
+    assert "Images: distro, from this machine's cache." in again.output
+    assert "third was sent 1 layer" in again.output
 
 
 @pytest.mark.slow

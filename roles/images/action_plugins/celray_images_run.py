@@ -13,7 +13,7 @@ from ansible.plugins.action import ActionBase
 
 # Ansible adds a role's Python to the path only for modules, not for code on the control node.
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "module_utils")]
-import celray_layer_cache
+from celray_layer_cache import LayerCache
 
 CONTROL_NODE = "localhost"
 
@@ -189,10 +189,13 @@ class ActionModule(ActionBase):
         known = ((host, task_vars["hostvars"][host]) for host in args["hosts"])
         # A host that has just failed has found nothing.
         found = {host: seen["images_found"] for host, seen in known if "images_found" in seen}
-        registry = args["registry"]
-        cached = set() if registry else celray_layer_cache.LayerCache(args["cache"]).tags()
+        registry, cache = args["registry"], LayerCache(args["cache"])
+        cached = set() if registry else cache.tags()
         machine = next(iter(found.values()))["machine"]
         chosen = choose(found, cached, engine=engine_here(machine))
+        # This run uses them: none is tidied away before it has been sent.
+        for tag in [] if self._task.check_mode else cached.intersection(chosen["needed"]):
+            cache.get(tag)
         return result | {
             "changed": False,
             **chosen,

@@ -82,13 +82,17 @@ class ActionModule(ActionBase):
         here = self._connection.transport == "local"
         with cache.alone():
             folder = str(cache.folder) if here else args["folder"]
+            # Another deployment from this machine may have kept them while this one waited.
+            images = sorted(set(args["images"]) - cache.tags())
+            if not images:
+                return {"changed": False}
             have = sorted(cache.layers())
-            kept = self.step(do="keep", images=args["images"], folder=folder, have=have)
+            kept = self.step(do="keep", images=images, folder=folder, have=have)
             if not here:
                 self.fetch(cache, folder, kept["made"])
                 self.step(do="drop", folder=folder)
             cache.put(kept["images"])
-            removed = cache.tidy(args["images"])
+            removed = cache.tidy()
         return {"changed": True, "kept": sorted(kept["images"]), "removed": removed}
 
     def fetch(self, cache: LayerCache, folder: str, made: Mapping[str, int]) -> None:

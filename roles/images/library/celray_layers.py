@@ -68,6 +68,8 @@ PART_BYTES = 4 << 20
 #: Any engine reads gzip; engine 20.10 refuses zstd. Level 1: the layers of one deploy take 20 CPU
 #: seconds instead of 60, and are a quarter larger.
 LEVEL = 1
+#: How the directories begin in which a layer is not finished yet.
+WORK = "save-"
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
 
@@ -149,8 +151,8 @@ def copy_compressed(source: IO[bytes], target: IO[bytes]) -> str:
     return "sha256:" + content.hexdigest()
 
 
-def keep_layer(archive: tarfile.TarFile, name: str, layer: str, folder: str) -> None:
-    """Write one layer of an archive to the folder, compressed and under its digest."""
+def keep_layer(archive: tarfile.TarFile, name: str, layer: str, work: str) -> str:
+    """Write one layer of an archive compressed; return the file, which is in the work directory."""
     source = archive.extractfile(name)
     if source is None:
         raise StepError(f"docker save wrote no file {name} for layer {layer}")
@@ -161,18 +163,14 @@ def keep_layer(archive: tarfile.TarFile, name: str, layer: str, folder: str) -> 
             f"layer {layer} is compressed with zstd, which not every engine loads: build the image "
             "without (no compression=zstd), or use images_source: distro"
         )
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as partial:
-        try:
-            # The containerd image store saves layers as it keeps them.
-            write = copy_compressed if start.startswith(GZIP) else compress
-            found = write(source, partial)
-            if found != layer:
-                raise StepError(f"docker save wrote {found} for layer {layer}: docker image rm it")
-            os.chmod(partial.name, 0o644)
-            os.rename(partial.name, layer_file(folder, layer))
-        except BaseException:
-            os.unlink(partial.name)
-            raise
+    path = layer_file(work, layer)
+    with open(path, "wb") as partial:
+        # The containerd image store saves layers as it keeps them.
+        write = copy_compressed if start.startswith(GZIP) else compress
+        found = write(source, partial)
+    if found != layer:
+        raise StepError(f"docker save wrote {found} for layer {layer}: docker image rm it")
+    return path
 
 
 def described(archive: tarfile.TarFile) -> list[dict[str, Any]]:
@@ -206,9 +204,13 @@ def keep(params: dict[str, Any]) -> dict[str, Any]:
     """Save images once, and compress each of their layers that has no file yet."""
     folder, wanted = params["folder"], params["images"]
     os.makedirs(folder, exist_ok=True)
+    # What a run left that was killed here.
+    for name in os.listdir(folder):
+        if name.startswith(WORK):
+            shutil.rmtree(os.path.join(folder, name))
     images: dict[str, Any] = {}
     made: dict[str, int] = {}
-    with tempfile.TemporaryDirectory(dir=folder, prefix="save-") as work:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=WORK) as work:
         saved = os.path.join(work, "images.tar")
         celray_client.call(params["docker"], "save", "-o", saved, *wanted)
         with tarfile.open(saved) as archive:
@@ -217,9 +219,10 @@ def keep(params: dict[str, Any]) -> dict[str, Any]:
                 for layer in image["layers"] if tags else []:
                     if layer in params["have"]:
                         continue
-                    if not os.path.exists(layer_file(folder, layer)):
-                        keep_layer(archive, image["names"][layer], layer, folder)
-                    made[layer] = os.path.getsize(layer_file(folder, layer))
+                    path = layer_file(folder, layer)
+                    if not os.path.exists(path):
+                        os.rename(keep_layer(archive, image["names"][layer], layer, work), path)
+                    made[layer] = os.path.getsize(path)
                 for tag in tags:
                     images[tag] = {"config": image["config"], "layers": image["layers"]}
     if missing := sorted(set(wanted) - set(images)):

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,21 +76,19 @@ class LayerCache:
             partial.write_text(json.dumps({**image, "tag": tag}))
             partial.rename(path)
 
-    def tidy(self, used: Iterable[str]) -> list[str]:
-        """Remove images that no deploy used for a week, and layers of no image; return their names.
-
-        Parameters:
-            used: the images of this run.
-        """
-        names = {self.record(tag) for tag in used}
+    def tidy(self) -> list[str]:
+        """Remove images that no deploy used for a week, and layers of no image; return these."""
         oldest = time.time() - DAYS_KEPT * 24 * 3600
         layers: set[Path] = set()
         for path in sorted(self.records.iterdir()):
             record = self.read(path)
-            if record and (path in names or path.stat().st_mtime >= oldest):
+            if record and path.stat().st_mtime >= oldest:
                 layers |= {self.layer(layer) for layer in record["layers"]}
             else:
                 path.unlink(missing_ok=True)
+        # Of a transfer that was killed.
+        for partial in self.folder.glob("*.partial"):
+            partial.unlink()
         removed = sorted({*self.folder.glob("*.gz")} - layers)
         for path in removed:
             path.unlink(missing_ok=True)
