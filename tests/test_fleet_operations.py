@@ -302,12 +302,3 @@ def test_stop_of_one_host_leaves_the_others(fleet: Fleet) -> None:
     assert played.code == 0, played.output
     stopped = [line for line in fleet.did if " stop " in line]
     assert stopped == ["worker-1 stop celery-worker-ml celery-worker-data"]
-
-
-@pytest.mark.slow
-def test_nothing_is_changed_without_the_lock(fleet: Fleet) -> None:
-    """Its host may be the one that does not answer; Ansible then leaves the lock's play out."""
-    played = fleet.operate("stop", locked=False)
-    assert played.code != 0
-    assert "broker does not answer, and it holds the lock and the record" in said(played)
-    assert fleet.did == []

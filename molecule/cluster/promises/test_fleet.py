@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import functools
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -43,10 +47,17 @@ def test_a_host_has_the_images_of_its_services_alone(fleet: Fleet, name: str) ->
     assert ("celray/redis" in tags) == (name == "broker")
 
 
-def test_every_queue_has_its_worker_on_its_host(client: Celery) -> None:
-    for queue, host in {"ml": "worker-1", "data": "worker-2", "default": "worker-2"}.items():
-        result = client.send_task("tasks.simple_tasks.ping", queue=queue).get(timeout=60)
-        assert result["worker"] == f"{queue}@{host}"
+def workers_of(client: Celery, queue: str, number: int = 40) -> set[str]:
+    """Return which workers answer tasks of a queue."""
+    sent = [client.send_task("tasks.simple_tasks.ping", queue=queue) for _ in range(number)]
+    return {str(one.get(timeout=60)["worker"]) for one in sent}
+
+
+@pytest.mark.parametrize("queue", ["ml", "data", "default"])
+def test_a_queue_is_served_on_each_host_that_has_its_worker(client: Celery, queue: str) -> None:
+    hosts = [host for host, names in PLACED.items() if f"celery-worker-{queue}" in names]
+    wanted = {f"{queue}@{host}" for host in hosts}
+    eventually(lambda: workers_of(client, queue) == wanted, 60, f"{wanted} serve {queue}")
 
 
 def test_a_training_goes_through_queue_worker_and_ray_on_three_hosts(client: Celery) -> None:
@@ -91,19 +102,31 @@ def test_status_names_every_host_container_and_worker(broker: Deployment) -> Non
     said = operate(broker, "status")
     for container in set().union(*PLACED.values()):
         assert container in said
-    for worker in ("ml@worker-1", "data@worker-2", "default@worker-2"):
+    for worker in ("ml@worker-1", "data@worker-1", "data@worker-2", "default@worker-2"):
         assert worker in said
 
 
-def test_logs_come_from_the_host_that_has_the_service(broker: Deployment) -> None:
+def test_logs_come_from_each_host_that_has_the_service(broker: Deployment) -> None:
     assert "ml@worker-1 ready" in operate(broker, "logs", "-e", "what=worker-ml")
+    both = operate(broker, "logs", "-e", "what=worker-data")
+    assert "data@worker-1 ready" in both
+    assert "data@worker-2 ready" in both
+    one = operate(broker, "logs", "-e", "what=worker-data", "-e", "limit=worker-2")
+    assert "data@worker-1 ready" not in one
+    assert "data@worker-2 ready" in one
 
 
-def test_a_restart_finds_its_host_and_leaves_the_others(fleet: Fleet, broker: Deployment) -> None:
+@pytest.mark.parametrize(
+    ("what", "limit", "changed"),
+    [("worker-ml", "", "worker-1"), ("worker-data", "worker-2", "worker-2")],
+)
+def test_a_restart_finds_its_host_and_leaves_the_others(
+    fleet: Fleet, broker: Deployment, what: str, limit: str, changed: str
+) -> None:
     before = {name: host.look().running() for name, host in fleet.items()}
-    operate(broker, "restart", "-e", "what=worker-ml")
+    operate(broker, "restart", "-e", f"what={what}", *(("-e", f"limit={limit}") if limit else ()))
     after = {name: host.look().running() for name, host in fleet.items()}
-    assert before.pop("worker-1") != after.pop("worker-1")
+    assert before.pop(changed) != after.pop(changed)
     assert after == before
 
 
@@ -120,6 +143,64 @@ def test_credentials_name_the_hosts_where_the_services_are(fleet: Fleet) -> None
         f"RAY_ADDRESS=http://{fleet['ray'].address}:8265",
     ):
         assert url in said
+
+
+# --- a host that is taken out of service, under load
+
+
+@contextmanager
+def load(client: Celery) -> Iterator[list[Any]]:
+    """Send tasks without a pause meanwhile; yield what was sent."""
+    sent: list[Any] = []
+    ended = threading.Event()
+
+    def send() -> None:
+        while not ended.wait(0.1):
+            for queue in ("data", "default"):
+                sent.append(client.send_task("tasks.simple_tasks.ping", queue=queue))
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield sent
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_host_is_drained_stopped_started_and_undrained_under_load(
+    fleet: Fleet, client: Celery, broker: Deployment
+) -> None:
+    there = ("-e", "limit=worker-2")
+    with load(client) as sent:
+        drained = operate(broker, "drain", *there)
+        assert "worker-2" in drained
+        assert workers_of(client, "data") == {"data@worker-1"}
+        operate(broker, "stop", *there)
+        assert running(fleet["worker-2"]) == set()
+        status = operate(broker, "status", code=2)
+        assert "stopped by make stop" in status
+        operate(broker, "start", *there)
+        operate(broker, "undrain", *there)
+    assert len(sent) > 20
+    assert {one.get(timeout=400)["status"] for one in sent} == {"pong"}
+    both = {"data@worker-1", "data@worker-2"}
+    eventually(lambda: workers_of(client, "data") == both, 60, "both hosts serve it again")
+
+
+def test_a_drain_that_leaves_a_queue_alone_is_refused(client: Celery, broker: Deployment) -> None:
+    said = operate(broker, "drain", "-e", "limit=worker-1", code=2)
+    assert "ml" in said
+    assert workers_of(client, "ml") == {"ml@worker-1"}
+
+
+def test_queues_and_tasks_of_the_whole_fleet_are_told(broker: Deployment) -> None:
+    queues = operate(broker, "queues")
+    for word in ("ml", "data", "default", "celery"):
+        assert word in queues
+    inspected = operate(broker, "inspect")
+    for worker in ("ml@worker-1", "data@worker-1", "data@worker-2"):
+        assert worker in inspected
 
 
 # --- what a fleet alone can get wrong
