@@ -50,6 +50,17 @@ def test_one_line_per_thing_that_happened_and_an_error_once(book: Path) -> None:
     assert "changed=1" in played.output
 
 
+@pytest.mark.slow
+def test_of_several_hosts_each_line_says_which(tmp_path: Path) -> None:
+    path = tmp_path / "play.yml"
+    book = {"name": "Example", "hosts": "all", "gather_facts": False, "tasks": TASKS[:2]}
+    path.write_text(yaml.safe_dump([book]))
+    rows = play(str(path), "-i", "east,west,", "-c", "local").output.splitlines()
+    for host in ("east", "west"):
+        assert sum(row.startswith(f"  ok       {host}: Nothing to do") for row in rows) == 1
+        assert sum(row.startswith(f"  changed  {host}: Something to do") for row in rows) == 1
+
+
 def test_raw_output_is_the_messages_alone(book: Path) -> None:
     played = run(book, CELRAY_RAW="1")
     shown = [row for row in played.output.splitlines() if row.strip()]

@@ -113,7 +113,6 @@ class Fleet:
         **given: Any,
     ) -> Played:
         """Run an operation, in its steps, with the variables that make gives it."""
-        lock = {"history_taken": {}} if locked else {}
         inventory = {
             "all": {
                 "hosts": {host: self._host(host) for host in HOSTS},
@@ -123,7 +122,7 @@ class Fleet:
             }
         }
         (self.folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
-        (self.folder / "given.json").write_text(json.dumps({**lock, **given}))
+        (self.folder / "given.json").write_text(json.dumps(given))
         plays: list[dict[str, Any]] = [
             {
                 "hosts": "{{ limit | default('all') }}",
@@ -322,15 +321,6 @@ def test_stop_of_one_host_leaves_the_others(fleet: Fleet) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_changed_without_the_lock(fleet: Fleet) -> None:
-    """Its host may be the one that does not answer; Ansible then leaves the lock's play out."""
-    played = fleet.operate("stop", locked=False)
-    assert played.code != 0
-    assert "broker does not answer, and it holds the lock and the record" in said(played)
-    assert fleet.did == []
-
-
-@pytest.mark.slow
 def test_verify_is_told_of_every_hosts_containers_and_of_no_service_that_is_not_there(
     fleet: Fleet,
 ) -> None:
@@ -362,7 +352,7 @@ def test_a_deploys_last_words_name_every_host_and_no_service_that_is_not_there(
     images = {"code_version": "0123456789ab", "source": "debian", "missing": []}
     images |= {"images": {"ray": "celray/ray:1"}}
     given = {"images_found": images, "operate_train": False}
-    played = fleet.operate("summary", locked=False, take_lock=True, **given)
+    played = fleet.operate("summary", take_lock=True, **given)
     assert played.code == 0, played.output
     assert "celray runs on broker, head, worker-1, worker-2, code 0123456789ab" in played.output
     assert "Broker     redis://:PASSWORD@127.0.0.1:6380/0" in played.output

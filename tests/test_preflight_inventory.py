@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from celray.preflight.catalogue import (
     check_catalogue,
+    check_cpus,
     check_nodes,
     check_overrides,
     check_placement,
@@ -63,6 +64,10 @@ CATALOGUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "packages as a text": ([worker(packages="gdal-bin")], ("packages is 'gdal-bin'", "a list")),
     "packages with options": ([worker(packages=["--force"])], ("['--force']", "Debian packages")),
     "a misspelt extra": ([worker(package=["a"])], ("'package'", "did you mean packages?")),
+    "a process for no task": ([worker(tasks_per_child=0)], ("tasks_per_child is 0",)),
+    "a process of no size": ([worker(memory_per_child="2 GB")], ("memory_per_child is '2 GB'",)),
+    "CPUs upside down": ([worker(cpuset="0..3")], ("cpuset is '0..3'", "0,2,4-7")),
+    "CPUs as a number": ([worker(cpuset=3)], ("cpuset is 3, not a text",)),
     "a worker that is no mapping": (["ml"], ("worker number 1 is 'ml'",)),
     "an empty catalogue": ([], ("the catalogue is []",)),
     "a catalogue of the wrong kind": (5, ("the catalogue is 5", "a list of workers")),
@@ -91,6 +96,17 @@ def test_a_worker_may_have_an_image_of_its_own_and_more_packages() -> None:
     assert check_catalogue([own]) == []
     pinned = worker(image="example/gpu@sha256:" + 64 * "0")
     assert check_catalogue([pinned]) == []
+
+
+@pytest.mark.parametrize(
+    ("cpuset", "fits"), [("0-3", True), ("3", True), ("0,4", False), ("2-9", False)]
+)
+def test_a_worker_is_pinned_to_cpus_that_its_host_has(cpuset: str, fits: bool) -> None:
+    pinned = [worker(name="ml", cpuset=cpuset), worker(name="elsewhere", cpuset="900")]
+    assert check_catalogue(pinned) == []
+    found = check_cpus(pinned, ["ml"], {"hostname": "east", "cpus": 4})
+    assert (found == []) == fits
+    assert fits or "east has the CPUs 0-3" in found[0].what
 
 
 def test_every_mistake_is_shown_at_once() -> None:

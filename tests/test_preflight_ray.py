@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from celray.preflight import ray
 from parts import load, play, run_module
 
@@ -51,15 +52,32 @@ def one(answer: dict[str, Any], mode: str = "token") -> str:
     return f"{finding.what} | {finding.source} | {finding.fix}"
 
 
-def test_the_versions_are_read_with_the_token_or_with_the_stored_one(
-    dashboard: str, tmp_path: Path
-) -> None:
+def test_the_versions_are_read_with_the_token(dashboard: str) -> None:
     wanted = {"status": 200, "error": "", "ray": "2.49.0", "python": "3.10.4"}
     assert celray_ray.ask(dashboard, "right") == wanted
-    stored = tmp_path / "secrets.json"
-    stored.write_text('{"ray_auth_token": "right"}')
-    told = run_module(MODULE, {"address": dashboard, "secrets_file": str(stored)}, check=True)
+    told = run_module(MODULE, {"address": dashboard, "token": "right"}, check=True)
     assert {name: told[name] for name in wanted} == wanted
+
+
+@pytest.mark.slow
+def test_a_host_asks_with_the_token_that_another_one_keeps(dashboard: str, tmp_path: Path) -> None:
+    """Each host looked for it among its own secrets, and only the first Redis host has any."""
+    secrets = tmp_path / "keeps" / "secrets"
+    secrets.mkdir(parents=True)
+    (secrets / "secrets.json").write_text('{"ray_auth_token": "right"}')
+    hosts = {
+        name: {"celray_home": str(tmp_path / name), "ansible_connection": "local"}
+        for name in ("asks", "keeps")
+    }
+    children: dict[str, Any] = {
+        "celery_worker": {"hosts": {"asks": {}}},
+        "redis": {"hosts": {"keeps": {}}},
+    }
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": children}}))
+    played = play("site.yml", "-i", str(inventory), "-e", f"ray_address={dashboard}", "--check")
+    played.require_failure(f"Ray at {dashboard} is 2.49.0 on Python 3.10.4")
+    assert "does not accept the token" not in played.output
 
 
 def test_another_version_is_named_with_ours(dashboard: str) -> None:

@@ -39,7 +39,15 @@ REMOTE = {
     ],
     "celery_workers": [
         {"name": "gpu-1", "queues": ["gpu", "default", "celery"], "concurrency": 3, "memory": "1g"},
-        {"name": "data", "queues": ["ml", "data"], "autoscale": [3, 10], "memory": "512m"},
+        {
+            "name": "data",
+            "queues": ["ml", "data"],
+            "autoscale": [3, 10],
+            "memory": "512m",
+            "tasks_per_child": 20,
+            "memory_per_child": "2g",
+            "cpuset": "0-1,3",
+        },
     ],
     "celray_worker_overrides": {"gpu-1": {"replicas": 2}},
 }
@@ -158,7 +166,11 @@ def test_every_catalogue_worker_is_a_service_with_its_queues(rendered: Rendered)
         assert command[command.index("-Q") + 1] == "gpu,default,celery"
         assert command[command.index("-c") + 1] == "3"
         assert services["celery-worker-data"]["mem_limit"] == "512m"
-        assert "--autoscale=10,3" in services["celery-worker-data"]["command"]
+        data = services["celery-worker-data"]
+        assert "--autoscale=10,3" in data["command"]
+        assert data["command"][data["command"].index("--max-tasks-per-child") + 1] == "20"
+        assert data["command"][data["command"].index("--max-memory-per-child") + 1] == "2097152"
+        assert data["cpuset"] == "0-1,3"
         assert "gpu-1-2@%h" in services["celery-worker-gpu-1-2"]["command"]
     else:
         assert names == {f"celery-worker-{name}" for name in ("ml", "data", "default")}

@@ -13,8 +13,8 @@ services: Any = load("roles/celray/filter_plugins/celray_services.py")
 FILES = sorted((REPO / "roles").glob("*/service.yml"))
 NEEDED = {"name", "role", "group", "order", "containers", "images"}
 OPTIONAL = {
-    *("wanted", "elsewhere", "single", "ports", "port_range", "folders", "secrets"),
-    "containers_here",
+    *("wanted", "elsewhere", "single", "needs", "shared", "reached", "ports", "port_range"),
+    *("folders", "secrets", "containers_here"),
     *("credentials", "credentials_submitter", "summary", "verify"),
 }
 
@@ -115,3 +115,61 @@ def test_all_workers_are_asked_where_one_of_them_runs() -> None:
     asked = catalogue.celray_asked(hosts[1:], WORKERS)
     assert asked == {"host": "two", "container": "celery-worker-data"}
     assert catalogue.celray_asked(hosts[1:2], WORKERS) == {}
+
+
+def test_what_a_service_needs_is_a_service() -> None:
+    names = {said(file)["name"] for file in FILES}
+    for file in FILES:
+        assert set(said(file).get("needs", [])) <= names - {said(file)["name"]}
+
+
+def test_hosts_that_share_files_are_named_once_in_the_order_of_their_services() -> None:
+    known = [
+        service("workers", 3, shared=["x"]),
+        service("ray", 2, shared=["x", "y"]),
+        service("idle", 1, shared=["x"], wanted=False),
+        service("redis", 0),
+    ]
+    groups = {"redis": ["d"], "ray": ["b"], "workers": ["a", "b"], "idle": ["e"]}
+    assert services.celray_sharing(known, groups) == ["b", "a"]
+    assert services.celray_sharing(known, {"redis": ["d"]}) == []
+
+
+def test_a_host_without_which_no_other_is_deployed_is_named_with_what_it_runs() -> None:
+    known = [
+        service("redis", 0, single=True),
+        service("ray", 1, single=True),
+        service("workers", 2),
+    ]
+    groups = {"redis": ["a"], "ray": ["a"], "workers": ["b"]}
+    assert services.celray_needed(known, groups) == {"a": "redis and ray"}
+    assert services.celray_needed(known, {"redis": ["a"], "ray": ["b"]}) == {
+        "a": "redis",
+        "b": "ray",
+    }
+
+
+def test_who_must_reach_a_port_is_told_once_and_never_its_own_host() -> None:
+    known = [
+        service("workers", 3),
+        service("redis", 0, reached={"p": ["workers", "beat", "clients"], "q": ["beat"]}),
+        service("beat", 2),
+        service("ray", 1, reached={"r": ["workers"]}, wanted=False),
+    ]
+    groups = {"redis": ["a"], "workers": ["a", "b"], "beat": ["b"], "ray": ["c"]}
+    assert services.celray_reached(known, groups, {"p": 6380, "q": 1, "r": 2}) == [
+        " 6380 of a (redis): b, clients",
+        "    1 of a (redis): b",
+    ]
+    alone = {name: ["a"] for name in groups}
+    (line,) = services.celray_reached(known, alone, {"p": 6380, "q": 1, "r": 2})
+    assert line == " 6380 of a (redis): clients"
+
+
+def test_who_reaches_a_port_is_a_service_or_somebody_outside() -> None:
+    names = {said(file)["name"] for file in FILES} | {"clients", "operators"}
+    for file in FILES:
+        service = said(file)
+        for port, who in service.get("reached", {}).items():
+            assert port in service["ports"]
+            assert set(who) <= names

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Make known secrets for one run, as an operator would keep them in a vault.
 
-    plant.py DIR
+    plant.py DIR OPERATOR
 
 Writes DIR/canaries.json (in clear text, for the promises that search for them),
 DIR/vault-password and DIR/operator, an inventory whose group_vars hold the same
-secrets encrypted. Uses only the standard library and ansible-vault.
+secrets encrypted, beside the files of OPERATOR if there is such a directory.
+Uses only the standard library and ansible-vault.
 """
 
 from __future__ import annotations
@@ -54,9 +55,15 @@ def invent(length: int) -> str:
     return "".join(secrets.choice(ALPHABET) for _ in range(length))
 
 
-def plant(state: Path) -> None:
-    """Make and store the secrets of one run; remove those of an earlier one."""
+def plant(state: Path, operator: Path) -> None:
+    """Make and store the secrets of one run; remove those of an earlier one.
+
+    Parameters:
+        operator: host_vars and group_vars that the scenario's operator has written.
+    """
     shutil.rmtree(state / "operator", ignore_errors=True)
+    if operator.is_dir():
+        shutil.copytree(operator, state / "operator")
     # The log is emptied, not removed: this run already writes to it.
     for log in state.glob("*.log"):
         log.write_text("")
@@ -72,4 +79,4 @@ def plant(state: Path) -> None:
 
 
 if __name__ == "__main__":
-    plant(Path(sys.argv[1]))
+    plant(*map(Path, sys.argv[1:]))

@@ -8,7 +8,7 @@ server. New machines (debian12-new, debian13-new) have neither sshd nor an
 engine: only what the README requires of a machine.
 
     testhosts.py build DISTRIBUTION...       make the images that are missing
-    testhosts.py up --state DIR --scenario NAME HOST=DISTRIBUTION...
+    testhosts.py up --state DIR --scenario NAME [--share PATH] HOST=DISTRIBUTION...
     testhosts.py down --scenario NAME        containers, volumes and network
     testhosts.py down --all
     testhosts.py prune                       the images too
@@ -94,6 +94,20 @@ CAPABILITIES = (
     "SYS_TTY_CONFIG",
     "WAKE_ALARM",
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What the hosts of a scenario have in common.
+
+    Parameters:
+        name: of the network and, if they share a directory, of its volume.
+        share: where each host sees that directory; empty: they share none.
+    """
+
+    scenario: str
+    name: str
+    share: str = ""
 
 
 class HostError(Exception):
@@ -295,48 +309,52 @@ def make_key(state: Path) -> Path:
     return key
 
 
-def start(host: str, image: str, scenario: str, network: str, key: Path) -> str:
+def start(host: str, image: str, network: Network, key: Path) -> str:
     """Start one host, authorise the key, wait for SSH and the engine; return its address."""
-    container = f"{network}-{host}"
-    create(container, host, image, scenario, network)
+    container = f"{network.name}-{host}"
+    create(container, host, image, network)
     home = f"/home/{USER}/.ssh"
     docker(
         *("exec", "--interactive", container, "sh", "-c"),
         f"cat > {home}/authorized_keys && chown -R {USER}: {home} && chmod -R go= {home}",
         stdin=key.with_suffix(".pub").read_text(),
     )
+    if network.share:
+        docker("exec", container, "chown", f"{USER}:", network.share)
     wait_for(container, "sshd", "ss -Hltn 'sport = :22' | grep -q .")
     wait_for(container, "the engine", "! command -v dockerd >/dev/null || docker info >/dev/null")
-    form = f"{{{{(index .NetworkSettings.Networks {json.dumps(network)}).IPAddress}}}}"
+    form = f"{{{{(index .NetworkSettings.Networks {json.dumps(network.name)}).IPAddress}}}}"
     return docker("inspect", "--format", form, container).strip()
 
 
-def create(container: str, host: str, image: str, scenario: str, network: str) -> None:
+def create(container: str, host: str, image: str, network: Network) -> None:
     """Start a host's container with a machine's rights (see CAPABILITIES)."""
     capabilities = [f"--cap-add={name}" for name in CAPABILITIES]
     bundle = [f"--volume={CA_BUNDLE}:/run/machine-ca.crt:ro"] if CA_BUNDLE.exists() else []
     docker(
-        *("create", "--init", "--name", container, "--hostname", host, "--network", network),
-        *("--label", f"{LABEL}={scenario}"),
+        *("create", "--init", "--name", container, "--hostname", host, "--network", network.name),
+        *("--label", f"{LABEL}={network.scenario}"),
         *capabilities,
         *(f"--security-opt={o}=unconfined" for o in ("seccomp", "apparmor", "systempaths")),
         "--cgroupns=private",
         "--device-cgroup-rule=a *:* rwm",
         # Its own volume, since overlay2 cannot be nested; `down` removes it.
         "--volume=/var/lib/docker",
+        *([f"--volume={network.name}:{network.share}"] if network.share else []),
         *bundle,
         image,
     )
     docker("start", container)
 
 
-def make_network(scenario: str) -> str:
-    """Make a scenario's network with the MTU of this machine's uplink; return its name."""
-    network = f"celray-{scenario}".replace("_", "-")
-    docker(
-        *("network", "create", "--label", f"{LABEL}={scenario}"),
-        *("--opt", f"com.docker.network.driver.mtu={uplink_mtu()}", network),
-    )
+def make_network(scenario: str, share: str = "") -> Network:
+    """Make a scenario's network with the MTU of this machine's uplink, and the shared directory."""
+    network = Network(scenario, f"celray-{scenario}".replace("_", "-"), share)
+    label = ("--label", f"{LABEL}={scenario}")
+    mtu = f"com.docker.network.driver.mtu={uplink_mtu()}"
+    docker("network", "create", *label, "--opt", mtu, network.name)
+    if share:
+        docker("volume", "create", *label, network.name)
     return network
 
 
@@ -345,8 +363,8 @@ def up_new(name: str, scenario: str) -> str:
     image = build(name)
     down(scenario)
     network = make_network(scenario)
-    container = f"{network}-{name}"
-    create(container, name, image, scenario, network)
+    container = f"{network.name}-{name}"
+    create(container, name, image, network)
     wait_for(container, "its first process", "test -e /run/ready")
     return container
 
@@ -369,7 +387,7 @@ def wait_for(container: str, what: str, test: str, seconds: float = 60) -> None:
         time.sleep(0.3)
 
 
-def up(state: Path, scenario: str, wanted: dict[str, str]) -> None:
+def up(state: Path, scenario: str, wanted: dict[str, str], share: str) -> None:
     """Start a scenario's hosts and write the files for their access.
 
     These are, in `state`: id_ed25519, known_hosts, ssh_config (for people and
@@ -379,12 +397,12 @@ def up(state: Path, scenario: str, wanted: dict[str, str]) -> None:
     down(scenario)
     state.mkdir(parents=True, exist_ok=True)
     key = make_key(state)
-    network = make_network(scenario)
+    network = make_network(scenario, share)
     instances, ssh_config, known = [], [], []
     for host, image in images.items():
-        address = start(host, image, scenario, network, key)
+        address = start(host, image, network, key)
         public = docker(
-            "exec", f"{network}-{host}", "cat", "/etc/ssh/ssh_host_ed25519_key.pub"
+            "exec", f"{network.name}-{host}", "cat", "/etc/ssh/ssh_host_ed25519_key.pub"
         ).split()
         known.append(f"{address},{host} {public[0]} {public[1]}")
         ssh_config.append(
@@ -413,9 +431,10 @@ def down(scenario: str | None) -> None:
     containers = docker("ps", "--all", "--quiet", "--filter", chosen).split()
     if containers:
         docker("rm", "--force", "--volumes", *containers)
-    networks = docker("network", "ls", "--quiet", "--filter", chosen).split()
-    if networks:
-        docker("network", "rm", *networks)
+    for kind in ("network", "volume"):
+        found = docker(kind, "ls", "--quiet", "--filter", chosen).split()
+        if found:
+            docker(kind, "rm", *found)
 
 
 def prune() -> None:
@@ -435,6 +454,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     ups = commands.add_parser("up", help="start hosts and write down how to reach them")
     ups.add_argument("--state", type=Path, required=True)
     ups.add_argument("--scenario", required=True)
+    ups.add_argument("--share", default="", help="where all hosts see one and the same directory")
     ups.add_argument("host", nargs="+", metavar="HOST=DISTRIBUTION")
     downs = commands.add_parser("down", help="remove containers, volumes and network")
     scope = downs.add_mutually_exclusive_group(required=True)
@@ -454,7 +474,7 @@ def main(arguments: list[str]) -> int:
                 print(build(name))
         elif options.command == "up":
             wanted = dict(item.split("=", 1) for item in options.host)
-            up(options.state.resolve(), options.scenario, wanted)
+            up(options.state.resolve(), options.scenario, wanted, options.share)
         elif options.command == "down":
             down(None if options.all else options.scenario)
         else:

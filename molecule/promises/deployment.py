@@ -90,11 +90,13 @@ class Deployment:
 
     Parameters:
         state: molecule's ephemeral directory, with the files for the host's access.
+        name: the host, of several; the only one by default.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, name: str = "") -> None:
         self.state = state
-        instance = json.loads((state / "instance_config.yml").read_text())[0]
+        instances = json.loads((state / "instance_config.yml").read_text())
+        instance = next(one for one in instances if name in ("", one["instance"]))
         self.name: str = instance["instance"]
         self.address: str = instance["address"]
         self.home = f"/home/{USER}/celray"

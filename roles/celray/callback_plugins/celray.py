@@ -47,6 +47,7 @@ class CallbackModule(Default):
         self.parent.__init__()
         self.announcer: threading.Timer | None = None
         self.started = 0.0
+        self.several = False
         self.raw = bool(os.environ.get("CELRAY_RAW"))
 
     @property
@@ -68,6 +69,10 @@ class CallbackModule(Default):
     def hides(task: Any) -> bool:
         return task.action.rsplit(".", 1)[-1] in SILENT_ACTIONS
 
+    def whose(self, result: Any) -> str:
+        """Return the host before what happened there, where there are several."""
+        return f"{result.host.get_name()}: " if self.several else ""
+
     def done(self) -> str:
         if self.announcer:
             self.announcer.cancel()
@@ -75,6 +80,8 @@ class CallbackModule(Default):
         return f"  ({seconds:.0f} s)" if seconds >= ANNOUNCE_SECONDS else ""
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
+        inventory = play.get_variable_manager()._inventory
+        self.several = len(inventory.get_hosts(play.hosts)) > 1
         if self.plain:
             self.parent.v2_playbook_on_play_start(play)
             return
@@ -106,7 +113,7 @@ class CallbackModule(Default):
                 self._display.display(text if self.raw else f"  {text}")
             return
         changed = bool(data.get("changed"))
-        host = "" if len(task.play.hosts or []) == 1 else f"{result.host.get_name()}: "
+        host = self.whose(result)
         word = ("would   " if task.check_mode else "changed ") if changed else "ok      "
         self.line(
             f"  {word} {host}{task.get_name().split(' : ')[-1]}{took}",
@@ -124,7 +131,7 @@ class CallbackModule(Default):
         label = self._get_item_label(result.result)
         name = result.task.get_name().split(" : ")[-1]
         self.line(
-            f"  {'changed ' if changed else 'ok      '} {name}: {label}{took}",
+            f"  {'changed ' if changed else 'ok      '} {self.whose(result)}{name}: {label}{took}",
             COLOURS["COLOR_CHANGED"] if changed else COLOURS["COLOR_OK"],
         )
         self.started = time.monotonic()

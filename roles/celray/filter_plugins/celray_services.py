@@ -67,6 +67,73 @@ def celray_single(services: Iterable[Service]) -> list[dict[str, str]]:
     ]
 
 
+def celray_needed(services: Iterable[Service], groups: Mapping[str, Any]) -> dict[str, str]:
+    """Return host -> what it runs, of the hosts without which no other can be deployed.
+
+    Parameters:
+        groups: Ansible's: group to host names.
+    """
+    found: dict[str, list[str]] = {}
+    for one in celray_single(services):
+        for host in groups.get(one["group"], [])[:1]:
+            found.setdefault(host, []).append(one["name"])
+    return {host: " and ".join(names) for host, names in found.items()}
+
+
+def celray_needing(services: Iterable[Service]) -> list[dict[str, Any]]:
+    """Return name, group and needs of each service, and whether others run it for this inventory.
+
+    It goes to a plugin as a whole: what else services say may have no value in a wrong inventory.
+    """
+    return [
+        {
+            "name": str(one["name"]),
+            "group": str(one["group"]),
+            "needs": list(one.get("needs", [])),
+            "elsewhere": bool(one.get("elsewhere", False)),
+        }
+        for one in services
+    ]
+
+
+def celray_sharing(services: Iterable[Service], groups: Mapping[str, Any]) -> list[str]:
+    """Return the hosts that must see the same files, in the order of their services.
+
+    Parameters:
+        groups: Ansible's: group to host names.
+    """
+    sharing = [
+        host
+        for one in sorted(services, key=lambda one: int(one["order"]))
+        if one.get("shared") and one.get("wanted", True)
+        for host in groups.get(one["group"], [])
+    ]
+    return list(dict.fromkeys(sharing))
+
+
+def celray_reached(
+    services: Iterable[Service], groups: Mapping[str, Any], ports: Mapping[str, Any]
+) -> list[str]:
+    """Return a line for each port that others than its own host must reach: what a firewall opens.
+
+    Parameters:
+        groups: Ansible's: group to host names.
+        ports: number by variable, of the ports that services name.
+    """
+    placed = [one for one in services if one.get("wanted", True)]
+    of = {str(one["name"]): list(groups.get(one["group"], [])) for one in placed}
+    rows = []
+    for one in sorted(placed, key=lambda one: int(one["order"])):
+        for host in of[str(one["name"])]:
+            for port, who in one.get("reached", {}).items():
+                # A name that is no service is somebody outside of the inventory.
+                asking = [name for asker in who for name in of.get(asker, [asker])]
+                others = [name for name in dict.fromkeys(asking) if name != host]
+                if others:
+                    rows.append(f"{ports[port]:>5} of {host} ({one['name']}): {', '.join(others)}")
+    return rows
+
+
 class FilterModule:
     """Return the filters to Ansible."""
 
@@ -79,4 +146,8 @@ class FilterModule:
             "celray_own_containers": celray_own_containers,
             "celray_having": celray_having,
             "celray_single": celray_single,
+            "celray_reached": celray_reached,
+            "celray_needed": celray_needed,
+            "celray_needing": celray_needing,
+            "celray_sharing": celray_sharing,
         }

@@ -24,6 +24,8 @@ HOOKS = ("before-deploy", "after-deploy", "failed")
 DEPLOYS = ("deploy", "update", "scale")
 FIELDS = ("operation", "user", "host", "commit", "dirty")
 LAST_LINES = 15
+#: The longest reason that a line of the record holds.
+NOTE_CHARACTERS = 300
 
 
 def load_journal() -> Any:
@@ -245,7 +247,7 @@ class ActionModule(ActionBase):
             words = run_hook("before-deploy", self.inventory, fields)
         except HookError as error:
             # The lock is released, and the line written, where every failed run ends.
-            journals.note(self.journal, failed=f"before-deploy: {error}"[:300])
+            journals.note(self.journal, failed=f"before-deploy: {error}"[:NOTE_CHARACTERS])
             return {"failed": True, "msg": f"{error}\nNothing has been changed."}
         told += [f"  {line}\n" for line in words.splitlines()]
         return {**done, "changed": False, "diff": {"prepared": "".join(told)} if told else {}}
@@ -271,6 +273,8 @@ class ActionModule(ActionBase):
         }
         if lock["operation"] == "destroy":
             line["version"] = None
+        if missed := [entry["failed"] for entry in journal if "failed" in entry]:
+            line["note"] = f"not everywhere: {'; '.join(missed)}"[:NOTE_CHARACTERS]
         done = self.on_host(
             do="finish",
             folder=args["folder"],

@@ -18,11 +18,15 @@ REPO = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(REPO / "roles/preflight/module_utils"), str(REPO / "tasks_pkg/src")]
 from celray.preflight import ray
 from celray.preflight.fleet import (
+    check_addresses,
     check_consumers,
     check_group_names,
+    check_needs,
+    check_owners,
     check_reach,
     check_seen,
     check_single,
+    tell_behind,
 )
 from celray.preflight.identity import check_identity
 from celray.preflight.inventory import check_groups, check_names, check_services
@@ -56,7 +60,10 @@ class ActionModule(ActionBase):
         problems += check_size(host, args["min_memory_mb"])
         if problems:
             return result | {"failed": True, "msg": report(problems)}
-        notes = "".join(f"  {note}\n" for note in args["notes"])
+        seen, told = task_vars["ansible_play_hosts"], list(args["notes"])
+        if name == seen[0]:
+            told += tell_behind(task_vars["ansible_play_hosts_all"], seen)
+        notes = "".join(f"  {note}\n" for note in told)
         return result | {"changed": False, "diff": {"prepared": notes} if notes else {}}
 
     def of_inventory(
@@ -69,7 +76,7 @@ class ActionModule(ActionBase):
         if name == seen[0]:
             # Of a right catalogue alone.
             problems += [] if problems else self.of_fleet(args, task_vars)
-            problems += check_seen(task_vars["ansible_play_hosts_all"], seen)
+            problems += check_seen(task_vars["ansible_play_hosts_all"], seen, args["needed"])
         problems += check_groups(name, args["groups"], args["known_groups"])
         return problems + check_names(task_vars, given)
 
@@ -83,7 +90,37 @@ class ActionModule(ActionBase):
             there = "celray_worker_names" in own
             placed[host] = self.worker_names({**task_vars, **own}) if there else every
         found = check_single(args["single"], groups) + check_consumers(args["workers"], placed)
-        return found + check_group_names(groups, args["known_groups"])
+        found += check_group_names(groups, args["known_groups"])
+        found += check_needs(args["services"], groups)
+        seen = task_vars["ansible_play_hosts_all"]
+        found += check_addresses({host: self.address(task_vars, host) for host in seen})
+        sharing = [host for host in args["sharing"] if "host_facts" in hostvars.raw_get(host)]
+        return found + check_owners({host: self.owner(task_vars, host) for host in sharing})
+
+    def value(self, task_vars: dict[str, Any], host: str, name: str) -> Any:
+        """What a host's own inventory says; None where it says nothing."""
+        own = task_vars["hostvars"].raw_get(host)
+        if name not in own:
+            return None
+        self._templar.available_variables = {**task_vars, **own}
+        return self._templar.template(own[name])
+
+    def address(self, task_vars: dict[str, Any], host: str) -> str:
+        """What Ansible connects to for a host."""
+        if self.value(task_vars, host, "ansible_connection") == "local":
+            return "this machine"
+        port = self.value(task_vars, host, "ansible_port") or 22
+        return f"{self.value(task_vars, host, 'ansible_host') or host} port {port}"
+
+    def owner(self, task_vars: dict[str, Any], host: str) -> list[Any]:
+        """Uid and gid that the containers of a host get."""
+        facts = task_vars["hostvars"].raw_get(host)
+        found = []
+        for kind in ("uid", "gid"):
+            asked = self.value(task_vars, host, f"celray_{kind}")
+            seen = facts["host_facts"][kind] or facts["host_facts_resources"]["service"][kind]
+            found.append(seen if asked is None else asked)
+        return found
 
     def worker_names(self, variables: dict[str, Any]) -> Any:
         """Which workers a host runs; of a wrong catalogue this may have no value."""
@@ -95,10 +132,10 @@ class ActionModule(ActionBase):
         address, mode = args["ray_address"], args["ray_auth_mode"]
         found = ray.check_settings(address, mode, args["ray_runtime_env"])
         if address and not found:
-            token = {"token": args["ray_token"], "secrets_file": args["ray_secrets_file"]}
+            token = args["ray_token"] if mode == "token" else ""
             answer = self._execute_module(
                 module_name="celray_ray",
-                module_args={"address": address, **(token if mode == "token" else {})},
+                module_args={"address": address, "token": token},
                 task_vars=task_vars,
             )
             if answer.get("failed"):

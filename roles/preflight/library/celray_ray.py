@@ -8,11 +8,7 @@ module: celray_ray
 short_description: Ask a Ray cluster's dashboard for the versions of Ray and Python
 options:
   address: {description: URL of the dashboard and Jobs API, type: str, required: true}
-  token:
-    description: Its token; without one, that which secrets_file keeps.
-    type: str
-    default: ""
-  secrets_file: {description: The deployment's stored secrets on this host, type: path}
+  token: {description: Its token, type: str, default: ""}
 author: celray
 """
 
@@ -36,15 +32,6 @@ from typing import Any
 
 ANSWER_SECONDS = 10
 METADATA = "/api/v0/cluster_metadata"
-
-
-def stored_token(path: str | None) -> str:
-    """Return the token of an earlier deploy; empty if there is no such file."""
-    try:
-        with open(path or "") as handle:
-            return str(json.load(handle).get("ray_auth_token", ""))
-    except (OSError, ValueError, AttributeError):
-        return ""
 
 
 def ask(address: str, token: str) -> dict[str, Any]:
@@ -77,12 +64,10 @@ def main() -> None:
         argument_spec={
             "address": {"type": "str", "required": True},
             "token": {"type": "str", "default": "", "no_log": True},
-            "secrets_file": {"type": "path"},
         },
         supports_check_mode=True,
     )
-    token = module.params["token"] or stored_token(module.params["secrets_file"])
-    module.exit_json(changed=False, **ask(module.params["address"], token))
+    module.exit_json(changed=False, **ask(module.params["address"], module.params["token"]))
 
 
 if __name__ == "__main__":

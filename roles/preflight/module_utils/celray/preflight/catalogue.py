@@ -15,13 +15,23 @@ from .problem import Problem, nearest
 
 CATALOGUE = "celery_workers (roles/celray/defaults/main/workers.yml, or your inventory)"
 WORKER_KEYS = {"name": str, "queues": list, "concurrency": int, "memory": str}
-WORKER_OPTIONS = {"autoscale": list, "replicas": int, "image": str, "packages": list}
+WORKER_OPTIONS = {
+    "autoscale": list,
+    "replicas": int,
+    "tasks_per_child": int,
+    "memory_per_child": str,
+    "cpuset": str,
+    "image": str,
+    "packages": list,
+}
 #: Keys of which a worker has one.
 EITHER = ("concurrency", "autoscale")
 OVERRIDES = "celray_worker_overrides (make scale, or group_vars/all/worker_overrides.yml)"
 WORDS = {str: "a text", list: "a list", int: "a whole number"}
 DEBIAN = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 SIZE = re.compile(r"^[1-9][0-9]*[bkmg]$")
+#: As the kernel writes a set of CPUs.
+CPUS = re.compile(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*")
 
 
 def read_routes(path: Path) -> dict[str, str]:
@@ -116,6 +126,21 @@ def check_worker(worker: Any, position: int) -> list[Problem]:
             "write a size such as 512m or 4g",
         ),
         (
+            worker.get("tasks_per_child", 1) >= 1,
+            f"tasks_per_child is {worker.get('tasks_per_child')}",
+            "give it at least 1, or leave it out: then a process runs any number of tasks",
+        ),
+        (
+            SIZE.match(worker.get("memory_per_child", "1g")),
+            f"memory_per_child is {worker.get('memory_per_child')!r}",
+            "write a size such as 512m or 2g",
+        ),
+        (
+            CPUS.fullmatch(worker.get("cpuset", "0")),
+            f"cpuset is {worker.get('cpuset')!r}",
+            "write numbers of CPUs, as 0-3 or 0,2,4-7",
+        ),
+        (
             re.fullmatch(r"[\w./:-]+[:@][\w.:-]+", worker.get("image", "a:1"))
             and not worker.get("image", "").endswith(":latest"),
             f"image {worker.get('image')!r} has no tag of a fixed version",
@@ -134,6 +159,28 @@ def bounds(autoscale: list[Any]) -> bool:
     """Whether this is [least, most], both at least 1."""
     whole = all(isinstance(n, int) and not isinstance(n, bool) for n in autoscale)
     return whole and len(autoscale) == len(("least", "most")) and 1 <= autoscale[0] <= autoscale[1]
+
+
+def check_cpus(
+    workers: list[dict[str, Any]], placed: Any, host: Mapping[str, Any]
+) -> list[Problem]:
+    """Return workers of a host that are pinned to CPUs which it does not have.
+
+    Parameters:
+        placed: names of the workers that it runs.
+        host: its `hostname` and number of `cpus`.
+    """
+    return [
+        Problem(
+            f"worker {worker['name']}: cpuset is {worker['cpuset']!r}, and {host['hostname']} has "
+            f"the CPUs 0-{host['cpus'] - 1}",
+            CATALOGUE,
+            "name CPUs that each host of this worker has",
+        )
+        for worker in workers
+        if worker["name"] in placed
+        and max(map(int, re.findall(r"\d+", worker.get("cpuset", "0")))) >= host["cpus"]
+    ]
 
 
 def check_overrides(overrides: Any, workers: list[dict[str, Any]]) -> list[Problem]:

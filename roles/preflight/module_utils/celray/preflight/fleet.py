@@ -15,22 +15,33 @@ ALIKE = 0.8
 Groups = Mapping[str, Sequence[str]]
 
 
-def check_seen(hosts: Sequence[str], seen: Sequence[str]) -> list[Problem]:
-    """Return a problem if a host of this run could not be looked at: no other is deployed alone.
+def check_seen(
+    hosts: Sequence[str], seen: Sequence[str], needed: Mapping[str, str]
+) -> list[Problem]:
+    """Return a problem if hosts that all others need could not be looked at, or every host.
 
     Parameters:
         hosts: all hosts of this run.
         seen: those that were looked at.
+        needed: what a host runs that the others need, by host.
     """
-    missing = [host for host in hosts if host not in seen]
-    if not missing:
-        return []
+    missing = [host for host in hosts if host not in seen and host in needed]
     return [
         Problem(
-            f"{' and '.join(missing)} could not be looked at, and no host is deployed without it",
+            f"{host} could not be looked at, and runs {needed[host]} for all others",
             "its own error, above",
-            "solve that first, or take it out of the inventory",
+            "solve that first",
         )
+        for host in missing
+    ]
+
+
+def tell_behind(hosts: Sequence[str], seen: Sequence[str]) -> list[str]:
+    """Return a line for each host that could not be looked at: the others go on without it."""
+    return [
+        f"{host} could not be looked at: it is left as it is, and the next deploy brings it up"
+        for host in hosts
+        if host not in seen
     ]
 
 
@@ -49,6 +60,77 @@ def check_single(services: Iterable[Mapping[str, str]], groups: Groups) -> list[
         )
         for service in services
         if len(hosts := groups.get(service["group"], [])) > 1
+    ]
+
+
+def check_needs(services: Sequence[Mapping[str, Any]], groups: Groups) -> list[Problem]:
+    """Return each service that the inventory places nowhere, although others need it.
+
+    Parameters:
+        services: name, group, needs, and whether others run it (`elsewhere`), of each service.
+    """
+    missing = {
+        one["name"]: one
+        for one in services
+        if not groups.get(one["group"]) and not one["elsewhere"]
+    }
+    asking = {
+        name: [
+            one["name"]
+            for one in services
+            if name in one["needs"] and groups.get(one["group"]) and not one["elsewhere"]
+        ]
+        for name in missing
+    }
+    return [
+        Problem(
+            f"no host runs {name}, which {' and '.join(others)} need{'s' * (len(others) == 1)}",
+            f"the inventory's group {missing[name]['group']}",
+            "put one host into that group",
+        )
+        for name, others in asking.items()
+        if others
+    ]
+
+
+def check_addresses(addresses: Mapping[str, str]) -> list[Problem]:
+    """Return hosts of the inventory that are one machine: each deploy would undo the other's.
+
+    Parameters:
+        addresses: what Ansible connects to, by host.
+    """
+    hosts: dict[str, list[str]] = {}
+    for host, address in addresses.items():
+        hosts.setdefault(address, []).append(host)
+    return [
+        Problem(
+            f"{' and '.join(names)} are one machine ({address}): each would remove what the other "
+            "deploys",
+            f"ansible_host of {', '.join(names)}",
+            "give each its own address, or make one host of them that is in all their groups",
+        )
+        for address, names in hosts.items()
+        if len(names) > 1
+    ]
+
+
+def check_owners(owners: Mapping[str, Sequence[Any]]) -> list[Problem]:
+    """Return a problem if containers that share files have different users on different hosts.
+
+    Parameters:
+        owners: uid and gid of the containers, by host that shares files with the others.
+    """
+    numbers = {host: "{}:{}".format(*pair) for host, pair in owners.items()}
+    if len(set(numbers.values())) < 2:  # noqa: PLR2004 - one for all
+        return []
+    told = ", ".join(f"{number} on {host}" for host, number in numbers.items())
+    return [
+        Problem(
+            f"the containers would have different users ({told}), so one host could not read what "
+            "another writes into the datasets and models that they share",
+            "celray_uid and celray_gid, or the deploying users where these are not set",
+            "set celray_uid and celray_gid to one number for all hosts, as 10001",
+        )
     ]
 
 

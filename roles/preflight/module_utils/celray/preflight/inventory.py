@@ -37,7 +37,10 @@ def check_services(args: Mapping[str, Any], placed: Callable[[], Any]) -> list[P
     theirs = packages.tasks_of(args["packages"], args["schedule"], schedule)
     problems += found
     problems += check_schedule(args["schedule"], routes | theirs, queues, schedule)
-    return problems + catalogue.check_placement(placed(), workers)
+    names = placed()
+    if "celery_worker" in args["groups"]:
+        problems += catalogue.check_cpus(workers, names, args["host"])
+    return problems + catalogue.check_placement(names, workers)
 
 
 def check_groups(host: str, groups: Iterable[str], known: Iterable[str]) -> list[Problem]:

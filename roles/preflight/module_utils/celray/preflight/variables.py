@@ -15,22 +15,10 @@ TASK_SETTINGS = "celray_task_settings (your inventory)"
 
 def known_variables(roles: Path) -> set[str]:
     """Every variable that a role has a default for, and the results that roles register."""
-    known = {
-        "host_facts",
-        "host_facts_resources",
-        "images_found",
-        "secrets_store",
-        "history_taken",
-        "history_version",
-        "images_plan_source",
-        "images_registry",
-        "images_pull",
-        "docker_now",
-        "docker_service",
-        "docker_answer",
-        "celery_worker",
-        "celery_beat",
-    }
+    # Names of groups, and what a task is given by the task that includes it.
+    known = {"celery_worker", "celery_beat", "images_plan_source"}
+    for file in roles.glob("*/tasks/*.yml"):
+        known |= set(re.findall(r"^ +register: (\w+)", file.read_text(), flags=re.MULTILINE))
     for files in ("*/defaults/main.yml", "*/defaults/main/*.yml", "*/service.yml"):
         known |= variables_in(roles.glob(files))
     return known | derived_variables(roles)
