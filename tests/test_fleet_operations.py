@@ -108,7 +108,6 @@ class Fleet:
         self,
         *steps: str,
         options: tuple[str, ...] = (),
-        locked: bool = True,
         take_lock: bool = False,
         **given: Any,
     ) -> Played:
