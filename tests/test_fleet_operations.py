@@ -108,12 +108,10 @@ class Fleet:
         self,
         *steps: str,
         options: tuple[str, ...] = (),
-        locked: bool = True,
         take_lock: bool = False,
         **given: Any,
     ) -> Played:
         """Run an operation, in its steps, with the variables that make gives it."""
-        lock: dict[str, Any] = {"history_taken": {}} if locked else {}
         inventory = {
             "all": {
                 "hosts": {host: self._host(host) for host in HOSTS},
@@ -123,7 +121,7 @@ class Fleet:
             }
         }
         (self.folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
-        (self.folder / "given.json").write_text(json.dumps({**lock, **given}))
+        (self.folder / "given.json").write_text(json.dumps(given))
         plays: list[dict[str, Any]] = [
             {
                 "hosts": "{{ limit | default('all') }}",
@@ -356,7 +354,7 @@ def test_a_deploys_last_words_name_every_host_and_no_service_that_is_not_there(
     images: dict[str, Any] = {"code_version": "0123456789ab", "source": "debian", "missing": []}
     images |= {"images": {"ray": "celray/ray:1"}}
     given: dict[str, Any] = {"images_found": images, "operate_train": False}
-    played = fleet.operate("summary", locked=False, take_lock=True, **given)
+    played = fleet.operate("summary", take_lock=True, **given)
     assert played.code == 0, played.output
     assert "celray runs on broker, head, worker-1, worker-2, code 0123456789ab" in played.output
     assert "Broker     redis://:PASSWORD@127.0.0.1:6380/0" in played.output

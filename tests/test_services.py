@@ -84,6 +84,46 @@ def test_what_services_share_is_listed_once() -> None:
     assert services.celray_merged(known, "secrets") == {}
 
 
+catalogue: Any = load("roles/celray/filter_plugins/celray_catalogue.py")
+WORKERS = [{"name": "ml"}, {"name": "data", "replicas": 2}]
+
+
+def looked_at(name: str, *running: str, **more: Any) -> dict[str, Any]:
+    boxes = [{"name": box, "project": "celray", "state": "running"} for box in running]
+    facts = {"hostname": f"h-{name}", "containers": boxes}
+    return {"inventory_hostname": name, "host_facts": facts, **more}
+
+
+def test_a_host_has_the_containers_of_its_own_workers() -> None:
+    assert catalogue.celray_worker_containers(WORKERS, ["data"]) == {
+        "worker-data": "celery-worker-data",
+        "worker-data-2": "celery-worker-data-2",
+    }
+    known = [
+        {"containers": {"a": "a", "b": "b"}, "containers_here": {"b": "b"}},
+        {"containers": {"c": "c"}},
+    ]
+    assert services.celray_own_containers(known) == ["b", "c"]
+
+
+def test_the_nodes_that_should_answer_follow_from_the_inventory() -> None:
+    """With replicas, and with one worker on two hosts."""
+    hosts = [looked_at("one"), looked_at("two", celray_worker_names=["data"])]
+    assert catalogue.celray_expected_nodes(hosts, WORKERS) == [
+        *("ml@h-one", "data@h-one", "data-2@h-one"),
+        *("data@h-two", "data-2@h-two"),
+    ]
+
+
+def test_all_workers_are_asked_where_one_of_them_runs() -> None:
+    silent = {"inventory_hostname": "dead", "host_facts": {"unreachable": True}}
+    hosts = [silent, looked_at("one"), looked_at("two", "celery-worker-data", "celery-worker-ml")]
+    assert catalogue.celray_looked_at([*hosts, {"inventory_hostname": "new"}]) == ["one", "two"]
+    asked = catalogue.celray_asked(hosts[1:], WORKERS)
+    assert asked == {"host": "two", "container": "celery-worker-data"}
+    assert catalogue.celray_asked(hosts[1:2], WORKERS) == {}
+
+
 def test_what_a_service_needs_is_a_service() -> None:
     names = {said(file)["name"] for file in FILES}
     for file in FILES:
@@ -140,43 +180,3 @@ def test_who_reaches_a_port_is_a_service_or_somebody_outside() -> None:
         for port, who in service.get("reached", {}).items():
             assert port in {*service["ports"], "celray_ports_ray_workers"}
             assert set(who) <= names
-
-
-catalogue: Any = load("roles/celray/filter_plugins/celray_catalogue.py")
-WORKERS = [{"name": "ml"}, {"name": "data", "replicas": 2}]
-
-
-def looked_at(name: str, *running: str, **more: Any) -> dict[str, Any]:
-    boxes = [{"name": box, "project": "celray", "state": "running"} for box in running]
-    facts = {"hostname": f"h-{name}", "containers": boxes}
-    return {"inventory_hostname": name, "host_facts": facts, **more}
-
-
-def test_a_host_has_the_containers_of_its_own_workers() -> None:
-    assert catalogue.celray_worker_containers(WORKERS, ["data"]) == {
-        "worker-data": "celery-worker-data",
-        "worker-data-2": "celery-worker-data-2",
-    }
-    known = [
-        {"containers": {"a": "a", "b": "b"}, "containers_here": {"b": "b"}},
-        {"containers": {"c": "c"}},
-    ]
-    assert services.celray_own_containers(known) == ["b", "c"]
-
-
-def test_the_nodes_that_should_answer_follow_from_the_inventory() -> None:
-    """With replicas, and with one worker on two hosts."""
-    hosts = [looked_at("one"), looked_at("two", celray_worker_names=["data"])]
-    assert catalogue.celray_expected_nodes(hosts, WORKERS) == [
-        *("ml@h-one", "data@h-one", "data-2@h-one"),
-        *("data@h-two", "data-2@h-two"),
-    ]
-
-
-def test_all_workers_are_asked_where_one_of_them_runs() -> None:
-    silent = {"inventory_hostname": "dead", "host_facts": {"unreachable": True}}
-    hosts = [silent, looked_at("one"), looked_at("two", "celery-worker-data", "celery-worker-ml")]
-    assert catalogue.celray_looked_at([*hosts, {"inventory_hostname": "new"}]) == ["one", "two"]
-    asked = catalogue.celray_asked(hosts[1:], WORKERS)
-    assert asked == {"host": "two", "container": "celery-worker-data"}
-    assert catalogue.celray_asked(hosts[1:2], WORKERS) == {}

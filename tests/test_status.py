@@ -62,8 +62,7 @@ class Host:
             "containers": boxes,
         }
         facts = {"host_facts": found, "ansible_python_interpreter": sys.executable}
-        lock: dict[str, Any] = {"history_taken": {}}
-        (self.folder / "facts.json").write_text(json.dumps({**facts, "what": what, **lock}))
+        (self.folder / "facts.json").write_text(json.dumps({**facts, "what": what}))
         playbook = self.folder / "play.yml"
         roles = [f"    - {{role: operate, operate_do: {step}}}\n" for step in steps]
         playbook.write_text(PLAYBOOK + "".join(roles))

@@ -125,7 +125,7 @@ def ask_workers(app: Celery, timeout: float) -> dict[str, WorkerInfo]:
         found |= _ask(app, seconds)
         if not settings.missing_of(found):
             break
-    return found
+    return dict(sorted(found.items()))
 
 
 def ask_nodes(app: Celery, timeout: float, nodes: list[str]) -> dict[str, WorkerInfo]:
