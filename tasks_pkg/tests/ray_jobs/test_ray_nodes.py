@@ -147,8 +147,8 @@ class Node:
                 start_new_session=True,
             )
 
-    def is_well(self) -> bool:
-        """Start it again where it gave up, as the engine does: Ray grants a node 30 s."""
+    def joined(self) -> bool:
+        """Return whether it is healthy; start it where it gave up, as the engine does."""
         if self.process is None or self.process.poll() is not None:
             self.start()
         return self.health() == ""
@@ -206,7 +206,7 @@ def node(head: Head) -> Iterator[Node]:
     assert node.health() == "no raylet runs in this container"
     try:
         try:
-            eventually(node.is_well, 150)
+            eventually(node.joined, 150)
         except AssertionError as error:
             raise AssertionError(f"{node.health()}\n{(folder / 'log').read_text()}") from error
         yield node
