@@ -49,6 +49,8 @@ def test_a_misspelt_group_is_named_and_an_operators_own_is_not() -> None:
     (problem,) = check_group_names(groups, known)
     assert "group flwer places no service (did you mean flower?)" in problem.what
     assert check_group_names({**groups, "flower": ["a"]}, known) == []
+    of_their_own = {"gpu_worker": ["a"], "my_worker": ["a"], "flowers_db": ["a"]}
+    assert check_group_names(of_their_own, [*known, "ray_worker"]) == []
 
 
 def test_hosts_of_several_kinds_are_named_and_of_one_kind_are_fine() -> None:

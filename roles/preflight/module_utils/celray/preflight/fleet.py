@@ -10,7 +10,7 @@ from typing import Any
 from .problem import Problem
 
 #: How alike, from 0 to 1, a group's name is to one that it is a typo of.
-ALIKE = 0.8
+ALIKE = 0.86
 #: Host names by group, as in Ansible.
 Groups = Mapping[str, Sequence[str]]
 
