@@ -250,7 +250,7 @@ def test_a_purge_is_shown_and_done_once_confirmed(fleet: Fleet) -> None:
 
 @pytest.mark.slow
 def test_hosts_that_are_drained_together_do_not_count_for_each_other(fleet: Fleet) -> None:
-    given = {"limit": "worker-1,worker-2", "wait": "9", "force": "no"}
+    given: dict[str, Any] = {"limit": "worker-1,worker-2", "wait": "9", "force": "no"}
     checked = fleet.operate("drain", options=("--check",), **given)
     assert checked.code == 0, checked.output
     assert "plan of worker-1" in checked.output
@@ -335,7 +335,10 @@ def test_verify_is_told_of_every_hosts_containers_and_of_no_service_that_is_not_
     fleet: Fleet,
 ) -> None:
     """An inventory without Flower failed where its address was asked for."""
-    given = {"celray_compose_found": {"version": "2"}, "operate_reports_dir": str(fleet.folder)}
+    given: dict[str, Any] = {
+        "celray_compose_found": {"version": "2"},
+        "operate_reports_dir": str(fleet.folder),
+    }
     played = fleet.operate("verify", **given)
     assert played.code == 0, played.output
     asked = json.loads((fleet.folder / "asked.json").read_text())
@@ -359,9 +362,9 @@ def test_credentials_without_flower_have_no_line_of_it(fleet: Fleet) -> None:
 def test_a_deploys_last_words_name_every_host_and_no_service_that_is_not_there(
     fleet: Fleet,
 ) -> None:
-    images = {"code_version": "0123456789ab", "source": "debian", "missing": []}
+    images: dict[str, Any] = {"code_version": "0123456789ab", "source": "debian", "missing": []}
     images |= {"images": {"ray": "celray/ray:1"}}
-    given = {"images_found": images, "operate_train": False}
+    given: dict[str, Any] = {"images_found": images, "operate_train": False}
     played = fleet.operate("summary", take_lock=True, **given)
     assert played.code == 0, played.output
     assert "celray runs on broker, head, worker-1, worker-2, code 0123456789ab" in played.output
