@@ -247,6 +247,15 @@ def test_redis_listens_on_loopback_and_the_hosts_address(rendered: Rendered) -> 
         assert settings.read_text().count("\nmaxmemory-policy noeviction\n") == 1
 
 
+def test_redis_is_asked_for_its_health_at_its_own_address(rendered: Rendered) -> None:
+    """Not at that of the first host of its group, whichever host it is on."""
+    for project in rendered.home.glob("*/projects/redis"):
+        settings = (project / "files/redis.conf").read_text().splitlines()
+        bind = next(row for row in settings if row.startswith("bind "))
+        asked = yaml.safe_load(text_of(project))["services"]["redis"]["healthcheck"]["test"][1]
+        assert f"redis-cli -h {bind.split()[-1]} " in asked
+
+
 def test_flowers_configuration_is_python_with_the_password(rendered: Rendered) -> None:
     for source in rendered.home.glob("*/projects/flower/files/flowerconfig.py"):
         values = {
