@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from unittest.mock import patch
@@ -110,9 +111,11 @@ class Program:
         return status
 
     def send_signal(self, number: int) -> None:
-        """Send the program a signal."""
+        """Send the program a signal, unless it has ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            # The helper process has seen its end, and this one is about to be told.
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """Send SIGTERM."""
