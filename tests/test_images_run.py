@@ -357,6 +357,17 @@ def test_a_host_that_cannot_be_sent_its_images_keeps_no_other_from_going_on(tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("hosts", [("only",), ("first", "second")])
+def test_hosts_that_lack_nothing_need_nobody(hosts: tuple[str, ...], tmp_path: Path) -> None:
+    """A second deploy to one host looked for its builder."""
+    fleet = Fleet(tmp_path, "x86_64", **dict.fromkeys(hosts, f"{TAGS['redis']} sha256:1\n"))
+    played = fleet.play(["redis"])
+    assert played.code == 0, played.output
+    assert played.output.count("goes on") == len(hosts)
+    assert "Images: " not in played.output
+
+
+@pytest.mark.slow
 def test_a_hosts_images_reach_the_others_by_this_machine_and_leave_nothing_there(
     tmp_path: Path,
 ) -> None:
