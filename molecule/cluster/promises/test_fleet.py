@@ -94,7 +94,7 @@ def test_ray_has_its_nodes_and_one_that_dies_returns(
     pid = node.docker("inspect", "--format", "{{.State.Pid}}", "ray-node").strip()
     node.ssh("sudo", "kill", "-9", pid)
     assert running_one.get(timeout=400)["status"] == "success"
-    eventually(lambda: "2 of 2" in ray_nodes(broker), 180, "the node is back")
+    eventually(lambda: "2 of 2" in ray_nodes(broker), 300, "the node is back")
 
 
 def ray_nodes(broker: Deployment) -> str:
@@ -301,8 +301,8 @@ def test_the_next_deploy_brings_it_up(fleet: Fleet, broker: Deployment) -> None:
     history = operate(broker, "history")
     assert "not everywhere: worker-2" in history
     for name, host in fleet.items():
-        eventually(functools.partial(runs_all, host), 120, f"{name} runs what it should")
-    eventually(lambda: broker.play("playbooks/status.yml", code=None).code == 0, 180, "all well")
+        eventually(functools.partial(runs_all, host), 300, f"{name} runs what it should")
+    eventually(lambda: broker.play("playbooks/status.yml", code=None).code == 0, 300, "all well")
 
 
 def test_nothing_is_changed_without_the_host_that_keeps_the_lock(
@@ -318,5 +318,5 @@ def test_nothing_is_changed_without_the_host_that_keeps_the_lock(
         assert fleet["worker-1"].look().running() == before
     finally:
         engine("start", container(broker))
-    eventually(functools.partial(runs_all, broker), 120, "the broker's host is back")
-    eventually(lambda: broker.play("playbooks/status.yml", code=None).code == 0, 180, "all well")
+    eventually(functools.partial(runs_all, broker), 300, "the broker's host is back")
+    eventually(lambda: broker.play("playbooks/status.yml", code=None).code == 0, 300, "all well")
