@@ -319,7 +319,7 @@ class _Place:
         text = (self.folder / f"{hook}.txt").read_text()
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
-    def book(self, *tasks: dict[str, Any]) -> Path:
+    def book(self, *tasks: dict[str, Any], where: str = "redis") -> Path:
         def role(do: str) -> dict[str, Any]:
             return {
                 "name": do,
@@ -331,7 +331,7 @@ class _Place:
 
         work = {
             "name": "Work",
-            "hosts": "redis",
+            "hosts": where,
             "gather_facts": False,
             "tasks": [{"name": "Work", **task} for task in tasks],
         }
@@ -445,6 +445,22 @@ def test_a_run_that_was_killed_leaves_a_lock_that_the_next_one_takes_over(place:
     (place.history / "lock.json").write_text(json.dumps(holder))
     assert place.run(CHANGE).code == 0
     assert [line["operation"] for line in place.lines()] == ["update", "deploy"]
+
+
+@pytest.mark.slow
+def test_of_several_hosts_the_record_says_which_changed_and_which_failed(place: _Place) -> None:
+    (place.inventory / "more").write_text("other ansible_connection=local\n")
+    fails = {**STOP, "when": "inventory_hostname == 'other'"}
+    book = str(place.book(CHANGE, fails, where="all"))
+    assert play(book, "-i", str(place.inventory)).code == 2
+    (line,) = place.lines()
+    changed = sorted(what.partition(":")[0] for what in line["what"])
+    assert len(changed) == 2
+    assert "other" in changed
+    assert all(what.endswith(": Work") for what in line["what"])
+    assert line["result"] == "ok", "of the host that keeps the record"
+    assert line["note"].startswith("not everywhere: other: Work: the disk is full")
+    assert not place.locked
 
 
 @pytest.mark.slow

@@ -175,7 +175,6 @@ def test_nodes_beside_one_head_are_fine() -> None:
             "a would run both Ray's head and a node of it, which take the same ports",
             "take a out of ray_worker",
         ),
-        ({"ray_worker": ["a", "b"]}, "", "the Ray nodes a and b have no head", "into ray_head"),
         (
             {"ray_head": ["a"], "ray_worker": ["b"]},
             "http://ray.example:8265",

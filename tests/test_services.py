@@ -128,6 +128,8 @@ def test_what_a_service_needs_is_a_service() -> None:
     names = {said(file)["name"] for file in FILES}
     for file in FILES:
         assert set(said(file).get("needs", [])) <= names - {said(file)["name"]}
+    (node,) = [said(file) for file in FILES if file.parent.name == "ray_worker"]
+    assert set(node["needs"]) == {"redis", "ray"}, "a Ray node without a head waits for ever"
 
 
 def test_hosts_that_share_files_are_named_once_in_the_order_of_their_services() -> None:

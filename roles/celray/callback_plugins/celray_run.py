@@ -91,9 +91,13 @@ class CallbackModule(CallbackBase):
         handle, self.path = tempfile.mkstemp(prefix="celray-run-")
         os.close(handle)
         self.process = os.getpid()
+        self.several = False
         os.environ[JOURNAL] = self.path
         os.environ[PROCESS] = str(self.process)
         atexit.register(self.end)
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        self.several = len(play.get_variable_manager()._inventory.get_hosts(play.hosts)) > 1
 
     def v2_runner_on_ok(self, result: Any) -> None:
         data = result.result
@@ -101,8 +105,7 @@ class CallbackModule(CallbackBase):
             return
         name = result.task.get_name().split(" : ")[-1]
         changes, defines = changes_of(data, name)
-        hosts = len(result.task.play.hosts or [])
-        where = f"{result.host.get_name()}: " if hosts > 1 else ""
+        where = f"{result.host.get_name()}: " if self.several else ""
         note(self.path, changed=[where + change for change in changes], defines=defines)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:

@@ -115,7 +115,7 @@ def ask_workers(app: Celery, timeout: float) -> dict[str, WorkerInfo]:
 
     Args:
         app: the app.
-        timeout: how long to wait for answers, in seconds; the call always takes that long. If a
+        timeout: how long to wait for answers, in seconds; the call always takes that long. If an
             expected worker has not answered by then, the call asks once more and waits three times
             as long: a busy machine answers late.
     """

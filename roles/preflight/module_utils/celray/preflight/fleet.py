@@ -18,7 +18,7 @@ Groups = Mapping[str, Sequence[str]]
 def check_seen(
     hosts: Sequence[str], seen: Sequence[str], needed: Mapping[str, str]
 ) -> list[Problem]:
-    """Return a problem if hosts that all others need could not be looked at, or every host.
+    """Return a problem if hosts that all others need could not be looked at.
 
     Parameters:
         hosts: all hosts of this run.
@@ -203,7 +203,7 @@ def check_machines(machines: Mapping[str, str]) -> list[Problem]:
         Problem(
             f"the hosts are machines of several kinds: {said}; an image runs on one kind",
             "uname -m of each host",
-            "deploy the hosts of each kind by themselves (ARGS=--limit=HOST,HOST)",
+            "give the hosts of each kind an inventory and a deployment of their own",
         )
     ]
 
@@ -240,7 +240,6 @@ def check_ray_nodes(groups: Groups, address: str) -> list[Problem]:
         address: of a Ray cluster of others; empty where celray has its own.
     """
     nodes, heads = list(groups.get("ray_worker", [])), list(groups.get("ray_head", []))
-    source = "the inventory's groups ray_worker and ray_head"
     if nodes and address:
         return [
             Problem(
@@ -249,18 +248,10 @@ def check_ray_nodes(groups: Groups, address: str) -> list[Problem]:
                 "leave ray_worker empty, or ray_address, where these are to be celray's own Ray",
             )
         ]
-    if nodes and not heads:
-        return [
-            Problem(
-                f"the Ray nodes {' and '.join(nodes)} have no head",
-                source,
-                "put one other host into ray_head, or leave ray_worker empty",
-            )
-        ]
     return [
         Problem(
             f"{host} would run both Ray's head and a node of it, which take the same ports",
-            source,
+            "the inventory's groups ray_worker and ray_head",
             f"take {host} out of ray_worker: the head runs jobs as well (ray_cpus of {host})",
         )
         for host in nodes
